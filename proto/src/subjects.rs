@@ -1,0 +1,73 @@
+//! Names on NATS: streams, subjects and the headers of a message. One producer writes each stream.
+
+use marketplace::zone::Zone;
+
+/// A JetStream stream: its name, the subjects it takes and the message type its main subject carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stream {
+    /// Name of the stream.
+    pub name: &'static str,
+    /// Wildcard of every subject in it.
+    pub subjects: &'static str,
+}
+
+/// Levels and watermarks of supply. Producer: driver-management.
+pub const SUPPLY: Stream = Stream {
+    name: "SUPPLY",
+    subjects: "surge.v1.supply.>",
+};
+
+/// Levels and watermarks of demand. Producer: ride-management.
+pub const DEMAND: Stream = Stream {
+    name: "DEMAND",
+    subjects: "surge.v1.demand.>",
+};
+
+/// States that rides entered. Producer: ride-management.
+pub const RIDES: Stream = Stream {
+    name: "RIDES",
+    subjects: "surge.v1.rides.>",
+};
+
+/// Pickups and drop-offs. Producer: driver-management; ride-management follows it to move its rides on.
+/// A stream of its own, because a subscriber of `SUPPLY` wants levels alone, in one order with their watermarks.
+pub const TRIPS: Stream = Stream {
+    name: "TRIPS",
+    subjects: "surge.v1.trips.>",
+};
+
+/// What a subscriber could not read, with the reason. Producer: whoever could not read it.
+pub const DEAD: Stream = Stream {
+    name: "DEAD",
+    subjects: "surge.dead.>",
+};
+
+/// Where a watermark of supply is published.
+pub const SUPPLY_WATERMARK: &str = "surge.v1.supply.watermark";
+
+/// Where a watermark of demand is published.
+pub const DEMAND_WATERMARK: &str = "surge.v1.demand.watermark";
+
+/// Bucket of the control plane, and the key in it that holds the dataflow mode.
+pub const CONTROL_BUCKET: &str = "surge-control";
+
+/// Key of the dataflow mode in [`CONTROL_BUCKET`].
+pub const CONTROL_DATAFLOW_KEY: &str = "dataflow";
+
+/// Header that names the message type of the payload, for example `surge.v1.SupplyLevel`.
+pub const SCHEMA_HEADER: &str = "Surge-Schema";
+
+/// Subject of one zone's supply.
+pub fn supply_of(zone: Zone) -> String {
+    format!("surge.v1.supply.zone.{zone}")
+}
+
+/// Subject of one zone's demand.
+pub fn demand_of(zone: Zone) -> String {
+    format!("surge.v1.demand.zone.{zone}")
+}
+
+/// Where a message goes that a subscriber of `stream` could not decode.
+pub fn dead_letter(stream: Stream) -> String {
+    format!("surge.dead.{}", stream.name)
+}

@@ -1,0 +1,179 @@
+//! The quote token: a quote under the signature of price-optimization. ride-management checks it with the same key,
+//! so the two need no shared state and no call; a rider can carry the token but not change it.
+//!
+//! Form: `base64url(QuoteClaims) "." base64url(HMAC-SHA256(key, QuoteClaims))`, without padding.
+
+use std::fmt;
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use hmac::{Hmac, KeyInit, Mac};
+use marketplace::{quote::Quote, surge::Multiplier};
+use prost::Message;
+use sha2::Sha256;
+
+use crate::{
+    convert::{Malformed, id, market_time, position, timestamp, zone},
+    v1,
+};
+
+/// Fewest bytes of a key that is worth its name.
+const MIN_KEY_BYTES: usize = 16;
+
+/// Longest token that is looked at.
+const MAX_TOKEN_BYTES: usize = 1_024;
+
+/// The key that quotes are signed and verified with (`QUOTE_KEY`).
+#[derive(Clone)]
+pub struct QuoteKey(Hmac<Sha256>);
+
+/// A key that must not be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("must have at least {MIN_KEY_BYTES} bytes of secret")]
+pub struct WeakKey;
+
+/// A token that price-optimization did not make, or that was changed on the way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("is no quote of this system, or was changed; ask for a new one")]
+pub struct Forged;
+
+impl QuoteKey {
+    /// A key from its secret bytes.
+    ///
+    /// # Errors
+    /// When it is too short.
+    pub fn new(secret: &[u8]) -> Result<Self, WeakKey> {
+        if secret.len() < MIN_KEY_BYTES {
+            return Err(WeakKey);
+        }
+        Hmac::new_from_slice(secret).map(Self).map_err(|_| WeakKey)
+    }
+
+    /// The token of a quote.
+    pub fn sign(&self, quote: &Quote) -> String {
+        let claims = v1::QuoteClaims::from(quote).encode_to_vec();
+        let signature = self.0.clone().chain_update(&claims).finalize().into_bytes();
+        let mut token = URL_SAFE_NO_PAD.encode(&claims);
+        token.push('.');
+        URL_SAFE_NO_PAD.encode_string(signature, &mut token);
+        token
+    }
+
+    /// The quote in a token.
+    ///
+    /// # Errors
+    /// When the signature is not ours.
+    pub fn verify(&self, token: &str) -> Result<Quote, Forged> {
+        if token.len() > MAX_TOKEN_BYTES {
+            return Err(Forged);
+        }
+        let (claims, signature) = token.split_once('.').ok_or(Forged)?;
+        let claims = URL_SAFE_NO_PAD.decode(claims).map_err(|_| Forged)?;
+        let signature = URL_SAFE_NO_PAD.decode(signature).map_err(|_| Forged)?;
+        let mac = self.0.clone().chain_update(&claims);
+        mac.verify_slice(&signature).map_err(|_| Forged)?;
+        let claims = v1::QuoteClaims::decode(claims.as_slice()).map_err(|_| Forged)?;
+        Quote::try_from(claims).map_err(|_| Forged)
+    }
+}
+
+impl fmt::Debug for QuoteKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("QuoteKey(secret)")
+    }
+}
+
+impl std::str::FromStr for QuoteKey {
+    type Err = WeakKey;
+
+    fn from_str(secret: &str) -> Result<Self, WeakKey> {
+        Self::new(secret.as_bytes())
+    }
+}
+
+impl From<&Quote> for v1::QuoteClaims {
+    fn from(quote: &Quote) -> Self {
+        Self {
+            quote_id: quote.quote_id.to_string(),
+            zone: quote.zone.to_string(),
+            pickup: Some(quote.pickup.into()),
+            dropoff: Some(quote.dropoff.into()),
+            fare_cents: quote.fare_cents,
+            surge_multiplier_tenths: u32::from(quote.multiplier.tenths()),
+            expires_at: Some(timestamp(quote.expires_at)),
+        }
+    }
+}
+
+impl TryFrom<v1::QuoteClaims> for Quote {
+    type Error = Malformed;
+
+    fn try_from(claims: v1::QuoteClaims) -> Result<Self, Malformed> {
+        Ok(Self {
+            quote_id: id("quote_id", &claims.quote_id)?,
+            zone: zone("zone", &claims.zone)?,
+            pickup: position("pickup", claims.pickup)?,
+            dropoff: position("dropoff", claims.dropoff)?,
+            fare_cents: claims.fare_cents,
+            multiplier: u16::try_from(claims.surge_multiplier_tenths)
+                .ok()
+                .and_then(|tenths| Multiplier::from_tenths(tenths).ok())
+                .ok_or_else(|| Malformed::new("surge_multiplier_tenths", "is out of range"))?,
+            expires_at: market_time("expires_at", claims.expires_at)?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use marketplace::{
+        time::MarketTime,
+        zone::{Position, Zone},
+    };
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn quote() -> Quote {
+        let pickup = Position::new(40.7527, -73.9772).unwrap();
+        Quote {
+            quote_id: Uuid::now_v7(),
+            zone: Zone::at(pickup),
+            pickup,
+            dropoff: Position::new(40.7075, -74.0113).unwrap(),
+            fare_cents: 2_130,
+            multiplier: Multiplier::ONE,
+            expires_at: MarketTime::from_millis(1_396_645_200_000),
+        }
+    }
+
+    #[test]
+    fn a_token_carries_its_quote() {
+        let key = QuoteKey::new(b"sixteen bytes or more").unwrap();
+        let quote = quote();
+        assert_eq!(key.verify(&key.sign(&quote)), Ok(quote));
+    }
+
+    #[test]
+    fn a_changed_token_and_a_strangers_token_are_refused() {
+        let key = QuoteKey::new(b"sixteen bytes or more").unwrap();
+        let token = key.sign(&quote());
+        for index in 0..token.len() {
+            let mut changed = token.clone().into_bytes();
+            changed[index] = if changed[index] == b'A' { b'B' } else { b'A' };
+            let changed = String::from_utf8(changed).unwrap();
+            assert_eq!(key.verify(&changed), Err(Forged), "at {index}");
+        }
+        let stranger = QuoteKey::new(b"another key of some length").unwrap();
+        assert_eq!(stranger.verify(&token), Err(Forged));
+        for nonsense in ["", ".", "a.b", "é.ü", &"x".repeat(5_000)] {
+            assert_eq!(key.verify(nonsense), Err(Forged));
+        }
+    }
+
+    #[test]
+    fn a_short_key_is_refused_and_a_key_is_never_printed() {
+        assert!(QuoteKey::new(b"short").is_err());
+        let key = QuoteKey::new(b"sixteen bytes or more").unwrap();
+        assert_eq!(format!("{key:?}"), "QuoteKey(secret)");
+    }
+}
