@@ -1,0 +1,160 @@
+//! The market clock. A replay runs faster than life; every process derives the same market time from the same three
+//! settings, so nothing has to be synchronised. Latencies and deadlines stay in real time.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+
+/// The market clock's settings, part of every service's configuration.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct ClockConfig {
+    /// Market time at the anchor, RFC 3339. Default: market time is real time.
+    #[arg(long, env = "MARKET_CLOCK_START", value_name = "TIME")]
+    pub market_clock_start: Option<DateTime<Utc>>,
+
+    /// Market seconds per real second.
+    #[arg(long, env = "MARKET_CLOCK_SPEED", default_value_t = 1.0, value_parser = speed)]
+    pub market_clock_speed: f64,
+
+    /// Real time at which the market clock showed MARKET_CLOCK_START, RFC 3339. Give every process the same;
+    /// default: the start of this process, which suits a process that is alone.
+    #[arg(long, env = "MARKET_CLOCK_ANCHOR", value_name = "TIME")]
+    pub market_clock_anchor: Option<DateTime<Utc>>,
+}
+
+fn speed(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(speed) if speed.is_finite() && speed > 0.0 && speed <= 100_000.0 => Ok(speed),
+        _ => Err("must be a number above 0, at most 100000".to_owned()),
+    }
+}
+
+/// Maps real time to market time: `start + (now - anchor) * speed`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct MarketClock {
+    start_millis: i64,
+    anchor_millis: i64,
+    speed: f64,
+}
+
+/// What a service tells others about its clock, so that a replay can run on the very same one.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct ClockReading {
+    /// Market time, now.
+    pub now: DateTime<Utc>,
+    /// Market time at the anchor.
+    pub start: DateTime<Utc>,
+    /// Real time at which the market clock showed `start`.
+    pub anchor: DateTime<Utc>,
+    /// Market seconds per real second.
+    pub speed: f64,
+}
+
+impl MarketClock {
+    /// A clock that shows `start_millis` (market) at `anchor_millis` (real), both since the Unix epoch.
+    pub const fn new(start_millis: i64, anchor_millis: i64, speed: f64) -> Self {
+        Self {
+            start_millis,
+            anchor_millis,
+            speed,
+        }
+    }
+
+    /// Market time is real time.
+    pub const fn real_time() -> Self {
+        Self::new(0, 0, 1.0)
+    }
+
+    /// The clock that the configuration asks for.
+    pub fn from_config(config: &ClockConfig) -> Self {
+        let Some(start) = config.market_clock_start else {
+            let anchor = config
+                .market_clock_anchor
+                .map_or_else(real_now_millis, |anchor| anchor.timestamp_millis());
+            return match config.market_clock_speed {
+                1.0 => Self::real_time(),
+                speed => Self::new(anchor, anchor, speed),
+            };
+        };
+        let anchor = config
+            .market_clock_anchor
+            .map_or_else(real_now_millis, |anchor| anchor.timestamp_millis());
+        Self::new(start.timestamp_millis(), anchor, config.market_clock_speed)
+    }
+
+    /// Market time in milliseconds since the Unix epoch.
+    pub fn now_millis(&self) -> i64 {
+        self.at_real_millis(real_now_millis())
+    }
+
+    /// Market time at a real time, both in milliseconds since the Unix epoch.
+    pub fn at_real_millis(&self, real_millis: i64) -> i64 {
+        let elapsed = (real_millis - self.anchor_millis) as f64 * self.speed;
+        self.start_millis + elapsed as i64
+    }
+
+    /// Market seconds per real second.
+    pub const fn speed(&self) -> f64 {
+        self.speed
+    }
+
+    /// How long a stretch of market time takes in real time.
+    pub fn real_duration(&self, market: Duration) -> Duration {
+        market.div_f64(self.speed)
+    }
+
+    /// How much market time passes in a stretch of real time.
+    pub fn market_duration(&self, real: Duration) -> Duration {
+        real.mul_f64(self.speed)
+    }
+
+    /// The clock, read for others.
+    pub fn reading(&self) -> ClockReading {
+        ClockReading {
+            now: instant(self.now_millis()),
+            start: instant(self.start_millis),
+            anchor: instant(self.anchor_millis),
+            speed: self.speed,
+        }
+    }
+}
+
+fn instant(millis: i64) -> DateTime<Utc> {
+    DateTime::from_timestamp_millis(millis).unwrap_or_default()
+}
+
+fn real_now_millis() -> i64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_millis() as i64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_market_hour_takes_a_minute_at_speed_sixty() {
+        let clock = MarketClock::new(1_000_000, 500, 60.0);
+        assert_eq!(clock.at_real_millis(500), 1_000_000);
+        assert_eq!(clock.at_real_millis(500 + 60_000), 1_000_000 + 3_600_000);
+        let hour = Duration::from_secs(3_600);
+        assert_eq!(clock.real_duration(hour), Duration::from_secs(60));
+        assert_eq!(clock.market_duration(Duration::from_secs(60)), hour);
+    }
+
+    #[test]
+    fn without_settings_market_time_is_real_time() {
+        let clock = MarketClock::real_time();
+        assert_eq!(clock.at_real_millis(1_700_000_000_123), 1_700_000_000_123);
+    }
+
+    #[test]
+    fn a_speed_that_stands_still_or_runs_backwards_is_refused() {
+        for text in ["0", "-1", "nan", "inf", "fast", "1e9"] {
+            assert!(speed(text).is_err(), "{text}");
+        }
+        assert_eq!(speed("60"), Ok(60.0));
+    }
+}

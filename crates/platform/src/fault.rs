@@ -1,0 +1,213 @@
+//! What can go wrong at an edge, in one table: each kind of fault has one HTTP status, one gRPC code and one title.
+//! A service maps its own error type to a [`Fault`] in one `match`; both edges follow from it.
+
+use axum::{
+    Json,
+    http::{HeaderValue, StatusCode, header::CONTENT_TYPE},
+    response::{IntoResponse, Response},
+};
+use serde::Serialize;
+use tonic::{Code, Status};
+use tracing::error;
+
+/// The kinds of fault that a caller can tell apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The request can never succeed as it is.
+    InvalidArgument,
+    /// The body is not what the route reads.
+    UnsupportedMediaType,
+    /// The body is larger than allowed.
+    PayloadTooLarge,
+    /// No such thing.
+    NotFound,
+    /// No such verb on this route.
+    MethodNotAllowed,
+    /// The thing exists, but its state forbids this now.
+    FailedPrecondition,
+    /// A dependency is away; trying again later can succeed.
+    Unavailable,
+    /// The deadline passed before the work was done.
+    DeadlineExceeded,
+    /// Our own fault.
+    Internal,
+}
+
+struct Row {
+    http: StatusCode,
+    grpc: Code,
+    title: &'static str,
+}
+
+impl Kind {
+    const fn row(self) -> Row {
+        let (http, grpc, title) = match self {
+            Self::InvalidArgument => (
+                StatusCode::BAD_REQUEST,
+                Code::InvalidArgument,
+                "Invalid argument",
+            ),
+            Self::UnsupportedMediaType => (
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                Code::InvalidArgument,
+                "Unsupported media type",
+            ),
+            Self::PayloadTooLarge => (
+                StatusCode::PAYLOAD_TOO_LARGE,
+                Code::InvalidArgument,
+                "Payload too large",
+            ),
+            Self::NotFound => (StatusCode::NOT_FOUND, Code::NotFound, "Not found"),
+            Self::MethodNotAllowed => (
+                StatusCode::METHOD_NOT_ALLOWED,
+                Code::Unimplemented,
+                "Method not allowed",
+            ),
+            Self::FailedPrecondition => (
+                StatusCode::CONFLICT,
+                Code::FailedPrecondition,
+                "Failed precondition",
+            ),
+            Self::Unavailable => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                Code::Unavailable,
+                "Unavailable",
+            ),
+            Self::DeadlineExceeded => (
+                StatusCode::GATEWAY_TIMEOUT,
+                Code::DeadlineExceeded,
+                "Deadline exceeded",
+            ),
+            Self::Internal => (
+                StatusCode::INTERNAL_SERVER_ERROR,
+                Code::Internal,
+                "Internal error",
+            ),
+        };
+        Row { http, grpc, title }
+    }
+
+    /// The HTTP status of this kind.
+    pub const fn http_status(self) -> StatusCode {
+        self.row().http
+    }
+}
+
+/// One thing that went wrong, told to the caller.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    kind: Kind,
+    detail: String,
+    field: Option<String>,
+}
+
+/// The body of an error answer, `application/problem+json` (RFC 9457).
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct Problem {
+    /// Always `about:blank`: the status tells the kind.
+    #[serde(rename = "type")]
+    pub kind: &'static str,
+    /// The kind in words.
+    pub title: &'static str,
+    /// The HTTP status.
+    pub status: u16,
+    /// What failed and what to do.
+    pub detail: String,
+    /// The offending field of the request, where there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub field: Option<String>,
+}
+
+impl Fault {
+    /// A fault of `kind`; `detail` says what failed and what to do.
+    pub fn new(kind: Kind, detail: impl ToString) -> Self {
+        Self {
+            kind,
+            detail: detail.to_string(),
+            field: None,
+        }
+    }
+
+    /// The request's `field` is wrong.
+    pub fn invalid(field: impl ToString, detail: impl ToString) -> Self {
+        Self {
+            field: Some(field.to_string()),
+            ..Self::new(Kind::InvalidArgument, detail)
+        }
+    }
+
+    /// Our own fault. The cause is logged here, once; the caller learns only that there was one.
+    pub fn internal(cause: impl std::fmt::Display) -> Self {
+        error!(error.message = %cause, "a request failed: {cause}");
+        Self::new(
+            Kind::Internal,
+            "the service failed; its log has the cause under this trace id",
+        )
+    }
+
+    /// The kind.
+    pub const fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// What failed, in words.
+    pub fn detail(&self) -> &str {
+        &self.detail
+    }
+}
+
+impl IntoResponse for Fault {
+    fn into_response(self) -> Response {
+        let row = self.kind.row();
+        let problem = Problem {
+            kind: "about:blank",
+            title: row.title,
+            status: row.http.as_u16(),
+            detail: self.detail,
+            field: self.field,
+        };
+        let mut response = (row.http, Json(problem)).into_response();
+        let problem_json = HeaderValue::from_static("application/problem+json");
+        response.headers_mut().insert(CONTENT_TYPE, problem_json);
+        response
+    }
+}
+
+impl From<Fault> for Status {
+    fn from(fault: Fault) -> Self {
+        let message = match fault.field {
+            Some(field) if !fault.detail.starts_with(&field) => {
+                format!("{field}: {}", fault.detail)
+            }
+            _ => fault.detail,
+        };
+        Self::new(fault.kind.row().grpc, message)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn both_edges_tell_the_same_fault() {
+        let fault = Fault::invalid("lat", "must be from -90 to 90");
+        let status = Status::from(fault.clone());
+        assert_eq!(status.code(), Code::InvalidArgument);
+        assert_eq!(status.message(), "lat: must be from -90 to 90");
+
+        let response = fault.into_response();
+        assert_eq!(response.status(), StatusCode::BAD_REQUEST);
+        assert_eq!(response.headers()[CONTENT_TYPE], "application/problem+json");
+        let body = axum::body::to_bytes(response.into_body(), 4_096).await;
+        let problem: serde_json::Value = serde_json::from_slice(&body.unwrap()).unwrap();
+        assert_eq!(problem["field"], "lat");
+        assert_eq!(problem["status"], 400);
+    }
+
+    #[test]
+    fn the_cause_of_an_internal_fault_stays_inside() {
+        let fault = Fault::internal("password of role x is wrong");
+        assert!(!fault.detail().contains("password"));
+    }
+}

@@ -1,0 +1,195 @@
+//! The gRPC edges: a server layer that is the twin of the HTTP one, and a client channel that is bounded, traced and
+//! reconnects by itself.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    body::Body,
+    extract::{Request, State},
+    middleware::{self, Next},
+    response::Response,
+};
+use http::{HeaderMap, HeaderValue};
+use tokio::time::Instant;
+use tonic::{
+    Code, Status,
+    service::{Interceptor, Routes, interceptor::InterceptedService},
+    transport::{Channel, Endpoint},
+};
+use tracing::{Instrument, Span, field::Empty, info_span};
+
+use crate::{http::REQUEST_DEADLINE, metrics::EdgeMetrics, propagation};
+
+/// Wraps the gRPC services of a process: every call is traced, measured, and ended by a deadline; what cannot be
+/// decoded is the caller's fault and says so.
+pub fn edge(services: Routes, metrics: EdgeMetrics) -> Routes {
+    let router = services
+        .into_axum_router()
+        .layer(middleware::from_fn_with_state(metrics, observe));
+    Routes::from(router)
+}
+
+async fn observe(State(metrics): State<EdgeMetrics>, request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let method: Arc<str> = Arc::from(request.uri().path().trim_start_matches('/'));
+    let span = server_span(&request, &method);
+    let answer =
+        tokio::time::timeout(deadline_of(&method), next.run(request)).instrument(span.clone());
+    let mut response = answer
+        .await
+        .unwrap_or_else(|_| overdue().into_http::<Body>());
+
+    blame_the_caller_for_nonsense(response.headers_mut());
+    let code = code_of(response.headers());
+    span.record("rpc.response.status_code", code as i32);
+    if is_server_fault(code) {
+        span.record("otel.status_code", "ERROR");
+    }
+    let known = if code == Code::Unimplemented {
+        Arc::from("unknown")
+    } else {
+        method
+    };
+    metrics.rpc_answered(known, code as u16, started.elapsed());
+    response
+}
+
+fn overdue() -> Status {
+    Status::deadline_exceeded(format!("not done within {REQUEST_DEADLINE:?}"))
+}
+
+/// A client stream and a health watch live as long as their caller wants; everything else is a request.
+fn deadline_of(method: &str) -> Duration {
+    match method {
+        "surge.v1.SupplyService/ReportPositions" | "grpc.health.v1.Health/Watch" => Duration::MAX,
+        _ if method.starts_with("grpc.reflection.") => Duration::MAX,
+        _ => REQUEST_DEADLINE,
+    }
+}
+
+fn server_span(request: &Request, method: &str) -> Span {
+    if method.starts_with("grpc.") {
+        return Span::none();
+    }
+    let span = info_span!(
+        "RPC",
+        otel.name = method,
+        otel.kind = "server",
+        otel.status_code = Empty,
+        rpc.system.name = "grpc",
+        rpc.method = method,
+        rpc.response.status_code = Empty,
+    );
+    propagation::continue_from_http(&span, request.headers());
+    span
+}
+
+/// A message that is no protobuf comes out of tonic as INTERNAL; nothing inside is broken, the caller's bytes are.
+fn blame_the_caller_for_nonsense(headers: &mut HeaderMap) {
+    let undecodable = headers.get("grpc-message").is_some_and(|message| {
+        message
+            .as_bytes()
+            .starts_with(b"failed%20to%20decode%20Protobuf")
+    });
+    if undecodable && code_of(headers) == Code::Internal {
+        let invalid_argument = HeaderValue::from(Code::InvalidArgument as i32);
+        headers.insert("grpc-status", invalid_argument);
+    }
+}
+
+fn code_of(headers: &HeaderMap) -> Code {
+    headers
+        .get("grpc-status")
+        .map_or(Code::Ok, |code| Code::from_bytes(code.as_bytes()))
+}
+
+fn is_server_fault(code: Code) -> bool {
+    matches!(
+        code,
+        Code::Unknown
+            | Code::DeadlineExceeded
+            | Code::Unimplemented
+            | Code::Internal
+            | Code::Unavailable
+            | Code::DataLoss
+    )
+}
+
+/// A channel to another service that carries the trace along.
+pub type TracedChannel = InterceptedService<Channel, InjectTrace>;
+
+/// Opens a channel to `url` when the first call needs it; every call on it ends within `deadline`.
+///
+/// # Errors
+/// When `url` is none.
+pub fn channel(url: &str, deadline: Duration) -> Result<TracedChannel, tonic::transport::Error> {
+    let channel = Endpoint::from_shared(url.to_owned())?
+        .connect_timeout(Duration::from_millis(500))
+        .timeout(deadline)
+        .tcp_nodelay(true)
+        .http2_keep_alive_interval(Duration::from_secs(5))
+        .keep_alive_timeout(Duration::from_secs(2))
+        .keep_alive_while_idle(true)
+        .connect_lazy();
+    Ok(InterceptedService::new(channel, InjectTrace))
+}
+
+/// Writes the current trace context into outgoing calls.
+#[derive(Clone, Copy, Debug)]
+pub struct InjectTrace;
+
+impl Interceptor for InjectTrace {
+    fn call(&mut self, mut request: tonic::Request<()>) -> Result<tonic::Request<()>, Status> {
+        propagation::inject_grpc(request.metadata_mut());
+        Ok(request)
+    }
+}
+
+/// Makes an outgoing call under a client span of its own, and records how it ended.
+///
+/// # Errors
+/// Those of the call.
+pub async fn call<T>(
+    method: &'static str,
+    call: impl Future<Output = Result<tonic::Response<T>, Status>>,
+) -> Result<T, Status> {
+    let span = info_span!(
+        "RPC",
+        otel.name = method,
+        otel.kind = "client",
+        otel.status_code = Empty,
+        rpc.system.name = "grpc",
+        rpc.method = method,
+        rpc.response.status_code = Empty,
+    );
+    let answer = call.instrument(span.clone()).await;
+    let code = answer.as_ref().map_or_else(Status::code, |_| Code::Ok);
+    span.record("rpc.response.status_code", code as i32);
+    if code != Code::Ok {
+        span.record("otel.status_code", "ERROR");
+    }
+    answer.map(tonic::Response::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn undecodable_bytes_are_the_callers_fault() {
+        let status = Status::internal("failed to decode Protobuf message: invalid wire type");
+        let mut headers = status.into_http::<axum::body::Body>().headers().clone();
+        blame_the_caller_for_nonsense(&mut headers);
+        assert_eq!(code_of(&headers), Code::InvalidArgument);
+    }
+
+    #[test]
+    fn our_own_faults_stay_ours() {
+        let mut headers = Status::internal("disk full")
+            .into_http::<axum::body::Body>()
+            .headers()
+            .clone();
+        blame_the_caller_for_nonsense(&mut headers);
+        assert_eq!(code_of(&headers), Code::Internal);
+    }
+}

@@ -1,0 +1,208 @@
+//! The HTTP edge: one layer that traces, measures, bounds and words every answer the same way, and an extractor that
+//! reads JSON strictly. Routes and bodies belong to the services.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    body::{Body, to_bytes},
+    extract::{FromRequest, MatchedPath, Request, State},
+    http::{HeaderMap, HeaderValue, header::CONTENT_TYPE},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+};
+use serde::de::DeserializeOwned;
+use tokio::time::Instant;
+use tower_http::catch_panic::CatchPanicLayer;
+use tracing::{Instrument, Span, field::Empty, info_span};
+
+use crate::{
+    fault::{Fault, Kind},
+    metrics::{EdgeMetrics, known_method},
+    propagation,
+};
+
+/// Largest request body that is read.
+pub const BODY_LIMIT_BYTES: usize = 64 * 1024;
+
+/// Longest time any request may take. Routes that wait on others have shorter deadlines of their own.
+pub const REQUEST_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Response header with the id under which the request's trace is found.
+pub const TRACE_ID: &str = "trace-id";
+
+/// Wraps the routes of a service: unknown routes answer as problems, panics as faults, and every request is traced
+/// and measured.
+pub fn edge(routes: Router, metrics: EdgeMetrics) -> Router {
+    routes
+        .fallback(|| async {
+            Fault::new(
+                Kind::NotFound,
+                "no such route; /openapi.json lists them all",
+            )
+        })
+        .method_not_allowed_fallback(|| async {
+            Fault::new(
+                Kind::MethodNotAllowed,
+                "no such method here; /openapi.json lists them all",
+            )
+        })
+        .layer(CatchPanicLayer::custom(
+            |_panic: Box<dyn std::any::Any + Send>| {
+                Fault::internal("a handler panicked").into_response()
+            },
+        ))
+        .layer(middleware::from_fn_with_state(metrics, observe))
+}
+
+async fn observe(State(metrics): State<EdgeMetrics>, request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let method = request.method().clone();
+    let route = route_of(&request);
+    let span = server_span(&request, &route);
+    let answer = tokio::time::timeout(REQUEST_DEADLINE, next.run(request)).instrument(span.clone());
+    let mut response = answer.await.unwrap_or_else(|_| overdue().into_response());
+
+    let status = response.status();
+    span.record("http.response.status_code", status.as_u16());
+    if status.is_server_error() {
+        span.record("otel.status_code", "ERROR");
+    }
+    if let Some(id) = propagation::trace_id(&span).and_then(|id| HeaderValue::try_from(id).ok()) {
+        response.headers_mut().insert(TRACE_ID, id);
+    }
+    metrics.http_answered(&method, route, status.as_u16(), started.elapsed());
+    response
+}
+
+fn overdue() -> Fault {
+    Fault::new(
+        Kind::DeadlineExceeded,
+        format!("not done within {REQUEST_DEADLINE:?}"),
+    )
+}
+
+/// The route as it was declared, so that names of spans and labels stay few.
+fn route_of(request: &Request) -> Arc<str> {
+    request
+        .extensions()
+        .get::<MatchedPath>()
+        .map_or_else(|| Arc::from("unknown"), |path| Arc::from(path.as_str()))
+}
+
+fn server_span(request: &Request, route: &str) -> Span {
+    let method = known_method(request.method());
+    // Probes and scrapes come every few seconds and tell nothing: they leave no spans.
+    if !route.starts_with("/v1/") {
+        return Span::none();
+    }
+    let span = info_span!(
+        "HTTP",
+        otel.name = format!("{method} {route}"),
+        otel.kind = "server",
+        otel.status_code = Empty,
+        http.request.method = method,
+        http.route = route,
+        url.path = request.uri().path(),
+        url.scheme = "http",
+        http.response.status_code = Empty,
+    );
+    propagation::continue_from_http(&span, request.headers());
+    span
+}
+
+/// A JSON body, read strictly: content type, size, syntax, types and unknown fields are all checked, and a refusal
+/// names the field.
+#[derive(Clone, Copy, Debug)]
+pub struct StrictJson<T>(pub T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for StrictJson<T> {
+    type Rejection = Fault;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Fault> {
+        require_json(request.headers())?;
+        let body = read_body(request.into_body()).await?;
+        parse(&body).map(Self)
+    }
+}
+
+fn require_json(headers: &HeaderMap) -> Result<(), Fault> {
+    let content_type = headers
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok());
+    let essence = content_type
+        .and_then(|value| value.split(';').next())
+        .unwrap_or_default();
+    if essence.trim().eq_ignore_ascii_case("application/json") {
+        return Ok(());
+    }
+    let detail = "send a JSON body under content-type: application/json";
+    Err(Fault::new(Kind::UnsupportedMediaType, detail))
+}
+
+async fn read_body(body: Body) -> Result<axum::body::Bytes, Fault> {
+    to_bytes(body, BODY_LIMIT_BYTES).await.map_err(|_| {
+        let detail = format!("the body is larger than {BODY_LIMIT_BYTES} bytes, or was cut off");
+        Fault::new(Kind::PayloadTooLarge, detail)
+    })
+}
+
+fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Fault> {
+    let mut json = serde_json::Deserializer::from_slice(body);
+    let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+        let field = error.path().to_string();
+        Fault::invalid(field, error.into_inner())
+    })?;
+    json.end().map_err(|error| Fault::invalid(".", error))?;
+    Ok(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::*;
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Trip {
+        #[allow(dead_code, reason = "only its parsing is under test")]
+        miles: f64,
+    }
+
+    fn refusal(body: &str) -> String {
+        let fault = parse::<Trip>(body.as_bytes()).unwrap_err();
+        assert_eq!(fault.kind(), Kind::InvalidArgument);
+        tonic::Status::from(fault).message().to_owned()
+    }
+
+    #[test]
+    fn a_refusal_names_the_field() {
+        assert!(refusal(r#"{"miles":"far"}"#).starts_with("miles: "));
+        assert!(refusal(r#"{"miles":1,"mood":2}"#).contains("unknown field `mood`"));
+        assert!(refusal(r#"{"miles":1e999}"#).contains("out of range"));
+        assert!(refusal(r#"{"miles":1} {}"#).contains("trailing"));
+        assert!(refusal("{}").contains("missing field `miles`"));
+    }
+
+    #[test]
+    fn only_json_is_read() {
+        let mut headers = HeaderMap::new();
+        assert!(require_json(&headers).is_err());
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+        assert!(require_json(&headers).is_err());
+        headers.insert(
+            CONTENT_TYPE,
+            HeaderValue::from_static("application/json; charset=utf-8"),
+        );
+        assert!(require_json(&headers).is_ok());
+    }
+
+    #[tokio::test]
+    async fn an_oversized_body_is_refused() {
+        let fault = read_body(Body::from(vec![b'x'; BODY_LIMIT_BYTES + 1]))
+            .await
+            .unwrap_err();
+        assert_eq!(fault.kind(), Kind::PayloadTooLarge);
+    }
+}

@@ -1,0 +1,222 @@
+//! NATS JetStream: a connection that outlives the server, streams and buckets that are what was asked for, and
+//! messages that carry their schema and their trace.
+
+use std::time::Duration;
+
+use async_nats::{
+    Client, ConnectOptions, Event,
+    connection::State,
+    header::HeaderMap,
+    jetstream::{
+        self, Context,
+        kv::Store,
+        message::PublishMessage,
+        stream::{Config, DiscardPolicy, RetentionPolicy, StorageType},
+    },
+};
+use bytes::Bytes;
+use tracing::{info, warn};
+
+use crate::propagation;
+
+/// How long NATS may take to answer anything.
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long a stream keeps its messages.
+const MAX_AGE: Duration = Duration::from_secs(7 * 24 * 3_600);
+
+/// How much disk a stream may take; the oldest messages go first.
+const MAX_BYTES: i64 = 512 * 1024 * 1024;
+
+/// What went wrong between us and NATS.
+#[derive(Debug, thiserror::Error)]
+pub enum NatsError {
+    /// The URL cannot be used.
+    #[error("NATS_URL cannot be used: {0}")]
+    Url(String),
+    /// The server did not do what was asked.
+    #[error("NATS refused {what}: {why}")]
+    Refused {
+        /// What was asked for.
+        what: String,
+        /// Its answer.
+        why: String,
+    },
+    /// The server took the stream, but not all of its settings.
+    #[error("stream {stream} is not as asked for ({setting}); is nats-server older than 2.9?")]
+    Different {
+        /// The stream.
+        stream: String,
+        /// The setting that differs.
+        setting: &'static str,
+    },
+}
+
+impl NatsError {
+    fn refused(what: impl ToString, why: impl ToString) -> Self {
+        Self::Refused {
+            what: what.to_string(),
+            why: why.to_string(),
+        }
+    }
+}
+
+/// Connects in the background and stays connected: also when the server is not there yet, or goes and comes back.
+///
+/// # Errors
+/// When the URL cannot be used.
+pub async fn connect(url: &str, name: &str) -> Result<Client, NatsError> {
+    ConnectOptions::new()
+        .name(name)
+        .retry_on_initial_connect()
+        .connection_timeout(REQUEST_TIMEOUT)
+        .request_timeout(Some(REQUEST_TIMEOUT))
+        .ping_interval(Duration::from_secs(5))
+        .reconnect_delay_callback(|attempts| {
+            Duration::from_millis(50 * (attempts as u64).clamp(1, 20))
+        })
+        .event_callback(|event| async move { log(&event) })
+        .connect(url)
+        .await
+        .map_err(|error| NatsError::Url(error.to_string()))
+}
+
+fn log(event: &Event) {
+    match event {
+        Event::Connected => info!("connected to NATS"),
+        Event::Disconnected => warn!("NATS is away; reconnecting"),
+        Event::ServerError(error) => warn!(error.message = %error, "NATS reports: {error}"),
+        _ => {}
+    }
+}
+
+/// JetStream on `client`, with bounded waits.
+pub fn jetstream(client: Client) -> Context {
+    let mut context = jetstream::new(client);
+    context.set_timeout(REQUEST_TIMEOUT);
+    context
+}
+
+/// Makes sure that a stream of `name` takes `subjects` and keeps them by limits, on disk.
+///
+/// # Errors
+/// When NATS is away, or the stream is not what was asked for: older servers drop settings without a word.
+pub async fn ensure_stream(context: &Context, name: &str, subjects: &str) -> Result<(), NatsError> {
+    let asked = Config {
+        name: name.to_owned(),
+        subjects: vec![subjects.to_owned()],
+        retention: RetentionPolicy::Limits,
+        storage: StorageType::File,
+        discard: DiscardPolicy::Old,
+        max_age: MAX_AGE,
+        max_bytes: MAX_BYTES,
+        duplicate_window: Duration::from_secs(120),
+        ..Config::default()
+    };
+    let stream = context
+        .get_or_create_stream(asked.clone())
+        .await
+        .map_err(|error| NatsError::refused(format!("stream {name}"), error))?;
+    same(&asked, &stream.cached_info().config)
+}
+
+fn same(asked: &Config, got: &Config) -> Result<(), NatsError> {
+    let setting = if asked.subjects != got.subjects {
+        "subjects"
+    } else if asked.retention != got.retention {
+        "retention"
+    } else if asked.storage != got.storage {
+        "storage"
+    } else if asked.max_messages_per_subject != got.max_messages_per_subject {
+        "max_msgs_per_subject"
+    } else {
+        return Ok(());
+    };
+    Err(NatsError::Different {
+        stream: asked.name.clone(),
+        setting,
+    })
+}
+
+/// Opens the key-value bucket `name`, made by hand as a stream: asking nats-server 2.9 to make one fails, because the
+/// client expects account figures that 2.9 does not send.
+///
+/// # Errors
+/// When NATS is away or refuses.
+pub async fn ensure_bucket(context: &Context, name: &str) -> Result<Store, NatsError> {
+    let asked = Config {
+        name: format!("KV_{name}"),
+        subjects: vec![format!("$KV.{name}.>")],
+        max_messages_per_subject: 16,
+        allow_rollup: true,
+        deny_delete: true,
+        allow_direct: true,
+        discard: DiscardPolicy::New,
+        storage: StorageType::File,
+        max_bytes: 1024 * 1024,
+        ..Config::default()
+    };
+    let stream = context
+        .get_or_create_stream(asked.clone())
+        .await
+        .map_err(|error| NatsError::refused(format!("bucket {name}"), error))?;
+    same(&asked, &stream.cached_info().config)?;
+    context
+        .get_key_value(name)
+        .await
+        .map_err(|error| NatsError::refused(format!("bucket {name}"), error))
+}
+
+/// A message that says what it is (`Surge-Schema`) and which trace made it.
+pub fn message(schema: &str, payload: Vec<u8>) -> PublishMessage {
+    let mut headers = HeaderMap::new();
+    headers.insert("Surge-Schema", schema);
+    propagation::inject_nats(&mut headers);
+    PublishMessage::build()
+        .headers(headers)
+        .payload(Bytes::from(payload))
+}
+
+/// Header of a dead letter that says why it is one.
+pub const DEAD_REASON: &str = "Surge-Dead-Reason";
+
+/// Puts a message that cannot be read aside, on `subject` of the stream `dead`, with the reason; returns once it is kept.
+///
+/// # Errors
+/// When NATS is away or refuses.
+pub async fn bury(
+    context: &Context,
+    dead: &str,
+    dead_subjects: &str,
+    subject: String,
+    message: &async_nats::Message,
+    reason: impl ToString,
+) -> Result<(), NatsError> {
+    ensure_stream(context, dead, dead_subjects).await?;
+    // Not the message's own headers: under its own id the letter would be dropped as a duplicate of it.
+    let mut headers = HeaderMap::new();
+    // A reason is one line; a header cannot hold more.
+    let reason = reason.to_string().replace(['\r', '\n'], " ");
+    headers.insert(DEAD_REASON, reason.as_str());
+    headers.insert("Surge-Dead-Subject", message.subject.as_str());
+    let letter = PublishMessage::build()
+        .headers(headers)
+        .payload(message.payload.clone());
+    let refused = |error: &dyn std::fmt::Display| NatsError::refused("a dead letter", error);
+    let sent = context.send_publish(subject, letter).await;
+    sent.map_err(|error| refused(&error))?
+        .await
+        .map_err(|error| refused(&error))?;
+    Ok(())
+}
+
+/// Asks the connection for a sign of life.
+///
+/// # Errors
+/// When there is no connection.
+pub fn probe(client: &Client) -> Result<(), String> {
+    match client.connection_state() {
+        State::Connected => Ok(()),
+        state => Err(format!("connection is {state}")),
+    }
+}

@@ -1,0 +1,168 @@
+//! The transactional outbox: an event is written in the transaction that it tells about, and a relay publishes it
+//! afterwards. The event is never lost (it is deleted only after JetStream's acknowledgement) and never doubled for
+//! two minutes (its row id is its `Nats-Msg-Id`); a subscriber that must not act twice is idempotent beyond that.
+//!
+//! Every service that uses it has a table `outbox` in its own schema: `id uuid, subject text, schema text,
+//! payload bytea, traceparent text, created_at timestamptz`.
+
+use std::{sync::Arc, time::Duration};
+
+use async_nats::jetstream::Context;
+use futures::future::try_join_all;
+use sqlx::{FromRow, PgConnection, PgPool};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+use uuid::Uuid;
+
+use crate::{nats, propagation};
+
+/// Most events that one step of the relay takes: a few round trips' worth, and a transaction that stays short.
+const BATCH: i64 = 256;
+
+/// How often the relay looks without being asked: for rows that another replica left behind.
+const IDLE: Duration = Duration::from_secs(1);
+
+/// An event for the outbox.
+#[derive(Clone, Debug)]
+pub struct Event {
+    /// Where it will be published.
+    pub subject: String,
+    /// Name of its message type, such as `surge.v1.RideEvent`.
+    pub schema: &'static str,
+    /// The encoded message.
+    pub payload: Vec<u8>,
+}
+
+/// Writes `event` within the transaction of `connection`, with the current trace context beside it.
+///
+/// # Errors
+/// Those of the database.
+pub async fn write(connection: &mut PgConnection, event: Event) -> Result<(), sqlx::Error> {
+    sqlx::query("INSERT INTO outbox (id, subject, schema, payload, traceparent) VALUES ($1, $2, $3, $4, $5)")
+        .bind(Uuid::now_v7())
+        .bind(event.subject)
+        .bind(event.schema)
+        .bind(event.payload)
+        .bind(propagation::traceparent())
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// Publishes what the outbox holds. Several replicas may relay the same outbox: each row is taken by one.
+#[derive(Clone, Debug)]
+pub struct Relay {
+    pool: PgPool,
+    jetstream: Context,
+    wake: Arc<Notify>,
+}
+
+#[derive(FromRow)]
+struct Row {
+    id: Uuid,
+    subject: String,
+    schema: String,
+    payload: Vec<u8>,
+    traceparent: Option<String>,
+}
+
+/// Why a step of the relay failed. Nothing is lost: the rows stay.
+#[derive(Debug, thiserror::Error)]
+pub enum RelayError {
+    /// The database is away.
+    #[error("the outbox cannot be read: {0}")]
+    Database(#[from] sqlx::Error),
+    /// JetStream is away, or has no stream for the subject.
+    #[error("JetStream did not take an event: {0}")]
+    Publish(#[from] async_nats::jetstream::context::PublishError),
+}
+
+impl Relay {
+    /// A relay from the outbox of `pool`'s role to JetStream.
+    pub fn new(pool: PgPool, jetstream: Context) -> Self {
+        Self {
+            pool,
+            jetstream,
+            wake: Arc::new(Notify::new()),
+        }
+    }
+
+    /// Tells the relay that a transaction with events was committed.
+    pub fn wake(&self) {
+        self.wake.notify_one();
+    }
+
+    /// Publishes one batch and deletes it; returns how many events that were.
+    ///
+    /// # Errors
+    /// See [`RelayError`].
+    pub async fn step(&self) -> Result<usize, RelayError> {
+        let mut transaction = self.pool.begin().await?;
+        let rows: Vec<Row> = sqlx::query_as(
+            "SELECT id, subject, schema, payload, traceparent FROM outbox ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED",
+        )
+        .bind(BATCH)
+        .fetch_all(&mut *transaction)
+        .await?;
+        let ids: Vec<Uuid> = rows.iter().map(|row| row.id).collect();
+        self.publish(rows).await?;
+        sqlx::query("DELETE FROM outbox WHERE id = ANY($1)")
+            .bind(&ids)
+            .execute(&mut *transaction)
+            .await?;
+        transaction.commit().await?;
+        Ok(ids.len())
+    }
+
+    /// Sends all events before waiting for the first acknowledgement.
+    async fn publish(&self, rows: Vec<Row>) -> Result<(), RelayError> {
+        let mut acknowledgements = Vec::with_capacity(rows.len());
+        for row in rows {
+            let mut message =
+                nats::message(&row.schema, row.payload).message_id(row.id.to_string());
+            if let Some(traceparent) = row.traceparent {
+                message = message.header(propagation::TRACEPARENT, traceparent.as_str());
+            }
+            let sent = self.jetstream.send_publish(row.subject, message).await?;
+            acknowledgements.push(sent.into_future());
+        }
+        try_join_all(acknowledgements).await?;
+        Ok(())
+    }
+
+    /// Relays until `shutdown`, waking for [`Relay::wake`] and once a second besides.
+    pub async fn run(self, shutdown: CancellationToken) {
+        let mut failing = false;
+        loop {
+            let outcome = tokio::select! {
+                () = shutdown.cancelled() => return,
+                outcome = self.step() => outcome,
+            };
+            let more = matches!(outcome, Ok(published) if published as i64 == BATCH);
+            failing = log_change(failing, outcome.err());
+            if !more {
+                tokio::select! {
+                    () = shutdown.cancelled() => return,
+                    () = self.wake.notified(), if !failing => {}
+                    () = tokio::time::sleep(IDLE) => {}
+                }
+            }
+        }
+    }
+}
+
+/// Logs the first failure of a row of them and the recovery, not every attempt; returns whether it fails now.
+fn log_change(was_failing: bool, error: Option<RelayError>) -> bool {
+    match (was_failing, error) {
+        (false, Some(error)) => {
+            warn!(error.message = %error, "the outbox waits: {error}");
+            true
+        }
+        (true, None) => {
+            info!("the outbox flows again");
+            false
+        }
+        (was_failing, _) => was_failing,
+    }
+}

@@ -1,0 +1,120 @@
+//! Binds and serves the two edges of a service. Listeners are bound before anything else starts, so a busy port is a
+//! clear error and port 0 works for tests.
+
+use std::net::SocketAddr;
+
+use axum::Router;
+use tokio::net::TcpListener;
+use tokio_stream::wrappers::TcpListenerStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{service::Routes, transport::Server};
+use tracing::info;
+
+use crate::shutdown;
+
+/// The two bound listeners of a service.
+#[derive(Debug)]
+pub struct Listeners {
+    http: TcpListener,
+    grpc: TcpListener,
+}
+
+/// Where a service can be reached.
+#[derive(Clone, Copy, Debug)]
+pub struct Addresses {
+    /// REST, health and metrics.
+    pub http: SocketAddr,
+    /// gRPC.
+    pub grpc: SocketAddr,
+}
+
+/// An address could not be bound.
+#[derive(Debug, thiserror::Error)]
+#[error("{variable}={address} cannot be bound ({cause}); choose another port")]
+pub struct BindError {
+    variable: &'static str,
+    address: SocketAddr,
+    cause: std::io::Error,
+}
+
+/// The edges failed while serving.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The HTTP edge.
+    #[error("the HTTP edge failed: {0}")]
+    Http(#[from] std::io::Error),
+    /// The gRPC edge.
+    #[error("the gRPC edge failed: {0}")]
+    Grpc(#[from] tonic::transport::Error),
+}
+
+impl Listeners {
+    /// Binds both addresses.
+    ///
+    /// # Errors
+    /// Names the variable whose port is busy.
+    pub async fn bind(http: SocketAddr, grpc: SocketAddr) -> Result<Self, BindError> {
+        Ok(Self {
+            http: bind("HTTP_ADDR", http).await?,
+            grpc: bind("GRPC_ADDR", grpc).await?,
+        })
+    }
+
+    /// Where the listeners really are.
+    ///
+    /// # Errors
+    /// When the system does not tell.
+    pub fn addresses(&self) -> std::io::Result<Addresses> {
+        Ok(Addresses {
+            http: self.http.local_addr()?,
+            grpc: self.grpc.local_addr()?,
+        })
+    }
+}
+
+async fn bind(variable: &'static str, address: SocketAddr) -> Result<TcpListener, BindError> {
+    TcpListener::bind(address).await.map_err(|cause| BindError {
+        variable,
+        address,
+        cause,
+    })
+}
+
+/// Serves both edges until `token` is cancelled, then lets open requests finish within the drain deadline.
+///
+/// # Errors
+/// When an edge fails.
+pub async fn serve(
+    listeners: Listeners,
+    http: Router,
+    grpc: Routes,
+    token: CancellationToken,
+) -> Result<(), ServeError> {
+    let at = listeners.addresses()?;
+    info!(http = %at.http, grpc = %at.grpc, "serving HTTP on {} and gRPC on {}", at.http, at.grpc);
+    let http_edge = async {
+        use axum::serve::ListenerExt;
+        let listener = listeners.http.tap_io(|stream| {
+            // Small answers must not wait for an acknowledgement; without this the worst case is only slower.
+            let _ = stream.set_nodelay(true);
+        });
+        let stopped = token.clone().cancelled_owned();
+        axum::serve(listener, http)
+            .with_graceful_shutdown(stopped)
+            .await?;
+        Ok(())
+    };
+    let grpc_edge = async {
+        let incoming = TcpListenerStream::new(listeners.grpc);
+        let stopped = token.clone().cancelled_owned();
+        Server::builder()
+            .add_routes(grpc)
+            .serve_with_incoming_shutdown(incoming, stopped)
+            .await?;
+        Ok(())
+    };
+    let both = async { tokio::try_join!(http_edge, grpc_edge).map(|_| ()) };
+    shutdown::with_deadline(&token, both)
+        .await
+        .unwrap_or(Ok(()))
+}
