@@ -1,0 +1,223 @@
+//! The batch job of the dataflow `database`: every period it reads the views that the other services publish, makes
+//! the forecasts that they would make themselves, and rewrites `pricing.zone_market` in one transaction. A cron job
+//! runs it once; here it can also keep its own time.
+
+use std::{collections::HashMap, fs, sync::Arc, time::Duration};
+
+use anyhow::Context;
+use marketplace::{
+    demand::{DemandForecaster, DemandProfile, FilterSettings},
+    supply::predicted_available,
+    view::{Level, ZoneLevels},
+    zone::{ServiceArea, Zone},
+};
+use platform::{clock::MarketClock, postgres, propagation};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, Span, info, info_span, warn};
+
+use crate::{
+    BATCH_IDENTITY,
+    config::BatchConfig,
+    store::{self, DemandRow, DemandWatermark, Store, SupplyRow, Watermark, market_time},
+};
+
+/// How long a run may take before it is given up.
+const STEP_DEADLINE: Duration = Duration::from_secs(60);
+
+/// How soon a failed run is tried again, if the period is not shorter.
+const TRY_AGAIN: Duration = Duration::from_secs(1);
+
+/// The length of window that supply is predicted for.
+const SUPPLY_WINDOW: Duration = Duration::from_secs(300);
+
+/// The batch job.
+#[derive(Debug)]
+pub struct Batch {
+    store: Store,
+    area: ServiceArea,
+    profile: Arc<DemandProfile>,
+    clock: MarketClock,
+}
+
+impl Batch {
+    /// Reads the profile and prepares the connection.
+    ///
+    /// # Errors
+    /// When a setting cannot be used.
+    pub fn connect(config: BatchConfig) -> anyhow::Result<Self> {
+        let pool = postgres::pool(&config.database_url, BATCH_IDENTITY.name, 1)
+            .context("DATABASE_URL is wrong")?;
+        let area = ServiceArea::new(config.service_area);
+        let profile = match &config.demand_profile {
+            Some(path) => read_profile(path)
+                .with_context(|| format!("DEMAND_PROFILE={} cannot be used", path.display()))?,
+            None => DemandProfile::flat(area.zones()),
+        };
+        Ok(Self {
+            store: Store::new(pool),
+            area,
+            profile: Arc::new(profile),
+            clock: MarketClock::from_config(&config.clock),
+        })
+    }
+
+    /// Brings the schema up to date.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn migrate(&self) -> anyhow::Result<()> {
+        self.store
+            .migrate()
+            .await
+            .context("schema pricing could not be brought up to date")
+    }
+
+    /// Runs every `every` of market time until `token` is cancelled. A run that fails leaves the old rows, whose age
+    /// tells, and is tried again soon.
+    pub async fn run(self, every: Duration, token: CancellationToken) {
+        let period = self.clock.real_duration(every);
+        let mut failing = false;
+        let mut migrated = false;
+        loop {
+            let started = Instant::now();
+            let outcome = tokio::select! {
+                () = token.cancelled() => return,
+                outcome = self.migrate_and_step(&mut migrated) => outcome,
+            };
+            let succeeded = outcome.is_ok();
+            failing = log_change(failing, outcome);
+            let pause = if succeeded {
+                period
+            } else {
+                period.min(TRY_AGAIN)
+            };
+            tokio::select! {
+                () = token.cancelled() => return,
+                () = tokio::time::sleep_until(started + pause) => {}
+            }
+        }
+    }
+
+    async fn migrate_and_step(&self, migrated: &mut bool) -> anyhow::Result<()> {
+        if !*migrated {
+            self.migrate().await?;
+            *migrated = true;
+        }
+        self.step().await
+    }
+
+    /// One run.
+    ///
+    /// # Errors
+    /// Those of the database, and a deadline; nothing was changed then.
+    pub async fn step(&self) -> anyhow::Result<()> {
+        let span = info_span!("batch", otel.name = "batch zone_market");
+        tokio::time::timeout(STEP_DEADLINE, self.rewrite())
+            .instrument(span)
+            .await
+            .with_context(|| format!("not done within {STEP_DEADLINE:?}"))?
+    }
+
+    async fn rewrite(&self) -> anyhow::Result<()> {
+        let mut transaction = self.store.snapshot().await?;
+        let (supply_watermark, supply_rows) = store::read_supply(&mut transaction).await?;
+        let (demand_watermark, demand_rows) = store::read_demand(&mut transaction).await?;
+        link(
+            supply_watermark
+                .as_ref()
+                .and_then(|mark| mark.traceparent.as_deref()),
+        );
+        link(
+            demand_watermark
+                .as_ref()
+                .and_then(|mark| mark.traceparent.as_deref()),
+        );
+
+        let supply = supply_watermark.map(|mark| self.supply(&mark, &supply_rows));
+        let demand = demand_watermark.map(|mark| self.demand(&mark, &demand_rows));
+        let zones = self
+            .area
+            .zones()
+            .iter()
+            .enumerate()
+            .map(|(index, zone)| ZoneLevels {
+                zone: *zone,
+                supply: supply.as_ref().map(|levels| levels[index]),
+                demand: demand.as_ref().map(|levels| levels[index]),
+            });
+        let zones: Vec<ZoneLevels> = zones.collect();
+        store::write_zone_market(&mut transaction, &zones).await?;
+        transaction.commit().await?;
+        Ok(())
+    }
+
+    /// Supply of every zone of the area, as of the watermark.
+    fn supply(&self, watermark: &Watermark, rows: &[SupplyRow]) -> Vec<Level> {
+        let as_of = market_time(watermark.as_of);
+        let rows: HashMap<&str, &SupplyRow> =
+            rows.iter().map(|row| (row.zone.as_str(), row)).collect();
+        let level = |zone: &Zone| {
+            let row = rows.get(zone.to_string().as_str());
+            let idle = row.map_or(0, |row| usize::try_from(row.idle_drivers).unwrap_or(0));
+            let due = row.into_iter().flat_map(|row| row.dropoffs_due_at.iter());
+            let due = due.map(|due_at| market_time(*due_at));
+            Level {
+                value: predicted_available(idle, due, as_of, SUPPLY_WINDOW),
+                as_of,
+            }
+        };
+        self.area.zones().iter().map(level).collect()
+    }
+
+    /// Demand of every zone of the area, as of the watermark: the filter of ride-management, fed from its table.
+    fn demand(&self, watermark: &DemandWatermark, rows: &[DemandRow]) -> Vec<Level> {
+        let as_of = market_time(watermark.as_of);
+        let window = Duration::from_secs(u64::try_from(watermark.window_seconds).unwrap_or(300));
+        let mut forecaster = DemandForecaster::new(
+            Arc::clone(&self.profile),
+            self.area.zones(),
+            window,
+            market_time(watermark.observed_since),
+            FilterSettings::default(),
+        );
+        for row in rows {
+            if let (Ok(zone), Ok(requests)) = (row.zone.parse(), u32::try_from(row.requests)) {
+                forecaster.record_count(zone, market_time(row.window_start), requests);
+            }
+        }
+        let forecasts = forecaster.forecasts(self.area.zones(), as_of);
+        forecasts
+            .into_iter()
+            .map(|value| Level { value, as_of })
+            .collect()
+    }
+}
+
+fn read_profile(path: &std::path::Path) -> anyhow::Result<DemandProfile> {
+    let file = fs::read(path)?;
+    Ok(serde_json::from_slice(&file)?)
+}
+
+fn link(traceparent: Option<&str>) {
+    if let Some(traceparent) = traceparent {
+        propagation::link(&Span::current(), traceparent);
+    }
+}
+
+fn log_change(was_failing: bool, outcome: anyhow::Result<()>) -> bool {
+    match (was_failing, outcome) {
+        (false, Err(error)) => {
+            warn!(
+                error.message = format!("{error:#}"),
+                "the batch job failed and will try again: {error:#}"
+            );
+            true
+        }
+        (true, Ok(())) => {
+            info!("the batch job runs again");
+            false
+        }
+        (was_failing, _) => was_failing,
+    }
+}

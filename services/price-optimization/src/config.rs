@@ -1,0 +1,140 @@
+//! Every setting of the service and of its batch job, with its default. The doc comments are the help text.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use clap::Parser;
+use marketplace::{quote::PricingPolicy, surge::Multiplier, zone::Bounds};
+use platform::clock::ClockConfig;
+use surge_proto::{DataflowMode, token::QuoteKey};
+
+/// price-optimization: quotes a fare with a surge multiplier, from supply and demand that reach it through one of
+/// three dataflow modes. `price-optimization batch` runs the batch job of the mode `database` (see its --help).
+#[derive(Clone, Debug, Parser)]
+#[command(name = "price-optimization", version)]
+pub struct Config {
+    /// Address of REST, health and metrics.
+    #[arg(long, env = "HTTP_ADDR", default_value = "127.0.0.1:7103")]
+    pub http_addr: SocketAddr,
+
+    /// Address of gRPC.
+    #[arg(long, env = "GRPC_ADDR", default_value = "127.0.0.1:7203")]
+    pub grpc_addr: SocketAddr,
+
+    /// PostgreSQL, as role price_optimization.
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
+    pub database_url: String,
+
+    /// Connections to PostgreSQL: few, because a query takes well under a millisecond.
+    #[arg(long, env = "DATABASE_CONNECTIONS", default_value_t = 6)]
+    pub database_connections: u32,
+
+    /// NATS with JetStream.
+    #[arg(
+        long,
+        env = "NATS_URL",
+        default_value = "nats://127.0.0.1:4222",
+        hide_env_values = true
+    )]
+    pub nats_url: String,
+
+    /// gRPC of driver-management.
+    #[arg(long, env = "SUPPLY_URL", default_value = "http://127.0.0.1:7201")]
+    pub supply_url: String,
+
+    /// gRPC of ride-management.
+    #[arg(long, env = "DEMAND_URL", default_value = "http://127.0.0.1:7202")]
+    pub demand_url: String,
+
+    /// Dataflow mode until somebody switches it: database, request or events.
+    #[arg(long, env = "DATAFLOW_MODE", default_value = "database")]
+    pub dataflow_mode: DataflowMode,
+
+    /// How long a quote may wait for supply and demand, in real time.
+    #[arg(long, env = "DATAFLOW_DEADLINE", default_value = "500ms", value_parser = deadline)]
+    pub dataflow_deadline: Duration,
+
+    /// Secret that quotes are signed with, 16 bytes or more; ride-management has the same.
+    #[arg(long, env = "QUOTE_KEY", hide_env_values = true)]
+    pub quote_key: QuoteKey,
+
+    /// Largest multiplier.
+    #[arg(long, env = "SURGE_CAP", default_value = "3.0", value_parser = multiplier)]
+    pub surge_cap: Multiplier,
+
+    /// Largest multiplier during a declared emergency; unset in ordinary times.
+    #[arg(long, env = "SURGE_EMERGENCY_CAP", value_parser = multiplier)]
+    pub surge_emergency_cap: Option<Multiplier>,
+
+    /// The area served, as "south,west,north,east" in degrees.
+    #[arg(long, env = "SERVICE_AREA", default_value_t = Bounds::NEW_YORK)]
+    pub service_area: Bounds,
+
+    /// The market clock.
+    #[command(flatten)]
+    pub clock: ClockConfig,
+}
+
+impl Config {
+    /// The rules of pricing that these settings amount to.
+    pub fn pricing(&self) -> PricingPolicy {
+        let mut policy = PricingPolicy::default();
+        policy.surge.cap = self.surge_cap;
+        policy.surge.emergency_cap = self.surge_emergency_cap;
+        policy
+    }
+}
+
+/// price-optimization batch: aggregates the shared database for the mode `database`.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "price-optimization batch", version)]
+pub struct BatchConfig {
+    /// Run once and end, as a cron job does.
+    #[arg(long, conflicts_with = "every")]
+    pub once: bool,
+
+    /// Time between two runs, in market time.
+    #[arg(long, env = "BATCH_EVERY", default_value = "5m", value_parser = period)]
+    pub every: Duration,
+
+    /// PostgreSQL, as role price_optimization.
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
+    pub database_url: String,
+
+    /// Demand profile, the artefact that `surge train` makes; without one, every hour of the week is alike.
+    #[arg(long, env = "DEMAND_PROFILE")]
+    pub demand_profile: Option<PathBuf>,
+
+    /// The area served, as "south,west,north,east" in degrees.
+    #[arg(long, env = "SERVICE_AREA", default_value_t = Bounds::NEW_YORK)]
+    pub service_area: Bounds,
+
+    /// The market clock.
+    #[command(flatten)]
+    pub clock: ClockConfig,
+}
+
+fn deadline(text: &str) -> Result<Duration, String> {
+    duration(text, Duration::from_millis(1), Duration::from_secs(4))
+}
+
+fn period(text: &str) -> Result<Duration, String> {
+    duration(
+        text,
+        Duration::from_secs(1),
+        Duration::from_secs(7 * 24 * 3_600),
+    )
+}
+
+fn duration(text: &str, least: Duration, most: Duration) -> Result<Duration, String> {
+    let duration = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if (least..=most).contains(&duration) {
+        return Ok(duration);
+    }
+    let [least, most] = [least, most].map(humantime::format_duration);
+    Err(format!("must be from {least} to {most}"))
+}
+
+fn multiplier(text: &str) -> Result<Multiplier, String> {
+    let value: f64 = text.parse().map_err(|_| "must be a number such as 2.8")?;
+    Multiplier::try_from(value).map_err(|error| error.to_string())
+}

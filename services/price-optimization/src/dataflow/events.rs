@@ -1,0 +1,254 @@
+//! Dataflow through events: both services publish levels and watermarks to JetStream; a subscriber keeps the newest of
+//! each in memory, and the quote reads that. Nothing is waited for and nobody has to be there; while the broker or a
+//! producer is away the data grows old, and says so.
+
+use std::{
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
+
+use async_nats::jetstream::{
+    Message,
+    consumer::{DeliverPolicy, pull::OrderedConfig},
+};
+use async_trait::async_trait;
+use futures::StreamExt;
+use marketplace::{
+    time::MarketTime,
+    view::{Level, LevelBoard, MarketView},
+    zone::{ServiceArea, Zone},
+};
+use platform::{nats, propagation};
+use prost::Message as _;
+use surge_proto::{
+    convert::{Malformed, market_time},
+    subjects::{self, DEAD, DEMAND, DEMAND_WATERMARK, SUPPLY, SUPPLY_WATERMARK, Stream},
+    v1::{DemandLevel, SupplyLevel, Watermark},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{Span, info, info_span, warn};
+
+use crate::{dataflow::Dataflow, error::DataflowError};
+
+/// Producers speak several times a second. When one has been silent for this long, the subscription itself is doubted
+/// and made anew.
+const SILENCE: Duration = Duration::from_secs(10);
+
+/// How long to wait before subscribing again.
+const SUBSCRIBE_AGAIN: Duration = Duration::from_millis(250);
+
+/// What was heard last. A plain lock is right here: two writers a few hundred times a second, readers that copy seven
+/// levels, and nobody holds it across an await.
+type State = Arc<RwLock<Heard>>;
+
+#[derive(Debug)]
+struct Heard {
+    board: LevelBoard,
+    /// Traces that published the newest watermarks.
+    supply_traceparent: Option<String>,
+    demand_traceparent: Option<String>,
+}
+
+/// Reads local state.
+#[derive(Debug)]
+pub struct EventsDataflow {
+    state: State,
+}
+
+impl EventsDataflow {
+    /// Reads what `subscriber` hears.
+    pub fn new(subscriber: &Subscriber) -> Self {
+        Self {
+            state: Arc::clone(&subscriber.state),
+        }
+    }
+}
+
+#[async_trait]
+impl Dataflow for EventsDataflow {
+    async fn market_view(&self, zones: &[Zone]) -> Result<MarketView, DataflowError> {
+        let heard = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        let traceparents = [&heard.supply_traceparent, &heard.demand_traceparent];
+        for traceparent in traceparents.into_iter().flatten() {
+            propagation::link(&Span::current(), traceparent);
+        }
+        Ok(heard.board.view(zones))
+    }
+}
+
+/// Follows the streams of supply and demand.
+#[derive(Clone, Debug)]
+pub struct Subscriber {
+    nats: async_nats::Client,
+    state: State,
+}
+
+/// One message, parsed.
+enum News {
+    Supply(Zone, Level),
+    Demand(Zone, Level),
+    SupplyWatermark(MarketTime),
+    DemandWatermark(MarketTime),
+}
+
+impl Subscriber {
+    /// A subscriber that has heard of nothing yet.
+    pub fn new(nats: async_nats::Client, area: &ServiceArea) -> Self {
+        let heard = Heard {
+            board: LevelBoard::new(area),
+            supply_traceparent: None,
+            demand_traceparent: None,
+        };
+        Self {
+            nats,
+            state: Arc::new(RwLock::new(heard)),
+        }
+    }
+
+    /// Follows both streams until `token` is cancelled.
+    pub async fn run(self, token: CancellationToken) {
+        tokio::join!(
+            self.follow_always(SUPPLY, &token),
+            self.follow_always(DEMAND, &token)
+        );
+    }
+
+    async fn follow_always(&self, stream: Stream, token: &CancellationToken) {
+        let mut failing = false;
+        loop {
+            let outcome = tokio::select! {
+                () = token.cancelled() => return,
+                outcome = self.follow(stream, &mut failing) => outcome,
+            };
+            if let Err(error) = outcome
+                && !std::mem::replace(&mut failing, true)
+            {
+                let name = stream.name;
+                warn!(error.message = %error, "stream {name} cannot be followed, its data grows old: {error}");
+            }
+            tokio::select! {
+                () = token.cancelled() => return,
+                () = tokio::time::sleep(SUBSCRIBE_AGAIN) => {}
+            }
+        }
+    }
+
+    /// Starts from the last message of every subject, then takes what comes, until the subscription breaks.
+    async fn follow(&self, stream: Stream, failing: &mut bool) -> anyhow::Result<()> {
+        let jetstream = nats::jetstream(self.nats.clone());
+        let ordered = OrderedConfig {
+            deliver_policy: DeliverPolicy::LastPerSubject,
+            filter_subject: stream.subjects.to_owned(),
+            ..OrderedConfig::default()
+        };
+        let source = jetstream.get_stream_no_info(stream.name).await?;
+        let mut messages = source.create_consumer(ordered).await?.messages().await?;
+        if std::mem::take(failing) {
+            info!("stream {} flows again", stream.name);
+        }
+        while let Some(message) = tokio::time::timeout(SILENCE, messages.next()).await? {
+            self.step(stream, &message?).await;
+        }
+        Ok(())
+    }
+
+    /// Takes in one message. What cannot be read is put aside, and the stream goes on.
+    pub async fn step(&self, stream: Stream, message: &Message) {
+        match parse(message) {
+            Ok(news) => self.apply(news, message),
+            Err(malformed) => self.bury(stream, message, &malformed).await,
+        }
+    }
+
+    fn apply(&self, news: News, message: &Message) {
+        let mut heard = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        match news {
+            News::Supply(zone, level) => {
+                heard.board.apply_supply(zone, level);
+            }
+            News::Demand(zone, level) => {
+                heard.board.apply_demand(zone, level);
+            }
+            News::SupplyWatermark(as_of) => {
+                heard.board.supply_watermark(as_of);
+                heard.supply_traceparent = process_span(SUPPLY, message);
+            }
+            News::DemandWatermark(as_of) => {
+                heard.board.demand_watermark(as_of);
+                heard.demand_traceparent = process_span(DEMAND, message);
+            }
+        }
+    }
+
+    async fn bury(&self, stream: Stream, message: &Message, malformed: &Malformed) {
+        warn!(
+            messaging.destination.name = %message.subject,
+            error.message = %malformed,
+            "put a message of stream {} aside: {malformed}", stream.name
+        );
+        let jetstream = nats::jetstream(self.nats.clone());
+        let subject = subjects::dead_letter(stream);
+        if let Err(error) = nats::bury(
+            &jetstream,
+            DEAD.name,
+            DEAD.subjects,
+            subject,
+            message,
+            malformed,
+        )
+        .await
+        {
+            warn!(error.message = %error, "and it could not be kept: {error}");
+        }
+    }
+}
+
+/// A watermark ends a round of levels: one span for the round, linked to the trace that published it.
+fn process_span(stream: Stream, message: &Message) -> Option<String> {
+    let traceparent = message
+        .headers
+        .as_ref()?
+        .get(propagation::TRACEPARENT)?
+        .to_string();
+    let span = info_span!(
+        "process",
+        otel.name = format!("process {}", stream.subjects.trim_end_matches(".>")),
+        otel.kind = "consumer",
+        messaging.system = "nats",
+        messaging.operation.type = "process",
+        messaging.destination.name = %message.subject,
+    );
+    propagation::link(&span, &traceparent);
+    Some(traceparent)
+}
+
+fn parse(message: &Message) -> Result<News, Malformed> {
+    let payload = &message.payload;
+    match message.subject.as_str() {
+        SUPPLY_WATERMARK => watermark(payload).map(News::SupplyWatermark),
+        DEMAND_WATERMARK => watermark(payload).map(News::DemandWatermark),
+        subject if subject.starts_with("surge.v1.supply.zone.") => {
+            let level = SupplyLevel::decode(payload.as_ref()).map_err(undecodable)?;
+            let (zone, level) = (&level).try_into()?;
+            Ok(News::Supply(zone, level))
+        }
+        subject if subject.starts_with("surge.v1.demand.zone.") => {
+            let level = DemandLevel::decode(payload.as_ref()).map_err(undecodable)?;
+            let (zone, level) = (&level).try_into()?;
+            Ok(News::Demand(zone, level))
+        }
+        _ => Err(Malformed::new(
+            "subject",
+            "is not one that this service knows",
+        )),
+    }
+}
+
+fn watermark(payload: &[u8]) -> Result<MarketTime, Malformed> {
+    let watermark = Watermark::decode(payload).map_err(undecodable)?;
+    market_time("as_of", watermark.as_of)
+}
+
+fn undecodable(error: prost::DecodeError) -> Malformed {
+    Malformed::new("payload", error)
+}

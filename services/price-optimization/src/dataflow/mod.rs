@@ -1,0 +1,80 @@
+//! The seam between the price and the data: one question, three siblings that answer it, and the only `match` on the
+//! mode. A mode decides how old the answer is and how it can fail; what is made of the answer is the same for all.
+
+pub mod database;
+pub mod events;
+pub mod request;
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use marketplace::{view::MarketView, zone::Zone};
+use surge_proto::DataflowMode;
+
+use crate::{
+    config::Config,
+    dataflow::{
+        database::DatabaseDataflow,
+        events::{EventsDataflow, Subscriber},
+        request::RequestDataflow,
+    },
+    error::{DataflowError, Error},
+    store::Store,
+};
+
+/// A way in which supply and demand reach the price.
+#[async_trait]
+pub trait Dataflow: Send + Sync {
+    /// Supply and demand of `zones`, in their order, each with the moment it describes. What nobody has told yet is
+    /// missing from the view, not an error.
+    async fn market_view(&self, zones: &[Zone]) -> Result<MarketView, DataflowError>;
+}
+
+/// All three dataflows, connected at once, so that a switch is instant and a single quote may choose.
+#[derive(Clone, Debug)]
+pub struct Dataflows {
+    database: Arc<DatabaseDataflow>,
+    /// Public to the composition root, which asks its callees for their health.
+    pub(crate) request: Arc<RequestDataflow>,
+    events: Arc<EventsDataflow>,
+    deadline: Duration,
+}
+
+impl Dataflows {
+    /// Opens all three.
+    ///
+    /// # Errors
+    /// When a URL cannot be used.
+    pub fn connect(config: &Config, store: Store, subscriber: &Subscriber) -> anyhow::Result<Self> {
+        Ok(Self {
+            database: Arc::new(DatabaseDataflow::new(store)),
+            request: Arc::new(RequestDataflow::connect(config)?),
+            events: Arc::new(EventsDataflow::new(subscriber)),
+            deadline: config.dataflow_deadline,
+        })
+    }
+
+    /// Asks the dataflow of `mode`, for no longer than the deadline.
+    ///
+    /// # Errors
+    /// [`Error::Dataflow`] when the mode has no answer.
+    pub async fn market_view(
+        &self,
+        mode: DataflowMode,
+        zones: &[Zone],
+    ) -> Result<MarketView, Error> {
+        let answer = tokio::time::timeout(self.deadline, self.of(mode).market_view(zones));
+        let answer = answer
+            .await
+            .unwrap_or(Err(DataflowError::Deadline(self.deadline)));
+        answer.map_err(|cause| Error::Dataflow { mode, cause })
+    }
+
+    fn of(&self, mode: DataflowMode) -> &dyn Dataflow {
+        match mode {
+            DataflowMode::Database => &*self.database,
+            DataflowMode::Request => &*self.request,
+            DataflowMode::Events => &*self.events,
+        }
+    }
+}

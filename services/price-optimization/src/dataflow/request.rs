@@ -1,0 +1,122 @@
+//! Dataflow through request and response: the quote asks both services over gRPC, at the same time, and waits. The
+//! data is as fresh as a round trip; when one of the two is slow or away, so is the quote.
+
+use async_trait::async_trait;
+use marketplace::{
+    view::{Level, MarketView, ZoneLevels},
+    zone::Zone,
+};
+use platform::grpc::{self, TracedChannel};
+use surge_proto::{
+    convert::Malformed,
+    v1::{
+        GetDemandRequest, GetSupplyRequest, demand_service_client::DemandServiceClient,
+        supply_service_client::SupplyServiceClient,
+    },
+};
+use tonic::{Code, Status};
+use tonic_health::pb::{
+    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+};
+
+use crate::{config::Config, dataflow::Dataflow, error::DataflowError};
+
+const SUPPLY: &str = "driver-management";
+const DEMAND: &str = "ride-management";
+
+/// Calls driver-management and ride-management.
+#[derive(Debug)]
+pub struct RequestDataflow {
+    supply: TracedChannel,
+    demand: TracedChannel,
+}
+
+impl RequestDataflow {
+    /// Opens a channel to each of the two; neither has to be there yet.
+    ///
+    /// # Errors
+    /// When a URL cannot be used.
+    pub fn connect(config: &Config) -> anyhow::Result<Self> {
+        Ok(Self {
+            supply: grpc::channel(&config.supply_url, config.dataflow_deadline)?,
+            demand: grpc::channel(&config.demand_url, config.dataflow_deadline)?,
+        })
+    }
+
+    /// Probes of the two callees: supply, demand.
+    pub(crate) fn probes(&self) -> (Probe, Probe) {
+        (Probe(self.supply.clone()), Probe(self.demand.clone()))
+    }
+
+    async fn supply(&self, zones: Vec<String>) -> Result<Vec<(Zone, Level)>, DataflowError> {
+        let mut client = SupplyServiceClient::new(self.supply.clone());
+        let request = client.get_supply(GetSupplyRequest { zones });
+        let answer = grpc::call("surge.v1.SupplyService/GetSupply", request)
+            .await
+            .map_err(|status| failed(SUPPLY, &status))?;
+        let levels = answer.levels.iter().map(TryInto::try_into);
+        levels
+            .collect::<Result<_, Malformed>>()
+            .map_err(|cause| DataflowError::nonsense(SUPPLY, cause))
+    }
+
+    async fn demand(&self, zones: Vec<String>) -> Result<Vec<(Zone, Level)>, DataflowError> {
+        let mut client = DemandServiceClient::new(self.demand.clone());
+        let request = client.get_demand(GetDemandRequest { zones });
+        let answer = grpc::call("surge.v1.DemandService/GetDemand", request)
+            .await
+            .map_err(|status| failed(DEMAND, &status))?;
+        let levels = answer.levels.iter().map(TryInto::try_into);
+        levels
+            .collect::<Result<_, Malformed>>()
+            .map_err(|cause| DataflowError::nonsense(DEMAND, cause))
+    }
+}
+
+#[async_trait]
+impl Dataflow for RequestDataflow {
+    async fn market_view(&self, zones: &[Zone]) -> Result<MarketView, DataflowError> {
+        let names: Vec<String> = zones.iter().map(Zone::to_string).collect();
+        let (supply, demand) = tokio::try_join!(self.supply(names.clone()), self.demand(names))?;
+        let levels_of = |(index, zone): (usize, &Zone)| ZoneLevels {
+            zone: *zone,
+            supply: answered(&supply, index, *zone),
+            demand: answered(&demand, index, *zone),
+        };
+        Ok(MarketView {
+            zones: zones.iter().enumerate().map(levels_of).collect(),
+        })
+    }
+}
+
+/// The level at `index`, if it is about `zone`: answers come in the order of the request.
+fn answered(levels: &[(Zone, Level)], index: usize, zone: Zone) -> Option<Level> {
+    let (answered, level) = levels.get(index)?;
+    (*answered == zone).then_some(*level)
+}
+
+fn failed(dependency: &'static str, status: &Status) -> DataflowError {
+    let detail = format!("{:?}: {}", status.code(), status.message());
+    match status.code() {
+        Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled => {
+            DataflowError::away(dependency, detail)
+        }
+        _ => DataflowError::Nonsense { dependency, detail },
+    }
+}
+
+/// Asks a callee for its gRPC health.
+#[derive(Clone)]
+pub(crate) struct Probe(TracedChannel);
+
+impl Probe {
+    pub(crate) async fn ask(self) -> Result<(), String> {
+        let mut client = HealthClient::new(self.0);
+        let answer = client.check(HealthCheckRequest::default()).await;
+        let answer = answer.map_err(|status| status.message().to_owned())?;
+        match answer.into_inner().status() {
+            ServingStatus::Serving => Ok(()),
+            status => Err(status.as_str_name().to_owned()),
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! What can go wrong in this service, and what each edge says about it.
+
+use std::time::Duration;
+
+use marketplace::zone::OutsideServiceArea;
+use platform::fault::{Fault, Kind};
+use surge_proto::{DataflowMode, convert::Malformed};
+
+/// Why the service could not do what it was asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A point is outside the area served.
+    #[error("{field}: {cause}")]
+    OutsideServiceArea {
+        /// `pickup` or `dropoff`.
+        field: &'static str,
+        /// Which area is served.
+        cause: OutsideServiceArea,
+    },
+    /// A dataflow could not say what supply and demand are.
+    #[error("dataflow {mode} is unavailable: {cause}")]
+    Dataflow {
+        /// The mode that was asked.
+        mode: DataflowMode,
+        /// Why it had no answer.
+        cause: DataflowError,
+    },
+    /// The mode could not be switched.
+    #[error("the dataflow mode was not switched: {0}; try again")]
+    Switch(String),
+}
+
+/// Why a dataflow had no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum DataflowError {
+    /// The deadline passed.
+    #[error("no answer within {0:?}")]
+    Deadline(Duration),
+    /// What the mode leans on is away.
+    #[error("{dependency} is away")]
+    Away {
+        /// Who is away.
+        dependency: &'static str,
+        /// What was seen of it; for the log, not for callers.
+        detail: String,
+    },
+    /// What the mode leans on answered with something that makes no sense.
+    #[error("{dependency} gave an answer that makes no sense")]
+    Nonsense {
+        /// Who answered.
+        dependency: &'static str,
+        /// What was wrong; for the log, not for callers.
+        detail: String,
+    },
+}
+
+impl DataflowError {
+    /// `dependency` cannot be reached.
+    pub fn away(dependency: &'static str, detail: impl ToString) -> Self {
+        Self::Away {
+            dependency,
+            detail: detail.to_string(),
+        }
+    }
+
+    /// `dependency` answered nonsense.
+    pub fn nonsense(dependency: &'static str, cause: Malformed) -> Self {
+        Self::Nonsense {
+            dependency,
+            detail: cause.to_string(),
+        }
+    }
+}
+
+impl From<Error> for Fault {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::OutsideServiceArea { field, cause } => Self::invalid(field, cause),
+            Error::Dataflow {
+                cause: DataflowError::Deadline(_),
+                ..
+            } => Self::new(Kind::DeadlineExceeded, error),
+            Error::Dataflow { .. } | Error::Switch(_) => Self::new(Kind::Unavailable, error),
+        }
+    }
+}

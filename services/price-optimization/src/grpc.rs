@@ -1,0 +1,74 @@
+//! The gRPC edge, with the standard health and reflection services beside our own.
+
+use platform::fault::Fault;
+use surge_proto::{
+    DataflowMode, FILE_DESCRIPTOR_SET,
+    convert::{Malformed, position, timestamp},
+    v1::{
+        self, GetQuoteRequest, GetQuoteResponse,
+        quote_service_server::{QuoteService, QuoteServiceServer},
+    },
+};
+use tonic::{Request, Response, Status, service::Routes};
+use tracing::Instrument;
+
+use crate::app::{App, Quoted, quote_span};
+
+/// The services of this process.
+pub(crate) fn routes(app: App) -> anyhow::Result<Routes> {
+    let (_, health) = tonic_health::server::health_reporter();
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()?;
+    Ok(Routes::new(QuoteServiceServer::new(Quotes(app)))
+        .add_service(health)
+        .add_service(reflection))
+}
+
+struct Quotes(App);
+
+#[tonic::async_trait]
+impl QuoteService for Quotes {
+    async fn get_quote(
+        &self,
+        request: Request<GetQuoteRequest>,
+    ) -> Result<Response<GetQuoteResponse>, Status> {
+        let request = request.into_inner();
+        let pickup = position("pickup", request.pickup).map_err(invalid)?;
+        let dropoff = position("dropoff", request.dropoff).map_err(invalid)?;
+        let mode = DataflowMode::from_wire(request.dataflow)
+            .map_err(|error| Fault::invalid("dataflow", error))?;
+        let quoted = self
+            .0
+            .quote(pickup, dropoff, mode)
+            .instrument(quote_span())
+            .await;
+        let quoted = quoted.map_err(Fault::from)?;
+        Ok(Response::new(quoted.into()))
+    }
+}
+
+fn invalid(malformed: Malformed) -> Status {
+    Fault::invalid(malformed.field, malformed.problem).into()
+}
+
+impl From<Quoted> for GetQuoteResponse {
+    fn from(quoted: Quoted) -> Self {
+        Self {
+            quote_id: quoted.quote.quote_id.to_string(),
+            fare_cents: quoted.quote.fare_cents,
+            currency: "USD".to_owned(),
+            surge_multiplier_tenths: u32::from(quoted.price.multiplier.tenths()),
+            zone: quoted.quote.zone.to_string(),
+            dataflow: v1::Dataflow::from(quoted.dataflow).into(),
+            epoch: quoted.epoch,
+            supply: quoted.price.supply,
+            demand: quoted.price.demand,
+            data_age_ms: quoted.data_age.map(|age| age.as_secs_f64() * 1_000.0),
+            degraded: quoted.price.degraded,
+            expires_at: Some(timestamp(quoted.quote.expires_at)),
+            token: quoted.token,
+        }
+    }
+}

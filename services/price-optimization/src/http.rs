@@ -1,0 +1,257 @@
+//! The REST edge. A handler parses, asks [`App`], and answers.
+
+use axum::{Json, extract::State, http::HeaderMap};
+use chrono::{DateTime, Utc};
+use marketplace::zone::Position;
+use platform::{
+    fault::{Fault, Problem},
+    http::StrictJson,
+};
+use serde::{Deserialize, Serialize};
+use surge_proto::DataflowMode;
+use tracing::Instrument;
+use utoipa::{OpenApi, ToSchema};
+use utoipa_axum::{router::OpenApiRouter, routes};
+use uuid::Uuid;
+
+use crate::{
+    app::{App, Quoted, SurgeMap, quote_span},
+    control::ModeInForce,
+};
+
+/// Request header that picks the dataflow mode of one quote.
+const DATAFLOW_HEADER: &str = "surge-dataflow";
+
+#[derive(OpenApi)]
+#[openapi(info(
+    title = "price-optimization",
+    description = "Quotes a fare with a surge multiplier. Errors are `application/problem+json` (RFC 9457)."
+))]
+struct Api;
+
+/// The routes of the API, and `/openapi.json` that tells them.
+pub(crate) fn router(app: App) -> axum::Router {
+    let (router, api) = OpenApiRouter::with_openapi(Api::openapi())
+        .routes(routes!(post_quote))
+        .routes(routes!(get_surge))
+        .routes(routes!(get_dataflow, put_dataflow))
+        .with_state(app)
+        .split_for_parts();
+    router.route("/openapi.json", axum::routing::get(async move || Json(api)))
+}
+
+/// A point in degrees (WGS 84).
+#[derive(Debug, ToSchema)]
+#[allow(dead_code, reason = "describes marketplace::zone::Position to OpenAPI")]
+struct Point {
+    #[schema(minimum = -90, maximum = 90)]
+    lat: f64,
+    #[schema(minimum = -180, maximum = 180)]
+    lon: f64,
+}
+
+/// A dataflow mode.
+#[derive(Debug, ToSchema)]
+#[schema(rename_all = "snake_case")]
+#[allow(dead_code, reason = "describes surge_proto::DataflowMode to OpenAPI")]
+pub(crate) enum Mode {
+    Database,
+    Request,
+    Events,
+}
+
+/// The trip to be quoted.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct QuoteRequest {
+    #[schema(value_type = Point)]
+    pickup: Position,
+    #[schema(value_type = Point)]
+    dropoff: Position,
+}
+
+/// A fare, promised until it expires.
+#[derive(Debug, Serialize, ToSchema)]
+struct QuoteResponse {
+    /// UUIDv7.
+    quote_id: Uuid,
+    /// The fare, surge included.
+    fare_cents: i64,
+    /// ISO 4217.
+    currency: &'static str,
+    /// From 1.0 in steps of 0.1.
+    surge_multiplier: f64,
+    /// H3 cell of the pickup.
+    zone: String,
+    /// The mode that supply and demand came through.
+    #[schema(value_type = Mode)]
+    dataflow: DataflowMode,
+    /// How often the mode had been switched.
+    epoch: u64,
+    /// Drivers predicted to be available in the zone in the next window.
+    supply: f64,
+    /// Ride requests expected in the zone in the next window.
+    demand: f64,
+    /// Real milliseconds since the older feed was true; null when nothing was known.
+    data_age_ms: Option<f64>,
+    /// True when the data was missing or too old, and the fare therefore without surge.
+    degraded: bool,
+    /// Market time.
+    expires_at: DateTime<Utc>,
+    /// What a ride request presents.
+    token: String,
+}
+
+/// The multiplier of every zone.
+#[derive(Debug, Serialize, ToSchema)]
+struct SurgeResponse {
+    #[schema(value_type = Mode)]
+    dataflow: DataflowMode,
+    epoch: u64,
+    zones: Vec<ZoneSurge>,
+}
+
+/// The multiplier of one zone.
+#[derive(Debug, Serialize, ToSchema)]
+struct ZoneSurge {
+    zone: String,
+    surge_multiplier: f64,
+    supply: f64,
+    demand: f64,
+    data_age_ms: Option<f64>,
+    degraded: bool,
+}
+
+/// The mode to switch to.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct SwitchRequest {
+    #[schema(value_type = Mode)]
+    mode: DataflowMode,
+}
+
+/// Quote a trip.
+#[utoipa::path(
+    post, path = "/v1/quotes", request_body = QuoteRequest,
+    params(("surge-dataflow" = Option<Mode>, Header, description = "Mode of this quote; default: the mode in force")),
+    responses(
+        (status = 200, body = QuoteResponse, headers(("trace-id" = String, description = "Opens the trace of this quote"))),
+        (status = 400, body = Problem, content_type = "application/problem+json"),
+        (status = 413, body = Problem, content_type = "application/problem+json"),
+        (status = 415, body = Problem, content_type = "application/problem+json"),
+        (status = 503, body = Problem, content_type = "application/problem+json"),
+        (status = 504, body = Problem, content_type = "application/problem+json"),
+    )
+)]
+async fn post_quote(
+    State(app): State<App>,
+    headers: HeaderMap,
+    StrictJson(trip): StrictJson<QuoteRequest>,
+) -> Result<Json<QuoteResponse>, Fault> {
+    let mode = named_mode(&headers)?;
+    let quoted = app
+        .quote(trip.pickup, trip.dropoff, mode)
+        .instrument(quote_span())
+        .await?;
+    Ok(Json(quoted.into()))
+}
+
+/// Show the multiplier of every zone.
+#[utoipa::path(
+    get, path = "/v1/surge",
+    params(("surge-dataflow" = Option<Mode>, Header, description = "Mode of this answer; default: the mode in force")),
+    responses(
+        (status = 200, body = SurgeResponse),
+        (status = 400, body = Problem, content_type = "application/problem+json"),
+        (status = 503, body = Problem, content_type = "application/problem+json"),
+        (status = 504, body = Problem, content_type = "application/problem+json"),
+    )
+)]
+async fn get_surge(
+    State(app): State<App>,
+    headers: HeaderMap,
+) -> Result<Json<SurgeResponse>, Fault> {
+    let mode = named_mode(&headers)?;
+    Ok(Json(app.surge(mode).await?.into()))
+}
+
+/// Show the dataflow mode in force.
+#[utoipa::path(get, path = "/v1/dataflow", responses((status = 200, body = ModeInForce)))]
+async fn get_dataflow(State(app): State<App>) -> Json<ModeInForce> {
+    Json(app.mode())
+}
+
+/// Switch the dataflow mode, on every replica.
+#[utoipa::path(
+    put, path = "/v1/dataflow", request_body = SwitchRequest,
+    responses(
+        (status = 200, body = ModeInForce),
+        (status = 400, body = Problem, content_type = "application/problem+json"),
+        (status = 413, body = Problem, content_type = "application/problem+json"),
+        (status = 415, body = Problem, content_type = "application/problem+json"),
+        (status = 503, body = Problem, content_type = "application/problem+json"),
+    )
+)]
+async fn put_dataflow(
+    State(app): State<App>,
+    StrictJson(wanted): StrictJson<SwitchRequest>,
+) -> Result<Json<ModeInForce>, Fault> {
+    Ok(Json(app.switch(wanted.mode).await?))
+}
+
+fn named_mode(headers: &HeaderMap) -> Result<Option<DataflowMode>, Fault> {
+    let Some(value) = headers.get(DATAFLOW_HEADER) else {
+        return Ok(None);
+    };
+    let name = String::from_utf8_lossy(value.as_bytes());
+    let mode = name
+        .parse()
+        .map_err(|error| Fault::invalid(DATAFLOW_HEADER, error))?;
+    Ok(Some(mode))
+}
+
+impl From<Quoted> for QuoteResponse {
+    fn from(quoted: Quoted) -> Self {
+        Self {
+            quote_id: quoted.quote.quote_id,
+            fare_cents: quoted.quote.fare_cents,
+            currency: "USD",
+            surge_multiplier: quoted.price.multiplier.as_f64(),
+            zone: quoted.quote.zone.to_string(),
+            dataflow: quoted.dataflow,
+            epoch: quoted.epoch,
+            supply: quoted.price.supply,
+            demand: quoted.price.demand,
+            data_age_ms: quoted.data_age.map(millis),
+            degraded: quoted.price.degraded,
+            expires_at: DateTime::from_timestamp_millis(quoted.quote.expires_at.millis())
+                .unwrap_or_default(),
+            token: quoted.token,
+        }
+    }
+}
+
+impl From<SurgeMap> for SurgeResponse {
+    fn from(map: SurgeMap) -> Self {
+        let zones = map
+            .zones
+            .into_iter()
+            .map(|(zone, price, data_age)| ZoneSurge {
+                zone: zone.to_string(),
+                surge_multiplier: price.multiplier.as_f64(),
+                supply: price.supply,
+                demand: price.demand,
+                data_age_ms: data_age.map(millis),
+                degraded: price.degraded,
+            });
+        Self {
+            dataflow: map.dataflow,
+            epoch: map.epoch,
+            zones: zones.collect(),
+        }
+    }
+}
+
+fn millis(age: std::time::Duration) -> f64 {
+    age.as_secs_f64() * 1_000.0
+}

@@ -1,0 +1,196 @@
+//! price-optimization: turns supply and demand into a surge multiplier and a fare.
+//!
+//! It asks one question, "what are supply and demand around this zone, and as of when?", and has three answers to it:
+//! the siblings in [`dataflow`]. All three are connected at once; a quote is computed from one of them. Start reading
+//! at [`app`], where a quote is made, then the three dataflows.
+
+pub mod app;
+pub mod batch;
+pub mod config;
+pub mod control;
+pub mod dataflow;
+pub mod error;
+mod grpc;
+mod http;
+mod metrics;
+pub mod store;
+
+use std::{process::ExitCode, sync::Arc};
+
+use anyhow::Context;
+use futures::FutureExt;
+use marketplace::zone::ServiceArea;
+use platform::{
+    clock::MarketClock,
+    health::Health,
+    metrics::EdgeMetrics,
+    nats, postgres,
+    process::{self, Identity},
+    serve::{self, Addresses, Listeners},
+};
+use prometheus_client::registry::Registry;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    app::App,
+    batch::Batch,
+    config::{BatchConfig, Config},
+    control::ModeControl,
+    dataflow::{Dataflows, events::Subscriber},
+    metrics::QuoteMetrics,
+    store::Store,
+};
+use surge_proto::DataflowMode;
+
+/// Who this process is in logs, traces and metrics.
+pub const IDENTITY: Identity = Identity {
+    name: "price-optimization",
+    version: env!("CARGO_PKG_VERSION"),
+};
+
+/// Who the batch job is.
+pub const BATCH_IDENTITY: Identity = Identity {
+    name: "price-optimization-batch",
+    version: env!("CARGO_PKG_VERSION"),
+};
+
+/// Runs the process that `arguments` ask for: the service, or with `batch` as the first of them the batch job.
+pub fn main(arguments: impl Iterator<Item = String>) -> ExitCode {
+    let mut arguments: Vec<String> = arguments.collect();
+    if arguments.get(1).is_some_and(|job| job == "batch") {
+        arguments.remove(1);
+        return process::run(BATCH_IDENTITY, arguments, run_batch);
+    }
+    process::run(IDENTITY, arguments, |config, token| async move {
+        Service::start(config).await?.run(token).await
+    })
+}
+
+async fn run_batch(config: BatchConfig, token: CancellationToken) -> anyhow::Result<()> {
+    let every = config.every;
+    let once = config.once;
+    let batch = Batch::connect(config)?;
+    if once {
+        batch.migrate().await?;
+        batch.step().await?;
+        return Ok(());
+    }
+    batch.run(every, token).await;
+    Ok(())
+}
+
+/// The service: bound, connected, and ready to run.
+#[derive(Debug)]
+pub struct Service {
+    listeners: Listeners,
+    app: App,
+    store: Store,
+    control: ModeControl,
+    subscriber: Subscriber,
+    health: Health,
+    registry: Registry,
+    edges: EdgeMetrics,
+}
+
+impl Service {
+    /// Binds the listeners and opens all three dataflows. None of their dependencies has to be there yet.
+    ///
+    /// # Errors
+    /// When a port is busy or a setting cannot be used.
+    pub async fn start(config: Config) -> anyhow::Result<Self> {
+        let listeners = Listeners::bind(config.http_addr, config.grpc_addr).await?;
+        let clock = MarketClock::from_config(&config.clock);
+        let area = Arc::new(ServiceArea::new(config.service_area));
+        let pool = postgres::pool(
+            &config.database_url,
+            IDENTITY.name,
+            config.database_connections,
+        )
+        .context("DATABASE_URL is wrong")?;
+        let nats = nats::connect(&config.nats_url, IDENTITY.name).await?;
+        let store = Store::new(pool.clone());
+
+        let control = ModeControl::new(nats.clone(), config.dataflow_mode);
+        let subscriber = Subscriber::new(nats.clone(), &area);
+        let dataflows = Dataflows::connect(&config, store.clone(), &subscriber)?;
+        let health = health(clock, pool, nats, &control, &dataflows);
+
+        let mut registry = Registry::default();
+        let edges = EdgeMetrics::register(&mut registry);
+        let metrics = QuoteMetrics::register(&mut registry);
+        let app = App::new(&config, area, clock, dataflows, control.clone(), metrics);
+        Ok(Self {
+            listeners,
+            app,
+            store,
+            control,
+            subscriber,
+            health,
+            registry,
+            edges,
+        })
+    }
+
+    /// Where the service is bound.
+    ///
+    /// # Errors
+    /// When the system does not tell.
+    pub fn addresses(&self) -> std::io::Result<Addresses> {
+        self.listeners.addresses()
+    }
+
+    /// Serves until `token` is cancelled.
+    ///
+    /// # Errors
+    /// When an edge fails.
+    pub async fn run(self, token: CancellationToken) -> anyhow::Result<()> {
+        let mut background = JoinSet::new();
+        background.spawn(self.control.clone().run(token.clone()));
+        background.spawn(self.subscriber.run(token.clone()));
+        background.spawn(self.store.migrate_when_up(token.clone()));
+
+        let routes = http::router(self.app.clone())
+            .merge(self.health.router())
+            .merge(platform::metrics::router(self.registry));
+        let http = platform::http::edge(routes, self.edges.clone());
+        let grpc = platform::grpc::edge(grpc::routes(self.app)?, self.edges);
+        let served = serve::serve(self.listeners, http, grpc, token.clone()).await;
+
+        token.cancel();
+        while background.join_next().await.is_some() {}
+        Ok(served?)
+    }
+}
+
+/// A dependency is needed only while the mode in force leans on it.
+fn health(
+    clock: MarketClock,
+    pool: sqlx::PgPool,
+    nats: async_nats::Client,
+    control: &ModeControl,
+    dataflows: &Dataflows,
+) -> Health {
+    let in_mode = |mode: DataflowMode| {
+        let control = control.clone();
+        move || control.current().mode == mode
+    };
+    let (supply, demand) = dataflows.request.probes();
+    Health::new(clock)
+        .needs_while("postgres", in_mode(DataflowMode::Database), move || {
+            postgres::probe(pool.clone()).boxed()
+        })
+        .needs_while("nats", in_mode(DataflowMode::Events), move || {
+            std::future::ready(nats::probe(&nats)).boxed()
+        })
+        .needs_while(
+            "driver-management",
+            in_mode(DataflowMode::Request),
+            move || supply.clone().ask().boxed(),
+        )
+        .needs_while(
+            "ride-management",
+            in_mode(DataflowMode::Request),
+            move || demand.clone().ask().boxed(),
+        )
+}

@@ -1,0 +1,285 @@
+//! All SQL of this service: the rows a quote reads, the views the batch job reads, and the one transaction in which it
+//! rewrites the rows.
+
+use std::{collections::HashMap, time::Duration};
+
+use chrono::{DateTime, Utc};
+use marketplace::{
+    time::MarketTime,
+    view::{Level, ZoneLevels},
+    zone::Zone,
+};
+use platform::postgres::{self, Step};
+use sqlx::{FromRow, PgConnection, PgPool, Postgres, Transaction};
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, Span, error, field::Empty, info_span};
+
+const STEPS: [Step; 1] = [(
+    1,
+    "zone market",
+    include_str!("../migrations/0001_zone_market.sql"),
+)];
+
+/// How long to wait before asking a database again that was away.
+const TRY_AGAIN: Duration = Duration::from_secs(1);
+
+/// The schema `pricing`, and the views of the other two that this role may read.
+#[derive(Clone, Debug)]
+pub struct Store {
+    pool: PgPool,
+}
+
+/// What the quote reads of a zone.
+#[derive(Debug, FromRow)]
+struct ZoneMarketRow {
+    zone: String,
+    supply: Option<f64>,
+    supply_as_of: Option<DateTime<Utc>>,
+    demand: Option<f64>,
+    demand_as_of: Option<DateTime<Utc>>,
+    traceparent: Option<String>,
+}
+
+/// The rows of some zones, and the trace of the batch that wrote them.
+#[derive(Debug)]
+pub struct ZoneMarket {
+    /// One entry for each zone that has a row.
+    pub levels: HashMap<Zone, ZoneLevels>,
+    /// Trace context of the batch run; all rows have the same, for they are written together.
+    pub traceparent: Option<String>,
+}
+
+/// How far a feed in the database is complete.
+#[derive(Clone, Debug, FromRow)]
+pub struct Watermark {
+    /// Market time up to which the view tells everything.
+    pub as_of: DateTime<Utc>,
+    /// Trace context of the write that brought it there.
+    pub traceparent: Option<String>,
+}
+
+/// One zone of the view that driver-management publishes.
+#[derive(Clone, Debug, FromRow)]
+pub struct SupplyRow {
+    /// The zone.
+    pub zone: String,
+    /// Idle drivers in it.
+    pub idle_drivers: i64,
+    /// When drivers on a ride are due to drop off in it.
+    pub dropoffs_due_at: Vec<DateTime<Utc>>,
+}
+
+/// How far demand is complete, and since when it is counted.
+#[derive(Clone, Debug, FromRow)]
+pub struct DemandWatermark {
+    /// Market time since which requests are counted.
+    pub observed_since: DateTime<Utc>,
+    /// Market time up to which the view tells everything.
+    pub as_of: DateTime<Utc>,
+    /// Length of the windows of the view, in seconds of market time.
+    pub window_seconds: i32,
+    /// Trace context of the write that brought it there.
+    pub traceparent: Option<String>,
+}
+
+/// One zone and window of the view that ride-management publishes.
+#[derive(Clone, Debug, FromRow)]
+pub struct DemandRow {
+    /// The zone.
+    pub zone: String,
+    /// Start of the window.
+    pub window_start: DateTime<Utc>,
+    /// Requests in it.
+    pub requests: i64,
+}
+
+impl Store {
+    /// The store behind `pool`.
+    pub const fn new(pool: PgPool) -> Self {
+        Self { pool }
+    }
+
+    /// Brings the schema up to date.
+    ///
+    /// # Errors
+    /// When PostgreSQL is away, or knows migrations that this binary does not.
+    pub async fn migrate(&self) -> Result<(), sqlx::migrate::MigrateError> {
+        postgres::migrate(&self.pool, &STEPS).await
+    }
+
+    /// [`migrate`](Self::migrate) as soon as there is a database. The other two modes do not wait for it.
+    pub async fn migrate_when_up(self, token: CancellationToken) {
+        let mut failing = false;
+        loop {
+            let outcome = tokio::select! {
+                () = token.cancelled() => return,
+                outcome = self.migrate() => outcome,
+            };
+            let Err(cause) = outcome else { return };
+            if !std::mem::replace(&mut failing, true) {
+                error!(error.message = %cause, "dataflow database waits for its schema: {cause}");
+            }
+            tokio::select! {
+                () = token.cancelled() => return,
+                () = tokio::time::sleep(TRY_AGAIN) => {}
+            }
+        }
+    }
+
+    /// The rows of `zones`: one indexed read.
+    ///
+    /// # Errors
+    /// Those of the database. A connection that broke since its last use is replaced once, without an error.
+    pub async fn zone_market(&self, zones: &[Zone]) -> Result<ZoneMarket, sqlx::Error> {
+        let span = query_span("SELECT", "zone_market");
+        let rows = async {
+            match self.read_zone_market(zones).await {
+                Err(sqlx::Error::Io(_)) => self.read_zone_market(zones).await,
+                outcome => outcome,
+            }
+        };
+        let rows = rows.instrument(span).await?;
+        let traceparent = rows.first().and_then(|row| row.traceparent.clone());
+        let levels = rows.iter().filter_map(ZoneMarketRow::levels);
+        let levels = levels.map(|levels| (levels.zone, levels)).collect();
+        Ok(ZoneMarket {
+            levels,
+            traceparent,
+        })
+    }
+
+    async fn read_zone_market(&self, zones: &[Zone]) -> Result<Vec<ZoneMarketRow>, sqlx::Error> {
+        let names: Vec<String> = zones.iter().map(Zone::to_string).collect();
+        sqlx::query_as(
+            "SELECT zone, supply, supply_as_of, demand, demand_as_of, traceparent
+             FROM zone_market WHERE zone = ANY($1)",
+        )
+        .bind(names)
+        .fetch_all(&self.pool)
+        .await
+    }
+
+    /// A transaction that sees one state of all views.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn snapshot(&self) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
+        self.pool
+            .begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ")
+            .await
+    }
+}
+
+impl ZoneMarketRow {
+    fn levels(&self) -> Option<ZoneLevels> {
+        Some(ZoneLevels {
+            zone: self.zone.parse().ok()?,
+            supply: level(self.supply, self.supply_as_of),
+            demand: level(self.demand, self.demand_as_of),
+        })
+    }
+}
+
+fn level(value: Option<f64>, as_of: Option<DateTime<Utc>>) -> Option<Level> {
+    Some(Level {
+        value: value?,
+        as_of: market_time(as_of?),
+    })
+}
+
+/// Market time out of a column.
+pub fn market_time(column: DateTime<Utc>) -> MarketTime {
+    MarketTime::from_millis(column.timestamp_millis())
+}
+
+fn column(time: MarketTime) -> DateTime<Utc> {
+    DateTime::from_timestamp_millis(time.millis()).unwrap_or_default()
+}
+
+/// The view of supply and how far it is complete; `None` before driver-management has written anything.
+///
+/// # Errors
+/// Those of the database, also when the view is not there yet.
+pub async fn read_supply(
+    connection: &mut PgConnection,
+) -> Result<(Option<Watermark>, Vec<SupplyRow>), sqlx::Error> {
+    let watermark = sqlx::query_as("SELECT as_of, traceparent FROM driver.supply_watermark")
+        .fetch_optional(&mut *connection)
+        .instrument(query_span("SELECT", "driver.supply_watermark"))
+        .await?;
+    let rows =
+        sqlx::query_as("SELECT zone, idle_drivers, dropoffs_due_at FROM driver.supply_by_zone")
+            .fetch_all(connection)
+            .instrument(query_span("SELECT", "driver.supply_by_zone"))
+            .await?;
+    Ok((watermark, rows))
+}
+
+/// The view of demand and how far it is complete; `None` before ride-management has written anything.
+///
+/// # Errors
+/// Those of the database, also when the view is not there yet.
+pub async fn read_demand(
+    connection: &mut PgConnection,
+) -> Result<(Option<DemandWatermark>, Vec<DemandRow>), sqlx::Error> {
+    let watermark = sqlx::query_as(
+        "SELECT observed_since, as_of, window_seconds, traceparent FROM ride.demand_watermark",
+    )
+    .fetch_optional(&mut *connection)
+    .instrument(query_span("SELECT", "ride.demand_watermark"))
+    .await?;
+    let rows =
+        sqlx::query_as("SELECT zone, window_start, requests FROM ride.demand_by_zone_window")
+            .fetch_all(connection)
+            .instrument(query_span("SELECT", "ride.demand_by_zone_window"))
+            .await?;
+    Ok((watermark, rows))
+}
+
+/// Rewrites the rows that quotes read. What `connection`'s transaction does not commit, no quote sees.
+///
+/// # Errors
+/// Those of the database.
+pub async fn write_zone_market(
+    connection: &mut PgConnection,
+    zones: &[ZoneLevels],
+) -> Result<(), sqlx::Error> {
+    let names: Vec<String> = zones.iter().map(|levels| levels.zone.to_string()).collect();
+    let value = |level: &Option<Level>| level.map(|level| level.value);
+    let as_of = |level: &Option<Level>| level.map(|level| column(level.as_of));
+    let supply: Vec<Option<f64>> = zones.iter().map(|zone| value(&zone.supply)).collect();
+    let supply_as_of: Vec<_> = zones.iter().map(|zone| as_of(&zone.supply)).collect();
+    let demand: Vec<Option<f64>> = zones.iter().map(|zone| value(&zone.demand)).collect();
+    let demand_as_of: Vec<_> = zones.iter().map(|zone| as_of(&zone.demand)).collect();
+    sqlx::query(
+        "INSERT INTO zone_market (zone, supply, supply_as_of, demand, demand_as_of, traceparent)
+         SELECT *, $6 FROM UNNEST($1::text[], $2::float8[], $3::timestamptz[], $4::float8[], $5::timestamptz[])
+         ON CONFLICT (zone) DO UPDATE SET
+             supply = EXCLUDED.supply, supply_as_of = EXCLUDED.supply_as_of,
+             demand = EXCLUDED.demand, demand_as_of = EXCLUDED.demand_as_of,
+             traceparent = EXCLUDED.traceparent, written_at = now()",
+    )
+    .bind(names)
+    .bind(supply)
+    .bind(supply_as_of)
+    .bind(demand)
+    .bind(demand_as_of)
+    .bind(platform::propagation::traceparent())
+    .execute(connection)
+    .instrument(query_span("INSERT", "zone_market"))
+    .await?;
+
+    Ok(())
+}
+
+fn query_span(operation: &'static str, collection: &'static str) -> Span {
+    info_span!(
+        "SQL",
+        otel.name = format!("{operation} {collection}"),
+        otel.kind = "client",
+        otel.status_code = Empty,
+        db.system.name = "postgresql",
+        db.operation.name = operation,
+        db.collection.name = collection,
+    )
+}
