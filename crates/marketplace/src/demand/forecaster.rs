@@ -1,0 +1,420 @@
+//! The gamma-Poisson filter: how the profile is moved up and down by what was just seen.
+//!
+//! Requests `y` of a zone in a window are Poisson with mean `level * B`, `B` the profile's expectation. A gamma prior on
+//! the level, faded with a half-life, has sums for its posterior:
+//!
+//! ```text
+//! a <- d a + y,  b <- d b + B                d = 0.5^(window / half-life)
+//! forecast = B (a + k0 rc) / (b + k0)        rc = (A + kc) / (Bc + kc), the same sums over the city
+//! ```
+//!
+//! So a quiet zone follows the city and a busy one follows itself, and with no data at all the forecast is the
+//! profile. The open window enters with the share of it that has passed, which makes a request count at once and the
+//! forecast continuous when a window closes.
+//!
+//! A forecast depends on nothing but the counts per window and `now`. No running sums are kept: whoever holds the same
+//! counts, from events one by one or from a table, forecasts the same to the last bit, in whatever order they came.
+
+use std::cmp::Ordering;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::DemandProfile;
+use super::window_counts::WindowCounts;
+use crate::time::{MarketTime, WEEK_MILLIS, millis_of};
+use crate::zone::Zone;
+
+/// How quickly the filter learns, forgets and leans on the city. The defaults were chosen on pickups of July 2014.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct FilterSettings {
+    /// Time after which a request counts half.
+    pub half_life: Duration,
+    /// Expected requests that a zone must have had to trust itself as much as the city: `k0`.
+    pub zone_pseudo_requests: f64,
+    /// Expected requests that the city must have had to trust itself as much as its profile: `kc`.
+    pub city_pseudo_requests: f64,
+    /// Counts older than this are ignored. After 24 half-lives nothing is left of them anyway, and
+    /// a limit makes what must be stored, and read again after a restart, finite.
+    pub memory: Duration,
+}
+
+impl Default for FilterSettings {
+    fn default() -> Self {
+        Self {
+            half_life: Duration::from_secs(60 * 60),
+            zone_pseudo_requests: 15.0,
+            city_pseudo_requests: 20.0,
+            memory: Duration::from_secs(24 * 3600),
+        }
+    }
+}
+
+/// Forecasts the requests of the coming window from a profile and the requests of the last day.
+#[derive(Debug, Clone)]
+pub struct DemandForecaster {
+    profile: Arc<DemandProfile>,
+    zones: Vec<Zone>,
+    indices: HashMap<Zone, usize>,
+    window: Duration,
+    settings: FilterSettings,
+    /// The window in which counting began, and the share of it that had passed by then.
+    first_window: i64,
+    missed_of_first: f64,
+    /// The profile in windows of this forecaster: per zone, the city last, one number per slot of the week.
+    expected: Vec<Vec<f64>>,
+    counts: WindowCounts,
+}
+
+impl DemandForecaster {
+    /// A forecaster that has seen no request. Counting began at `observed_since`: before it, zero requests mean that
+    /// nobody looked. Give the same instant when rebuilding from a table.
+    ///
+    /// # Panics
+    /// If the window does not divide an hour; the calendar grid would not fit the week.
+    pub fn new(
+        profile: Arc<DemandProfile>,
+        zones: &[Zone],
+        window: Duration,
+        observed_since: MarketTime,
+        settings: FilterSettings,
+    ) -> Self {
+        let divides_an_hour = millis_of(window) > 0 && 3_600_000 % millis_of(window) == 0;
+        assert!(
+            divides_an_hour,
+            "a window of {window:?} does not divide an hour"
+        );
+        let indices: HashMap<Zone, usize> = zones
+            .iter()
+            .enumerate()
+            .map(|(index, zone)| (*zone, index))
+            .collect();
+        let expected = weeks_ahead(&profile, zones, window);
+        let first_window = observed_since.window_index(window);
+        let kept_windows = 2 * (millis_of(settings.memory) / millis_of(window)) + 1;
+        let counts = WindowCounts::new(zones.len() + 1, kept_windows);
+        Self {
+            profile,
+            zones: zones.to_vec(),
+            indices,
+            window,
+            settings,
+            first_window,
+            missed_of_first: share_passed(first_window, observed_since, window),
+            expected,
+            counts,
+        }
+    }
+
+    /// Goes on with a newer profile. What was counted stays, and is judged by the new expectations.
+    pub fn adopt(&mut self, profile: Arc<DemandProfile>) {
+        self.expected = weeks_ahead(&profile, &self.zones, self.window);
+        self.profile = profile;
+    }
+
+    /// Takes in one request. Late ones count as if they had been in time; those older than the memory, or in zones
+    /// that are not served, are ignored.
+    pub fn record(&mut self, zone: Zone, at: MarketTime) {
+        self.record_count(zone, at, 1);
+    }
+
+    /// Takes in `count` more requests of the window that starts at `window_start`: how a table of counts is read back.
+    pub fn record_count(&mut self, zone: Zone, window_start: MarketTime, count: u32) {
+        let Some(&index) = self.indices.get(&zone) else {
+            return;
+        };
+        let window = window_start.window_index(self.window);
+        self.counts.add(window, index, count);
+        self.counts.add(window, self.city(), count);
+    }
+
+    /// Expected requests of the zone in `[now, now + window)`; zero for a zone that is not served.
+    pub fn forecast(&self, zone: Zone, now: MarketTime) -> f64 {
+        match self.indices.get(&zone) {
+            Some(&index) => self.forecast_of(zone, index, now, self.city_ratio(now)),
+            None => 0.0,
+        }
+    }
+
+    /// The forecast of several zones, in their order. Cheaper than one by one: the city is added up only once.
+    pub fn forecasts(&self, zones: &[Zone], now: MarketTime) -> Vec<f64> {
+        let city_ratio = self.city_ratio(now);
+        let forecast = |zone: &Zone| match self.indices.get(zone) {
+            Some(&index) => self.forecast_of(*zone, index, now, city_ratio),
+            None => 0.0,
+        };
+        zones.iter().map(forecast).collect()
+    }
+
+    fn forecast_of(&self, zone: Zone, index: usize, now: MarketTime, city_ratio: f64) -> f64 {
+        let seen = self.faded(index, now);
+        let pseudo = self.settings.zone_pseudo_requests;
+        let level = (seen.requests + pseudo * city_ratio) / (seen.expected + pseudo);
+        self.profile.expected(zone, now, self.window) * level
+    }
+
+    /// How busy the city is, compared to its profile.
+    fn city_ratio(&self, now: MarketTime) -> f64 {
+        let seen = self.faded(self.city(), now);
+        let pseudo = self.settings.city_pseudo_requests;
+        (seen.requests + pseudo) / (seen.expected + pseudo)
+    }
+
+    /// The faded sums at `now`: all closed windows in order, then the part of the open one that has passed.
+    fn faded(&self, column: usize, now: MarketTime) -> Faded {
+        let open = now.window_index(self.window);
+        let fade = self.fade(1.0);
+        let expected = &self.expected[column];
+        let mut sums = Faded::default();
+        for (window, slot) in self.closed_windows(open) {
+            let observed = self.observed_until(window, 1.0);
+            sums = sums.after(
+                fade,
+                self.counts.get(window, column),
+                expected[slot] * observed,
+            );
+        }
+        let passed = share_passed(open, now, self.window);
+        let observed = self.observed_until(open, passed);
+        let seen = self.counts.get(open, column);
+        sums.after(
+            self.fade(passed),
+            seen,
+            expected[self.slot_of(open)] * observed,
+        )
+    }
+
+    /// The closed windows within memory, oldest first, each with its slot of the week.
+    fn closed_windows(&self, open: i64) -> impl Iterator<Item = (i64, usize)> {
+        let remembered = millis_of(self.settings.memory) / millis_of(self.window);
+        let first = (open - remembered).max(self.first_window);
+        let slots_per_week = self.expected[self.city()].len();
+        let slots = (self.slot_of(first)..slots_per_week).chain((0..slots_per_week).cycle());
+        (first..open).zip(slots)
+    }
+
+    /// The share of a window in which requests were counted, up to the point where `passed` of it has passed.
+    fn observed_until(&self, window: i64, passed: f64) -> f64 {
+        match window.cmp(&self.first_window) {
+            Ordering::Less => 0.0,
+            Ordering::Equal => (passed - self.missed_of_first).max(0.0),
+            Ordering::Greater => passed,
+        }
+    }
+
+    fn fade(&self, windows: f64) -> f64 {
+        0.5_f64.powf(windows * self.window.as_secs_f64() / self.settings.half_life.as_secs_f64())
+    }
+
+    fn slot_of(&self, window: i64) -> usize {
+        self.profile
+            .calendar()
+            .slot_of_week(MarketTime::of_window(window, self.window), self.window)
+    }
+
+    /// The column of the whole city, after those of the zones.
+    fn city(&self) -> usize {
+        self.zones.len()
+    }
+}
+
+/// The share of a window that has passed at `now`.
+fn share_passed(index: i64, now: MarketTime, window: Duration) -> f64 {
+    let passed = MarketTime::of_window(index, window).age_of(now);
+    (passed.as_secs_f64() / window.as_secs_f64()).min(1.0)
+}
+
+/// Requests seen and requests that the profile expected, both faded: `a` and `b` of the filter.
+#[derive(Debug, Clone, Copy, Default)]
+struct Faded {
+    requests: f64,
+    expected: f64,
+}
+
+impl Faded {
+    fn after(self, fade: f64, requests: u32, expected: f64) -> Self {
+        Self {
+            requests: fade * self.requests + f64::from(requests),
+            expected: fade * self.expected + expected,
+        }
+    }
+}
+
+/// The expectation of each zone, and of the city last, for every window of the week.
+fn weeks_ahead(profile: &DemandProfile, zones: &[Zone], window: Duration) -> Vec<Vec<f64>> {
+    let slots = 0..WEEK_MILLIS / millis_of(window);
+    let monday = profile.calendar().a_monday();
+    let starts: Vec<MarketTime> = slots
+        .map(|slot| MarketTime::from_millis(monday.millis() + slot * millis_of(window)))
+        .collect();
+    let week_of = |zone: &Zone| {
+        starts
+            .iter()
+            .map(|start| profile.expected(*zone, *start, window))
+            .collect()
+    };
+    let mut weeks: Vec<Vec<f64>> = zones.iter().map(week_of).collect();
+    let city = (0..starts.len())
+        .map(|slot| weeks.iter().map(|week| week[slot]).sum())
+        .collect();
+    weeks.push(city);
+    weeks
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::LazyLock;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::zone::{Bounds, ServiceArea};
+
+    const WINDOW: Duration = Duration::from_secs(300);
+    const DAY: Duration = Duration::from_secs(24 * 3600);
+
+    fn friday() -> MarketTime {
+        "2014-04-04T16:00:00-04:00".parse().unwrap()
+    }
+
+    static ZONES: LazyLock<Vec<Zone>> = LazyLock::new(|| {
+        ServiceArea::new(Bounds::new(40.70, -74.00, 40.76, -73.94).unwrap()).zones()[..3].to_vec()
+    });
+
+    fn zones() -> Vec<Zone> {
+        ZONES.clone()
+    }
+
+    /// Made once, for hundreds of random histories.
+    static COUNTING_FOR_A_DAY: LazyLock<DemandForecaster> = LazyLock::new(|| {
+        let profile = Arc::new(DemandProfile::flat(&zones()));
+        let settings = FilterSettings::default();
+        DemandForecaster::new(profile, &zones(), WINDOW, friday() - DAY, settings)
+    });
+
+    fn forecaster() -> DemandForecaster {
+        COUNTING_FOR_A_DAY.clone()
+    }
+
+    #[test]
+    fn with_nothing_observed_the_forecast_is_the_profile() {
+        let profile = Arc::new(DemandProfile::flat(&zones()));
+        let new = DemandForecaster::new(
+            profile,
+            &zones(),
+            WINDOW,
+            friday(),
+            FilterSettings::default(),
+        );
+        assert!((new.forecast(zones()[0], friday()) - 1.0 / 12.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn a_request_counts_at_once_and_most_in_its_own_zone() {
+        let mut forecaster = forecaster();
+        let before = forecaster.forecasts(&zones(), friday());
+        forecaster.record(zones()[0], friday());
+        let after = forecaster.forecasts(&zones(), friday());
+        assert!(after[0] - before[0] > after[1] - before[1]);
+        assert!(after[1] > before[1]);
+    }
+
+    #[test]
+    fn a_day_of_twice_the_usual_demand_raises_the_forecast_part_of_the_way() {
+        let mut forecaster = forecaster();
+        for minute in 1..=24 * 60 {
+            if minute % 30 == 0 {
+                let at = friday() - Duration::from_secs(60 * minute);
+                zones().iter().for_each(|zone| forecaster.record(*zone, at));
+            }
+        }
+        let ratio = forecaster.forecast(zones()[0], friday()) * 12.0;
+        assert!((1.1..2.0).contains(&ratio), "{ratio}");
+    }
+
+    #[test]
+    fn silence_lowers_the_forecast_but_never_to_zero() {
+        let silent = forecaster().forecast(zones()[0], friday());
+        assert!(0.0 < silent && silent < 1.0 / 12.0);
+    }
+
+    #[test]
+    fn the_forecast_does_not_jump_when_a_window_closes() {
+        let mut forecaster = forecaster();
+        forecaster.record(zones()[0], friday() + Duration::from_secs(10));
+        let one_ms = Duration::from_millis(1);
+        let before = forecaster.forecast(zones()[0], friday() + WINDOW - one_ms);
+        let after = forecaster.forecast(zones()[0], friday() + WINDOW);
+        assert!((before - after).abs() < 1e-6, "{before} {after}");
+    }
+
+    #[test]
+    fn requests_older_than_the_memory_are_forgotten() {
+        let mut forecaster = forecaster();
+        let silent = forecaster.forecast(zones()[0], friday());
+        forecaster.record(zones()[0], friday() - DAY - WINDOW);
+        forecaster.record(zones()[0], friday() - DAY * 40);
+        assert_eq!(forecaster.forecast(zones()[0], friday()), silent);
+    }
+
+    #[test]
+    fn years_of_silence_cost_no_memory() {
+        let mut forecaster = forecaster();
+        for year in 0..20 {
+            forecaster.record(zones()[0], friday() + DAY * 365 * year);
+        }
+        assert!(forecaster.forecast(zones()[0], friday() + DAY * 365 * 19) > 0.0);
+    }
+
+    #[test]
+    fn a_zone_that_is_not_served_expects_nothing() {
+        let mut forecaster = forecaster();
+        let boston = "872a30660ffffff".parse().unwrap();
+        forecaster.record(boston, friday());
+        assert_eq!(forecaster.forecast(boston, friday()), 0.0);
+    }
+
+    #[test]
+    fn a_new_profile_is_used_from_then_on() {
+        let mut forecaster = forecaster();
+        let before = forecaster.forecast(zones()[0], friday());
+        let span = friday() - DAY..friday();
+        let settings = super::super::ProfileSettings::default();
+        let rush: Vec<_> = (0..500)
+            .map(|minute| (friday() - Duration::from_secs(minute * 60), zones()[0]))
+            .collect();
+        forecaster.adopt(Arc::new(DemandProfile::train(
+            &rush,
+            &zones(),
+            span,
+            &settings,
+        )));
+        assert!(forecaster.forecast(zones()[0], friday()) > before);
+    }
+
+    proptest! {
+        /// What lets the batch job rebuild from a table and still quote the same price as the live service.
+        #[test]
+        fn events_one_by_one_and_a_table_of_counts_forecast_the_same_bits(
+            events in prop::collection::vec((0_usize..3, 0_u64..24 * 3600), 0..60),
+            asked in 0_u64..300_000,
+        ) {
+            let now = friday() + Duration::from_millis(asked);
+            let mut live = forecaster();
+            let mut table = std::collections::BTreeMap::<(i64, usize), u32>::new();
+            for (zone, seconds_ago) in events {
+                let at = friday() - Duration::from_secs(seconds_ago);
+                live.record(zones()[zone], at);
+                live.forecast(zones()[zone], at);
+                *table.entry((at.window_index(WINDOW), zone)).or_default() += 1;
+            }
+            let mut rebuilt = forecaster();
+            for ((window, zone), count) in table {
+                rebuilt.record_count(zones()[zone], MarketTime::of_window(window, WINDOW), count);
+            }
+            for zone in zones() {
+                prop_assert_eq!(live.forecast(zone, now).to_bits(), rebuilt.forecast(zone, now).to_bits());
+            }
+        }
+    }
+}

@@ -1,0 +1,24 @@
+//! The economics of the marketplace: zones, supply, demand, forecasts, surge, fares and quotes.
+//!
+//! Everything here is pure. Nothing awaits, nothing reads a clock, a file or the environment: callers pass `now` in,
+//! so the live services, the batch job, the city simulation and the backtest all compute with the same code, and the
+//! same inputs give the same price in each of them. Start reading at [`quote::price`], then [`surge`], then [`demand`].
+
+pub mod backtest;
+pub mod demand;
+pub mod fare;
+pub mod quote;
+pub mod supply;
+pub mod surge;
+pub mod time;
+pub mod view;
+pub mod zone;
+
+pub use demand::{DemandForecaster, DemandProfile, FilterSettings, ProfileSettings};
+pub use fare::{FareSchedule, Trip};
+pub use quote::{Freshness, Price, PricingPolicy, Quote, QuoteRefusal, price};
+pub use supply::{DriverState, DriverStatus, Dropoff, SupplyBook, predicted_available};
+pub use surge::{Multiplier, SurgePolicy};
+pub use time::{Calendar, MarketTime};
+pub use view::{Level, LevelBoard, MarketView, ZoneLevels};
+pub use zone::{Bounds, KRing, OutsideServiceArea, Position, PositionError, ServiceArea, Zone};

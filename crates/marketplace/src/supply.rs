@@ -1,0 +1,459 @@
+//! Supply: where the drivers are, what they do, and how many of them a zone can count on in the coming window.
+//!
+//! The forecast is deliberately plain: drivers idle now plus drop-offs due in the zone inside the window. There is no
+//! public trace of supply to fit anything finer to, and dispatch knows the trips under way.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::hash::Hash;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::time::MarketTime;
+use crate::zone::{Position, ServiceArea, Zone};
+
+/// Predicted available drivers: those idle, plus the drop-offs due after `now - window` and up to `now + window`.
+///
+/// A trip may run a little late and still free its car soon; one that is overdue by more than a window has gone
+/// silent, and a silent trip is not supply.
+pub fn predicted_available(
+    idle: usize,
+    dropoffs_due_at: impl IntoIterator<Item = MarketTime>,
+    now: MarketTime,
+    window: Duration,
+) -> f64 {
+    let is_due = |due_at: &MarketTime| now - window < *due_at && *due_at <= now + window;
+    (idle + dropoffs_due_at.into_iter().filter(is_due).count()) as f64
+}
+
+/// What a driver is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DriverStatus {
+    /// Not working.
+    Offline,
+    /// Online without a rider: available now.
+    Idle,
+    /// On the way to a rider.
+    EnRoute,
+    /// With a rider in the car.
+    OnTrip,
+}
+
+impl DriverStatus {
+    /// All statuses, in the order of a driver's day.
+    pub const ALL: [Self; 4] = [Self::Offline, Self::Idle, Self::EnRoute, Self::OnTrip];
+
+    /// The name on the wire and in the database.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Offline => "offline",
+            Self::Idle => "idle",
+            Self::EnRoute => "en_route",
+            Self::OnTrip => "on_trip",
+        }
+    }
+
+    /// Whether a drop-off lies ahead.
+    pub const fn is_on_a_ride(self) -> bool {
+        matches!(self, Self::EnRoute | Self::OnTrip)
+    }
+}
+
+impl fmt::Display for DriverStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for DriverStatus {
+    type Err = DriverStatusError;
+
+    fn from_str(text: &str) -> Result<Self, DriverStatusError> {
+        let named = Self::ALL.into_iter().find(|status| status.as_str() == text);
+        named.ok_or_else(|| DriverStatusError {
+            text: text.to_owned(),
+        })
+    }
+}
+
+/// The text names no driver status.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("status `{text}` is not one of offline, idle, en_route, on_trip")]
+pub struct DriverStatusError {
+    text: String,
+}
+
+/// Where and when a ride under way will end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dropoff {
+    /// The zone of the destination; `None` outside the service area.
+    pub zone: Option<Zone>,
+    /// When the car is expected to be free again.
+    pub due_at: MarketTime,
+}
+
+/// Everything supply needs to know of one driver.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct DriverState {
+    /// What the driver is doing.
+    pub status: DriverStatus,
+    /// The last reported position.
+    pub position: Position,
+    /// The end of the ride under way; counts only while the status says that there is one.
+    pub dropoff: Option<Dropoff>,
+}
+
+/// All drivers by zone, kept so that the questions asked per quote and per dispatch are cheap.
+///
+/// Drivers outside the service area are remembered but are nobody's supply until they come back.
+#[derive(Debug, Clone)]
+pub struct SupplyBook<Id> {
+    area: Arc<ServiceArea>,
+    drivers: HashMap<Id, DriverState>,
+    by_zone: Vec<ZoneDrivers<Id>>,
+}
+
+impl<Id: Ord + Copy + Hash> SupplyBook<Id> {
+    /// An empty book for the area.
+    pub fn new(area: Arc<ServiceArea>) -> Self {
+        let by_zone = (0..area.len()).map(|_| ZoneDrivers::default()).collect();
+        Self {
+            area,
+            drivers: HashMap::new(),
+            by_zone,
+        }
+    }
+
+    /// Writes down the driver's state and returns the previous one.
+    pub fn update(&mut self, id: Id, state: DriverState) -> Option<DriverState> {
+        let previous = self.remove(&id);
+        self.enter(id, &state);
+        self.drivers.insert(id, state);
+        previous
+    }
+
+    /// Forgets the driver.
+    pub fn remove(&mut self, id: &Id) -> Option<DriverState> {
+        let state = self.drivers.remove(id)?;
+        self.leave(id, &state);
+        Some(state)
+    }
+
+    /// The last known state of a driver.
+    pub fn get(&self, id: &Id) -> Option<&DriverState> {
+        self.drivers.get(id)
+    }
+
+    /// Predicted available drivers of the zone in `[now, now + window)`; see [`predicted_available`].
+    pub fn supply(&self, zone: Zone, now: MarketTime, window: Duration) -> f64 {
+        let Some(index) = self.area.index_of(zone) else {
+            return 0.0;
+        };
+        let drivers = &self.by_zone[index];
+        predicted_available(
+            drivers.idle.len(),
+            drivers.dropoffs.values().copied(),
+            now,
+            window,
+        )
+    }
+
+    /// Up to `limit` idle drivers, nearest first; equally near ones in the order of their ids.
+    ///
+    /// Zones are searched outward and the search ends as soon as no further zone can hold a nearer driver, so its
+    /// cost depends on how dense the neighbourhood is and not on how large the fleet is.
+    pub fn nearest_idle(&self, from: Position, limit: usize) -> Vec<(Id, Position)> {
+        let mut nearest = Nearest::new(from, limit);
+        for (zone, least_miles) in self.area.outward_from(from) {
+            if least_miles > nearest.worth_miles() {
+                break;
+            }
+            for (id, position) in &self.by_zone[zone].idle {
+                nearest.offer(*id, *position);
+            }
+        }
+        nearest
+            .found
+            .into_iter()
+            .map(|(_, id, position)| (id, position))
+            .collect()
+    }
+
+    /// How many drivers are in each status; every status is present.
+    pub fn counts(&self) -> BTreeMap<DriverStatus, usize> {
+        let mut counts = BTreeMap::from(DriverStatus::ALL.map(|status| (status, 0)));
+        for state in self.drivers.values() {
+            *counts.entry(state.status).or_default() += 1;
+        }
+        counts
+    }
+
+    /// How many drivers are known, offline ones included.
+    pub fn len(&self) -> usize {
+        self.drivers.len()
+    }
+
+    /// Whether no driver is known.
+    pub fn is_empty(&self) -> bool {
+        self.drivers.is_empty()
+    }
+
+    /// All drivers, in no particular order.
+    pub fn iter(&self) -> impl Iterator<Item = (Id, &DriverState)> {
+        self.drivers.iter().map(|(id, state)| (*id, state))
+    }
+
+    fn enter(&mut self, id: Id, state: &DriverState) {
+        match self.place_of(state) {
+            Some(Place::Idle(zone)) => {
+                self.by_zone[zone].idle.insert(id, state.position);
+            }
+            Some(Place::Dropoff(zone, due_at)) => {
+                self.by_zone[zone].dropoffs.insert(id, due_at);
+            }
+            None => {}
+        }
+    }
+
+    fn leave(&mut self, id: &Id, state: &DriverState) {
+        match self.place_of(state) {
+            Some(Place::Idle(zone)) => {
+                self.by_zone[zone].idle.remove(id);
+            }
+            Some(Place::Dropoff(zone, _)) => {
+                self.by_zone[zone].dropoffs.remove(id);
+            }
+            None => {}
+        }
+    }
+
+    /// In which zone, if any, this state makes a driver count.
+    fn place_of(&self, state: &DriverState) -> Option<Place> {
+        if state.status == DriverStatus::Idle {
+            return self
+                .area
+                .index_of(Zone::at(state.position))
+                .map(Place::Idle);
+        }
+        let dropoff = state.dropoff.filter(|_| state.status.is_on_a_ride())?;
+        let zone = self.area.index_of(dropoff.zone?)?;
+        Some(Place::Dropoff(zone, dropoff.due_at))
+    }
+}
+
+/// The drivers that make up the supply of one zone. Ordered maps, so that whoever walks through them gets the same
+/// order on every run.
+#[derive(Debug, Clone)]
+struct ZoneDrivers<Id> {
+    idle: BTreeMap<Id, Position>,
+    dropoffs: BTreeMap<Id, MarketTime>,
+}
+
+impl<Id> Default for ZoneDrivers<Id> {
+    fn default() -> Self {
+        Self {
+            idle: BTreeMap::new(),
+            dropoffs: BTreeMap::new(),
+        }
+    }
+}
+
+/// The nearest drivers found so far.
+struct Nearest<Id> {
+    from: Position,
+    limit: usize,
+    /// Nearest first, equally near ones by id.
+    found: Vec<(f64, Id, Position)>,
+}
+
+impl<Id: Ord + Copy> Nearest<Id> {
+    fn new(from: Position, limit: usize) -> Self {
+        Self {
+            from,
+            limit,
+            found: Vec::new(),
+        }
+    }
+
+    /// A driver further away than this is of no interest.
+    fn worth_miles(&self) -> f64 {
+        if self.found.len() < self.limit {
+            return f64::INFINITY;
+        }
+        self.found
+            .last()
+            .map_or(f64::NEG_INFINITY, |(miles, ..)| *miles)
+    }
+
+    fn offer(&mut self, id: Id, position: Position) {
+        // Most drivers of a dense zone are ruled out here, without trigonometry.
+        if self.from.least_miles_to(position) > self.worth_miles() {
+            return;
+        }
+        let miles = self.from.miles_to(position);
+        let nearer = |(other_miles, other, _): &(f64, Id, Position)| {
+            other_miles.total_cmp(&miles).then(other.cmp(&id)).is_lt()
+        };
+        let rank = self.found.partition_point(nearer);
+        self.found.insert(rank, (miles, id, position));
+        self.found.truncate(self.limit);
+    }
+}
+
+/// Where a driver counts: by index of the zone in the area.
+enum Place {
+    Idle(usize),
+    Dropoff(usize, MarketTime),
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::LazyLock;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::zone::Bounds;
+
+    const NOW: MarketTime = MarketTime::from_millis(1_396_641_600_000);
+    const WINDOW: Duration = Duration::from_secs(300);
+
+    fn midtown() -> Position {
+        Position::new(40.7527, -73.9772).unwrap()
+    }
+
+    fn state(status: DriverStatus, position: Position) -> DriverState {
+        DriverState {
+            status,
+            position,
+            dropoff: None,
+        }
+    }
+
+    fn on_trip(due_at: MarketTime) -> DriverState {
+        let dropoff = Dropoff {
+            zone: Some(Zone::at(midtown())),
+            due_at,
+        };
+        DriverState {
+            status: DriverStatus::OnTrip,
+            position: midtown(),
+            dropoff: Some(dropoff),
+        }
+    }
+
+    /// Made once: hundreds of random fleets drive in it.
+    static AREA: LazyLock<Arc<ServiceArea>> =
+        LazyLock::new(|| Arc::new(ServiceArea::new(Bounds::NEW_YORK)));
+
+    fn book() -> SupplyBook<u32> {
+        SupplyBook::new(AREA.clone())
+    }
+
+    #[test]
+    fn a_dropoff_counts_from_a_window_before_until_a_window_after() {
+        let available = |due_at| predicted_available(2, [due_at], NOW, WINDOW);
+        let one_ms = Duration::from_millis(1);
+        assert_eq!(available(NOW), 3.0);
+        assert_eq!(available(NOW + WINDOW), 3.0);
+        assert_eq!(available(NOW + WINDOW + one_ms), 2.0);
+        assert_eq!(available(NOW - WINDOW + one_ms), 3.0);
+        assert_eq!(available(NOW - WINDOW), 2.0);
+    }
+
+    #[test]
+    fn a_driver_is_supply_while_idle_or_about_to_be() {
+        let mut book = book();
+        let zone = Zone::at(midtown());
+        let supply = |book: &SupplyBook<u32>| book.supply(zone, NOW, WINDOW);
+        assert_eq!(book.update(1, state(DriverStatus::Idle, midtown())), None);
+        assert_eq!(supply(&book), 1.0);
+        book.update(1, state(DriverStatus::EnRoute, midtown()));
+        assert_eq!(supply(&book), 0.0);
+        book.update(1, on_trip(NOW + Duration::from_secs(60)));
+        assert_eq!(supply(&book), 1.0);
+        book.update(1, state(DriverStatus::Offline, midtown()));
+        assert_eq!(supply(&book), 0.0);
+        assert!(book.remove(&1).is_some() && book.is_empty());
+    }
+
+    #[test]
+    fn a_dropoff_left_over_from_the_last_ride_is_not_counted() {
+        let mut book = book();
+        book.update(
+            1,
+            DriverState {
+                status: DriverStatus::Idle,
+                ..on_trip(NOW)
+            },
+        );
+        assert_eq!(book.supply(Zone::at(midtown()), NOW, WINDOW), 1.0);
+    }
+
+    #[test]
+    fn drivers_outside_the_area_are_known_but_not_offered() {
+        let mut book = book();
+        book.update(
+            1,
+            state(DriverStatus::Idle, Position::new(42.36, -71.06).unwrap()),
+        );
+        assert_eq!(book.counts()[&DriverStatus::Idle], 1);
+        assert_eq!(book.nearest_idle(midtown(), 5), vec![]);
+    }
+
+    #[test]
+    fn equally_near_drivers_come_in_the_order_of_their_ids() {
+        let mut book = book();
+        for id in [3, 1, 2] {
+            book.update(id, state(DriverStatus::Idle, midtown()));
+        }
+        let ids: Vec<u32> = book
+            .nearest_idle(midtown(), 2)
+            .into_iter()
+            .map(|(id, _)| id)
+            .collect();
+        assert_eq!(ids, [1, 2]);
+        assert!(book.nearest_idle(midtown(), 0).is_empty());
+    }
+
+    #[test]
+    fn statuses_read_back_as_written() {
+        for status in DriverStatus::ALL {
+            assert_eq!(status.to_string().parse(), Ok(status));
+            assert_eq!(
+                serde_json::to_string(&status).unwrap(),
+                format!("\"{status}\"")
+            );
+        }
+        let refused = "asleep".parse::<DriverStatus>().unwrap_err().to_string();
+        assert!(refused.contains("offline, idle, en_route, on_trip"));
+    }
+
+    proptest! {
+        #[test]
+        fn the_nearest_drivers_are_those_a_full_search_finds(
+            places in prop::collection::vec((40.60..40.90, -74.08..-73.70), 0..80),
+            from in (40.60..40.90, -74.08..-73.70),
+            limit in 0_usize..12,
+        ) {
+            let mut book = book();
+            for (id, (lat, lon)) in places.into_iter().enumerate() {
+                book.update(id as u32, state(DriverStatus::Idle, Position::new(lat, lon).unwrap()));
+            }
+            let from = Position::new(from.0, from.1).unwrap();
+            let mut all: Vec<(f64, u32)> = book
+                .iter()
+                .filter(|(_, driver)| book.area.zone_of(driver.position).is_ok())
+                .map(|(id, driver)| (from.miles_to(driver.position), id))
+                .collect();
+            all.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+            let expected: Vec<u32> = all.into_iter().take(limit).map(|(_, id)| id).collect();
+            let found: Vec<u32> = book.nearest_idle(from, limit).into_iter().map(|(id, _)| id).collect();
+            prop_assert_eq!(found, expected);
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! Market time and the calendar of the city.
+//!
+//! Replays run faster than life, so no code here asks a system clock: every function takes `now` in market time.
+//! The calendar turns an instant into its *slot of the week*, which is how demand profiles are indexed.
+
+use std::fmt;
+use std::ops::{Add, Sub};
+use std::str::FromStr;
+use std::time::Duration;
+
+use chrono::{DateTime, SecondsFormat};
+use serde::{Deserialize, Serialize};
+
+/// An instant of the market clock: milliseconds since the Unix epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct MarketTime(i64);
+
+impl MarketTime {
+    /// The instant `millis` milliseconds after the Unix epoch.
+    pub const fn from_millis(millis: i64) -> Self {
+        Self(millis)
+    }
+
+    /// Milliseconds since the Unix epoch.
+    pub const fn millis(self) -> i64 {
+        self.0
+    }
+
+    /// How old something that describes this instant is at `as_of`. Zero if it lies in the future, which small clock
+    /// differences between processes make possible.
+    pub fn age_of(self, as_of: MarketTime) -> Duration {
+        Duration::from_millis(u64::try_from(as_of.0.saturating_sub(self.0)).unwrap_or(0))
+    }
+
+    /// The index of the window of the calendar grid that holds this instant. Windows are `[start, end)` and counted
+    /// from the Unix epoch, as `date_bin` counts them in SQL.
+    pub fn window_index(self, window: Duration) -> i64 {
+        self.0.div_euclid(millis_of(window).max(1))
+    }
+
+    /// The start of the window with this index.
+    pub fn of_window(index: i64, window: Duration) -> Self {
+        Self(index.saturating_mul(millis_of(window)))
+    }
+}
+
+impl Add<Duration> for MarketTime {
+    type Output = Self;
+
+    fn add(self, duration: Duration) -> Self {
+        Self(self.0.saturating_add(millis_of(duration)))
+    }
+}
+
+impl Sub<Duration> for MarketTime {
+    type Output = Self;
+
+    fn sub(self, duration: Duration) -> Self {
+        Self(self.0.saturating_sub(millis_of(duration)))
+    }
+}
+
+/// RFC 3339 in UTC with milliseconds, for example `2014-04-04T20:00:00.000Z`.
+impl fmt::Display for MarketTime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match DateTime::from_timestamp_millis(self.0) {
+            Some(instant) => f.write_str(&instant.to_rfc3339_opts(SecondsFormat::Millis, true)),
+            None => write!(f, "{} ms", self.0),
+        }
+    }
+}
+
+impl FromStr for MarketTime {
+    type Err = TimeError;
+
+    fn from_str(text: &str) -> Result<Self, TimeError> {
+        DateTime::parse_from_rfc3339(text)
+            .map(|instant| Self(instant.timestamp_millis()))
+            .map_err(|_| TimeError {
+                text: text.to_owned(),
+            })
+    }
+}
+
+/// The text is not an RFC 3339 instant.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{text}` is not an RFC 3339 time such as 2014-04-04T16:00:00-04:00")]
+pub struct TimeError {
+    text: String,
+}
+
+/// The city's wall clock: a fixed offset from UTC. A replay covers weeks inside one season, so a time zone database
+/// would add nothing but a dependency.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Calendar {
+    /// Seconds to add to UTC to get local time; negative west of Greenwich.
+    pub utc_offset_seconds: i32,
+}
+
+impl Calendar {
+    /// New York while daylight saving time is in force: UTC-4.
+    pub const NEW_YORK_SUMMER: Self = Self {
+        utc_offset_seconds: -4 * 3600,
+    };
+
+    /// Which window of the week holds `time`; slot 0 starts on Monday at 00:00 local time.
+    pub fn slot_of_week(self, time: MarketTime, window: Duration) -> usize {
+        let into_week = self.millis_into_week(time);
+        usize::try_from(into_week / millis_of(window).max(1))
+            .expect("a remainder by a positive week is not negative")
+    }
+
+    /// The last midnight, local time, that is not after `time`.
+    pub fn start_of_day(self, time: MarketTime) -> MarketTime {
+        let into_day = self.millis_into_week(time) % DAY_MILLIS;
+        MarketTime(time.0.saturating_sub(into_day))
+    }
+
+    /// Monday 00:00 local time of some week: where a walk through the slots of the week starts.
+    pub(crate) fn a_monday(self) -> MarketTime {
+        MarketTime(FIRST_MONDAY_MILLIS - i64::from(self.utc_offset_seconds) * 1000)
+    }
+
+    /// Milliseconds since Monday 00:00 local time.
+    pub(crate) fn millis_into_week(self, time: MarketTime) -> i64 {
+        let local = time
+            .0
+            .saturating_add(i64::from(self.utc_offset_seconds) * 1000);
+        local
+            .saturating_sub(FIRST_MONDAY_MILLIS)
+            .rem_euclid(WEEK_MILLIS)
+    }
+}
+
+/// One week in milliseconds.
+pub(crate) const WEEK_MILLIS: i64 = 7 * DAY_MILLIS;
+
+/// One day in milliseconds.
+pub(crate) const DAY_MILLIS: i64 = 24 * 3600 * 1000;
+
+/// The Unix epoch was a Thursday; the first Monday came four days later.
+const FIRST_MONDAY_MILLIS: i64 = 4 * DAY_MILLIS;
+
+/// Whole milliseconds of a duration, at most `i64::MAX`.
+pub(crate) fn millis_of(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FIVE_MINUTES: Duration = Duration::from_secs(300);
+
+    fn at(text: &str) -> MarketTime {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn time_reads_and_writes_rfc_3339() {
+        assert_eq!(
+            at("2014-04-04T16:00:00-04:00").to_string(),
+            "2014-04-04T20:00:00.000Z"
+        );
+        let refused = "yesterday".parse::<MarketTime>().unwrap_err();
+        assert!(refused.to_string().contains("RFC 3339"));
+    }
+
+    #[test]
+    fn what_lies_in_the_future_has_age_zero() {
+        let then = MarketTime::from_millis(1_000);
+        assert_eq!(
+            then.age_of(MarketTime::from_millis(3_500)),
+            Duration::from_millis(2_500)
+        );
+        assert_eq!(then.age_of(MarketTime::from_millis(500)), Duration::ZERO);
+    }
+
+    #[test]
+    fn the_week_starts_on_monday_at_midnight_local_time() {
+        let slot = |text| Calendar::NEW_YORK_SUMMER.slot_of_week(at(text), FIVE_MINUTES);
+        assert_eq!(slot("2014-04-07T00:00:00-04:00"), 0);
+        assert_eq!(slot("2014-04-07T00:05:00-04:00"), 1);
+        assert_eq!(slot("2014-04-06T23:59:59-04:00"), 7 * 288 - 1);
+    }
+
+    #[test]
+    fn windows_hold_their_start_and_not_their_end() {
+        let start = MarketTime::of_window(-1, FIVE_MINUTES);
+        assert_eq!(start.window_index(FIVE_MINUTES), -1);
+        assert_eq!((start + FIVE_MINUTES).window_index(FIVE_MINUTES), 0);
+    }
+}
