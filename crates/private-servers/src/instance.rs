@@ -1,0 +1,308 @@
+//! Where private instances live: one folder each, named after the process that owns it, gone when
+//! it ends.
+//!
+//! The name `postgres-<pid>-<start time>-<id>` is the ownership record: making the folder and
+//! recording its owner are one step, so a sweep never meets a folder whose owner is not known yet.
+//! The folder itself stays ours; only the folders and files that a server needs are given to the
+//! account it runs under.
+
+use std::{
+    fs::{self, DirBuilder, OpenOptions},
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    io::{self, Write as _},
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
+
+use rustix::process::Signal;
+use uuid::Uuid;
+
+use crate::{Error, account::Account, error::on, process::POLL, process::ProcessIdentity};
+
+/// Where root's instances go when the unprivileged account cannot reach the project, say under a
+/// private home.
+const REACHABLE_BY_ALL: &str = "/var/tmp";
+
+/// Ours to write; others may pass through to what is theirs, but not look around.
+const PASSABLE: u32 = 0o711;
+
+/// Holds the identity of the server process, for a sweep by a later process.
+const SERVER_RECORD: &str = "server";
+
+/// A left-over server has nothing to save: its folder is about to go.
+const STALE_SERVER_GRACE: Duration = Duration::from_secs(5);
+
+/// Processes of a killed server may write for a moment after their parent is gone.
+const REMOVAL_LIMIT: Duration = Duration::from_secs(2);
+
+/// How often another process may remove the shared parent folder between our making it and using
+/// it.
+const CREATE_ATTEMPTS: usize = 8;
+
+/// The folder of one instance; removed when dropped.
+#[derive(Debug)]
+pub struct InstanceDir {
+    path: PathBuf,
+    account: Option<Account>,
+}
+
+impl InstanceDir {
+    /// Makes an empty folder for an instance of this kind (`postgres`, `nats`) under
+    /// `base/instances`, or under `/var/tmp` when we are root and the account that servers run
+    /// under cannot reach the base.
+    ///
+    /// # Errors
+    /// [`Error::File`], [`Error::NoUnprivilegedAccount`], [`Error::ForeignFolder`].
+    pub fn create(base: &Path, kind: &str) -> Result<Self, Error> {
+        let account = Account::to_step_down_to()?;
+        let owner = ProcessIdentity::of(std::process::id()).ok_or_else(|| {
+            on(Path::new("/proc"), "find this process in")(io::ErrorKind::NotFound.into())
+        })?;
+        let name = format!("{kind}-{owner}-{}", Uuid::now_v7().simple());
+        let mut attempts = 1..=CREATE_ATTEMPTS;
+        loop {
+            let path = parent_folder(base, account)?.join(&name);
+            match DirBuilder::new().mode(PASSABLE).create(&path) {
+                Ok(()) => return Ok(Self { path, account }),
+                Err(error)
+                    if error.kind() == io::ErrorKind::NotFound && attempts.next().is_some() => {}
+                Err(error) => return Err(on(&path, "create")(error)),
+            }
+        }
+    }
+
+    /// The folder.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Removes the folder now and says whether that worked; dropping does the same and can only
+    /// log.
+    ///
+    /// # Errors
+    /// [`Error::File`] when something in it cannot be removed within 2 s.
+    pub fn remove(self) -> Result<(), Error> {
+        remove_folder(&self.path)
+    }
+
+    /// Makes a folder that only the server can use (0700).
+    pub(crate) fn folder(&self, name: &str) -> Result<PathBuf, Error> {
+        let path = self.path.join(name);
+        DirBuilder::new()
+            .mode(0o700)
+            .create(&path)
+            .map_err(on(&path, "create"))?;
+        self.give_away(path)
+    }
+
+    /// Writes a new file that only the server can read (0600).
+    pub(crate) fn file(&self, name: &str, content: &str) -> Result<PathBuf, Error> {
+        let path = self.path.join(name);
+        let file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path);
+        file.and_then(|mut file| file.write_all(content.as_bytes()))
+            .map_err(on(&path, "write"))?;
+        self.give_away(path)
+    }
+
+    /// Runs the command here and under the right account, with messages in English and dates in
+    /// UTC.
+    pub(crate) fn house(&self, command: &mut Command) {
+        command
+            .current_dir(&self.path)
+            .env("LC_ALL", "C")
+            .env("TZ", "UTC");
+        if let Some(account) = self.account {
+            account.run(command);
+        }
+    }
+
+    pub(crate) fn record_server(&self, server: &ProcessIdentity) -> Result<(), Error> {
+        let path = self.path.join(SERVER_RECORD);
+        fs::write(&path, server.to_string()).map_err(on(&path, "write"))
+    }
+
+    fn give_away(&self, path: PathBuf) -> Result<PathBuf, Error> {
+        if let Some(account) = self.account {
+            account.own(&path)?;
+        }
+        Ok(path)
+    }
+}
+
+impl Drop for InstanceDir {
+    fn drop(&mut self) {
+        if let Err(error) = remove_folder(&self.path) {
+            tracing::warn!("an instance folder is left behind: {error}");
+        }
+    }
+}
+
+/// Ends the servers and removes the folders of instances under this base whose owner has ended
+/// without doing so, and says how many there were.
+///
+/// # Errors
+/// [`Error::File`] when a folder cannot be read or removed; [`Error::NoUnprivilegedAccount`].
+pub fn sweep_stale(base: &Path) -> Result<usize, Error> {
+    let mut swept = 0;
+    for parent in [instances_under(base), fallback_for(base)] {
+        for folder in folders_in(&parent)? {
+            swept += usize::from(sweep_if_stale(&folder)?);
+        }
+    }
+    Ok(swept)
+}
+
+fn sweep_if_stale(folder: &Path) -> Result<bool, Error> {
+    let Some(owner) = owner_of(folder) else {
+        return Ok(false);
+    };
+    if owner.is_alive() {
+        return Ok(false);
+    }
+    let record = fs::read_to_string(folder.join(SERVER_RECORD)).unwrap_or_default();
+    if let Some(server) = ProcessIdentity::parse(&record) {
+        server.end(Signal::INT, STALE_SERVER_GRACE);
+    }
+    remove_folder(folder)?;
+    tracing::info!("removed {}, whose owner has ended", folder.display());
+    Ok(true)
+}
+
+/// Reads `kind-<pid>-<start time>-<id>`. A folder of another name is not ours to judge.
+fn owner_of(folder: &Path) -> Option<ProcessIdentity> {
+    let (_kind, owner_and_id) = folder.file_name()?.to_str()?.split_once('-')?;
+    let (owner, _id) = owner_and_id.rsplit_once('-')?;
+    ProcessIdentity::parse(owner)
+}
+
+fn folders_in(parent: &Path) -> Result<Vec<PathBuf>, Error> {
+    let entries = match fs::read_dir(parent) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(on(parent, "read"))?,
+    };
+    let own = |path: &PathBuf| is_own_folder(path).unwrap_or(false);
+    Ok(entries
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(own)
+        .collect())
+}
+
+fn parent_folder(base: &Path, account: Option<Account>) -> Result<PathBuf, Error> {
+    let preferred = instances_under(base);
+    fs::create_dir_all(&preferred).map_err(on(&preferred, "create"))?;
+    let preferred = preferred.canonicalize().map_err(on(&preferred, "find"))?;
+    match account {
+        Some(account) if !account.can_reach(&preferred) => {
+            forget_if_empty(&preferred);
+            own_folder(fallback_for(base))
+        }
+        _ => Ok(preferred),
+    }
+}
+
+fn instances_under(base: &Path) -> PathBuf {
+    base.join("instances")
+}
+
+/// The same folder for the same base, so that a later process finds what an earlier one left.
+fn fallback_for(base: &Path) -> PathBuf {
+    let mut hasher = DefaultHasher::new();
+    base.canonicalize()
+        .unwrap_or_else(|_| base.to_owned())
+        .hash(&mut hasher);
+    Path::new(REACHABLE_BY_ALL).join(format!("surge-{:016x}", hasher.finish()))
+}
+
+/// Everybody may write to `/var/tmp`, so what is there under our name need not be ours.
+fn own_folder(path: PathBuf) -> Result<PathBuf, Error> {
+    match DirBuilder::new().mode(PASSABLE).create(&path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            Err(on(&path, "create")(error))
+        }
+        _ if is_own_folder(&path).map_err(on(&path, "look at"))? => Ok(path),
+        _ => Err(Error::ForeignFolder { path }),
+    }
+}
+
+fn is_own_folder(path: &Path) -> io::Result<bool> {
+    let found = fs::symlink_metadata(path)?;
+    Ok(found.is_dir() && found.uid() == rustix::process::geteuid().as_raw())
+}
+
+fn remove_folder(path: &Path) -> Result<(), Error> {
+    let deadline = Instant::now() + REMOVAL_LIMIT;
+    loop {
+        match fs::remove_dir_all(path) {
+            Ok(()) => break,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => break,
+            Err(error) if Instant::now() >= deadline => return Err(on(path, "remove")(error)),
+            Err(_) => thread::sleep(POLL),
+        }
+    }
+    path.parent().into_iter().for_each(forget_if_empty);
+    Ok(())
+}
+
+/// The last instance takes the shared parent with it. Others still in there keep it, which is no
+/// error.
+fn forget_if_empty(parent: &Path) {
+    if let Err(error) = fs::remove_dir(parent) {
+        tracing::trace!(%error, "{} stays", parent.display());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dropped_instance_leaves_nothing() {
+        let base = tempfile::tempdir().unwrap();
+        let first = InstanceDir::create(base.path(), "postgres").unwrap();
+        let second = InstanceDir::create(base.path(), "nats").unwrap();
+        let (path, parent) = (
+            first.path().to_owned(),
+            first.path().parent().unwrap().to_owned(),
+        );
+        drop(first);
+        assert!(!path.exists() && second.path().exists());
+        second.remove().unwrap();
+        assert!(!parent.exists());
+    }
+
+    #[test]
+    fn a_sweep_takes_folders_of_ended_owners_only() {
+        let base = tempfile::tempdir().unwrap();
+        let living = InstanceDir::create(base.path(), "nats").unwrap();
+        let parent = living.path().parent().unwrap();
+        let pid = std::process::id();
+        fs::create_dir(parent.join(format!("nats-{pid}-0-earlierprocessofthispid"))).unwrap();
+        fs::create_dir(parent.join("notes")).unwrap();
+
+        assert_eq!(sweep_stale(base.path()).unwrap(), 1);
+
+        let left = fs::read_dir(parent).unwrap().count();
+        assert_eq!(
+            left, 2,
+            "the living instance and the folder that is not ours"
+        );
+        fs::remove_dir(parent.join("notes")).unwrap();
+    }
+
+    #[test]
+    fn a_symbolic_link_is_not_our_folder() {
+        let base = tempfile::tempdir().unwrap();
+        let link = base.path().join("link");
+        std::os::unix::fs::symlink(base.path(), &link).unwrap();
+        assert!(matches!(own_folder(link), Err(Error::ForeignFolder { .. })));
+    }
+}

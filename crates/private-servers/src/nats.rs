@@ -1,0 +1,243 @@
+//! A private nats-server with JetStream: its own configuration and store, on loopback, with one
+//! generated password.
+//!
+//! Works from nats-server 2.9 on; every setting written here is understood by it.
+
+use std::{
+    fs, io,
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use rustix::process::Signal;
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
+    net::TcpStream,
+};
+
+use crate::{
+    Error, InstanceDir, NatsBinary, Password,
+    binaries::find_nats,
+    error::on,
+    log::ServerLog,
+    ports,
+    server::{Program, ServerProcess},
+};
+
+const NATS: Program = Program {
+    name: "nats-server",
+    stop: Signal::TERM,
+};
+
+/// 20 ms here; recovering large streams takes longer.
+const START_LIMIT: Duration = Duration::from_secs(20);
+
+const USER: &str = "admin";
+
+/// The INFO line has about 400 bytes; a stranger on our port could send without end.
+const GREETING_LIMIT: u64 = 64 * 1024;
+
+/// Where a private nats-server lives and listens.
+#[derive(Debug, Clone, Default)]
+pub struct NatsSettings {
+    /// Folder under which instances get their own; made if missing.
+    pub base_dir: PathBuf,
+    /// Loopback port for clients, or none for a free one.
+    pub port: Option<u16>,
+    /// Loopback port for the HTTP monitoring pages, or none to have none.
+    pub monitor_port: Option<u16>,
+    /// Server log, appended to, or none to keep it in the instance and lose it with it.
+    pub log_file: Option<PathBuf>,
+}
+
+/// A running (or killed) private nats-server. Dropping it stops the server and removes its streams.
+#[derive(Debug)]
+pub struct Nats {
+    // Before the home: fields are dropped in this order, and the server must end before its folder
+    // goes.
+    process: Option<ServerProcess>,
+    port: u16,
+    home: Home,
+}
+
+impl Nats {
+    /// Starts a server with empty storage and waits until it takes a login: some 20 ms.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] without nats-server 2.9 or later, [`Error::PortTaken`] for a busy requested port, and
+    /// [`Error::Ended`] or [`Error::NotReady`] with the server's last words.
+    pub async fn start(settings: NatsSettings) -> Result<Self, Error> {
+        let requested = settings.port;
+        let home = Home::create(settings)?;
+        let start = async |port| Ok((port, home.start(port).await?));
+        let (port, process) = ports::start_on(requested, start).await?;
+        tracing::info!(
+            port,
+            pid = process.pid(),
+            "private nats-server {} is ready",
+            home.binary.version
+        );
+        Ok(Self {
+            process: Some(process),
+            port,
+            home,
+        })
+    }
+
+    /// Connection URL with user and password.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!(
+            "nats://{USER}:{}@127.0.0.1:{}",
+            self.home.password.reveal(),
+            self.port
+        )
+    }
+
+    /// The loopback port, the same over restarts.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The server's process id; none after [`Nats::kill`].
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        self.process.as_ref().map(ServerProcess::pid)
+    }
+
+    /// Kills the server with SIGKILL, as a power cut would; the streams stay for [`Nats::restart`].
+    pub async fn kill(&mut self) {
+        if let Some(process) = self.process.take() {
+            process.kill().await;
+        }
+    }
+
+    /// Starts the server again on the same streams and port, stopping it first if it runs.
+    ///
+    /// # Errors
+    /// As [`Nats::start`].
+    pub async fn restart(&mut self) -> Result<(), Error> {
+        if let Some(process) = self.process.take() {
+            process.stop().await;
+        }
+        self.process = Some(self.home.start(self.port).await?);
+        Ok(())
+    }
+
+    /// Stops the server and removes its streams.
+    ///
+    /// # Errors
+    /// [`Error::File`] when the streams cannot be removed.
+    pub async fn stop(mut self) -> Result<(), Error> {
+        if let Some(process) = self.process.take() {
+            process.stop().await;
+        }
+        self.home.dir.remove()
+    }
+}
+
+/// The streams on disk and all that is needed to serve them.
+#[derive(Debug)]
+struct Home {
+    binary: NatsBinary,
+    dir: InstanceDir,
+    log: ServerLog,
+    password: Password,
+    store: PathBuf,
+    monitor_port: Option<u16>,
+}
+
+impl Home {
+    fn create(settings: NatsSettings) -> Result<Self, Error> {
+        let binary = find_nats()?;
+        let dir = InstanceDir::create(&settings.base_dir, "nats")?;
+        let log = ServerLog::create(settings.log_file.unwrap_or_else(|| dir.path().join("log")))?;
+        let store = dir.folder("jetstream")?;
+        let monitor_port = settings.monitor_port;
+        Ok(Self {
+            binary,
+            dir,
+            log,
+            password: Password::generate(),
+            store,
+            monitor_port,
+        })
+    }
+
+    async fn start(&self, port: u16) -> Result<ServerProcess, Error> {
+        self.monitor_port.map_or(Ok(()), ports::ensure_free)?;
+        ports::ensure_free(port)?;
+        let config = self.write_config(port)?;
+        let mut nats = Command::new(&self.binary.path);
+        nats.arg("--config").arg(config);
+        let process = ServerProcess::spawn(NATS, nats, &self.dir, &self.log)?;
+        let answers = async || self.takes_login(port).await.unwrap_or(false);
+        let ready = process.ready(START_LIMIT, &self.log, answers).await;
+        ports::blame_port(ready, port)
+    }
+
+    fn write_config(&self, port: u16) -> Result<PathBuf, Error> {
+        let path = self.dir.path().join("nats.conf");
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(on(&path, "replace")(error))
+            }
+            _ => self.dir.file("nats.conf", &self.config(port)),
+        }
+    }
+
+    fn config(&self, port: u16) -> String {
+        let monitoring = self.monitor_port.map_or(String::new(), |port| {
+            format!("http: \"127.0.0.1:{port}\"\n")
+        });
+        let (name, password, store) = (
+            self.server_name(),
+            self.password.reveal(),
+            quoted(&self.store),
+        );
+        format!(
+            "server_name: \"{name}\"\n\
+             host: 127.0.0.1\n\
+             port: {port}\n\
+             {monitoring}\
+             authorization {{ user: \"{USER}\", password: \"{password}\" }}\n\
+             jetstream {{ store_dir: {store}, max_memory_store: 256MB, max_file_store: 4GB }}\n"
+        )
+    }
+
+    /// As unique as the folder, so that the greeting shows whose server it is.
+    fn server_name(&self) -> String {
+        self.dir
+            .path()
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned()
+    }
+
+    /// One round of the NATS client protocol: INFO, then CONNECT and PING, then PONG.
+    async fn takes_login(&self, port: u16) -> io::Result<bool> {
+        let (from_server, mut to_server) = TcpStream::connect((Ipv4Addr::LOCALHOST, port))
+            .await?
+            .into_split();
+        let mut lines = BufReader::new(from_server.take(GREETING_LIMIT)).lines();
+        let greeting = lines.next_line().await?.unwrap_or_default();
+        if !greeting.contains(&self.server_name()) || !greeting.contains("\"jetstream\":true") {
+            return Ok(false);
+        }
+        let password = self.password.reveal();
+        let login = format!(
+            "CONNECT {{\"verbose\":false,\"user\":\"{USER}\",\"pass\":\"{password}\"}}\r\nPING\r\n"
+        );
+        to_server.write_all(login.as_bytes()).await?;
+        Ok(lines.next_line().await?.as_deref() == Some("PONG"))
+    }
+}
+
+/// NATS configuration and Rust escape quotes and backslashes alike.
+fn quoted(path: &Path) -> String {
+    format!("{:?}", path.to_string_lossy())
+}
