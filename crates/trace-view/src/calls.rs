@@ -1,0 +1,62 @@
+//! Who calls whom: the System Architecture page of the UI, counted from the traces held. A call is
+//! a span whose parent, or whose link, belongs to another service. Links count because the events
+//! between services are calls too, only ones that nobody waits for.
+
+use std::collections::{BTreeMap, HashMap};
+
+use serde::Serialize;
+
+use crate::{
+    ids::{SpanId, TraceId},
+    span::Span,
+    store::Trace,
+};
+
+/// The calls from one service to another.
+#[derive(Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Calls<'a> {
+    pub(crate) parent: &'a str,
+    pub(crate) child: &'a str,
+    pub(crate) call_count: usize,
+}
+
+/// Counts the calls between services, sorted by their names.
+pub(crate) fn count_calls(traces: &[Trace]) -> Vec<Calls<'_>> {
+    let services = services_by_span(traces);
+    let mut counts: BTreeMap<(&str, &str), usize> = BTreeMap::new();
+    for (trace, span) in spans(traces) {
+        let child = &*span.process.service;
+        let callers = origins(trace, span).filter_map(|origin| services.get(&origin).copied());
+        for parent in callers.filter(|parent| *parent != child) {
+            *counts.entry((parent, child)).or_default() += 1;
+        }
+    }
+    counts
+        .into_iter()
+        .map(|((parent, child), call_count)| Calls {
+            parent,
+            child,
+            call_count,
+        })
+        .collect()
+}
+
+fn services_by_span(traces: &[Trace]) -> HashMap<(TraceId, SpanId), &str> {
+    spans(traces)
+        .map(|(trace, span)| ((trace, span.id), &*span.process.service))
+        .collect()
+}
+
+fn spans(traces: &[Trace]) -> impl Iterator<Item = (TraceId, &Span)> {
+    traces
+        .iter()
+        .flat_map(|trace| trace.spans.iter().map(|span| (trace.id, &**span)))
+}
+
+fn origins(trace: TraceId, span: &Span) -> impl Iterator<Item = (TraceId, SpanId)> {
+    let parent = span.parent.map(|parent| (trace, parent));
+    parent
+        .into_iter()
+        .chain(span.links.iter().map(|link| (link.trace, link.span)))
+}
