@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use async_nats::{
-    Client, ConnectOptions, Event,
+    Client, ConnectOptions, Event, ServerAddr,
     connection::State,
     header::HeaderMap,
     jetstream::{
@@ -66,7 +66,10 @@ impl NatsError {
 /// # Errors
 /// When the URL cannot be used.
 pub async fn connect(url: &str, name: &str) -> Result<Client, NatsError> {
-    ConnectOptions::new()
+    let server: ServerAddr = url
+        .parse()
+        .map_err(|error: std::io::Error| NatsError::Url(error.to_string()))?;
+    login(&server)
         .name(name)
         .retry_on_initial_connect()
         .connection_timeout(REQUEST_TIMEOUT)
@@ -76,9 +79,19 @@ pub async fn connect(url: &str, name: &str) -> Result<Client, NatsError> {
             Duration::from_millis(50 * (attempts as u64).clamp(1, 20))
         })
         .event_callback(|event| async move { log(&event) })
-        .connect(url)
+        .connect(server)
         .await
         .map_err(|error| NatsError::Url(error.to_string()))
+}
+
+/// The client does not read the user and the password of a URL by itself.
+fn login(server: &ServerAddr) -> ConnectOptions {
+    match (server.username(), server.password()) {
+        (Some(user), Some(password)) => {
+            ConnectOptions::with_user_and_password(user.to_owned(), password.to_owned())
+        }
+        _ => ConnectOptions::new(),
+    }
 }
 
 fn log(event: &Event) {
@@ -110,6 +123,8 @@ pub async fn ensure_stream(context: &Context, name: &str, subjects: &str) -> Res
         discard: DiscardPolicy::Old,
         max_age: MAX_AGE,
         max_bytes: MAX_BYTES,
+        // No limit. The server says -1 for it too, so that the comparison below holds.
+        max_messages_per_subject: -1,
         duplicate_window: Duration::from_secs(120),
         ..Config::default()
     };

@@ -5,9 +5,11 @@ use std::net::SocketAddr;
 
 use axum::Router;
 use tokio::net::TcpListener;
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
-use tonic::{service::Routes, transport::Server};
+use tonic::{
+    service::Routes,
+    transport::{Server, server::TcpIncoming},
+};
 use tracing::info;
 
 use crate::shutdown;
@@ -105,7 +107,7 @@ pub async fn serve(
         Ok(())
     };
     let grpc_edge = async {
-        let incoming = TcpListenerStream::new(listeners.grpc);
+        let incoming = TcpIncoming::from(listeners.grpc).with_nodelay(Some(true));
         let stopped = token.clone().cancelled_owned();
         Server::builder()
             .add_routes(grpc)

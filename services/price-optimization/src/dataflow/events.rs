@@ -3,7 +3,7 @@
 //! producer is away the data grows old, and says so.
 
 use std::{
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, PoisonError, RwLock, atomic::Ordering},
     time::Duration,
 };
 
@@ -25,6 +25,7 @@ use surge_proto::{
     subjects::{self, DEAD, DEMAND, DEMAND_WATERMARK, SUPPLY, SUPPLY_WATERMARK, Stream},
     v1::{DemandLevel, SupplyLevel, Watermark},
 };
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{Span, info, info_span, warn};
 
@@ -33,6 +34,9 @@ use crate::{dataflow::Dataflow, error::DataflowError};
 /// Producers speak several times a second. When one has been silent for this long, the subscription itself is doubted
 /// and made anew.
 const SILENCE: Duration = Duration::from_secs(10);
+
+/// How often a silent subscription looks up whether its connection is still the same.
+const LOOK_UP: Duration = Duration::from_millis(500);
 
 /// How long to wait before subscribing again.
 const SUBSCRIBE_AGAIN: Duration = Duration::from_millis(250);
@@ -146,10 +150,24 @@ impl Subscriber {
         if std::mem::take(failing) {
             info!("stream {} flows again", stream.name);
         }
-        while let Some(message) = tokio::time::timeout(SILENCE, messages.next()).await? {
-            self.step(stream, &message?).await;
+        let connection = self.connects();
+        let mut heard_at = Instant::now();
+        while connection == self.connects() && heard_at.elapsed() < SILENCE {
+            match tokio::time::timeout(LOOK_UP, messages.next()).await {
+                Ok(Some(message)) => {
+                    self.step(stream, &message?).await;
+                    heard_at = Instant::now();
+                }
+                Ok(None) => break,
+                Err(_nothing_said) => {}
+            }
         }
         Ok(())
+    }
+
+    /// How often a connection was made. A subscription does not survive the broker's restart, whatever it looks like.
+    fn connects(&self) -> u64 {
+        self.nats.statistics().connects.load(Ordering::Relaxed)
     }
 
     /// Takes in one message. What cannot be read is put aside, and the stream goes on.

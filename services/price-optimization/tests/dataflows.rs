@@ -1,0 +1,188 @@
+//! The three dataflows side by side: the same market gives the same price, and each lives and dies with nothing but
+//! what it leans on.
+
+mod support;
+
+use std::time::Duration;
+
+use http::StatusCode;
+use marketplace::time::MarketTime;
+use support::{Exchange, market, now};
+use surge_proto::subjects;
+
+#[tokio::test]
+async fn the_same_market_has_the_same_price_in_every_mode() {
+    let exchange = Exchange::start().await;
+    let service = exchange.service(&[]).await;
+    exchange.callees.answer_with(&market(now(), |_| (1.0, 1.0)));
+    service
+        .quote_until("database", |status, _| status.is_success())
+        .await;
+
+    for round in 0..8 {
+        let scarce = 0.37 * f64::from(round);
+        let as_of = now();
+        exchange
+            .feed(&market(as_of, |zone| {
+                (5.0 - scarce / 2.0, 2.0 + scarce * (zone % 5) as f64)
+            }))
+            .await;
+        let request = service.quote_with_data("request").await;
+        for mode in ["database", "events"] {
+            let same = |quote: &serde_json::Value| {
+                ["surge_multiplier", "fare_cents", "supply", "demand", "zone"]
+                    .iter()
+                    .all(|field| quote[field] == request[field])
+            };
+            let quote = service.quote_until(mode, |_, quote| same(quote)).await;
+            assert_eq!(quote["dataflow"], mode);
+        }
+    }
+}
+
+#[tokio::test]
+async fn request_leans_on_its_callees_alone() {
+    let mut exchange = Exchange::start().await;
+    let service = exchange.service(&[]).await;
+    exchange.callees.answer_with(&market(now(), |_| (3.0, 4.0)));
+    service.quote_with_data("request").await;
+
+    exchange.postgres.kill().await;
+    exchange.nats.kill().await;
+    service.quote_with_data("request").await;
+
+    exchange.callees.die();
+    let (status, problem) = service.quote("request").await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{problem}");
+    let detail = problem["detail"].as_str().unwrap();
+    assert!(detail.contains("-management is away"), "{detail}");
+}
+
+#[tokio::test]
+async fn events_leans_on_nothing_once_it_has_heard() {
+    let mut exchange = Exchange::start().await;
+    let service = exchange.service(&[]).await;
+    exchange.publish(&market(now(), |_| (3.0, 4.0))).await;
+    let before = service.quote_with_data("events").await;
+
+    exchange.postgres.kill().await;
+    exchange.callees.die();
+    exchange.nats.kill().await;
+    let after = service.quote_with_data("events").await;
+    assert_eq!(after["surge_multiplier"], before["surge_multiplier"]);
+    assert!(
+        after["data_age_ms"].as_f64() > before["data_age_ms"].as_f64(),
+        "data grows old"
+    );
+}
+
+#[tokio::test]
+async fn database_leans_on_postgres_alone() {
+    let mut exchange = Exchange::start().await;
+    let service = exchange.service(&[]).await;
+    service
+        .quote_until("database", |status, _| status.is_success())
+        .await;
+    exchange.write_rows(&market(now(), |_| (3.0, 4.0))).await;
+    exchange.callees.die();
+    exchange.nats.kill().await;
+    service.quote_with_data("database").await;
+
+    exchange.postgres.kill().await;
+    let (status, problem) = service.quote("database").await;
+    assert!(status.is_server_error(), "{problem}");
+    exchange.postgres.restart().await.unwrap();
+    service.quote_with_data("database").await;
+}
+
+#[tokio::test]
+async fn events_come_back_when_the_broker_does() {
+    let mut exchange = Exchange::start().await;
+    let service = exchange.service(&[]).await;
+    exchange.publish(&market(now(), |_| (9.0, 1.0))).await;
+    service.quote_with_data("events").await;
+
+    exchange.nats.kill().await;
+    exchange.nats.restart().await.unwrap();
+    exchange.publish(&market(now(), |_| (1.0, 9.0))).await;
+    service
+        .quote_until("events", |_, quote| quote["demand"] == 9.0)
+        .await;
+}
+
+#[tokio::test]
+async fn without_data_a_quote_is_unsurged_and_says_so() {
+    let exchange = Exchange::start().await;
+    let service = exchange.service(&[]).await;
+    let (status, quote) = service.quote("events").await;
+    assert_eq!(status, StatusCode::OK);
+    assert_eq!(quote["degraded"], true);
+    assert_eq!(quote["surge_multiplier"], 1.0);
+    assert!(quote["data_age_ms"].is_null());
+}
+
+#[tokio::test]
+async fn old_data_is_never_priced_with() {
+    let exchange = Exchange::start().await;
+    let service = exchange.service(&[]).await;
+    let sixteen_minutes = Duration::from_secs(16 * 60);
+    exchange
+        .publish(&market(now() - sixteen_minutes, |_| (1.0, 30.0)))
+        .await;
+    let old = service
+        .quote_until("events", |_, quote| quote["demand"] == 30.0)
+        .await;
+    assert_eq!(old["degraded"], true);
+    assert_eq!(old["surge_multiplier"], 1.0);
+
+    exchange.publish(&market(now(), |_| (1.0, 30.0))).await;
+    let fresh = service.quote_with_data("events").await;
+    assert_eq!(fresh["surge_multiplier"], 3.0);
+}
+
+#[tokio::test]
+async fn a_message_that_cannot_be_read_is_put_aside_and_the_stream_goes_on() {
+    let exchange = Exchange::start().await;
+    let service = exchange.service(&[]).await;
+    exchange.publish(&market(now(), |_| (2.0, 2.0))).await;
+    service.quote_with_data("events").await;
+
+    let jetstream = exchange.jetstream().await;
+    let nonsense = platform::nats::message("surge.v1.SupplyLevel", b"\xff\xff".to_vec());
+    let subject = format!(
+        "{}.nonsense",
+        subjects::SUPPLY.subjects.trim_end_matches(".>")
+    );
+    jetstream
+        .send_publish(subject, nonsense)
+        .await
+        .unwrap()
+        .await
+        .unwrap();
+    exchange.publish(&market(now(), |_| (2.0, 7.0))).await;
+    service
+        .quote_until("events", |_, quote| quote["demand"] == 7.0)
+        .await;
+
+    let dead = jetstream.get_stream(subjects::DEAD.name).await.unwrap();
+    let letter = dead
+        .get_last_raw_message_by_subject("surge.dead.SUPPLY")
+        .await
+        .unwrap();
+    assert_eq!(&letter.payload[..], b"\xff\xff");
+    assert!(letter.headers.get(platform::nats::DEAD_REASON).is_some());
+}
+
+#[tokio::test]
+async fn an_older_level_never_overwrites_a_newer_one() {
+    let exchange = Exchange::start().await;
+    let service = exchange.service(&[]).await;
+    let new = now();
+    let old = MarketTime::from_millis(new.millis() - 5_000);
+    exchange.publish(&market(new, |_| (2.0, 8.0))).await;
+    exchange.publish(&market(old, |_| (2.0, 3.0))).await;
+    // A third market, of another zone count, marks the end of the second: everything before it was taken in.
+    exchange.publish(&market(old, |_| (2.0, 4.0))).await;
+    let quote = service.quote_with_data("events").await;
+    assert_eq!(quote["demand"], 8.0);
+}

@@ -1,0 +1,288 @@
+//! Both edges as a stranger meets them: bad input is refused with the field named, dependencies show in /readyz, and
+//! the OpenAPI document tells the truth.
+
+mod support;
+
+use bytes::Bytes;
+use http::{Method, Request, StatusCode};
+use http_body_util::Full;
+use serde_json::{Value, json};
+use support::{Exchange, GRAND_CENTRAL, a_trip, market, now};
+use surge_proto::v1::{self, quote_service_client::QuoteServiceClient};
+use tonic::Code;
+
+#[tokio::test]
+async fn bad_input_is_refused_with_its_field() {
+    let exchange = Exchange::start().await;
+    let service = exchange.service(&[]).await;
+    let here = json!({ "lat": GRAND_CENTRAL.0, "lon": GRAND_CENTRAL.1 });
+    let cases = [
+        (json!({ "pickup": here }), "dropoff"),
+        (json!({ "pickup": here, "dropoff": here, "tip": 1 }), "tip"),
+        (
+            json!({ "pickup": { "lat": 91.0, "lon": 0.0 }, "dropoff": here }),
+            "pickup",
+        ),
+        (
+            json!({ "pickup": { "lat": "north", "lon": 0.0 }, "dropoff": here }),
+            "pickup.lat",
+        ),
+        (
+            json!({ "pickup": { "lat": 34.05, "lon": -118.24 }, "dropoff": here }),
+            "pickup",
+        ),
+        (
+            json!({ "pickup": here, "dropoff": { "lat": 34.05, "lon": -118.24 } }),
+            "dropoff",
+        ),
+    ];
+    for (body, field) in cases {
+        let (status, problem) = service.json(Method::POST, "/v1/quotes", &[], &body).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{body}: {problem}");
+        assert!(problem.to_string().contains(field), "{body}: {problem}");
+        assert_eq!(problem["type"], "about:blank");
+    }
+    let (status, problem) = service.quote("kafka").await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    assert!(
+        problem["detail"]
+            .as_str()
+            .unwrap()
+            .contains("database, request, events")
+    );
+    let (status, problem) = service.switch("kafka").await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    assert!(
+        problem["detail"].as_str().unwrap().contains("`events`"),
+        "{problem}"
+    );
+}
+
+#[tokio::test]
+async fn bodies_that_are_no_json_are_refused() {
+    let exchange = Exchange::start().await;
+    let service = exchange.service(&[]).await;
+    let post = |content_type: &str, body: Vec<u8>| {
+        Request::post(format!("{}/v1/quotes", service.http))
+            .header("content-type", content_type)
+            .body(Full::<Bytes>::from(body))
+            .unwrap()
+    };
+    let json = "application/json";
+    let cases = [
+        (
+            post("text/plain", a_trip().to_string().into()),
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        ),
+        (post(json, b"{".to_vec()), StatusCode::BAD_REQUEST),
+        (
+            post(json, vec![b' '; 65 * 1024]),
+            StatusCode::PAYLOAD_TOO_LARGE,
+        ),
+        (
+            post(json, b"{\"pickup\":{\"lat\":1e999,\"lon\":0}}".to_vec()),
+            StatusCode::BAD_REQUEST,
+        ),
+        (
+            post(json, b"{\"pickup\":{\"lat\":NaN,\"lon\":0}}".to_vec()),
+            StatusCode::BAD_REQUEST,
+        ),
+    ];
+    for (request, expected) in cases {
+        let (status, headers, problem) = service.send(request).await;
+        assert_eq!(status, expected, "{problem}");
+        assert_eq!(headers["content-type"], "application/problem+json");
+    }
+    assert_eq!(service.get("/v1/nothing").await.0, StatusCode::NOT_FOUND);
+    assert_eq!(
+        service.get("/v1/quotes").await.0,
+        StatusCode::METHOD_NOT_ALLOWED
+    );
+}
+
+#[tokio::test]
+async fn grpc_quotes_and_refuses_like_rest() {
+    let exchange = Exchange::start().await;
+    let service = exchange.service(&[]).await;
+    exchange
+        .callees
+        .answer_with(&market(now(), |_| (5.0, 10.0)));
+    let rest = service.quote_with_data("request").await;
+
+    let mut client = QuoteServiceClient::connect(service.grpc.clone())
+        .await
+        .unwrap();
+    let trip = v1::GetQuoteRequest {
+        pickup: Some(v1::Position {
+            lat: GRAND_CENTRAL.0,
+            lon: GRAND_CENTRAL.1,
+        }),
+        dropoff: Some(v1::Position {
+            lat: support::WALL_STREET.0,
+            lon: support::WALL_STREET.1,
+        }),
+        dataflow: v1::Dataflow::Request.into(),
+    };
+    let quote = client.get_quote(trip).await.unwrap().into_inner();
+    assert_eq!(json!(quote.fare_cents), rest["fare_cents"]);
+    assert_eq!(
+        f64::from(quote.surge_multiplier_tenths) / 10.0,
+        rest["surge_multiplier"].as_f64().unwrap()
+    );
+
+    let not_a_number = Some(v1::Position {
+        lat: f64::NAN,
+        lon: 0.0,
+    });
+    for (bad, field) in [
+        (
+            v1::GetQuoteRequest {
+                pickup: None,
+                ..trip
+            },
+            "pickup",
+        ),
+        (
+            v1::GetQuoteRequest {
+                dropoff: not_a_number,
+                ..trip
+            },
+            "dropoff",
+        ),
+        (
+            v1::GetQuoteRequest {
+                dataflow: 9,
+                ..trip
+            },
+            "dataflow",
+        ),
+    ] {
+        let status = client.get_quote(bad).await.unwrap_err();
+        assert_eq!(status.code(), Code::InvalidArgument);
+        assert!(status.message().contains(field), "{status}");
+    }
+}
+
+#[tokio::test]
+async fn readiness_asks_only_for_what_the_mode_leans_on() {
+    let mut exchange = Exchange::start().await;
+    let service = exchange.service(&["--dataflow-mode=database"]).await;
+    service
+        .quote_until("database", |status, _| status.is_success())
+        .await;
+    exchange.nats.kill().await;
+    let (status, ready) = service.get("/readyz").await;
+    assert_eq!(status, StatusCode::OK, "{ready}");
+    assert_eq!(ready["dependencies"]["nats"]["needed"], false);
+
+    exchange.postgres.kill().await;
+    let (status, unready) = service.get("/readyz").await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{unready}");
+    assert_eq!(unready["dependencies"]["postgres"]["status"], "down");
+    assert_eq!(service.get("/livez").await.0, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn quotes_are_counted_under_their_mode() {
+    let exchange = Exchange::start().await;
+    let service = exchange.service(&[]).await;
+    exchange
+        .callees
+        .answer_with(&market(now(), |_| (5.0, 10.0)));
+    service.quote_with_data("request").await;
+    let (_, metrics) = service.get("/metrics").await;
+    let metrics = metrics.as_str().unwrap();
+    for line in [
+        "surge_quotes_total{dataflow=\"request\",outcome=\"quoted\"} 1",
+        "surge_data_age_seconds_count{dataflow=\"request\"} 1",
+        "surge_quote_duration_seconds_count{dataflow=\"request\"} 1",
+        "surge_multiplier_count 1",
+        "http_server_request_duration_seconds_count{http_request_method=\"POST\",http_route=\"/v1/quotes\"",
+    ] {
+        assert!(metrics.contains(line), "{line} is not in\n{metrics}");
+    }
+}
+
+#[tokio::test]
+async fn every_zone_has_a_multiplier_on_the_map() {
+    let exchange = Exchange::start().await;
+    let service = exchange.service(&["--dataflow-mode=request"]).await;
+    let market = market(now(), |_| (5.0, 10.0));
+    exchange.callees.answer_with(&market);
+    let (status, map) = service.get("/v1/surge").await;
+    assert_eq!(status, StatusCode::OK, "{map}");
+    let zones = map["zones"].as_array().unwrap();
+    assert_eq!(zones.len(), market.zones.len());
+    assert!(
+        zones.iter().all(|zone| zone["surge_multiplier"] == 2.2),
+        "{map}"
+    );
+}
+
+/// Every answer that the tests above saw has the fields that the document promises, and no others.
+#[tokio::test]
+async fn the_openapi_document_is_true() {
+    let exchange = Exchange::start().await;
+    let service = exchange.service(&["--dataflow-mode=request"]).await;
+    exchange
+        .callees
+        .answer_with(&market(now(), |_| (5.0, 10.0)));
+    let quote = service.quote_with_data("request").await;
+    let (_, api) = service.get("/openapi.json").await;
+    let answers = [
+        ("/v1/quotes", "post", "200", quote),
+        ("/v1/quotes", "post", "400", service.quote("kafka").await.1),
+        ("/v1/surge", "get", "200", service.get("/v1/surge").await.1),
+        (
+            "/v1/dataflow",
+            "get",
+            "200",
+            service.get("/v1/dataflow").await.1,
+        ),
+        (
+            "/v1/dataflow",
+            "put",
+            "200",
+            service.switch("events").await.1,
+        ),
+        (
+            "/v1/dataflow",
+            "put",
+            "400",
+            service.switch("kafka").await.1,
+        ),
+    ];
+    for (path, method, status, answer) in answers {
+        let content = &api["paths"][path][method]["responses"][status]["content"];
+        let (_, media) = content.as_object().unwrap().iter().next().unwrap();
+        conforms(&api, &media["schema"], &answer, path);
+    }
+}
+
+fn conforms(api: &Value, schema: &Value, answer: &Value, at: &str) {
+    if let Some(reference) = schema["$ref"].as_str() {
+        let pointer = reference.trim_start_matches('#');
+        return conforms(api, api.pointer(pointer).unwrap(), answer, at);
+    }
+    if let Some(items) = answer.as_array() {
+        return items
+            .iter()
+            .for_each(|item| conforms(api, &schema["items"], item, at));
+    }
+    let (Some(answer), Some(properties)) = (answer.as_object(), schema["properties"].as_object())
+    else {
+        return;
+    };
+    for required in schema["required"].as_array().into_iter().flatten() {
+        assert!(
+            answer.contains_key(required.as_str().unwrap()),
+            "{at} lacks {required}"
+        );
+    }
+    for (name, value) in answer {
+        let property = properties
+            .get(name)
+            .unwrap_or_else(|| panic!("{at} has undocumented {name}"));
+        conforms(api, property, value, at);
+    }
+}

@@ -1,0 +1,89 @@
+//! The mode in force: switched at run time, on every replica, with or without the control plane.
+
+mod support;
+
+use http::StatusCode;
+use support::{Exchange, PATIENCE, PriceOptimization};
+
+async fn mode_becomes(service: &PriceOptimization, mode: &str) -> u64 {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        let (_, in_force) = service.get("/v1/dataflow").await;
+        if in_force["mode"] == mode {
+            return in_force["epoch"].as_u64().unwrap();
+        }
+        assert!(tokio::time::Instant::now() < deadline, "still {in_force}");
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_switch_reaches_every_replica_and_every_quote() {
+    let exchange = Exchange::start().await;
+    let one = exchange.service(&["--dataflow-mode=database"]).await;
+    let other = exchange.service(&["--dataflow-mode=request"]).await;
+    assert_eq!(one.get("/v1/dataflow").await.1["mode"], "database");
+    assert_eq!(one.get("/v1/dataflow").await.1["epoch"], 0);
+
+    let (status, switched) = one.switch("events").await;
+    assert_eq!(status, StatusCode::OK, "{switched}");
+    assert_eq!(switched["epoch"], 1);
+    assert_eq!(mode_becomes(&other, "events").await, 1);
+    let (_, quote) = one
+        .json(http::Method::POST, "/v1/quotes", &[], &support::a_trip())
+        .await;
+    assert_eq!(
+        (&quote["dataflow"], &quote["epoch"]),
+        (&"events".into(), &1.into())
+    );
+
+    assert_eq!(other.switch("request").await.1["epoch"], 2);
+    assert_eq!(mode_becomes(&one, "request").await, 2);
+}
+
+#[tokio::test]
+async fn switches_at_the_same_moment_are_all_counted() {
+    let exchange = Exchange::start().await;
+    let (one, other) = (exchange.service(&[]).await, exchange.service(&[]).await);
+    let (first, second) = tokio::join!(one.switch("events"), other.switch("request"));
+    assert_eq!((first.0, second.0), (StatusCode::OK, StatusCode::OK));
+    let last = if first.1["epoch"] == 2 {
+        first.1
+    } else {
+        second.1
+    };
+    assert_eq!(last["epoch"], 2);
+    let mode = last["mode"].as_str().unwrap();
+    assert_eq!(mode_becomes(&one, mode).await, 2);
+    assert_eq!(mode_becomes(&other, mode).await, 2);
+}
+
+#[tokio::test]
+async fn a_new_replica_learns_the_mode_that_was_switched_to_before() {
+    let exchange = Exchange::start().await;
+    exchange.service(&[]).await.switch("events").await;
+    let late = exchange.service(&["--dataflow-mode=database"]).await;
+    assert_eq!(mode_becomes(&late, "events").await, 1);
+}
+
+#[tokio::test]
+async fn without_nats_the_mode_stays_and_a_switch_says_why_not() {
+    let mut exchange = Exchange::start().await;
+    let service = exchange.service(&[]).await;
+    service.switch("request").await;
+    exchange.nats.kill().await;
+
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    let problem = loop {
+        let (status, problem) = service.switch("events").await;
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            break problem;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "{status} {problem}");
+    };
+    assert!(
+        problem["detail"].as_str().unwrap().contains("not switched"),
+        "{problem}"
+    );
+    assert_eq!(service.get("/v1/dataflow").await.1["mode"], "request");
+}
