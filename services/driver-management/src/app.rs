@@ -1,0 +1,256 @@
+//! The use cases of driver-management, one method each. The edges parse and answer; what happens in between is here:
+//! decide by the rules of `driver`, write through `store`, then tell the `fleet`.
+
+use std::{sync::Arc, time::Duration};
+
+use marketplace::{
+    fare::{Trip, pickup_minutes},
+    supply::DriverStatus,
+    time::MarketTime,
+    zone::{Position, ServiceArea, Zone},
+};
+use platform::{clock::MarketClock, outbox::Relay};
+use uuid::Uuid;
+
+use crate::{
+    driver::{Driver, minutes, stage_between},
+    error::Error,
+    events,
+    fleet::{Fleet, Reservation, Supply},
+    metrics::Dispatches,
+    store::{Claim, Dispatch, OpenClaim, Store},
+};
+
+/// How often a change is tried anew when another one came first. A driver has one phone and a ride one dispatcher, so
+/// the second attempt already is rare.
+const ATTEMPTS: usize = 4;
+
+/// How many drivers are tried for a ride. Memory is at most a moment behind the table, so the first is nearly always it.
+const CANDIDATES: usize = 8;
+
+/// The use cases. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct App(Arc<Parts>);
+
+/// What the use cases stand on.
+#[derive(Debug)]
+pub struct Parts {
+    /// The zones that are served.
+    pub area: Arc<ServiceArea>,
+    /// Market time.
+    pub clock: MarketClock,
+    /// How far ahead supply is predicted, in market time.
+    pub forecast_window: Duration,
+    /// The longest way that a driver is sent on, in market time.
+    pub max_pickup: Duration,
+    /// Most drivers that are kept.
+    pub fleet_limit: usize,
+    /// The drivers in memory.
+    pub fleet: Arc<Fleet>,
+    /// The drivers in PostgreSQL.
+    pub store: Store,
+    /// Carries trip events to NATS.
+    pub relay: Relay,
+    /// Counts dispatches by outcome.
+    pub dispatches: Dispatches,
+}
+
+/// A ride that needs a driver.
+#[derive(Clone, Copy, Debug)]
+pub struct RideRequest {
+    /// Which ride.
+    pub ride_id: Uuid,
+    /// Where the rider waits.
+    pub pickup: Position,
+    /// Where the rider goes.
+    pub dropoff: Position,
+}
+
+impl App {
+    /// The use cases on these parts.
+    pub fn new(parts: Parts) -> Self {
+        Self(Arc::new(parts))
+    }
+
+    /// A driver says what it does, and where. Committed when this returns.
+    ///
+    /// # Errors
+    /// [`Error::IllegalTransition`], [`Error::FleetFull`], or that the database is away.
+    pub async fn report_status(
+        &self,
+        driver_id: Uuid,
+        status: DriverStatus,
+        position: Position,
+    ) -> Result<Driver, Error> {
+        for _ in 0..ATTEMPTS {
+            let now = self.now();
+            let before = match self.0.store.driver(driver_id).await? {
+                Some(driver) => driver,
+                None => self.newcomer(driver_id, position, now)?,
+            };
+            let after = before.reports(status, position, now)?;
+            if self.change(&before, &after).await? {
+                return Ok(after);
+            }
+        }
+        Err(Error::Contended(driver_id))
+    }
+
+    /// A driver says where it is: kept in memory at once, in the table a moment later. False when the driver is unknown
+    /// or offline; the report is then left out.
+    pub fn report_position(&self, driver_id: Uuid, position: Position) -> bool {
+        self.0.fleet.moves(driver_id, position)
+    }
+
+    /// The zone that a position counts for; `None` outside the service area.
+    pub fn served_zone(&self, position: Position) -> Option<Zone> {
+        self.0.area.zone_of(position).ok()
+    }
+
+    /// Supply of some zones, all as of one instant.
+    ///
+    /// # Errors
+    /// [`Error::OutsideServiceArea`] names the first zone that is not served.
+    pub fn supply(&self, zones: &[Zone]) -> Result<Supply, Error> {
+        if let Some(stranger) = zones.iter().find(|zone| !self.0.area.contains(**zone)) {
+            return Err(Error::OutsideServiceArea(*stranger));
+        }
+        Ok(self.0.fleet.supply(zones, self.0.forecast_window))
+    }
+
+    /// Supply of the whole service area, in the order of its zones.
+    pub fn supply_everywhere(&self) -> Supply {
+        self.0
+            .fleet
+            .supply(self.0.area.zones(), self.0.forecast_window)
+    }
+
+    /// Sends the nearest idle driver to a ride; `None` when nobody is near enough. A ride that has a driver keeps it,
+    /// however often this is asked.
+    ///
+    /// # Errors
+    /// [`Error::RideReleased`], or that the database is away.
+    pub async fn dispatch(&self, ride: RideRequest) -> Result<Option<Dispatch>, Error> {
+        let answer = self.driver_for(ride).await;
+        self.0.dispatches.count(&answer);
+        answer
+    }
+
+    /// Frees the driver on the way to a ride. False when there is none; a dispatch of the ride that comes later, having
+    /// been overtaken, is then refused.
+    ///
+    /// # Errors
+    /// [`Error::RideUnderWay`] when the rider is in the car, or that the database is away.
+    pub async fn release(&self, ride_id: Uuid) -> Result<bool, Error> {
+        let store = &self.0.store;
+        for _ in 0..ATTEMPTS {
+            match store.driver_of(ride_id).await? {
+                Some(driver) if driver.status == DriverStatus::OnTrip => {
+                    return Err(Error::RideUnderWay(ride_id));
+                }
+                Some(driver) if self.free(driver.driver_id, ride_id).await? => return Ok(true),
+                None if store.release_unsent(ride_id, self.now()).await? => return Ok(false),
+                // The ride is known, and was released or driven to its end before.
+                None if store.driver_of(ride_id).await?.is_none() => return Ok(false),
+                // It changed under our eyes.
+                _ => {}
+            }
+        }
+        Err(Error::Contended(ride_id))
+    }
+
+    fn newcomer(
+        &self,
+        driver_id: Uuid,
+        position: Position,
+        now: MarketTime,
+    ) -> Result<Driver, Error> {
+        if self.0.fleet.size() >= self.0.fleet_limit {
+            return Err(Error::FleetFull(self.0.fleet_limit));
+        }
+        Ok(Driver::newcomer(driver_id, position, now))
+    }
+
+    /// Writes a driver's own report, with the event that it means; false when another change came first.
+    async fn change(&self, before: &Driver, after: &Driver) -> Result<bool, Error> {
+        let stage = stage_between(before.status, after.status);
+        let event = stage.zip(before.ride).map(|(stage, ride)| {
+            events::trip_progress(stage, ride.ride_id, after.driver_id, after.changed_at)
+        });
+        let is_event = event.is_some();
+        let pending = self.0.fleet.expect_change(after.driver_id);
+        if !self.0.store.change(after, event).await? {
+            pending.did_not_happen();
+            return Ok(false);
+        }
+        pending.happened(after);
+        if is_event {
+            self.0.relay.wake();
+        }
+        Ok(true)
+    }
+
+    async fn free(&self, driver_id: Uuid, ride_id: Uuid) -> Result<bool, Error> {
+        let pending = self.0.fleet.expect_change(driver_id);
+        match self.0.store.release(ride_id, self.now()).await? {
+            Some(driver) => pending.happened(&driver),
+            None => {
+                pending.did_not_happen();
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    async fn driver_for(&self, ride: RideRequest) -> Result<Option<Dispatch>, Error> {
+        match self.0.store.claim(ride.ride_id, self.now()).await? {
+            Claim::Ours(claim) => self.send_nearest(claim, ride).await,
+            Claim::Sent(dispatch) => Ok(Some(dispatch)),
+            Claim::Released => Err(Error::RideReleased(ride.ride_id)),
+        }
+    }
+
+    async fn send_nearest(
+        &self,
+        mut claim: OpenClaim,
+        ride: RideRequest,
+    ) -> Result<Option<Dispatch>, Error> {
+        for _ in 0..CANDIDATES {
+            let Some(reservation) = self.0.fleet.reserve_nearest(ride.pickup) else {
+                return Ok(None);
+            };
+            let now = self.now();
+            let dispatch = plan(&reservation, ride, now);
+            if dispatch.pickup_due_at > now + self.0.max_pickup {
+                reservation.change.did_not_happen();
+                return Ok(None);
+            }
+            let sent = claim
+                .send(&self.0.store, &dispatch, ride.dropoff, now)
+                .await?;
+            // Without a row memory was behind: dropping the reservation lets the driver be read again.
+            if let Some(driver) = sent {
+                claim.commit().await?;
+                reservation.change.happened(&driver);
+                return Ok(Some(dispatch));
+            }
+        }
+        Ok(None)
+    }
+
+    fn now(&self) -> MarketTime {
+        MarketTime::from_millis(self.0.clock.now_millis())
+    }
+}
+
+fn plan(reservation: &Reservation<'_>, ride: RideRequest, now: MarketTime) -> Dispatch {
+    let approach = pickup_minutes(reservation.position, ride.pickup);
+    let trip = Trip::estimate(ride.pickup, ride.dropoff);
+    let pickup_due_at = now + minutes(approach);
+    Dispatch {
+        driver_id: reservation.driver_id,
+        position: reservation.position,
+        pickup_due_at,
+        dropoff_due_at: pickup_due_at + minutes(trip.minutes),
+    }
+}

@@ -1,0 +1,185 @@
+//! driver-management: supply. Drivers go online, report positions, are sent to rides and finish trips; zones learn how
+//! many drivers they can count on. This file makes every part and passes it to those who need it; nothing here is
+//! static. Reading order: `migrations/0001_drivers.sql`, `driver`, `app`, then the edges.
+
+pub mod app;
+pub mod config;
+pub mod driver;
+pub mod error;
+pub mod events;
+pub mod fleet;
+pub mod grpc;
+pub mod http;
+pub mod metrics;
+pub mod positions;
+pub mod store;
+
+use std::{process::ExitCode, sync::Arc};
+
+use anyhow::Context as _;
+use async_nats::Client;
+use axum::Router;
+use futures::{FutureExt, future::ready};
+use marketplace::zone::ServiceArea;
+use platform::{
+    clock::MarketClock,
+    health::Health,
+    metrics::EdgeMetrics,
+    nats,
+    outbox::Relay,
+    postgres,
+    process::{self, Identity},
+    serve::{Addresses, Listeners, serve},
+    shutdown::with_deadline,
+};
+use prometheus_client::registry::Registry;
+use sqlx::PgPool;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::info;
+
+pub use config::Config;
+
+use crate::{
+    app::{App, Parts},
+    events::SupplyFeed,
+    fleet::Fleet,
+    metrics::{Dispatches, register_drivers},
+    positions::PositionWriter,
+    store::{MIGRATIONS, Store},
+};
+
+/// Who this process is.
+pub const IDENTITY: Identity = Identity {
+    name: "driver-management",
+    version: env!("CARGO_PKG_VERSION"),
+};
+
+/// Connections to PostgreSQL: a few more than cores keep it busy, and more only queue inside it.
+const CONNECTIONS: u32 = 8;
+
+/// The whole life of the process.
+pub fn main(arguments: impl Iterator<Item = String>) -> ExitCode {
+    process::run(IDENTITY, arguments, async |config, token| {
+        match token.run_until_cancelled(Service::start(config)).await {
+            Some(service) => service?.run(token).await,
+            None => Ok(()),
+        }
+    })
+}
+
+/// The service, bound to its ports and with the fleet in memory, about to serve.
+#[derive(Debug)]
+pub struct Service {
+    listeners: Listeners,
+    app: App,
+    http: Router,
+    metrics: EdgeMetrics,
+    positions: PositionWriter,
+    feed: SupplyFeed,
+    relay: Relay,
+}
+
+impl Service {
+    /// Binds the ports, waits for PostgreSQL, brings its schema up to date and reads the fleet. NATS may come later.
+    ///
+    /// # Errors
+    /// When a port is busy, PostgreSQL stays away, or a URL makes no sense.
+    pub async fn start(config: Config) -> anyhow::Result<Self> {
+        let listeners = Listeners::bind(config.http_addr, config.grpc_addr).await?;
+        let pool = postgres::pool(&config.database_url, IDENTITY.name, CONNECTIONS)
+            .context("DATABASE_URL cannot be used")?;
+        migrate(&pool).await?;
+        let nats = nats::connect(&config.nats_url, IDENTITY.name).await?;
+        let jetstream = nats::jetstream(nats.clone());
+
+        let clock = MarketClock::from_config(&config.clock);
+        let area = Arc::new(ServiceArea::new(config.service_area));
+        let store = Store::new(pool.clone(), area.clone());
+        let fleet = rebuilt(Fleet::new(area.clone(), clock), &store).await?;
+        let relay = Relay::new(pool.clone(), jetstream.clone());
+
+        let mut registry = Registry::default();
+        let metrics = EdgeMetrics::register(&mut registry);
+        register_drivers(&mut registry, fleet.clone());
+        let app = App::new(Parts {
+            area,
+            clock,
+            forecast_window: config.forecast_window,
+            max_pickup: config.dispatch_max_pickup,
+            fleet_limit: config.fleet_limit,
+            fleet: fleet.clone(),
+            store: store.clone(),
+            relay: relay.clone(),
+            dispatches: Dispatches::register(&mut registry),
+        });
+        let routes = http::router(app.clone())
+            .merge(health(clock, pool, nats.clone()).router())
+            .merge(platform::metrics::router(registry));
+        Ok(Self {
+            listeners,
+            http: platform::http::edge(routes, metrics.clone()),
+            metrics,
+            positions: PositionWriter::new(fleet, store),
+            feed: SupplyFeed::new(app.clone(), nats, jetstream, config.publish_every),
+            relay,
+            app,
+        })
+    }
+
+    /// Where the service can be reached.
+    ///
+    /// # Errors
+    /// When the system does not tell.
+    pub fn addresses(&self) -> std::io::Result<Addresses> {
+        self.listeners.addresses()
+    }
+
+    /// Serves until `shutdown`, then finishes what has begun.
+    ///
+    /// # Errors
+    /// When an edge fails.
+    pub async fn run(self, shutdown: CancellationToken) -> anyhow::Result<()> {
+        // The loops end after the edges, so that they carry off what the last requests left behind.
+        let ending = CancellationToken::new();
+        let _ends_them_whatever_happens = ending.clone().drop_guard();
+        let loops = TaskTracker::new();
+        loops.spawn(self.positions.run(ending.clone()));
+        loops.spawn(self.feed.run(ending.clone()));
+        loops.spawn(self.relay.run(ending.clone()));
+        loops.close();
+
+        let grpc = grpc::routes(self.app, shutdown.clone()).await?;
+        let grpc = platform::grpc::edge(grpc, self.metrics);
+        let served = serve(self.listeners, self.http, grpc, shutdown).await;
+
+        ending.cancel();
+        with_deadline(&ending, loops.wait()).await;
+        Ok(served?)
+    }
+}
+
+async fn migrate(pool: &PgPool) -> anyhow::Result<()> {
+    postgres::migrate_when_up(pool, MIGRATIONS)
+        .await
+        .context("the schema in PostgreSQL (DATABASE_URL) cannot be brought up to date")
+}
+
+/// The fleet as the table remembers it.
+async fn rebuilt(fleet: Fleet, store: &Store) -> anyhow::Result<Arc<Fleet>> {
+    let drivers = store
+        .all_drivers()
+        .await
+        .context("the drivers cannot be read")?;
+    for driver in &drivers {
+        fleet.learn(driver);
+    }
+    info!("the fleet has {} drivers", drivers.len());
+    Ok(Arc::new(fleet))
+}
+
+fn health(clock: MarketClock, pool: PgPool, nats: Client) -> Health {
+    Health::new(clock)
+        .needs("postgres", move || postgres::probe(pool.clone()).boxed())
+        // Supply is answered without NATS too; events and levels wait for it.
+        .needs_while("nats", || false, move || ready(nats::probe(&nats)).boxed())
+}

@@ -1,0 +1,76 @@
+//! The way of positions from memory to the table: one batch a tick, with the watermark that says how far it reaches.
+//! A crash loses the last tick at most; a database that is away loses nothing, because each driver has one newest
+//! position and that waits in the fleet.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::{error::Error, fleet::Fleet, store::Store};
+
+/// How often positions are written, in real time.
+const EVERY: Duration = Duration::from_millis(250);
+
+/// Writes positions, and reads doubtful drivers again.
+#[derive(Debug)]
+pub struct PositionWriter {
+    fleet: Arc<Fleet>,
+    store: Store,
+}
+
+impl PositionWriter {
+    /// A writer from the fleet to the table.
+    pub const fn new(fleet: Arc<Fleet>, store: Store) -> Self {
+        Self { fleet, store }
+    }
+
+    /// Writes what has moved since the last step; returns how many drivers that were.
+    ///
+    /// # Errors
+    /// Those of the database. Nothing is lost then: the next step writes it.
+    pub async fn step(&self) -> Result<usize, Error> {
+        self.read_doubtful().await?;
+        let (as_of, moves) = self.fleet.take_moves();
+        let written = self.store.write_moves(as_of, &moves).await;
+        if written.is_err() {
+            self.fleet.put_back(&moves);
+        }
+        written.map(|()| moves.len())
+    }
+
+    /// Steps until `shutdown`, and once more after it.
+    pub async fn run(self, shutdown: CancellationToken) {
+        let mut ticks = interval(EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut failing = false;
+        while shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
+            let outcome = self.step().await;
+            failing = log_change(failing, outcome.err());
+        }
+        log_change(false, self.step().await.err());
+    }
+
+    async fn read_doubtful(&self) -> Result<(), Error> {
+        let doubtful = self.fleet.doubtful();
+        if doubtful.is_empty() {
+            return Ok(());
+        }
+        for driver in self.store.drivers(&doubtful).await? {
+            self.fleet.learn(&driver);
+        }
+        self.fleet.trust_again(&doubtful);
+        Ok(())
+    }
+}
+
+/// Logs the first failure of a row of them and the recovery; returns whether it fails now.
+fn log_change(was_failing: bool, error: Option<Error>) -> bool {
+    match (was_failing, &error) {
+        (false, Some(error)) => warn!(error.message = %error, "positions wait in memory: {error}"),
+        (true, None) => info!("positions are written again"),
+        _ => {}
+    }
+    error.is_some()
+}

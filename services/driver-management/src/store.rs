@@ -1,0 +1,417 @@
+//! All SQL of driver-management. Every operation runs under a client span and a deadline of its own, so a database that
+//! hangs is as harmless as one that is gone. Parameters and rows are converted here; outside there are only drivers.
+
+mod rows;
+
+use std::{sync::Arc, time::Duration};
+
+use chrono::{DateTime, Utc};
+use futures::TryFutureExt;
+use marketplace::{
+    time::MarketTime,
+    zone::{Position, ServiceArea},
+};
+use platform::{
+    outbox::{self, Event},
+    postgres::Step,
+    propagation,
+};
+use sqlx::{PgConnection, PgPool, Postgres, Transaction};
+use tracing::{Instrument, field::Empty, info_span};
+use uuid::Uuid;
+
+use self::rows::{DispatchRow, DriverRow, column};
+use crate::{driver::Driver, error::Error, fleet::Move};
+
+/// The steps of the schema.
+pub const MIGRATIONS: &[Step] = &[(1, "drivers", include_str!("../migrations/0001_drivers.sql"))];
+
+/// How long the database may take for any one operation.
+const DEADLINE: Duration = Duration::from_millis(1_500);
+
+/// Writing the positions of a whole fleet takes longer, and nobody waits for it.
+const BATCH_DEADLINE: Duration = Duration::from_secs(4);
+
+/// Reading the whole fleet at the start takes longest.
+const LOAD_DEADLINE: Duration = Duration::from_secs(30);
+
+/// How long a ride's dispatch is remembered, in market time: far longer than anybody repeats a question.
+const DISPATCH_MEMORY: Duration = Duration::from_secs(7 * 24 * 3_600);
+
+/// The service's schema in PostgreSQL.
+#[derive(Clone, Debug)]
+pub struct Store {
+    pool: PgPool,
+    area: Arc<ServiceArea>,
+}
+
+/// What became of a ride that asked for a driver.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Dispatch {
+    /// The driver who was sent.
+    pub driver_id: Uuid,
+    /// Where the driver was then.
+    pub position: Position,
+    /// When the driver is expected at the rider, in market time.
+    pub pickup_due_at: MarketTime,
+    /// When the driver is expected to be idle again, in market time.
+    pub dropoff_due_at: MarketTime,
+}
+
+/// The answer to "may I find a driver for this ride?"
+#[derive(Debug)]
+pub enum Claim {
+    /// Yes, and nobody else does so before this is over.
+    Ours(OpenClaim),
+    /// It has one already.
+    Sent(Dispatch),
+    /// It was released.
+    Released,
+}
+
+/// The exclusive right to find a driver for one ride; dropped without a driver, the ride is as if never asked for.
+#[derive(Debug)]
+pub struct OpenClaim {
+    ride_id: Uuid,
+    transaction: Transaction<'static, Postgres>,
+}
+
+impl Store {
+    /// A store in the schema of the pool's role.
+    pub const fn new(pool: PgPool, area: Arc<ServiceArea>) -> Self {
+        Self { pool, area }
+    }
+
+    /// All drivers.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn all_drivers(&self) -> Result<Vec<Driver>, Error> {
+        let rows = sqlx::query_as::<_, DriverRow>("SELECT * FROM driver").fetch_all(&self.pool);
+        let rows = within(LOAD_DEADLINE, "SELECT driver", rows).await?;
+        drivers(rows)
+    }
+
+    /// Some drivers; those never written down are missing.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn drivers(&self, ids: &[Uuid]) -> Result<Vec<Driver>, Error> {
+        let rows = sqlx::query_as::<_, DriverRow>("SELECT * FROM driver WHERE driver_id = ANY($1)")
+            .bind(ids)
+            .fetch_all(&self.pool);
+        drivers(traced("SELECT driver", rows).await?)
+    }
+
+    /// One driver.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn driver(&self, driver_id: Uuid) -> Result<Option<Driver>, Error> {
+        let row = sqlx::query_as::<_, DriverRow>("SELECT * FROM driver WHERE driver_id = $1")
+            .bind(driver_id)
+            .fetch_optional(&self.pool);
+        let row = traced("SELECT driver", row).await?;
+        row.map(Driver::try_from).transpose()
+    }
+
+    /// The driver who is on a ride.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn driver_of(&self, ride_id: Uuid) -> Result<Option<Driver>, Error> {
+        let row = sqlx::query_as::<_, DriverRow>("SELECT * FROM driver WHERE ride_id = $1")
+            .bind(ride_id)
+            .fetch_optional(&self.pool);
+        let row = traced("SELECT driver", row).await?;
+        row.map(Driver::try_from).transpose()
+    }
+
+    /// Writes `driver` in place of its previous version, and `event` with it. False, and nothing is written, when the
+    /// table holds another version than that.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn change(&self, driver: &Driver, event: Option<Event>) -> Result<bool, Error> {
+        traced("UPDATE driver", async {
+            let mut transaction = self.pool.begin().await?;
+            let changed = self.write(&mut transaction, driver).await?;
+            if let Some(event) = event.filter(|_| changed) {
+                outbox::write(&mut transaction, event).await?;
+            }
+            transaction.commit().await?;
+            Ok::<_, sqlx::Error>(changed)
+        })
+        .await
+    }
+
+    /// Frees the driver on the way to a ride; `None` when nobody is on the way to it. The position stays as it is:
+    /// a newer one may be waiting to be written.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn release(&self, ride_id: Uuid, now: MarketTime) -> Result<Option<Driver>, Error> {
+        let row = sqlx::query_as::<_, DriverRow>(
+            "WITH freed AS (
+                 UPDATE driver
+                 SET version = version + 1, status = 'idle', changed_at = $2, ride_id = NULL, dropoff_lat = NULL,
+                     dropoff_lon = NULL, dropoff_zone = NULL, pickup_due_at = NULL, dropoff_due_at = NULL
+                 WHERE ride_id = $1 AND status = 'en_route'
+                 RETURNING *
+             ), remembered AS (
+                 UPDATE dispatch SET released = true FROM freed WHERE dispatch.ride_id = $1
+             )
+             SELECT * FROM freed",
+        )
+        .bind(ride_id)
+        .bind(column(now))
+        .fetch_optional(&self.pool);
+        let row = traced("UPDATE driver, dispatch", row).await?;
+        row.map(Driver::try_from).transpose()
+    }
+
+    /// Remembers that a ride was released before anybody was sent to it. False when it is known already: it has, or
+    /// had, a driver.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn release_unsent(&self, ride_id: Uuid, now: MarketTime) -> Result<bool, Error> {
+        let insert = sqlx::query(
+            "INSERT INTO dispatch (ride_id, asked_at, released) VALUES ($1, $2, true) ON CONFLICT DO NOTHING",
+        )
+        .bind(ride_id)
+        .bind(column(now))
+        .execute(&self.pool);
+        Ok(traced("INSERT dispatch", insert).await?.rows_affected() == 1)
+    }
+
+    /// Asks for the right to find a driver for a ride. Waits while somebody else has it.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn claim(&self, ride_id: Uuid, now: MarketTime) -> Result<Claim, Error> {
+        traced("INSERT dispatch", async {
+            let mut transaction = self.pool.begin().await?;
+            let inserted = sqlx::query(
+                "INSERT INTO dispatch (ride_id, asked_at) VALUES ($1, $2) ON CONFLICT DO NOTHING",
+            )
+            .bind(ride_id)
+            .bind(column(now))
+            .execute(&mut *transaction)
+            .await?;
+            if inserted.rows_affected() == 1 {
+                return Ok::<_, Error>(Claim::Ours(OpenClaim {
+                    ride_id,
+                    transaction,
+                }));
+            }
+            let row = sqlx::query_as::<_, DispatchRow>("SELECT * FROM dispatch WHERE ride_id = $1")
+                .bind(ride_id)
+                .fetch_one(&mut *transaction)
+                .await?;
+            let sent = row.dispatch()?;
+            Ok(sent.map_or(Claim::Released, Claim::Sent))
+        })
+        .await
+    }
+
+    /// Writes positions that were reported up to `as_of`, and says so: one transaction, one round trip for each part.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn write_moves(&self, as_of: MarketTime, moves: &[Move]) -> Result<(), Error> {
+        within(BATCH_DEADLINE, "UPDATE driver, watermark", async {
+            let mut transaction = self.pool.begin().await?;
+            do_not_wait_for_the_disk(&mut transaction).await?;
+            if !moves.is_empty() {
+                let zones = moves.iter().map(|known| self.zone_column(known.position));
+                update_positions(&mut transaction, moves, zones.collect()).await?;
+            }
+            forget_dispatches(&mut transaction, as_of - DISPATCH_MEMORY).await?;
+            sqlx::query("UPDATE watermark SET as_of = $1, traceparent = $2")
+                .bind(column(as_of))
+                .bind(propagation::traceparent())
+                .execute(&mut *transaction)
+                .await?;
+            transaction.commit().await
+        })
+        .await
+    }
+
+    /// Compare-and-set: the row is written only over the version before this one.
+    async fn write(
+        &self,
+        connection: &mut PgConnection,
+        driver: &Driver,
+    ) -> Result<bool, sqlx::Error> {
+        let ride = driver.ride;
+        let written = sqlx::query(
+            "INSERT INTO driver AS known (driver_id, version, status, changed_at, lat, lon, zone, moved_at,
+                                          ride_id, dropoff_lat, dropoff_lon, dropoff_zone, pickup_due_at, dropoff_due_at)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
+             ON CONFLICT (driver_id) DO UPDATE
+             SET (version, status, changed_at, lat, lon, zone, moved_at,
+                  ride_id, dropoff_lat, dropoff_lon, dropoff_zone, pickup_due_at, dropoff_due_at) =
+                 (EXCLUDED.version, EXCLUDED.status, EXCLUDED.changed_at,
+                  EXCLUDED.lat, EXCLUDED.lon, EXCLUDED.zone, EXCLUDED.moved_at,
+                  EXCLUDED.ride_id, EXCLUDED.dropoff_lat, EXCLUDED.dropoff_lon, EXCLUDED.dropoff_zone,
+                  EXCLUDED.pickup_due_at, EXCLUDED.dropoff_due_at)
+             WHERE known.version = EXCLUDED.version - 1",
+        )
+        .bind(driver.driver_id)
+        .bind(driver.version)
+        .bind(driver.status.as_str())
+        .bind(column(driver.changed_at))
+        .bind(driver.position.lat())
+        .bind(driver.position.lon())
+        .bind(self.zone_column(driver.position))
+        .bind(column(driver.moved_at))
+        .bind(ride.map(|ride| ride.ride_id))
+        .bind(ride.map(|ride| ride.dropoff.lat()))
+        .bind(ride.map(|ride| ride.dropoff.lon()))
+        .bind(ride.and_then(|ride| self.zone_column(ride.dropoff)))
+        .bind(ride.map(|ride| column(ride.pickup_due_at)))
+        .bind(ride.map(|ride| column(ride.dropoff_due_at)))
+        .execute(connection)
+        .await?;
+        Ok(written.rows_affected() == 1)
+    }
+
+    fn zone_column(&self, position: Position) -> Option<String> {
+        self.area
+            .zone_of(position)
+            .ok()
+            .map(|zone| zone.to_string())
+    }
+}
+
+impl OpenClaim {
+    /// Sends a driver to the ride, if the driver is still idle. Nothing is final before [`OpenClaim::commit`].
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn send(
+        &mut self,
+        store: &Store,
+        dispatch: &Dispatch,
+        dropoff: Position,
+        now: MarketTime,
+    ) -> Result<Option<Driver>, Error> {
+        let row = sqlx::query_as::<_, DriverRow>(
+            "WITH sent AS (
+                 UPDATE driver
+                 SET version = version + 1, status = 'en_route', changed_at = $3, ride_id = $2, dropoff_lat = $4,
+                     dropoff_lon = $5, dropoff_zone = $6, pickup_due_at = $7, dropoff_due_at = $8
+                 WHERE driver_id = $1 AND status = 'idle'
+                 RETURNING *
+             ), remembered AS (
+                 UPDATE dispatch
+                 SET driver_id = $1, lat = $9, lon = $10, pickup_due_at = $7, dropoff_due_at = $8
+                 FROM sent WHERE dispatch.ride_id = $2
+             )
+             SELECT * FROM sent",
+        )
+        .bind(dispatch.driver_id)
+        .bind(self.ride_id)
+        .bind(column(now))
+        .bind(dropoff.lat())
+        .bind(dropoff.lon())
+        .bind(store.zone_column(dropoff))
+        .bind(column(dispatch.pickup_due_at))
+        .bind(column(dispatch.dropoff_due_at))
+        .bind(dispatch.position.lat())
+        .bind(dispatch.position.lon())
+        .fetch_optional(&mut *self.transaction);
+        let row = traced("UPDATE driver, dispatch", row).await?;
+        row.map(Driver::try_from).transpose()
+    }
+
+    /// Makes it final.
+    ///
+    /// # Errors
+    /// Those of the database; whether the driver was sent is then unknown.
+    pub async fn commit(self) -> Result<(), Error> {
+        traced("COMMIT", self.transaction.commit()).await
+    }
+}
+
+async fn update_positions(
+    connection: &mut PgConnection,
+    moves: &[Move],
+    zones: Vec<Option<String>>,
+) -> Result<(), sqlx::Error> {
+    let ids: Vec<Uuid> = moves.iter().map(|known| known.driver_id).collect();
+    let lats: Vec<f64> = moves.iter().map(|known| known.position.lat()).collect();
+    let lons: Vec<f64> = moves.iter().map(|known| known.position.lon()).collect();
+    let times: Vec<DateTime<Utc>> = moves.iter().map(|known| column(known.moved_at)).collect();
+    sqlx::query(
+        "UPDATE driver
+         SET lat = moved.lat, lon = moved.lon, zone = moved.zone, moved_at = moved.moved_at
+         FROM unnest($1::uuid[], $2::float8[], $3::float8[], $4::text[], $5::timestamptz[])
+              AS moved (driver_id, lat, lon, zone, moved_at)
+         WHERE driver.driver_id = moved.driver_id AND driver.moved_at <= moved.moved_at",
+    )
+    .bind(ids)
+    .bind(lats)
+    .bind(lons)
+    .bind(zones)
+    .bind(times)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Positions are superseded within seconds, so a commit of them need not survive a power cut.
+async fn do_not_wait_for_the_disk(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    let set = sqlx::query("SET LOCAL synchronous_commit = off");
+    set.execute(connection).await.map(|_| ())
+}
+
+async fn forget_dispatches(
+    connection: &mut PgConnection,
+    before: MarketTime,
+) -> Result<(), sqlx::Error> {
+    sqlx::query("DELETE FROM dispatch WHERE asked_at < $1")
+        .bind(column(before))
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// Runs one operation under its span and within [`DEADLINE`].
+async fn traced<T, E: Into<Error>>(
+    summary: &'static str,
+    operation: impl Future<Output = Result<T, E>>,
+) -> Result<T, Error> {
+    within(DEADLINE, summary, operation).await
+}
+
+async fn within<T, E: Into<Error>>(
+    deadline: Duration,
+    summary: &'static str,
+    operation: impl Future<Output = Result<T, E>>,
+) -> Result<T, Error> {
+    let verb = summary.split(' ').next();
+    let span = info_span!(
+        "SQL",
+        otel.name = summary,
+        otel.kind = "client",
+        otel.status_code = Empty,
+        db.system.name = "postgresql",
+        db.operation.name = verb,
+        db.query.summary = summary,
+    );
+    let answer = tokio::time::timeout(deadline, operation.map_err(Into::into));
+    let outcome = answer
+        .instrument(span.clone())
+        .await
+        .unwrap_or(Err(Error::StoreOverdue));
+    if outcome.is_err() {
+        span.record("otel.status_code", "ERROR");
+    }
+    outcome
+}
+
+fn drivers(rows: Vec<DriverRow>) -> Result<Vec<Driver>, Error> {
+    rows.into_iter().map(Driver::try_from).collect()
+}

@@ -1,0 +1,17 @@
+//! driver-management as its callers see it: over REST, gRPC, NATS and the published views, against a real PostgreSQL
+//! and a real nats-server of each test's own. Every REST answer that a test sees is also held against the OpenAPI
+//! document.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a failed unwrap is a failed test, also in the words that tests share"
+)]
+
+mod dispatch;
+mod edges;
+mod feed;
+mod lifecycle;
+mod outages;
+mod process;
+mod restart;
+mod support;
