@@ -9,6 +9,7 @@ pub mod health;
 pub mod http;
 pub mod metrics;
 pub mod nats;
+pub mod outage;
 pub mod outbox;
 pub mod postgres;
 pub mod process;

@@ -12,10 +12,9 @@ use futures::future::try_join_all;
 use sqlx::{FromRow, PgConnection, PgPool};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
 use uuid::Uuid;
 
-use crate::{nats, propagation};
+use crate::{nats, outage::Outage, propagation};
 
 /// Most events that one step of the relay takes: a few round trips' worth, and a transaction that stays short.
 const BATCH: i64 = 256;
@@ -133,36 +132,21 @@ impl Relay {
 
     /// Relays until `shutdown`, waking for [`Relay::wake`] and once a second besides.
     pub async fn run(self, shutdown: CancellationToken) {
-        let mut failing = false;
+        let mut outage = Outage::of("the outbox");
         loop {
             let outcome = tokio::select! {
                 () = shutdown.cancelled() => return,
                 outcome = self.step() => outcome,
             };
             let more = matches!(outcome, Ok(published) if published as i64 == BATCH);
-            failing = log_change(failing, outcome.err());
+            outage.note(&outcome);
             if !more {
                 tokio::select! {
                     () = shutdown.cancelled() => return,
-                    () = self.wake.notified(), if !failing => {}
+                    () = self.wake.notified(), if !outage.is_on() => {}
                     () = tokio::time::sleep(IDLE) => {}
                 }
             }
         }
-    }
-}
-
-/// Logs the first failure of a row of them and the recovery, not every attempt; returns whether it fails now.
-fn log_change(was_failing: bool, error: Option<RelayError>) -> bool {
-    match (was_failing, error) {
-        (false, Some(error)) => {
-            warn!(error.message = %error, "the outbox waits: {error}");
-            true
-        }
-        (true, None) => {
-            info!("the outbox flows again");
-            false
-        }
-        (was_failing, _) => was_failing,
     }
 }

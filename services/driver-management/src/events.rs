@@ -8,6 +8,7 @@ use futures::future::try_join_all;
 use marketplace::{time::MarketTime, view::Level, zone::Zone};
 use platform::{
     nats::{self, NatsError},
+    outage::Outage,
     outbox::Event,
 };
 use prost::Message;
@@ -18,7 +19,7 @@ use surge_proto::{
 };
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument, Span, info, info_span, warn};
+use tracing::{Instrument, Span, info_span};
 use uuid::Uuid;
 
 use crate::{app::App, fleet::Supply};
@@ -112,12 +113,12 @@ impl SupplyFeed {
     pub async fn run(mut self, shutdown: CancellationToken) {
         let mut ticks = interval(self.every);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut failing = false;
+        let mut outage = Outage::of("the supply feed");
         while shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
             let Some(outcome) = shutdown.run_until_cancelled(self.step()).await else {
                 return;
             };
-            failing = log_change(failing, outcome.err());
+            outage.note(&outcome);
         }
     }
 
@@ -182,16 +183,6 @@ fn publish_span(levels: usize) -> Span {
         messaging.destination.name = "surge.v1.supply",
         messaging.batch.message_count = levels + 1,
     )
-}
-
-/// Logs the first failure of a row of them and the recovery; returns whether it fails now.
-fn log_change(was_failing: bool, error: Option<FeedError>) -> bool {
-    match (was_failing, &error) {
-        (false, Some(error)) => warn!(error.message = %error, "the supply feed waits: {error}"),
-        (true, None) => info!("the supply feed flows again"),
-        _ => {}
-    }
-    error.is_some()
 }
 
 #[cfg(test)]

@@ -4,9 +4,9 @@
 
 use std::{sync::Arc, time::Duration};
 
+use platform::outage::Outage;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
 
 use crate::{error::Error, fleet::Fleet, store::Store};
 
@@ -44,12 +44,11 @@ impl PositionWriter {
     pub async fn run(self, shutdown: CancellationToken) {
         let mut ticks = interval(EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut failing = false;
+        let mut outage = Outage::of("the writing of positions");
         while shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
-            let outcome = self.step().await;
-            failing = log_change(failing, outcome.err());
+            outage.note(&self.step().await);
         }
-        log_change(false, self.step().await.err());
+        outage.note(&self.step().await);
     }
 
     async fn read_doubtful(&self) -> Result<(), Error> {
@@ -63,14 +62,4 @@ impl PositionWriter {
         self.fleet.trust_again(&doubtful);
         Ok(())
     }
-}
-
-/// Logs the first failure of a row of them and the recovery; returns whether it fails now.
-fn log_change(was_failing: bool, error: Option<Error>) -> bool {
-    match (was_failing, &error) {
-        (false, Some(error)) => warn!(error.message = %error, "positions wait in memory: {error}"),
-        (true, None) => info!("positions are written again"),
-        _ => {}
-    }
-    error.is_some()
 }

@@ -11,10 +11,10 @@ use marketplace::{
     view::{Level, ZoneLevels},
     zone::{ServiceArea, Zone},
 };
-use platform::{clock::MarketClock, postgres, propagation};
+use platform::{clock::MarketClock, outage::Outage, postgres, propagation};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument, Span, info, info_span, warn};
+use tracing::{Instrument, Span, info_span};
 
 use crate::{
     BATCH_IDENTITY,
@@ -77,7 +77,7 @@ impl Batch {
     /// tells, and is tried again soon.
     pub async fn run(self, every: Duration, token: CancellationToken) {
         let period = self.clock.real_duration(every);
-        let mut failing = false;
+        let mut outage = Outage::of("the batch job");
         let mut migrated = false;
         loop {
             let started = Instant::now();
@@ -85,12 +85,11 @@ impl Batch {
                 () = token.cancelled() => return,
                 outcome = self.migrate_and_step(&mut migrated) => outcome,
             };
-            let succeeded = outcome.is_ok();
-            failing = log_change(failing, outcome);
-            let pause = if succeeded {
-                period
-            } else {
+            outage.note(&outcome);
+            let pause = if outage.is_on() {
                 period.min(TRY_AGAIN)
+            } else {
+                period
             };
             tokio::select! {
                 () = token.cancelled() => return,
@@ -202,22 +201,5 @@ fn read_profile(path: &std::path::Path) -> anyhow::Result<DemandProfile> {
 fn link(traceparent: Option<&str>) {
     if let Some(traceparent) = traceparent {
         propagation::link(&Span::current(), traceparent);
-    }
-}
-
-fn log_change(was_failing: bool, outcome: anyhow::Result<()>) -> bool {
-    match (was_failing, outcome) {
-        (false, Err(error)) => {
-            warn!(
-                error.message = format!("{error:#}"),
-                "the batch job failed and will try again: {error:#}"
-            );
-            true
-        }
-        (true, Ok(())) => {
-            info!("the batch job runs again");
-            false
-        }
-        (was_failing, _) => was_failing,
     }
 }

@@ -7,7 +7,7 @@ use async_nats::jetstream::kv::{CreateErrorKind, Entry, Operation, Store, Update
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use futures::StreamExt;
-use platform::nats;
+use platform::{nats, outage::Outage};
 use serde::{Deserialize, Serialize};
 use surge_proto::{
     DataflowMode,
@@ -142,17 +142,13 @@ impl ModeControl {
 
     /// Follows the bucket until `token` is cancelled.
     pub async fn run(self, token: CancellationToken) {
-        let mut failing = false;
+        let mut outage = Outage::of("the watch of the dataflow mode");
         while !token.is_cancelled() {
             let outcome = tokio::select! {
                 () = token.cancelled() => return,
                 outcome = self.follow() => outcome,
             };
-            if let Err(error) = outcome
-                && !std::mem::replace(&mut failing, true)
-            {
-                warn!(error.message = %error, "the dataflow mode cannot be watched: {error}");
-            }
+            outage.note(&outcome);
             tokio::select! {
                 () = token.cancelled() => return,
                 () = tokio::time::sleep(WATCH_AGAIN) => {}

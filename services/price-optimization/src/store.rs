@@ -9,10 +9,13 @@ use marketplace::{
     view::{Level, ZoneLevels},
     zone::Zone,
 };
-use platform::postgres::{self, Step};
+use platform::{
+    outage::Outage,
+    postgres::{self, Step},
+};
 use sqlx::{FromRow, PgConnection, PgPool, Postgres, Transaction};
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument, Span, error, field::Empty, info_span};
+use tracing::{Instrument, Span, field::Empty, info_span};
 
 const STEPS: [Step; 1] = [(
     1,
@@ -109,15 +112,15 @@ impl Store {
 
     /// [`migrate`](Self::migrate) as soon as there is a database. The other two modes do not wait for it.
     pub async fn migrate_when_up(self, token: CancellationToken) {
-        let mut failing = false;
+        let mut outage = Outage::of("dataflow database");
         loop {
             let outcome = tokio::select! {
                 () = token.cancelled() => return,
                 outcome = self.migrate() => outcome,
             };
-            let Err(cause) = outcome else { return };
-            if !std::mem::replace(&mut failing, true) {
-                error!(error.message = %cause, "dataflow database waits for its schema: {cause}");
+            outage.note(&outcome);
+            if outcome.is_ok() {
+                return;
             }
             tokio::select! {
                 () = token.cancelled() => return,

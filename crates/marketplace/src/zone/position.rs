@@ -8,7 +8,7 @@ pub(super) const KM_PER_MILE: f64 = 1.609_344;
 
 /// A point in WGS 84 degrees, known to be finite and in range.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(try_from = "Degrees", into = "Degrees")]
+#[serde(from = "Degrees", into = "Degrees")]
 pub struct Position {
     lat: f64,
     lon: f64,
@@ -20,13 +20,8 @@ impl Position {
     /// # Errors
     /// [`PositionError`] names the coordinate that is not a number or out of range.
     pub fn new(lat: f64, lon: f64) -> Result<Self, PositionError> {
-        if !(-90.0..=90.0).contains(&lat) {
-            return Err(PositionError::Latitude(lat));
-        }
-        if !(-180.0..=180.0).contains(&lon) {
-            return Err(PositionError::Longitude(lon));
-        }
-        Ok(Self { lat, lon })
+        let (lat, lon) = (Latitude::try_from(lat)?, Longitude::try_from(lon)?);
+        Ok(Degrees { lat, lon }.into())
     }
 
     /// Latitude in degrees.
@@ -88,27 +83,58 @@ impl PositionError {
     }
 }
 
-/// A position as it stands in JSON, not yet checked.
+/// A position as it stands in JSON. Each coordinate checks itself, so that a refusal can name it by its path.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Degrees {
-    lat: f64,
-    lon: f64,
+    lat: Latitude,
+    lon: Longitude,
 }
 
-impl TryFrom<Degrees> for Position {
+#[derive(Serialize, Deserialize)]
+#[serde(try_from = "f64")]
+struct Latitude(f64);
+
+#[derive(Serialize, Deserialize)]
+#[serde(try_from = "f64")]
+struct Longitude(f64);
+
+impl TryFrom<f64> for Latitude {
     type Error = PositionError;
 
-    fn try_from(degrees: Degrees) -> Result<Self, PositionError> {
-        Self::new(degrees.lat, degrees.lon)
+    fn try_from(lat: f64) -> Result<Self, PositionError> {
+        let is_one = (-90.0..=90.0).contains(&lat);
+        is_one
+            .then_some(Self(lat))
+            .ok_or(PositionError::Latitude(lat))
+    }
+}
+
+impl TryFrom<f64> for Longitude {
+    type Error = PositionError;
+
+    fn try_from(lon: f64) -> Result<Self, PositionError> {
+        let is_one = (-180.0..=180.0).contains(&lon);
+        is_one
+            .then_some(Self(lon))
+            .ok_or(PositionError::Longitude(lon))
+    }
+}
+
+impl From<Degrees> for Position {
+    fn from(Degrees { lat, lon }: Degrees) -> Self {
+        Self {
+            lat: lat.0,
+            lon: lon.0,
+        }
     }
 }
 
 impl From<Position> for Degrees {
-    fn from(position: Position) -> Self {
+    fn from(Position { lat, lon }: Position) -> Self {
         Self {
-            lat: position.lat,
-            lon: position.lon,
+            lat: Latitude(lat),
+            lon: Longitude(lon),
         }
     }
 }

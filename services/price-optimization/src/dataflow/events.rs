@@ -18,7 +18,7 @@ use marketplace::{
     view::{Level, LevelBoard, MarketView},
     zone::{ServiceArea, Zone},
 };
-use platform::{nats, propagation};
+use platform::{nats, outage::Outage, propagation};
 use prost::Message as _;
 use surge_proto::{
     convert::{Malformed, market_time},
@@ -27,7 +27,7 @@ use surge_proto::{
 };
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{Span, info, info_span, warn};
+use tracing::{Span, info_span, warn};
 
 use crate::{dataflow::Dataflow, error::DataflowError};
 
@@ -118,18 +118,13 @@ impl Subscriber {
     }
 
     async fn follow_always(&self, stream: Stream, token: &CancellationToken) {
-        let mut failing = false;
+        let mut outage = Outage::of(format!("stream {}", stream.name));
         loop {
             let outcome = tokio::select! {
                 () = token.cancelled() => return,
-                outcome = self.follow(stream, &mut failing) => outcome,
+                outcome = self.follow(stream, &mut outage) => outcome,
             };
-            if let Err(error) = outcome
-                && !std::mem::replace(&mut failing, true)
-            {
-                let name = stream.name;
-                warn!(error.message = %error, "stream {name} cannot be followed, its data grows old: {error}");
-            }
+            outage.note(&outcome);
             tokio::select! {
                 () = token.cancelled() => return,
                 () = tokio::time::sleep(SUBSCRIBE_AGAIN) => {}
@@ -138,7 +133,7 @@ impl Subscriber {
     }
 
     /// Starts from the last message of every subject, then takes what comes, until the subscription breaks.
-    async fn follow(&self, stream: Stream, failing: &mut bool) -> anyhow::Result<()> {
+    async fn follow(&self, stream: Stream, outage: &mut Outage) -> anyhow::Result<()> {
         let jetstream = nats::jetstream(self.nats.clone());
         let ordered = OrderedConfig {
             deliver_policy: DeliverPolicy::LastPerSubject,
@@ -147,9 +142,7 @@ impl Subscriber {
         };
         let source = jetstream.get_stream_no_info(stream.name).await?;
         let mut messages = source.create_consumer(ordered).await?.messages().await?;
-        if std::mem::take(failing) {
-            info!("stream {} flows again", stream.name);
-        }
+        outage.note(&anyhow::Ok(()));
         let connection = self.connects();
         let mut heard_at = Instant::now();
         while connection == self.connects() && heard_at.elapsed() < SILENCE {

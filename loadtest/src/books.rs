@@ -1,0 +1,225 @@
+//! The city's own books: what a perfect observer of the market would quote, at data age zero.
+//!
+//! The city made every driver and every rider, so it knows supply and demand without asking anybody. The arithmetic is
+//! that of the services, the very functions of `marketplace`; only the way of the facts differs. What a service quotes
+//! beyond this *oracle* is therefore the price of its dataflow, and a dataflow without delay must agree with it.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use marketplace::{
+    DemandForecaster, DemandProfile, DriverState, FilterSettings, Level, MarketTime, MarketView,
+    Multiplier, Position, ServiceArea, SupplyBook, SurgePolicy, Zone, ZoneLevels, surge,
+};
+use uuid::Uuid;
+
+/// The window that supply and demand are forecast for: the default of the services.
+pub const FORECAST_WINDOW: Duration = Duration::from_secs(5 * 60);
+
+/// Supply and demand as the city made them.
+#[derive(Debug)]
+pub struct Books {
+    area: Arc<ServiceArea>,
+    policy: SurgePolicy,
+    // A plain mutex: it is held for microseconds, by the city's loop to write and by each quote of a load to read.
+    ledger: Mutex<Ledger>,
+}
+
+/// What the books say. Everything else follows from it.
+#[derive(Debug)]
+struct Ledger {
+    supply: SupplyBook<Uuid>,
+    demand: DemandForecaster,
+}
+
+impl Books {
+    /// Empty books. Demand counts from `observed_since`, the instant from which ride-management counts.
+    pub fn new(
+        area: Arc<ServiceArea>,
+        profile: Arc<DemandProfile>,
+        observed_since: MarketTime,
+    ) -> Self {
+        let demand = DemandForecaster::new(
+            profile,
+            area.zones(),
+            FORECAST_WINDOW,
+            observed_since,
+            FilterSettings::default(),
+        );
+        let supply = SupplyBook::new(Arc::clone(&area));
+        Self {
+            area,
+            policy: SurgePolicy::default(),
+            ledger: Mutex::new(Ledger { supply, demand }),
+        }
+    }
+
+    /// The multiplier that is right at this instant; `None` for a zone that is not served.
+    pub fn multiplier(&self, zone: Zone, now: MarketTime) -> Option<Multiplier> {
+        surge::multiplier(&self.view(zone, now)?, &self.policy)
+    }
+
+    /// Predicted available drivers of the zone.
+    pub fn supply(&self, zone: Zone, now: MarketTime) -> f64 {
+        self.ledger().supply.supply(zone, now, FORECAST_WINDOW)
+    }
+
+    /// Expected requests of the zone.
+    pub fn demand(&self, zone: Zone, now: MarketTime) -> f64 {
+        self.ledger().demand.forecast(zone, now)
+    }
+
+    /// Writes down what a driver does now.
+    pub fn driver_changed(&self, driver: Uuid, state: DriverState) {
+        self.ledger().supply.update(driver, state);
+    }
+
+    /// Writes down where drivers are; what they do stays as it was.
+    pub fn positions_reported(&self, reports: &[(Uuid, Position)]) {
+        let mut ledger = self.ledger();
+        for (driver, position) in reports {
+            if let Some(known) = ledger.supply.get(driver).copied() {
+                let position = *position;
+                ledger
+                    .supply
+                    .update(*driver, DriverState { position, ..known });
+            }
+        }
+    }
+
+    /// The position that the driver reported last.
+    pub fn reported_position(&self, driver: Uuid) -> Option<Position> {
+        self.ledger()
+            .supply
+            .get(&driver)
+            .map(|state| state.position)
+    }
+
+    /// Counts a ride request, served or not.
+    pub fn ride_requested(&self, zone: Zone, at: MarketTime) {
+        self.ledger().demand.record(zone, at);
+    }
+
+    /// Whom a dispatch without delay would send.
+    #[cfg(test)]
+    pub(crate) fn nearest_idle(&self, from: Position) -> Option<(Uuid, Position)> {
+        self.ledger().supply.nearest_idle(from, 1).first().copied()
+    }
+
+    /// The zones the books are kept for.
+    pub fn area(&self) -> &Arc<ServiceArea> {
+        &self.area
+    }
+
+    /// The market around the zone, every level as of now.
+    fn view(&self, zone: Zone, now: MarketTime) -> Option<MarketView> {
+        let zones = self.area.k_ring(zone)?.zones();
+        let ledger = self.ledger();
+        let demands = ledger.demand.forecasts(zones, now);
+        let level = |value| Some(Level { value, as_of: now });
+        let levels = zones.iter().zip(demands).map(|(zone, demand)| ZoneLevels {
+            zone: *zone,
+            supply: level(ledger.supply.supply(*zone, now, FORECAST_WINDOW)),
+            demand: level(demand),
+        });
+        Some(MarketView {
+            zones: levels.collect(),
+        })
+    }
+
+    /// Nothing is written in two steps, so a panic of another holder leaves nothing half done.
+    fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use marketplace::{Bounds, DriverStatus, Dropoff};
+
+    use super::*;
+
+    /// A service area of a single zone: Grand Central, without neighbours to smooth with.
+    fn one_zone() -> (Arc<ServiceArea>, Zone) {
+        let zone = Zone::at(grand_central());
+        let (lat, lon) = (zone.centre().lat(), zone.centre().lon());
+        let bounds = Bounds::new(lat - 0.001, lon - 0.001, lat + 0.001, lon + 0.001).unwrap();
+        let area = ServiceArea::new(bounds);
+        assert_eq!(area.zones(), [zone]);
+        (Arc::new(area), zone)
+    }
+
+    fn grand_central() -> Position {
+        Position::new(40.7527, -73.9772).unwrap()
+    }
+
+    fn minute(minute: i64) -> MarketTime {
+        MarketTime::from_millis(minute * 60_000)
+    }
+
+    /// Books that expect one request an hour, opened at minute zero.
+    fn books() -> (Books, Zone) {
+        let (area, zone) = one_zone();
+        let profile = DemandProfile::flat(area.zones());
+        (Books::new(area, Arc::new(profile), minute(0)), zone)
+    }
+
+    fn idle(position: Position) -> DriverState {
+        DriverState {
+            status: DriverStatus::Idle,
+            position,
+            dropoff: None,
+        }
+    }
+
+    #[test]
+    fn supply_is_who_is_idle_and_who_drops_off_soon() {
+        let (books, zone) = books();
+        let (waiting, driving) = (Uuid::from_u128(1), Uuid::from_u128(2));
+        let on_trip = |minutes| DriverState {
+            status: DriverStatus::OnTrip,
+            position: grand_central(),
+            dropoff: Some(Dropoff {
+                zone: Some(zone),
+                due_at: minute(minutes),
+            }),
+        };
+        books.driver_changed(waiting, idle(grand_central()));
+        books.driver_changed(driving, on_trip(8));
+        assert_eq!(books.supply(zone, minute(1)), 1.0);
+        assert_eq!(books.supply(zone, minute(3)), 2.0);
+
+        let boston = Position::new(42.36, -71.06).unwrap();
+        books.positions_reported(&[(waiting, boston)]);
+        assert_eq!(books.supply(zone, minute(3)), 1.0);
+    }
+
+    #[test]
+    fn the_oracle_agrees_with_a_sum_on_paper() {
+        let (books, zone) = books();
+        for _ in 0..60 {
+            books.ride_requested(zone, minute(2));
+        }
+        // One request an hour expected: 1/12 a window, of which 2/5 have passed at minute 2. The only zone is the
+        // whole city: rc = (60 + 20) / (1/30 + 20), level = (60 + 15 rc) / (1/30 + 15) = 7.974.
+        let rc: f64 = 80.0 / (20.0 + 1.0 / 30.0);
+        let demand = (60.0 + 15.0 * rc) / (15.0 + 1.0 / 30.0) / 12.0;
+        assert!((books.demand(zone, minute(2)) - demand).abs() < 1e-3);
+        assert!((demand - 0.664).abs() < 1e-3, "{demand}");
+        // R = 3.2 (1 - exp(-0.664 / 3.2)) = 0.60; no driver: rho = (0.664 + 0.60 + 2) / 2 = 1.63.
+        let surging = books.multiplier(zone, minute(2)).unwrap();
+        assert_eq!(surging.tenths(), 16);
+        // One driver: 3.26 / 3 = 1.09; two: 0.82.
+        books.driver_changed(Uuid::from_u128(1), idle(grand_central()));
+        assert_eq!(books.multiplier(zone, minute(2)).unwrap().tenths(), 11);
+        books.driver_changed(Uuid::from_u128(2), idle(grand_central()));
+        assert_eq!(books.multiplier(zone, minute(2)), Some(Multiplier::ONE));
+    }
+
+    #[test]
+    fn a_zone_that_is_not_served_has_no_price() {
+        let (books, _) = books();
+        let boston = Zone::at(Position::new(42.36, -71.06).unwrap());
+        assert_eq!(books.multiplier(boston, minute(1)), None);
+    }
+}

@@ -1,0 +1,93 @@
+//! Chance, made repeatable: every decision is drawn from the seed and from *who* decides *what*, never from when.
+//!
+//! One generator shared by all would hand out its numbers in the order in which answers happen to arrive. Here each
+//! rider and each driver has numbers of their own, so a slow service changes what riders meet, not who they are.
+
+use marketplace::Position;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use rand_distr::{Distribution, LogNormal};
+use uuid::Uuid;
+
+/// Who or what a draw is for; the number tells the streams of chance apart.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Subject {
+    /// A rider, by number.
+    Rider = 1,
+    /// A driver, by number.
+    Driver = 2,
+    /// A trip of the quote load, by number.
+    Trip = 3,
+}
+
+/// All chance of one city.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Draws {
+    seed: u64,
+}
+
+impl Draws {
+    pub(crate) const fn new(seed: u64) -> Self {
+        Self { seed }
+    }
+
+    /// The numbers for one decision: the `turn`th of this subject.
+    pub(crate) fn of(self, subject: Subject, number: u64, turn: u64) -> ChaCha8Rng {
+        let mut key = [0; 32];
+        for (place, part) in key
+            .chunks_exact_mut(8)
+            .zip([self.seed, subject as u64, number, turn])
+        {
+            place.copy_from_slice(&part.to_le_bytes());
+        }
+        ChaCha8Rng::from_seed(key)
+    }
+}
+
+/// A random id. Version 4 and not 7 on purpose: the same seed must give the same ids.
+pub(crate) fn id(chance: &mut ChaCha8Rng) -> Uuid {
+    uuid::Builder::from_random_bytes(chance.random()).into_uuid()
+}
+
+/// A number whose logarithm is normal with this median and spread.
+pub(crate) fn log_normal(median: f64, sigma: f64, chance: &mut ChaCha8Rng) -> f64 {
+    LogNormal::new(median.ln(), sigma)
+        .expect("the medians and spreads of the city are positive constants")
+        .sample(chance)
+}
+
+/// One of the places.
+pub(crate) fn place(places: &[Position], chance: &mut ChaCha8Rng) -> Position {
+    places[chance.random_range(0..places.len())]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_question_gets_the_same_answer_and_another_question_another() {
+        let draw = |seed, subject, number, turn| -> u64 {
+            Draws::new(seed).of(subject, number, turn).random()
+        };
+        let answer = draw(1, Subject::Rider, 7, 0);
+        assert_eq!(draw(1, Subject::Rider, 7, 0), answer);
+        for other in [
+            draw(2, Subject::Rider, 7, 0),
+            draw(1, Subject::Driver, 7, 0),
+            draw(1, Subject::Rider, 8, 0),
+            draw(1, Subject::Rider, 7, 1),
+        ] {
+            assert_ne!(other, answer);
+        }
+    }
+
+    #[test]
+    fn half_of_the_draws_lie_below_the_median() {
+        let draws = Draws::new(1);
+        let below = (0..1_000)
+            .filter(|number| log_normal(8.0, 0.4, &mut draws.of(Subject::Rider, *number, 0)) < 8.0);
+        let below = below.count();
+        assert!((450..550).contains(&below), "{below}");
+    }
+}

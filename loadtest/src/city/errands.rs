@@ -1,0 +1,335 @@
+//! What the city does on the wire: each errand a few calls, with bounded patience, and news of how it went.
+//!
+//! Errands know nothing of the rest of the city; the simulation sends them out and hears of them. A service that answers
+//! badly or not at all is counted and lived with: services are killed under this city on purpose.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use marketplace::{DriverStatus, MarketTime, Multiplier, Position, Zone};
+use tokio::sync::mpsc;
+use tokio::time::sleep;
+use uuid::Uuid;
+
+use super::driver::Ride;
+use super::rider::Rider;
+use super::services::{self, Failure, RideState, Services};
+use crate::clock::MarketClock;
+
+/// Something to be done over the wire.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Errand {
+    /// A rider asks for a quote and, if it suits, for a ride.
+    Hail(Rider),
+    /// A driver on this ride has picked up or dropped off.
+    Progress {
+        driver: Uuid,
+        ride: Uuid,
+        status: DriverStatus,
+        position: Position,
+    },
+    /// A driver of unknown status is made idle, whatever it takes.
+    BringBack { driver: Uuid, position: Position },
+    /// An idle driver says so again, to find out whether the service agrees.
+    Confirm { driver: Uuid, position: Position },
+    /// Drivers on the move report where they are.
+    Report(Vec<(Uuid, Position)>),
+    /// Drivers look at the published multipliers.
+    LookAtSurge,
+}
+
+/// What became of it.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum News {
+    /// A rider was quoted this multiplier.
+    Quoted(Multiplier),
+    /// The price was more than the rider would pay.
+    PricedOut,
+    /// A ride request was taken.
+    Requested { zone: Zone, at: MarketTime },
+    /// A ride request got no answer: a driver may be on the way of whom nobody knows.
+    RequestLost,
+    /// A driver was sent.
+    Matched { driver: Uuid, ride: Ride },
+    /// The rider did not want to wait so long; the driver is free again.
+    Cancelled { driver: Uuid, ride: Uuid },
+    /// There was no driver.
+    Unserved,
+    /// The rider's errand is over, however it went.
+    HailOver,
+    /// The driver on this ride now has this status.
+    Progressed {
+        driver: Uuid,
+        ride: Uuid,
+        status: DriverStatus,
+    },
+    /// The driver is idle here, and the service agrees.
+    IsIdle { driver: Uuid, position: Position },
+    /// The service does not agree that the driver is idle.
+    Disputed(Uuid),
+    /// A driver's answer to the roll call is in, whatever it was.
+    ConfirmOver,
+    /// The service would not take what the driver of this ride said.
+    Astray { driver: Uuid, ride: Uuid },
+    /// The driver could not be made idle.
+    StillAstray(Uuid),
+    /// These positions were taken, or none.
+    Reported(Vec<(Uuid, Position)>),
+    /// The published multipliers.
+    Surge(HashMap<Zone, Multiplier>),
+    /// A call failed; the words are for counting.
+    Failed(String),
+}
+
+/// Who runs the errands.
+#[derive(Debug, Clone)]
+pub(crate) struct Runner {
+    pub(crate) services: Services,
+    pub(crate) clock: MarketClock,
+    pub(crate) news: mpsc::Sender<News>,
+}
+
+impl Runner {
+    /// Runs one errand to its end, which a bounded number of calls with a deadline each makes certain.
+    pub(crate) async fn run(self, errand: Errand) {
+        match errand {
+            Errand::Hail(rider) => {
+                self.hail(&rider).await;
+                self.tell(News::HailOver).await;
+            }
+            Errand::Progress {
+                driver,
+                ride,
+                status,
+                position,
+            } => self.progress(driver, ride, status, position).await,
+            Errand::BringBack { driver, position } => self.bring_back(driver, position).await,
+            Errand::Confirm { driver, position } => {
+                self.confirm(driver, position).await;
+                self.tell(News::ConfirmOver).await;
+            }
+            Errand::Report(positions) => self.report(positions).await,
+            Errand::LookAtSurge => self.look_at_surge().await,
+        }
+    }
+
+    /// Quote, decision, request, and once more a decision when the pickup time is known.
+    async fn hail(&self, rider: &Rider) {
+        let Some(quote) = self.noted(self.services.quote(&rider.trip).await).await else {
+            return;
+        };
+        self.tell(News::Quoted(quote.surge_multiplier)).await;
+        if quote.surge_multiplier.as_f64() > rider.willingness {
+            return self.tell(News::PricedOut).await;
+        }
+        let Some(ride) = self.request_ride(rider, &quote.token).await else {
+            return;
+        };
+        match self.settled(ride).await {
+            Some(ride) if ride.state == RideState::Matched => self.matched(rider, &ride).await,
+            Some(_) => self.tell(News::Unserved).await,
+            None => {
+                self.tell(News::RequestLost).await;
+                self.tell(News::Unserved).await;
+            }
+        }
+    }
+
+    /// Asks for the ride, and asks again when the answer was lost: one quote never makes two rides.
+    async fn request_ride(&self, rider: &Rider, quote: &str) -> Option<services::Ride> {
+        const ATTEMPTS: usize = 3;
+        let zone = Zone::at(rider.trip.pickup);
+        for _ in 0..ATTEMPTS {
+            let at = self.clock.now();
+            match self.services.request_ride(rider, quote).await {
+                Ok(ride) => {
+                    self.tell(News::Requested { zone, at }).await;
+                    return Some(ride);
+                }
+                Err(failure) => {
+                    let is_uncertain = failure.is_uncertain();
+                    self.tell(News::Failed(failure.kind())).await;
+                    if !is_uncertain {
+                        return None;
+                    }
+                }
+            }
+        }
+        self.tell(News::RequestLost).await;
+        None
+    }
+
+    /// Waits while ride-management could not ask for a driver yet, as long as a rider would.
+    async fn settled(&self, mut ride: services::Ride) -> Option<services::Ride> {
+        const LOOKS: u32 = 40;
+        const BETWEEN_LOOKS: Duration = Duration::from_secs(15);
+        for _ in 0..LOOKS {
+            if ride.state != RideState::Requested {
+                return Some(ride);
+            }
+            sleep(self.clock.real(BETWEEN_LOOKS).max(AT_LEAST_BETWEEN_CALLS)).await;
+            if let Some(seen) = self.noted(self.services.ride(ride.ride_id).await).await {
+                ride = seen;
+            }
+        }
+        self.noted(self.services.cancel(ride.ride_id).await).await
+    }
+
+    async fn matched(&self, rider: &Rider, matched: &services::Ride) {
+        let Some(driver) = matched.driver_id else {
+            return self.tell(News::Failed("ride without driver".into())).await;
+        };
+        let ride = Ride {
+            id: matched.ride_id,
+            trip: rider.trip,
+            traffic: rider.traffic,
+        };
+        self.tell(News::Matched { driver, ride }).await;
+        let quoted_wait = matched
+            .pickup_due_at
+            .map(|due_at| self.clock.now().age_of(due_at));
+        if quoted_wait.is_some_and(|wait| wait > rider.patience) {
+            self.give_up(driver, ride.id).await;
+        }
+    }
+
+    /// Cancels the ride. If that fails the rider rides after all.
+    async fn give_up(&self, driver: Uuid, ride: Uuid) {
+        if self.noted(self.services.cancel(ride).await).await.is_some() {
+            self.tell(News::Cancelled { driver, ride }).await;
+        }
+    }
+
+    async fn progress(&self, driver: Uuid, ride: Uuid, status: DriverStatus, position: Position) {
+        let set = || self.set_driver(driver, status, position);
+        let news = match insistently(set).await {
+            Ok(()) => News::Progressed {
+                driver,
+                ride,
+                status,
+            },
+            Err(_) => News::Astray { driver, ride },
+        };
+        self.tell(news).await;
+    }
+
+    async fn bring_back(&self, driver: Uuid, position: Position) {
+        let news = match bring_to_idle(&self.services, driver, position).await {
+            Ok(()) => News::IsIdle { driver, position },
+            Err(failure) => {
+                self.tell(News::Failed(failure.kind())).await;
+                News::StillAstray(driver)
+            }
+        };
+        self.tell(news).await;
+    }
+
+    async fn confirm(&self, driver: Uuid, position: Position) {
+        let idle = DriverStatus::Idle;
+        match self.services.set_driver(driver, idle, position).await {
+            Ok(()) => self.tell(News::IsIdle { driver, position }).await,
+            Err(failure) if failure.is_conflict() => self.tell(News::Disputed(driver)).await,
+            Err(failure) => self.tell(News::Failed(failure.kind())).await,
+        }
+    }
+
+    async fn report(&self, positions: Vec<(Uuid, Position)>) {
+        let taken = self.noted(self.services.report(&positions).await).await;
+        let positions = taken.map_or_else(Vec::new, |()| positions);
+        self.tell(News::Reported(positions)).await;
+    }
+
+    async fn look_at_surge(&self) {
+        if let Some(multipliers) = self.noted(self.services.surge().await).await {
+            self.tell(News::Surge(multipliers)).await;
+        }
+    }
+
+    async fn set_driver(
+        &self,
+        driver: Uuid,
+        status: DriverStatus,
+        position: Position,
+    ) -> Result<(), Failure> {
+        let set = self.services.set_driver(driver, status, position).await;
+        if let Err(failure) = &set {
+            self.tell(News::Failed(failure.kind())).await;
+        }
+        set
+    }
+
+    /// The answer, or `None` with the failure counted.
+    async fn noted<T>(&self, answer: Result<T, Failure>) -> Option<T> {
+        match answer {
+            Ok(answer) => Some(answer),
+            Err(failure) => {
+                self.tell(News::Failed(failure.kind())).await;
+                None
+            }
+        }
+    }
+
+    /// A city that listens no longer has ended; its errands end quietly.
+    async fn tell(&self, news: News) {
+        let _ = self.news.send(news).await;
+    }
+}
+
+/// Calls again while the service is away or overrun, with growing pauses, but not for ever.
+pub(crate) async fn insistently<Call>(call: impl Fn() -> Call) -> Result<(), Failure>
+where
+    Call: Future<Output = Result<(), Failure>>,
+{
+    const ATTEMPTS: u32 = 5;
+    let mut pause = AT_LEAST_BETWEEN_CALLS;
+    for _ in 1..ATTEMPTS {
+        match call().await {
+            Err(failure) if failure.is_uncertain() => sleep(pause).await,
+            outcome => return outcome,
+        }
+        pause *= 2;
+    }
+    call().await
+}
+
+/// Makes a driver idle from whatever status the service has it in: one that is on a ride finishes the ride here.
+pub(crate) async fn bring_to_idle(
+    services: &Services,
+    driver: Uuid,
+    position: Position,
+) -> Result<(), Failure> {
+    let idle = services.set_driver(driver, DriverStatus::Idle, position);
+    match idle.await {
+        Err(failure) if failure.is_conflict() => {
+            let on_trip = DriverStatus::OnTrip;
+            services.set_driver(driver, on_trip, position).await?;
+            let idle = DriverStatus::Idle;
+            services.set_driver(driver, idle, position).await
+        }
+        outcome => outcome,
+    }
+}
+
+/// Sends a driver home, off a ride if need be: its rider, not picked up yet, is told so by a cancellation.
+pub(crate) async fn retire(
+    services: &Services,
+    driver: Uuid,
+    awaited_by: Option<Uuid>,
+    position: Position,
+) -> Result<(), Failure> {
+    if let Some(ride) = awaited_by {
+        // Whether or not this works, what follows gets the driver off the road.
+        let _ = services.cancel(ride).await;
+    }
+    let offline = DriverStatus::Offline;
+    match services.set_driver(driver, offline, position).await {
+        Err(failure) if failure.is_conflict() => {
+            bring_to_idle(services, driver, position).await?;
+            services.set_driver(driver, offline, position).await
+        }
+        outcome => outcome,
+    }
+}
+
+/// Pause before a service that may be in trouble is asked again, in real time.
+const AT_LEAST_BETWEEN_CALLS: Duration = Duration::from_millis(100);

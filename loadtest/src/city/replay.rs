@@ -1,0 +1,205 @@
+//! The recorded pickups, played at market time.
+//!
+//! Each pickup stands for one rider who would go at the normal price. If the market clock shows a time that the record
+//! does not cover, the record is moved by whole weeks: weekday and time of day stay true, and a city that runs on past
+//! the end of the record starts over at the right hour.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use marketplace::backtest::Pickup;
+use marketplace::{MarketTime, Position};
+
+/// One market minute: the resolution of the record.
+pub(crate) const MINUTE: Duration = Duration::from_secs(60);
+
+/// A record of pickups and how far it has been played.
+#[derive(Debug)]
+pub(crate) struct Replay {
+    /// Sorted by time, never empty.
+    pickups: Vec<(MarketTime, Position)>,
+    /// The next pickup to play.
+    next: usize,
+    /// By how many weeks the record is moved.
+    weeks: i64,
+}
+
+/// A pickup that has its time now.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Played {
+    /// Which pickup of the record, counted on over repetitions.
+    pub(crate) number: u64,
+    /// The minute of the pickup, in market time.
+    pub(crate) minute: MarketTime,
+    /// Where.
+    pub(crate) position: Position,
+}
+
+impl Replay {
+    /// A replay that starts at `now`; `None` if there is no pickup to play.
+    pub(crate) fn starting(pickups: &[Pickup], now: MarketTime) -> Option<Self> {
+        let mut pickups: Vec<_> = pickups
+            .iter()
+            .map(|pickup| (pickup.at, pickup.position))
+            .collect();
+        pickups.sort_by_key(|(at, _)| *at);
+        let mut replay = Self {
+            next: 0,
+            weeks: 0,
+            pickups,
+        };
+        replay.seek(now)?;
+        Some(replay)
+    }
+
+    /// The pickups of the market minutes up to `until` that were not played yet.
+    pub(crate) fn play(&mut self, until: MarketTime) -> Vec<Played> {
+        let mut played = Vec::new();
+        while self.next_at() < until {
+            played.push(self.current());
+            self.next += 1;
+            if self.next == self.pickups.len() {
+                self.seek(until);
+                break;
+            }
+        }
+        played
+    }
+
+    /// Leaves out what should have been played before `now`: a city that was suspended does not catch up on hours.
+    pub(crate) fn skip_to(&mut self, now: MarketTime) {
+        if self.next_at() < now {
+            self.seek(now);
+        }
+    }
+
+    /// All places where riders were picked up: what drivers know of the city.
+    pub(crate) fn places(&self) -> Vec<Position> {
+        self.pickups.iter().map(|(_, position)| *position).collect()
+    }
+
+    /// Finds the first pickup at or after `now`, in the record as it is or moved by whole weeks to the earliest week
+    /// that fits.
+    fn seek(&mut self, now: MarketTime) -> Option<()> {
+        let span = self.span()?;
+        self.weeks = if span.contains(&now) {
+            0
+        } else {
+            (now.millis() - span.start.millis()).div_euclid(WEEK_MILLIS)
+        };
+        self.next = self.first_not_before(now);
+        if self.next == self.pickups.len() {
+            // The record ends before this hour of the week; the next chance is a week after its start.
+            self.weeks += 1;
+            self.next = 0;
+        }
+        Some(())
+    }
+
+    fn first_not_before(&self, now: MarketTime) -> usize {
+        let recorded = now.millis() - self.weeks * WEEK_MILLIS;
+        self.pickups
+            .partition_point(|(at, _)| at.millis() < recorded)
+    }
+
+    fn span(&self) -> Option<Range<MarketTime>> {
+        let (first, last) = (self.pickups.first()?.0, self.pickups.last()?.0);
+        Some(first..last + MINUTE)
+    }
+
+    fn next_at(&self) -> MarketTime {
+        MarketTime::from_millis(self.pickups[self.next].0.millis() + self.weeks * WEEK_MILLIS)
+    }
+
+    fn current(&self) -> Played {
+        // The week is part of the number: a pickup that is played again is another rider.
+        let week = self.weeks.unsigned_abs() << 32;
+        Played {
+            number: week | self.next as u64,
+            minute: self.next_at(),
+            position: self.pickups[self.next].1,
+        }
+    }
+}
+
+const WEEK_MILLIS: i64 = 7 * 24 * 3600 * 1000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(text: &str) -> MarketTime {
+        text.parse().unwrap()
+    }
+
+    /// Pickups at these times; the longitude tells them apart.
+    fn record(times: &[&str]) -> Vec<Pickup> {
+        let pickup = |(index, time): (usize, &&str)| Pickup {
+            at: at(time),
+            position: Position::new(40.7, -74.0 + index as f64 / 100.0).unwrap(),
+            base: "B02512".to_owned(),
+        };
+        times.iter().enumerate().map(pickup).collect()
+    }
+
+    fn minutes(played: &[Played]) -> Vec<String> {
+        played
+            .iter()
+            .map(|played| played.minute.to_string())
+            .collect()
+    }
+
+    const EVENING: [&str; 3] = [
+        "2014-04-04T16:00:00-04:00",
+        "2014-04-04T17:30:00-04:00",
+        "2014-04-04T23:59:00-04:00",
+    ];
+
+    #[test]
+    fn what_lies_in_the_record_is_played_at_its_own_time() {
+        let mut replay =
+            Replay::starting(&record(&EVENING), at("2014-04-04T17:00:00-04:00")).unwrap();
+        assert_eq!(replay.weeks, 0);
+        assert_eq!(replay.play(at("2014-04-04T17:30:00-04:00")), []);
+        let played = replay.play(at("2014-04-04T17:31:00-04:00"));
+        assert_eq!(minutes(&played), ["2014-04-04T21:30:00.000Z"]);
+    }
+
+    #[test]
+    fn another_friday_evening_plays_the_same_one_moved_by_weeks() {
+        let friday = at("2026-11-20T17:00:00-04:00");
+        let mut replay = Replay::starting(&record(&EVENING), friday).unwrap();
+        let played = replay.play(at("2026-11-20T18:00:00-04:00"));
+        assert_eq!(minutes(&played), ["2026-11-20T21:30:00.000Z"]);
+    }
+
+    #[test]
+    fn after_its_end_the_record_waits_for_the_same_hour_of_the_week() {
+        let midnight = at("2014-04-05T00:00:00-04:00");
+        let mut replay =
+            Replay::starting(&record(&EVENING), at("2014-04-04T23:00:00-04:00")).unwrap();
+        let last = replay.play(midnight);
+        assert_eq!(last.len(), 1);
+        assert_eq!(replay.play(at("2014-04-11T16:00:00-04:00")), []);
+        let again = replay.play(at("2014-04-11T16:01:00-04:00"));
+        assert_eq!(minutes(&again), ["2014-04-11T20:00:00.000Z"]);
+        assert_ne!(
+            again[0].number, 0,
+            "a rider of another week is another rider"
+        );
+    }
+
+    #[test]
+    fn time_that_was_slept_through_is_not_caught_up() {
+        let mut replay =
+            Replay::starting(&record(&EVENING), at("2014-04-04T16:00:00-04:00")).unwrap();
+        replay.skip_to(at("2014-04-04T18:00:00-04:00"));
+        let played = replay.play(at("2014-04-05T00:00:00-04:00"));
+        assert_eq!(minutes(&played), ["2014-04-05T03:59:00.000Z"]);
+    }
+
+    #[test]
+    fn without_pickups_there_is_nothing_to_play() {
+        assert!(Replay::starting(&[], at(EVENING[0])).is_none());
+    }
+}

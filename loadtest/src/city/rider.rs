@@ -1,0 +1,175 @@
+//! Riders: where they want to go, what they would pay and how long they would wait.
+//!
+//! The record knows only where riders got in. The rest is drawn from what is known of New York: trip lengths from taxi
+//! trips, the elasticity of demand from studies of Uber. Patience is an assumption, and the docs say so.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use marketplace::surge::DETOUR;
+use marketplace::{MarketTime, Position};
+use rand::Rng;
+use rand_chacha::ChaCha8Rng;
+use serde::Serialize;
+use uuid::Uuid;
+
+use super::draws::{self, Draws, Subject};
+use super::replay::Played;
+
+/// From where to where; as JSON the body of a quote request.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct TripAsk {
+    /// Where the rider gets in.
+    pub pickup: Position,
+    /// Where the rider gets out.
+    pub dropoff: Position,
+}
+
+/// Trips between real pickup places, for whoever wants to ask for quotes like a rider. Clones share the trips.
+#[derive(Debug, Clone)]
+pub struct TripSampler {
+    trips: Arc<[TripAsk]>,
+}
+
+impl TripSampler {
+    /// Draws the trips; the same seed and places give the same.
+    ///
+    /// # Panics
+    /// If there are no places.
+    pub(crate) fn new(draws: Draws, places: &[Position]) -> Self {
+        const TRIPS: u64 = 4_096;
+        let trip = |number| {
+            let chance = &mut draws.of(Subject::Trip, number, 0);
+            TripAsk::drawn(draws::place(places, chance), places, chance)
+        };
+        Self {
+            trips: (0..TRIPS).map(trip).collect(),
+        }
+    }
+
+    /// The trip number `n`; they start over after some thousands.
+    pub fn nth(&self, n: u64) -> TripAsk {
+        self.trips[(n % self.trips.len() as u64) as usize]
+    }
+}
+
+/// One rider.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Rider {
+    /// Who.
+    pub(crate) id: Uuid,
+    /// By which the rider's chance is drawn.
+    pub(crate) number: u64,
+    /// When the rider asks for a quote.
+    pub(crate) appears_at: MarketTime,
+    /// From where to where.
+    pub(crate) trip: TripAsk,
+    /// The highest multiplier that the rider accepts.
+    pub(crate) willingness: f64,
+    /// The longest quoted pickup time that the rider accepts, in market time.
+    pub(crate) patience: Duration,
+    /// The factor by which the drive takes longer or shorter than expected.
+    pub(crate) traffic: f64,
+}
+
+impl Rider {
+    /// The rider behind a recorded pickup.
+    pub(crate) fn behind(played: &Played, places: &[Position], draws: Draws) -> Self {
+        let chance = &mut draws.of(Subject::Rider, played.number, 0);
+        let second = chance.random_range(0.0..60.0);
+        Self {
+            id: draws::id(chance),
+            number: played.number,
+            appears_at: played.minute + Duration::from_secs_f64(second),
+            trip: TripAsk::drawn(played.position, places, chance),
+            willingness: willingness(chance),
+            patience: patience(chance),
+            traffic: chance.random_range(0.9..1.1),
+        }
+    }
+}
+
+impl TripAsk {
+    /// A trip to that one of some places whose distance comes closest to one drawn from real trips.
+    fn drawn(pickup: Position, places: &[Position], chance: &mut ChaCha8Rng) -> Self {
+        const CANDIDATES: usize = 256;
+        let miles = trip_miles(chance);
+        let misses_by = |place: &Position| (pickup.miles_to(*place) * DETOUR - miles).abs();
+        let dropoff = (0..CANDIDATES)
+            .map(|_| draws::place(places, chance))
+            .filter(|place| !place.is_same_spot(pickup))
+            .min_by(|a, b| misses_by(a).total_cmp(&misses_by(b)))
+            .unwrap_or(pickup);
+        Self { pickup, dropoff }
+    }
+}
+
+/// Miles driven: `ln(miles) ~ N(0.635, 0.898)`, fitted to New York taxi trips of March 2019.
+fn trip_miles(chance: &mut ChaCha8Rng) -> f64 {
+    draws::log_normal(0.635_f64.exp(), 0.898, chance)
+}
+
+/// The highest multiplier a rider takes, `U^(-1/0.55)`: so that 10 % more price loses 5.5 % of the riders, the price
+/// elasticity found for Uber (Cohen et al., "Using Big Data to Estimate Consumer Surplus", NBER 22627).
+fn willingness(chance: &mut ChaCha8Rng) -> f64 {
+    const ELASTICITY: f64 = 0.55;
+    let share = 1.0 - chance.random::<f64>(); // in (0, 1]: nobody is drawn who pays anything
+    share.powf(-1.0 / ELASTICITY)
+}
+
+/// The longest pickup time a rider accepts: median 8 minutes. An assumption.
+fn patience(chance: &mut ChaCha8Rng) -> Duration {
+    Duration::from_secs_f64(60.0 * draws::log_normal(8.0, 0.4, chance))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Places along Broadway, a tenth of a mile apart.
+    fn places() -> Vec<Position> {
+        let place = |step| Position::new(40.70 + 0.00145 * f64::from(step), -74.0).unwrap();
+        (0..100).map(place).collect()
+    }
+
+    fn rider(seed: u64, number: u64) -> Rider {
+        let played = Played {
+            number,
+            minute: MarketTime::from_millis(0),
+            position: places()[50],
+        };
+        Rider::behind(&played, &places(), Draws::new(seed))
+    }
+
+    #[test]
+    fn a_seed_always_makes_the_same_riders() {
+        assert_eq!(rider(1, 7), rider(1, 7));
+        assert_ne!(rider(1, 7).id, rider(2, 7).id);
+        assert_ne!(rider(1, 7).willingness, rider(1, 8).willingness);
+    }
+
+    #[test]
+    fn ten_percent_more_price_loses_about_one_rider_in_twenty() {
+        let riders = (0..20_000).map(|number| rider(1, number));
+        let lost = riders.filter(|rider| rider.willingness < 1.1).count();
+        assert!((900..1_130).contains(&lost), "{lost} of 20000");
+    }
+
+    #[test]
+    fn riders_come_within_their_minute_and_go_somewhere_else() {
+        for number in 0..100 {
+            let rider = rider(1, number);
+            assert!((0..60_000).contains(&rider.appears_at.millis()));
+            assert!(rider.trip.pickup.miles_to(rider.trip.dropoff) > 0.05);
+        }
+    }
+
+    #[test]
+    fn the_trips_of_a_load_repeat_by_number() {
+        let trips = TripSampler::new(Draws::new(1), &places());
+        let same = TripSampler::new(Draws::new(1), &places());
+        assert_eq!(trips.nth(5), same.nth(5));
+        assert_eq!(trips.nth(5), trips.nth(5 + 4_096));
+        assert_ne!(trips.nth(5), trips.nth(6));
+    }
+}

@@ -1,0 +1,362 @@
+//! The public APIs as the city uses them: typed calls, and failures that can be counted.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use http::StatusCode;
+use marketplace::{DriverStatus, MarketTime, Multiplier, Position, Zone};
+use serde::de::{DeserializeOwned, Deserializer};
+use serde::{Deserialize, Serialize};
+use tokio::sync::Semaphore;
+use uuid::Uuid;
+
+use super::rider::{Rider, TripAsk};
+use crate::client::{Answer, CallError, Client};
+use crate::target::Target;
+
+/// The three services. Clones share the client and the bound on calls.
+#[derive(Debug, Clone)]
+pub(crate) struct Services {
+    client: Client,
+    target: Target,
+    calls: Arc<Semaphore>,
+}
+
+impl Services {
+    /// The services of the target.
+    pub(crate) fn new(client: Client, target: Target) -> Self {
+        // Enough for a city at full speed, too few to become the load that is being measured.
+        const CALLS_AT_ONCE: usize = 32;
+        Self {
+            client,
+            target,
+            calls: Arc::new(Semaphore::new(CALLS_AT_ONCE)),
+        }
+    }
+
+    /// Asks for a quote in the mode that the service itself has chosen.
+    pub(crate) async fn quote(&self, trip: &TripAsk) -> Result<Quoted, Failure> {
+        let url = format!("{}/v1/quotes", self.target.price);
+        self.post("quote", &url, trip).await
+    }
+
+    /// Requests a ride at the quoted price. Repeating a request with the same quote gives the same ride.
+    pub(crate) async fn request_ride(&self, rider: &Rider, quote: &str) -> Result<Ride, Failure> {
+        let url = format!("{}/v1/rides", self.target.ride);
+        let request = RideRequest {
+            rider_id: rider.id,
+            quote,
+            trip: rider.trip,
+        };
+        self.post("request ride", &url, &request).await
+    }
+
+    /// How a ride stands.
+    pub(crate) async fn ride(&self, ride: Uuid) -> Result<Ride, Failure> {
+        let url = format!("{}/v1/rides/{ride}", self.target.ride);
+        self.get("get ride", &url).await
+    }
+
+    /// Cancels a ride, which frees its driver.
+    pub(crate) async fn cancel(&self, ride: Uuid) -> Result<Ride, Failure> {
+        let url = format!("{}/v1/rides/{ride}/cancel", self.target.ride);
+        self.post("cancel ride", &url, &serde_json::json!({})).await
+    }
+
+    /// Says what a driver does now, and where.
+    pub(crate) async fn set_driver(
+        &self,
+        driver: Uuid,
+        status: DriverStatus,
+        position: Position,
+    ) -> Result<(), Failure> {
+        let url = format!("{}/v1/drivers/{driver}", self.target.driver);
+        let change = DriverChange { status, position };
+        let _permit = self.calls.acquire().await;
+        let answer = self.client.put(&url, &change).await;
+        accepted("set driver", answer).map(drop)
+    }
+
+    /// Reports where drivers are.
+    pub(crate) async fn report(&self, positions: &[(Uuid, Position)]) -> Result<(), Failure> {
+        let url = format!("{}/v1/positions", self.target.driver);
+        let positions = positions.iter().map(|(driver_id, position)| Report {
+            driver_id: *driver_id,
+            position: *position,
+        });
+        let reports = Reports {
+            positions: positions.collect(),
+        };
+        self.post::<serde::de::IgnoredAny>("report positions", &url, &reports)
+            .await
+            .map(drop)
+    }
+
+    /// The published multiplier of every zone.
+    pub(crate) async fn surge(&self) -> Result<HashMap<Zone, Multiplier>, Failure> {
+        let url = format!("{}/v1/surge", self.target.price);
+        let map: SurgeMap = self.get("get surge", &url).await?;
+        let multipliers = map.zones.into_iter();
+        Ok(multipliers
+            .map(|zone| (zone.zone, zone.surge_multiplier))
+            .collect())
+    }
+
+    /// What driver-management says of the supply of a zone.
+    pub(crate) async fn supply(&self, zone: Zone) -> Result<SupplyLevel, Failure> {
+        let url = format!("{}/v1/supply/{zone}", self.target.driver);
+        self.get("get supply", &url).await
+    }
+
+    /// What ride-management says of the demand of a zone.
+    pub(crate) async fn demand(&self, zone: Zone) -> Result<DemandLevel, Failure> {
+        let url = format!("{}/v1/demand/{zone}", self.target.ride);
+        self.get("get demand", &url).await
+    }
+
+    async fn get<T: DeserializeOwned>(&self, call: &'static str, url: &str) -> Result<T, Failure> {
+        let _permit = self.calls.acquire().await;
+        read(call, self.client.get(url).await)
+    }
+
+    async fn post<T: DeserializeOwned>(
+        &self,
+        call: &'static str,
+        url: &str,
+        body: &impl Serialize,
+    ) -> Result<T, Failure> {
+        let _permit = self.calls.acquire().await;
+        read(call, self.client.post(url, body).await)
+    }
+}
+
+/// A quote, as much of it as a rider reads.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct Quoted {
+    pub(crate) surge_multiplier: Multiplier,
+    pub(crate) token: String,
+}
+
+/// A ride, as much of it as the city reads.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct Ride {
+    pub(crate) ride_id: Uuid,
+    pub(crate) state: RideState,
+    pub(crate) driver_id: Option<Uuid>,
+    #[serde(default, deserialize_with = "market_time_if_any")]
+    pub(crate) pickup_due_at: Option<MarketTime>,
+}
+
+/// How a ride stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum RideState {
+    Requested,
+    Matched,
+    PickedUp,
+    Completed,
+    Cancelled,
+    Unserved,
+}
+
+/// The predicted available drivers of a zone.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct SupplyLevel {
+    pub(crate) supply: f64,
+    #[serde(deserialize_with = "market_time")]
+    pub(crate) as_of: MarketTime,
+}
+
+/// The expected requests of a zone, and since when requests are counted.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct DemandLevel {
+    pub(crate) demand: f64,
+    #[serde(deserialize_with = "market_time")]
+    pub(crate) as_of: MarketTime,
+    #[serde(deserialize_with = "market_time")]
+    pub(crate) observed_since: MarketTime,
+}
+
+#[derive(Serialize)]
+struct RideRequest<'a> {
+    rider_id: Uuid,
+    quote: &'a str,
+    #[serde(flatten)]
+    trip: TripAsk,
+}
+
+#[derive(Serialize)]
+struct DriverChange {
+    status: DriverStatus,
+    position: Position,
+}
+
+#[derive(Serialize)]
+struct Reports {
+    positions: Vec<Report>,
+}
+
+#[derive(Serialize)]
+struct Report {
+    driver_id: Uuid,
+    position: Position,
+}
+
+#[derive(Deserialize)]
+struct SurgeMap {
+    zones: Vec<ZoneSurge>,
+}
+
+#[derive(Deserialize)]
+struct ZoneSurge {
+    zone: Zone,
+    surge_multiplier: Multiplier,
+}
+
+/// A call that did not do what was asked.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub(crate) enum Failure {
+    /// There was no answer: whether the service acted on the call is unknown.
+    #[error("{call}: {error}")]
+    NoAnswer {
+        /// What was asked.
+        call: &'static str,
+        /// Why there was none.
+        error: CallError,
+    },
+    /// The service said no.
+    #[error("{call}: answered {status}: {excerpt}")]
+    Refused {
+        /// What was asked.
+        call: &'static str,
+        /// The HTTP status.
+        status: StatusCode,
+        /// How the body begins.
+        excerpt: String,
+    },
+    /// The answer is not what the API promises.
+    #[error("{call}: cannot read the answer: {reason}")]
+    Unreadable {
+        /// What was asked.
+        call: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+impl Failure {
+    /// The words by which failures are counted, such as `quote: 503` or `set driver: deadline`.
+    pub(crate) fn kind(&self) -> String {
+        match self {
+            Self::NoAnswer { call, error } => format!("{call}: {}", error.kind()),
+            Self::Refused { call, status, .. } => format!("{call}: {}", status.as_u16()),
+            Self::Unreadable { call, .. } => format!("{call}: unreadable"),
+        }
+    }
+
+    /// Whether the service refused because things stand differently from what the city thinks.
+    pub(crate) fn is_conflict(&self) -> bool {
+        matches!(self, Self::Refused { status, .. } if *status == StatusCode::CONFLICT)
+    }
+
+    /// Whether the service may have acted on the call all the same, or may do so if asked again.
+    pub(crate) fn is_uncertain(&self) -> bool {
+        match self {
+            Self::NoAnswer { .. } | Self::Unreadable { .. } => true,
+            Self::Refused { status, .. } => status.is_server_error(),
+        }
+    }
+}
+
+fn accepted(call: &'static str, answer: Result<Answer, CallError>) -> Result<Answer, Failure> {
+    let answer = answer.map_err(|error| Failure::NoAnswer { call, error })?;
+    if answer.status.is_success() {
+        return Ok(answer);
+    }
+    Err(Failure::Refused {
+        call,
+        status: answer.status,
+        excerpt: answer.excerpt(),
+    })
+}
+
+fn read<T: DeserializeOwned>(
+    call: &'static str,
+    answer: Result<Answer, CallError>,
+) -> Result<T, Failure> {
+    accepted(call, answer)?
+        .json()
+        .map_err(|reason: serde_json::Error| Failure::Unreadable {
+            call,
+            reason: reason.to_string(),
+        })
+}
+
+/// RFC 3339 on the wire, whatever precision the service writes.
+fn market_time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<MarketTime, D::Error> {
+    let instant = DateTime::<Utc>::deserialize(deserializer)?;
+    Ok(MarketTime::from_millis(instant.timestamp_millis()))
+}
+
+fn market_time_if_any<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<MarketTime>, D::Error> {
+    let instant = Option::<DateTime<Utc>>::deserialize(deserializer)?;
+    Ok(instant.map(|instant| MarketTime::from_millis(instant.timestamp_millis())))
+}
+
+impl fmt::Display for RideState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ride_request_is_one_flat_object() {
+        let place = Position::new(40.75, -73.98).unwrap();
+        let request = RideRequest {
+            rider_id: Uuid::nil(),
+            quote: "token",
+            trip: TripAsk {
+                pickup: place,
+                dropoff: place,
+            },
+        };
+        let json = serde_json::to_value(&request).unwrap();
+        let mut fields: Vec<_> = json.as_object().unwrap().keys().cloned().collect();
+        fields.sort();
+        assert_eq!(fields, ["dropoff", "pickup", "quote", "rider_id"]);
+        assert_eq!(json["pickup"]["lat"], 40.75);
+    }
+
+    #[test]
+    fn a_ride_without_a_driver_is_read_too() {
+        let text = r#"{"ride_id": "00000000-0000-0000-0000-000000000000", "state": "unserved", "driver_id": null,
+            "pickup_due_at": null, "fare_cents": 800}"#;
+        let ride: Ride = serde_json::from_str(text).unwrap();
+        assert_eq!(ride.state, RideState::Unserved);
+        assert_eq!((ride.driver_id, ride.pickup_due_at), (None, None));
+    }
+
+    #[test]
+    fn failures_are_counted_by_what_was_asked_and_how_it_went() {
+        let refused = |status| Failure::Refused {
+            call: "quote",
+            status,
+            excerpt: String::new(),
+        };
+        assert_eq!(
+            refused(StatusCode::SERVICE_UNAVAILABLE).kind(),
+            "quote: 503"
+        );
+        assert!(refused(StatusCode::SERVICE_UNAVAILABLE).is_uncertain());
+        assert!(refused(StatusCode::CONFLICT).is_conflict());
+        assert!(!refused(StatusCode::CONFLICT).is_uncertain());
+    }
+}

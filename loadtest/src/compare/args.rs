@@ -1,0 +1,155 @@
+//! The options of `compare`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use surge_proto::DataflowMode;
+
+use super::Scenario;
+use crate::city::ReplayArgs;
+use crate::clock::MarketClock;
+use crate::target::TargetArgs;
+
+/// What to compare, and how.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Args {
+    /// The market to replay
+    #[arg(long, value_enum, default_value_t, value_name = "NAME")]
+    pub scenario: Scenario,
+
+    /// Quotes asked a second, all modes together
+    #[arg(long, default_value_t = 300, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=50_000))]
+    pub rate: u32,
+
+    /// Length of the measurement in real seconds [default: 60; with --quick 20]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    pub seconds: Option<u32>,
+
+    /// The dataflows to compare
+    #[arg(
+        long,
+        value_delimiter = ',',
+        value_name = "MODE,...",
+        default_value = "database,request,events"
+    )]
+    pub modes: Vec<DataflowMode>,
+
+    /// Be done within a minute: a shorter warm-up, 20 seconds of measurement
+    #[arg(long, conflicts_with_all = ["seconds", "warmup_minutes"])]
+    pub quick: bool,
+
+    /// Where the figures go
+    #[arg(long, default_value = "report/compare.json", value_name = "PATH")]
+    pub json: PathBuf,
+
+    /// Where the page goes
+    #[arg(long, default_value = "report/compare.html", value_name = "PATH")]
+    pub html: PathBuf,
+
+    /// Market minutes before the measurement, in which drivers find their riders [default: 20, at most one real minute;
+    /// with --quick 15, at most 15 real seconds]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=1_440))]
+    pub warmup_minutes: Option<u32>,
+
+    /// Who lives in the city
+    #[command(flatten)]
+    pub replay: ReplayArgs,
+
+    /// Where the services are
+    #[command(flatten)]
+    pub target: TargetArgs,
+}
+
+impl Args {
+    pub(super) fn measured_seconds(&self) -> u32 {
+        self.seconds.unwrap_or(if self.quick { 20 } else { 60 })
+    }
+
+    /// The warm-up in real time. What nobody asked for does not keep anybody waiting, even on a slow market clock.
+    pub(super) fn warmup(&self, clock: &MarketClock) -> Duration {
+        let real = |minutes: u32| clock.real(Duration::from_secs(60) * minutes);
+        match (self.warmup_minutes, self.quick) {
+            (Some(minutes), _) => real(minutes),
+            (None, true) => real(15).min(Duration::from_secs(15)),
+            (None, false) => real(20).min(Duration::from_secs(60)),
+        }
+    }
+
+    /// How long to wait for services and modes that are not ready yet.
+    pub(super) fn patience(&self) -> Duration {
+        Duration::from_secs(if self.quick { 3 } else { 20 })
+    }
+
+    /// The modes to compare, each once.
+    pub(super) fn distinct_modes(&self) -> Vec<DataflowMode> {
+        let mut modes = self.modes.clone();
+        modes.sort_unstable();
+        modes.dedup();
+        modes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use marketplace::MarketTime;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn args(options: &[&str]) -> Result<Args, String> {
+        let command = std::iter::once("compare").chain(options.iter().copied());
+        Cli::try_parse_from(command)
+            .map(|cli| cli.args)
+            .map_err(|refused| refused.to_string())
+    }
+
+    fn clock(speed: f64) -> MarketClock {
+        MarketClock::new(MarketTime::from_millis(0), 0, speed)
+    }
+
+    #[test]
+    fn the_default_is_a_minute_of_all_modes_after_twenty_market_minutes() {
+        let args = args(&[]).unwrap();
+        assert_eq!((args.rate, args.measured_seconds()), (300, 60));
+        assert_eq!(args.distinct_modes(), DataflowMode::ALL);
+        assert_eq!(args.warmup(&clock(60.0)), Duration::from_secs(20));
+    }
+
+    #[test]
+    fn nobody_waits_long_for_a_warm_up_that_nobody_asked_for() {
+        let warmup = |options: &[&str]| args(options).unwrap().warmup(&clock(1.0)).as_secs();
+        assert_eq!(warmup(&[]), 60);
+        assert_eq!(warmup(&["--quick"]), 15);
+        assert_eq!(warmup(&["--warmup-minutes", "5"]), 300);
+    }
+
+    #[test]
+    fn quick_takes_twenty_seconds_and_refuses_to_be_longer() {
+        assert_eq!(args(&["--quick"]).unwrap().measured_seconds(), 20);
+        let refused = args(&["--quick", "--seconds", "90"]).unwrap_err();
+        assert!(refused.contains("--seconds"), "{refused}");
+    }
+
+    #[test]
+    fn a_mode_named_twice_is_compared_once_and_an_unknown_one_is_told_the_three() {
+        let modes = args(&["--modes", "events,database,events"]);
+        assert_eq!(
+            modes.unwrap().distinct_modes(),
+            [DataflowMode::Database, DataflowMode::Events]
+        );
+        let refused = args(&["--modes", "kafka"]).unwrap_err();
+        assert!(refused.contains("database, request, events"), "{refused}");
+    }
+
+    #[test]
+    fn an_unknown_scenario_is_told_the_valid_ones() {
+        let refused = args(&["--scenario", "moon"]).unwrap_err();
+        assert!(refused.contains("friday-evening"), "{refused}");
+    }
+}

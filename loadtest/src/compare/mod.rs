@@ -1,0 +1,253 @@
+//! Compares the three dataflows on the same market at the same moment.
+//!
+//! The city brings the market to life; when it has warmed up, every trip is asked of each mode in turn at a fixed rate;
+//! each answer is checked and held against what the city's own books say at that instant. A run that cannot be trusted
+//! says so in the table, in the report and in the exit code. [`run_until`] reads as the whole story.
+
+mod args;
+mod files;
+mod machine;
+mod measure;
+mod page;
+mod progress;
+mod readiness;
+mod report;
+mod scenario;
+mod suite;
+mod table;
+mod tally;
+mod verdict;
+mod wording;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use tokio_util::sync::CancellationToken;
+
+pub use args::Args;
+pub use machine::Machine;
+pub use report::{
+    AgeMillis, Floor, Floors, LatencyMicros, Market, ModeFigures, MultiplierError, Report, SCHEMA,
+    Workload,
+};
+pub use scenario::Scenario;
+
+use self::measure::{Measured, RoundRobin};
+use self::progress::Progress;
+use self::suite::{QUOTE_DEADLINE, Suite};
+use crate::city::City;
+use crate::clock::MarketClock;
+use crate::interrupt::INTERRUPTED;
+use crate::load::{Plan, Schedule};
+
+/// Compares as asked, prints the table and writes the reports; Ctrl-C gives the partial result, marked as void.
+///
+/// # Errors
+/// When there was nothing to measure: a service or a mode is missing, or the run was interrupted before it began. Also
+/// when a report cannot be written, after the table was printed.
+pub async fn run(args: Args) -> anyhow::Result<Outcome> {
+    run_until(args, crate::interrupt::on_signal()).await
+}
+
+/// [`run`], but stopped by the caller.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_until(args: Args, stop: CancellationToken) -> anyhow::Result<Outcome> {
+    let started_at = Utc::now();
+    let progress = Progress::on_stderr();
+    let suite = Suite::of(&args)?;
+    let readied = stop.run_until_cancelled(suite.ready(&args));
+    let (clock, mut warnings) = readied.await.ok_or(Interrupted)??;
+
+    progress.say("Starting the city ...");
+    let config = args.replay.config(suite.target.clone())?;
+    let city = City::start(config, suite.client.clone()).await?;
+    let comparison = Comparison::new(&args, &suite, city, clock);
+    let measured = comparison.hold(progress, &stop).await;
+    let interrupted = stop.is_cancelled();
+    let void_reasons = verdict::void_reasons(&measured, interrupted);
+    let mut report = comparison.close(&measured, started_at, void_reasons).await;
+
+    warnings.append(&mut report.warnings);
+    warnings.extend(verdict::warnings(&report));
+    report.warnings = warnings;
+    publish(&report, &args)?;
+    Ok(Outcome {
+        report,
+        interrupted,
+    })
+}
+
+/// What a comparison came to.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    /// The figures, as in `compare.json`.
+    pub report: Report,
+    /// Whether it was stopped before its end.
+    pub interrupted: bool,
+}
+
+impl Outcome {
+    /// The code to exit with: 0 for a valid run, 130 for an interrupted one, 1 for one that is void.
+    pub const fn exit_code(&self) -> u8 {
+        match (self.interrupted, self.report.valid) {
+            (true, _) => INTERRUPTED,
+            (false, true) => 0,
+            (false, false) => 1,
+        }
+    }
+}
+
+/// The run was stopped before there was anything to report.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("interrupted before anything was measured")]
+pub struct Interrupted;
+
+/// Quotes that may be under way at once: three seconds of standstill at the default rate.
+const MAX_IN_FLIGHT: u32 = 1_024;
+
+/// What a call that was cut off may need to end.
+const GRACE: Duration = Duration::from_millis(500);
+
+/// The end of the warm-up runs under the full load, unrecorded: caches, pools and connections have their first time.
+const REHEARSAL: Duration = Duration::from_secs(2);
+
+/// One comparison on a running city.
+struct Comparison<'a> {
+    args: &'a Args,
+    city: City,
+    clock: MarketClock,
+    quotes: RoundRobin,
+}
+
+impl<'a> Comparison<'a> {
+    fn new(args: &'a Args, suite: &Suite, city: City, clock: MarketClock) -> Self {
+        let (books, trips) = (city.books(), city.trips());
+        let trip = move |n| {
+            let trip = trips.nth(n);
+            (trip.pickup, trip.dropoff)
+        };
+        let quotes = RoundRobin {
+            desk: suite.desk.clone(),
+            modes: args.distinct_modes(),
+            trips: Arc::new(trip),
+            oracle: Arc::new(move |zone| books.multiplier(zone, clock.now())),
+        };
+        Self {
+            args,
+            city,
+            clock,
+            quotes,
+        }
+    }
+
+    /// Warms up, then measures; what is left out because of `stop` is missing from the result.
+    async fn hold(&self, progress: Progress, stop: &CancellationToken) -> Measured {
+        self.warm_up(progress, stop).await;
+        if stop.is_cancelled() {
+            return Measured::nothing(&self.quotes.modes);
+        }
+        let length = Duration::from_secs(self.args.measured_seconds().into());
+        let from = self.clock.now();
+        let mut measured = self.load("measuring", length, progress, stop).await;
+        measured.market = Some((from, self.clock.now()));
+        measured
+    }
+
+    async fn warm_up(&self, progress: Progress, stop: &CancellationToken) {
+        let warmup = self.args.warmup(&self.clock);
+        let quiet = warmup.saturating_sub(REHEARSAL);
+        let wait = stop.run_until_cancelled(tokio::time::sleep(quiet));
+        progress
+            .during("warming up", quiet, || self.state_of_the_city(), wait)
+            .await;
+        if !stop.is_cancelled() {
+            self.load("rehearsing", REHEARSAL.min(warmup), progress, stop)
+                .await;
+        }
+    }
+
+    async fn load(
+        &self,
+        title: &str,
+        length: Duration,
+        progress: Progress,
+        stop: &CancellationToken,
+    ) -> Measured {
+        let plan = Plan {
+            schedule: Schedule::constant(self.args.rate, length),
+            max_in_flight: MAX_IN_FLIGHT,
+            drain: QUOTE_DEADLINE + GRACE,
+        };
+        let quotes = self.quotes.run(plan, stop.clone());
+        progress
+            .during(title, length, || self.state_of_the_city(), quotes)
+            .await
+    }
+
+    fn state_of_the_city(&self) -> String {
+        let city = self.city.progress();
+        format!(
+            "market {}, {} requests, {} rides completed, {} unserved",
+            wording::time_of_day(city.market_time),
+            city.requests,
+            city.completed,
+            city.unserved
+        )
+    }
+
+    /// Ends the city and puts everything on record.
+    async fn close(
+        self,
+        measured: &Measured,
+        started_at: DateTime<Utc>,
+        void_reasons: Vec<String>,
+    ) -> Report {
+        let workload = self.workload();
+        let outcome = self.city.stop().await;
+        Report {
+            schema: SCHEMA,
+            started_at: started_at.to_rfc3339_opts(SecondsFormat::Millis, true),
+            git: machine::git_commit(),
+            machine: Machine::here(),
+            workload,
+            valid: void_reasons.is_empty(),
+            void_reasons,
+            warnings: outcome.warnings.clone(),
+            modes: report::figures(measured),
+            floors: Floors::default(),
+            city: Market {
+                fleet: self.args.replay.fleet,
+                measured_from: measured.market.map(|(from, _)| from.to_string()),
+                measured_until: measured.market.map(|(_, until)| until.to_string()),
+                outcome: Some(outcome),
+            },
+        }
+    }
+
+    fn workload(&self) -> Workload {
+        Workload {
+            scenario: self.args.scenario.name().to_owned(),
+            seed: self.args.replay.seed,
+            speed: self.clock.speed(),
+            rate_per_s: self.args.rate,
+            seconds: self.args.measured_seconds(),
+        }
+    }
+}
+
+/// Prints the table first: a disk that is full must not cost the figures.
+fn publish(report: &Report, args: &Args) -> anyhow::Result<()> {
+    anstream::print!("{}", table::render(report));
+    let json = serde_json::to_string_pretty(report)?;
+    files::replace(&args.json, &format!("{json}\n"))?;
+    files::replace(&args.html, &page::render(report))?;
+    anstream::println!(
+        "Report: {} (what each column means) and {}",
+        args.html.display(),
+        args.json.display()
+    );
+    Ok(())
+}

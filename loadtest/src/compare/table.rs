@@ -1,0 +1,140 @@
+//! The report on a terminal: at most a hundred columns wide, understood without a manual.
+
+use std::fmt::Write;
+
+use anstyle::{AnsiColor, Style};
+use comfy_table::{CellAlignment, LineStyle, Table, TableStyle};
+
+use super::report::Report;
+use super::verdict;
+use super::wording::{COLUMNS, TITLE, done};
+
+/// The whole text, with colour codes that the printing stream strips where they are not wanted.
+pub(crate) fn render(report: &Report) -> String {
+    let mut text = String::from("\n");
+    sentence(&mut text, Style::new().bold(), &heading(report));
+    for done in done(report) {
+        sentence(&mut text, Style::new(), &done);
+    }
+    writeln!(text, "\n{}\n", figures(report)).expect(STRING_TAKES_ALL);
+    let red = Style::new().bold().fg_color(Some(AnsiColor::Red.into()));
+    for reason in &report.void_reasons {
+        sentence(&mut text, red, &format!("VOID: {reason}"));
+    }
+    if report.valid {
+        for finding in verdict::findings(report) {
+            sentence(&mut text, Style::new().bold(), &finding);
+        }
+    }
+    for warning in &report.warnings {
+        sentence(&mut text, Style::new(), &format!("Note: {warning}"));
+    }
+    text
+}
+
+fn heading(report: &Report) -> String {
+    if report.valid {
+        TITLE.to_owned()
+    } else {
+        format!("{TITLE}: VOID, do not use these figures")
+    }
+}
+
+/// A sentence, broken between words where the table above it ends.
+fn sentence(text: &mut String, style: Style, words: &str) {
+    let mut width = 0;
+    write!(text, "{style}").expect(STRING_TAKES_ALL);
+    for word in words.split(' ') {
+        let length = word.chars().count() + 1;
+        if width > 0 && width + length > WIDTH {
+            text.push('\n');
+            width = 0;
+        }
+        let space = if width > 0 { " " } else { "" };
+        write!(text, "{space}{word}").expect(STRING_TAKES_ALL);
+        width += length;
+    }
+    writeln!(text, "{style:#}").expect(STRING_TAKES_ALL);
+}
+
+/// Columns of text.
+const WIDTH: usize = 100;
+
+const STRING_TAKES_ALL: &str = "a string takes every text";
+
+fn figures(report: &Report) -> Table {
+    let mut table = Table::new();
+    table.load_style(RULED);
+    let names = COLUMNS.iter().map(|column| match column.unit {
+        "" => column.name.to_owned(),
+        unit => format!("{}\n{unit}", column.name),
+    });
+    table.set_header(std::iter::once("dataflow".to_owned()).chain(names));
+    for (mode, figures) in &report.modes {
+        let cells = COLUMNS.iter().map(|column| (column.figure)(figures));
+        table.add_row(std::iter::once(mode.to_string()).chain(cells));
+    }
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+        column.set_padding((1, 0));
+    }
+    table
+}
+
+/// A line under the names and one under the figures.
+const RULED: TableStyle = TableStyle::new().header_separator(RULE).bottom_border(RULE);
+
+const RULE: LineStyle = LineStyle::none().fill('─').junction('─');
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compare::report::example;
+
+    fn plain(report: &Report) -> String {
+        anstream::adapter::strip_str(&render(report)).to_string()
+    }
+
+    #[test]
+    fn the_table_fits_on_a_hundred_columns_and_names_its_units() {
+        let text = plain(&example());
+        for line in text.lines().filter(|line| line.contains('─')) {
+            assert!(line.chars().count() <= 100, "{line}");
+        }
+        for word in ["database", "request", "events", "ms", "mean |Δ|"] {
+            assert!(text.contains(word), "{word} is missing:\n{text}");
+        }
+        assert!(
+            text.contains("Friday 2014-04-04, 17:20 to 18:20 in New York"),
+            "{text}"
+        );
+        assert!(!text.contains("VOID"), "{text}");
+    }
+
+    #[test]
+    fn a_void_run_says_so_first_and_why_last() {
+        let mut report = example();
+        report.valid = false;
+        report.void_reasons = vec!["interrupted".to_owned()];
+        let text = plain(&report);
+        assert!(text.trim_start().lines().next().unwrap().contains("VOID"));
+        assert!(text.contains("VOID: interrupted"), "{text}");
+        assert!(!text.contains("fastest"), "{text}");
+    }
+
+    #[test]
+    fn what_was_not_measured_is_a_dash() {
+        let mut report = example();
+        for figures in report.modes.values_mut() {
+            figures.latency_us.p50 = None;
+            figures.multiplier_error.mean_abs = None;
+        }
+        let row = plain(&report);
+        let row = row.lines().find(|line| line.contains("events ")).unwrap();
+        assert_eq!(
+            row.split_whitespace().filter(|cell| *cell == "-").count(),
+            2,
+            "{row}"
+        );
+    }
+}

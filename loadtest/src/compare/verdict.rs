@@ -1,0 +1,242 @@
+//! Judges a run: why its figures may not be believed, what to be wary of, and what there is to see in them.
+//!
+//! Every sentence is computed from the figures; a figure that is missing says nothing.
+
+use std::cmp::Ordering;
+
+use surge_proto::DataflowMode;
+
+use super::measure::Measured;
+use super::report::{ModeFigures, Report};
+use super::tally::{Failures, Tally};
+
+/// Why the run is void; empty when it is valid.
+pub(crate) fn void_reasons(measured: &Measured, interrupted: bool) -> Vec<String> {
+    let mut reasons = Vec::new();
+    if interrupted {
+        reasons.push("interrupted: the figures are those of the part that was done".to_owned());
+    }
+    let Some(delivery) = &measured.delivery else {
+        reasons.push("stopped before the first measured quote".to_owned());
+        return reasons;
+    };
+    reasons.extend(delivery.faults());
+    let outcomes: u64 = measured.tallies.values().map(Tally::outcomes).sum();
+    let unchecked = delivery
+        .sent
+        .saturating_sub(outcomes + delivery.unanswered as u64);
+    if unchecked > 0 {
+        reasons.push(format!("{unchecked} answers were not checked"));
+    }
+    for (mode, tally) in &measured.tallies {
+        reasons.extend(faults_of(*mode, tally));
+    }
+    reasons
+}
+
+fn faults_of(mode: DataflowMode, tally: &Tally) -> Vec<String> {
+    let (wrong, missing): (Vec<_>, Vec<_>) = tally
+        .failures()
+        .partition(|failures| failures.wrong_answers);
+    let mut faults: Vec<String> = wrong
+        .into_iter()
+        .map(|wrong| wrong_answers(mode, wrong))
+        .collect();
+    let failed: u64 = missing.iter().map(|failures| failures.count).sum();
+    if failed as f64 > MOST_FAILED * tally.outcomes() as f64 {
+        let examples: Vec<&str> = missing.iter().map(|kind| kind.example.as_str()).collect();
+        faults.push(format!(
+            "{mode}: {failed} of {} quotes failed, so that its p99 is unknown: {}",
+            tally.outcomes(),
+            examples.join("; ")
+        ));
+    } else if tally.quotes == 0 {
+        faults.push(format!("{mode}: no quote was answered"));
+    }
+    faults
+}
+
+fn wrong_answers(mode: DataflowMode, wrong: &Failures) -> String {
+    let (count, example) = (wrong.count, &wrong.example);
+    format!("{mode}: {count} answers were wrong, the first: {example}")
+}
+
+/// The 99th percentile needs 99 answers in a hundred.
+const MOST_FAILED: f64 = 0.01;
+
+/// What a reader should be wary of although the run is valid.
+pub(crate) fn warnings(report: &Report) -> Vec<String> {
+    let mut warnings = Vec::new();
+    for (mode, figures) in &report.modes {
+        if figures.degraded > 0 {
+            warnings.push(format!(
+                "{mode}: {} of {} quotes were degraded, that is priced without surge for want of fresh data",
+                figures.degraded, figures.quotes
+            ));
+        }
+    }
+    let request = report.modes.get(&DataflowMode::Request);
+    if let Some(off) = request.and_then(|request| request.multiplier_error.mean_abs)
+        && off > ORACLE_TOLERANCE
+    {
+        warnings.push(format!(
+            "request reads the market live and must agree with the city's books, yet it is off by {off:.3} on average \
+             ({ORACLE_TOLERANCE} is allowed): something else uses these services, or one of the two is wrong"
+        ));
+    }
+    warnings
+}
+
+/// Rounding to tenths turns a difference of milliseconds into 0.1 now and then, hence not zero.
+const ORACLE_TOLERANCE: f64 = 0.02;
+
+/// What to look at, in a few sentences; empty when there is too little to compare.
+pub(crate) fn findings(report: &Report) -> Vec<String> {
+    let fastest = least(report, |mode| Some(mode.latency_us.p50? as f64));
+    let freshest = least(report, |mode| mode.data_age_ms.p50);
+    let stalest = least(report, |mode| mode.data_age_ms.p50.map(|age| -age));
+    let mut findings = Vec::new();
+    if let (Some(fastest), Some(freshest)) = (fastest, freshest)
+        && report.modes.len() > 1
+    {
+        findings.push(best(fastest, freshest));
+    }
+    if let Some(price) = stalest.and_then(|stalest| price_of_age(report, stalest)) {
+        findings.push(price);
+    }
+    findings
+}
+
+fn best(fastest: Named<'_>, freshest: Named<'_>) -> String {
+    let latency = fastest
+        .1
+        .latency_us
+        .p50
+        .map_or(0.0, |us| us as f64 / 1000.0);
+    let age = freshest.1.data_age_ms.p50.unwrap_or(0.0);
+    if fastest.0 == freshest.0 {
+        let mode = fastest.0;
+        return format!(
+            "{mode} is both the fastest (half of its quotes within {latency:.1} ms) and the freshest."
+        );
+    }
+    format!(
+        "{} is the fastest (half of its quotes within {latency:.1} ms), {} the freshest (data {} old).",
+        fastest.0,
+        freshest.0,
+        real_age(age)
+    )
+}
+
+/// What the oldest data costs: how many quotes missed the right multiplier.
+fn price_of_age(report: &Report, (mode, figures): Named<'_>) -> Option<String> {
+    let age = age_in_words(figures.data_age_ms.p50?, report.workload.speed);
+    let off = figures.multiplier_error.share_off_by_0_2? * 100.0;
+    Some(if off < 0.1 {
+        format!(
+            "Age costs little here: even {mode}, from data that is {age} old, has fewer than 1 quote in 1000 off by \
+             0.2 or more."
+        )
+    } else {
+        format!(
+            "Age costs accuracy: {mode} prices from data that is {age} old, and {off:.1} % of its quotes are off by \
+             0.2 or more."
+        )
+    })
+}
+
+type Named<'a> = (DataflowMode, &'a ModeFigures);
+
+/// The mode with the smallest figure, of those that have one.
+fn least(report: &Report, figure: impl Fn(&ModeFigures) -> Option<f64>) -> Option<Named<'_>> {
+    let known = report.modes.iter().filter_map(|(mode, figures)| {
+        let value = figure(figures)?;
+        Some((value, (*mode, figures)))
+    });
+    known
+        .min_by(|a, b| a.0.partial_cmp(&b.0).unwrap_or(Ordering::Equal))
+        .map(|(_, named)| named)
+}
+
+/// An age in real time, with its market time where the two differ and it matters.
+fn age_in_words(milliseconds: f64, speed: f64) -> String {
+    let real = real_age(milliseconds);
+    let market_seconds = milliseconds * speed / 1000.0;
+    if speed == 1.0 || market_seconds < 1.0 {
+        real
+    } else if market_seconds < 60.0 {
+        format!("{real} ({market_seconds:.0} s of this market)")
+    } else {
+        format!("{real} ({:.1} min of this market)", market_seconds / 60.0)
+    }
+}
+
+fn real_age(milliseconds: f64) -> String {
+    if milliseconds < 1000.0 {
+        format!("{milliseconds:.0} ms")
+    } else {
+        format!("{:.1} s", milliseconds / 1000.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compare::report::example;
+
+    #[test]
+    fn the_findings_name_the_fastest_the_freshest_and_what_age_costs() {
+        assert_eq!(
+            findings(&example()),
+            [
+                "events is the fastest (half of its quotes within 0.3 ms), request the freshest (data 1 ms old).",
+                "Age costs accuracy: database prices from data that is 2.5 s (2.5 min of this market) old, and 11.2 % \
+                 of its quotes are off by 0.2 or more.",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_mode_alone_is_not_compared_and_age_may_cost_little() {
+        let mut report = example();
+        report.modes.retain(|&mode, _| mode == DataflowMode::Events);
+        assert_eq!(
+            findings(&report),
+            [
+                "Age costs little here: even events, from data that is 141 ms (8 s of this market) old, has fewer \
+                 than 1 quote in 1000 off by 0.2 or more."
+            ]
+        );
+    }
+
+    #[test]
+    fn figures_that_are_missing_say_nothing() {
+        let mut report = example();
+        for figures in report.modes.values_mut() {
+            figures.latency_us.p50 = None;
+            figures.data_age_ms.p50 = None;
+        }
+        assert_eq!(findings(&report), [""; 0]);
+    }
+
+    #[test]
+    fn a_live_mode_that_disagrees_with_the_books_and_degraded_quotes_are_pointed_out() {
+        let mut report = example();
+        assert_eq!(warnings(&report), [""; 0]);
+        let request = report.modes.get_mut(&DataflowMode::Request).unwrap();
+        request.multiplier_error.mean_abs = Some(0.05);
+        request.degraded = 7;
+        let warnings = warnings(&report);
+        assert!(
+            warnings[0].contains("7 of 6000 quotes were degraded"),
+            "{warnings:?}"
+        );
+        assert!(warnings[1].contains("off by 0.050"), "{warnings:?}");
+    }
+
+    #[test]
+    fn a_run_that_never_began_is_void() {
+        let measured = Measured::nothing(&DataflowMode::ALL);
+        assert_eq!(void_reasons(&measured, true).len(), 2);
+    }
+}

@@ -1,0 +1,167 @@
+//! What a report says in words, the same on the terminal and on the page: its title, and what each column means.
+
+use chrono::{DateTime, FixedOffset};
+use marketplace::{Calendar, MarketTime};
+
+use super::report::{ModeFigures, Report};
+
+/// What was compared.
+pub(crate) const TITLE: &str = "One market, priced by each dataflow";
+
+/// What a figure looks like that was not measured.
+pub(crate) const UNKNOWN: &str = "-";
+
+/// One column of the table.
+pub(crate) struct Column {
+    /// Its name, in two lines at most.
+    pub(crate) name: &'static str,
+    /// The unit of its figures; empty for counts.
+    pub(crate) unit: &'static str,
+    /// What the figure means, for a reader who meets it for the first time.
+    pub(crate) meaning: &'static str,
+    /// The figure of a mode, ready to print.
+    pub(crate) figure: fn(&ModeFigures) -> String,
+}
+
+/// The columns after the name of the mode.
+pub(crate) const COLUMNS: [Column; 9] = [
+    Column {
+        name: "quotes",
+        unit: "",
+        meaning: "Price quotes that were answered, each of them checked.",
+        figure: |mode| mode.quotes.to_string(),
+    },
+    Column {
+        name: "errors",
+        unit: "",
+        meaning: "Quotes asked for that brought no answer in time, or a wrong one.",
+        figure: |mode| mode.errors.to_string(),
+    },
+    Column {
+        name: "degraded",
+        unit: "",
+        meaning: "Quotes priced without surge because the service had no data younger than 15 market minutes.",
+        figure: |mode| mode.degraded.to_string(),
+    },
+    Column {
+        name: "latency\np50",
+        unit: "ms",
+        meaning: "Half of the quotes were answered within this time, counted from the moment at which the request \
+                  was meant to leave.",
+        figure: |mode| milliseconds(mode.latency_us.p50),
+    },
+    Column {
+        name: "latency\np99",
+        unit: "ms",
+        meaning: "99 of 100 quotes were answered within this time.",
+        figure: |mode| milliseconds(mode.latency_us.p99),
+    },
+    Column {
+        name: "data age\np50",
+        unit: "s",
+        meaning: "How old the supply and demand figures behind the price were, in real seconds: half were younger.",
+        figure: |mode| seconds(mode.data_age_ms.p50),
+    },
+    Column {
+        name: "data age\np99",
+        unit: "s",
+        meaning: "99 of 100 quotes were made from data younger than this.",
+        figure: |mode| seconds(mode.data_age_ms.p99),
+    },
+    Column {
+        name: "multiplier\nerror",
+        unit: "mean |Δ|",
+        meaning: "Mean distance between the surge multiplier quoted and the one that was right at that instant, \
+                  according to the books of the city, which made every driver and every rider itself.",
+        figure: |mode| decimals(mode.multiplier_error.mean_abs, 3),
+    },
+    Column {
+        name: "off by\n≥ 0.2",
+        unit: "% of all",
+        meaning: "Share of the quotes whose multiplier was wrong by two steps of 0.1 or more.",
+        figure: |mode| {
+            let percent = mode.multiplier_error.share_off_by_0_2;
+            decimals(percent.map(|share| share * 100.0), 1)
+        },
+    },
+];
+
+/// What was done, in a few short lines.
+pub(crate) fn done(report: &Report) -> Vec<String> {
+    let workload = &report.workload;
+    let mut lines = Vec::new();
+    if let Some(span) = market_span(report) {
+        lines.push(format!("Market: {span}.{}", pace(workload.speed)));
+    }
+    lines.push(format!(
+        "Load: {} quotes/s for {} s, each trip asked of {}; {} drivers, scenario {}, seed {}.",
+        workload.rate_per_s,
+        workload.seconds,
+        modes_in_words(report.modes.len()),
+        report.city.fleet,
+        workload.scenario,
+        workload.seed
+    ));
+    lines
+}
+
+fn modes_in_words(count: usize) -> &'static str {
+    match count {
+        1 => "one mode only",
+        2 => "both modes in turn",
+        _ => "all three modes in turn",
+    }
+}
+
+fn pace(speed: f64) -> String {
+    if speed == 1.0 {
+        " It runs in real time.".to_owned()
+    } else {
+        format!(" Its clock runs {speed} times as fast as ours.")
+    }
+}
+
+/// Weekday, date and hours of the market that was measured, in New York time.
+fn market_span(report: &Report) -> Option<String> {
+    let from = new_york(report.city.measured_from.as_deref()?)?;
+    let until = new_york(report.city.measured_until.as_deref()?)?;
+    Some(format!(
+        "{} to {} in New York",
+        from.format("%A %Y-%m-%d, %H:%M"),
+        until.format("%H:%M")
+    ))
+}
+
+/// Hours and minutes in New York.
+pub(crate) fn time_of_day(at: MarketTime) -> String {
+    in_new_york(at).map_or_else(|| at.to_string(), |local| local.format("%H:%M").to_string())
+}
+
+fn new_york(instant: &str) -> Option<DateTime<FixedOffset>> {
+    in_new_york(instant.parse().ok()?)
+}
+
+fn in_new_york(instant: MarketTime) -> Option<DateTime<FixedOffset>> {
+    let offset = FixedOffset::east_opt(Calendar::NEW_YORK_SUMMER.utc_offset_seconds)?;
+    Some(DateTime::from_timestamp_millis(instant.millis())?.with_timezone(&offset))
+}
+
+fn milliseconds(micros: Option<u64>) -> String {
+    decimals(micros.map(|micros| micros as f64 / 1000.0), 1)
+}
+
+/// Three decimals where a tenth of a second would say nothing.
+fn seconds(milliseconds: Option<f64>) -> String {
+    let places = match milliseconds {
+        Some(milliseconds) if milliseconds < 1_000.0 => 3,
+        _ => 1,
+    };
+    decimals(
+        milliseconds.map(|milliseconds| milliseconds / 1000.0),
+        places,
+    )
+}
+
+fn decimals(value: Option<f64>, places: usize) -> String {
+    value.map_or_else(|| UNKNOWN.to_owned(), |value| format!("{value:.places$}"))
+}

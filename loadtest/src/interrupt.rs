@@ -1,0 +1,35 @@
+//! Ctrl-C and SIGTERM, turned into a token that long work looks at; the second one ends the process at once.
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+/// The exit code by which shells know a program that was interrupted.
+pub const INTERRUPTED: u8 = 130;
+
+/// A token that is cancelled by the first signal. Without a way to receive signals it stays as it is, and the process
+/// ends by them as usual.
+pub fn on_signal() -> CancellationToken {
+    let token = CancellationToken::new();
+    if let (Ok(interrupt), Ok(terminate)) = (
+        signal(SignalKind::interrupt()),
+        signal(SignalKind::terminate()),
+    ) {
+        tokio::spawn(watch(interrupt, terminate, token.clone()));
+    }
+    token
+}
+
+async fn watch(mut interrupt: Signal, mut terminate: Signal, token: CancellationToken) {
+    next(&mut interrupt, &mut terminate).await;
+    anstream::eprintln!("\nStopping; once more to leave at once.");
+    token.cancel();
+    next(&mut interrupt, &mut terminate).await;
+    std::process::exit(INTERRUPTED.into());
+}
+
+async fn next(interrupt: &mut Signal, terminate: &mut Signal) {
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+}

@@ -1,0 +1,32 @@
+//! The open-loop load engine: quotes asked at times fixed beforehand, whatever the answers do.
+//!
+//! [`schedule`] says when, [`engine`] keeps to it, [`quote`] asks and checks every answer. Latency counts from the
+//! *intended* send time, so a stalled server cannot hide by delaying the requests that would have shown the stall
+//! (coordinated omission). The engine also watches itself: a generator that missed its schedule has measured nothing.
+
+pub mod engine;
+pub mod quote;
+pub mod schedule;
+
+#[cfg(test)]
+pub(crate) mod stand_in;
+
+pub use engine::{Arrival, Delivery, Plan};
+pub use quote::{Failure, QuoteDesk, Quoted};
+pub use schedule::Schedule;
+
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+
+/// A histogram of durations in microseconds, three significant digits, up to an hour; longer ones count as an hour.
+pub(crate) fn histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, LONGEST_MICROS, 3).expect("1 us to an hour is a valid range")
+}
+
+/// Adds a duration to a histogram of microseconds.
+pub(crate) fn record(histogram: &mut Histogram<u64>, duration: Duration) {
+    histogram.saturating_record(u64::try_from(duration.as_micros()).unwrap_or(LONGEST_MICROS));
+}
+
+const LONGEST_MICROS: u64 = 3_600_000_000;
