@@ -36,7 +36,7 @@ fn refused<C: CommandFactory>(error: &Error) -> Refused {
         ErrorKind::ValueValidation | ErrorKind::InvalidValue => Refused::Mistake(format!(
             "{} is wrong: {}",
             named::<C>(error),
-            first_line(error)
+            complaint(error)
         )),
         _ => Refused::Mistake(first_line(error)),
     }
@@ -63,6 +63,14 @@ fn named<C: CommandFactory>(error: &Error) -> String {
             )
     });
     variables.collect::<Vec<_>>().join(", ")
+}
+
+/// What is wrong with a value, without the value: it may be a secret.
+fn complaint(error: &Error) -> String {
+    std::error::Error::source(error).map_or_else(
+        || "not one of its values (--help lists them)".to_owned(),
+        ToString::to_string,
+    )
 }
 
 fn first_line(error: &Error) -> String {
@@ -108,6 +116,7 @@ mod tests {
             line.starts_with("PLATFORM_TEST_PORT_THAT_NOBODY_SETS is wrong"),
             "{line}"
         );
+        assert!(!line.contains("many"), "a value may be a secret: {line}");
         assert_eq!(line.lines().count(), 1);
     }
 }

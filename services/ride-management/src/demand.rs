@@ -1,0 +1,121 @@
+//! Demand as this process counts it: a forecaster in memory, fed after each commit with the very instant of the row,
+//! so that it equals, to the last bit, one that is built anew from the table.
+//!
+//! Two things can part the two: a commit whose answer was lost, and a count made while rows are still coming in.
+//! The first puts the count in doubt until it was made again; against the second, whoever commits a request holds
+//! [`Demand::counting`] until it is recorded, and a new count waits for them.
+
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use marketplace::{
+    demand::{DemandForecaster, DemandProfile, FilterSettings},
+    time::MarketTime,
+    view::Level,
+    zone::{ServiceArea, Zone},
+};
+use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use crate::store::WindowCount;
+
+/// The demand of the whole service area.
+#[derive(Debug)]
+pub struct Demand {
+    /// A std mutex: it is held for a computation of microseconds, never across an await.
+    forecaster: Mutex<DemandForecaster>,
+    /// What a new count starts from: profile, zones and `observed_since`, without a single request.
+    nothing_seen: DemandForecaster,
+    observed_since: MarketTime,
+    counting: RwLock<()>,
+    in_doubt: AtomicBool,
+}
+
+impl Demand {
+    /// Demand of `area` as of the counts given, observed since `observed_since`.
+    pub fn from_counts(
+        profile: DemandProfile,
+        area: &ServiceArea,
+        window: Duration,
+        observed_since: MarketTime,
+        counts: &[WindowCount],
+    ) -> Self {
+        let nothing_seen = DemandForecaster::new(
+            Arc::new(profile),
+            area.zones(),
+            window,
+            observed_since,
+            FilterSettings::default(),
+        );
+        Self {
+            forecaster: Mutex::new(counted(&nothing_seen, counts)),
+            nothing_seen,
+            observed_since,
+            counting: RwLock::new(()),
+            in_doubt: AtomicBool::new(false),
+        }
+    }
+
+    /// Since when requests are counted.
+    pub const fn observed_since(&self) -> MarketTime {
+        self.observed_since
+    }
+
+    /// Takes in one committed request.
+    pub fn record(&self, zone: Zone, at: MarketTime) {
+        self.forecaster().record(zone, at);
+    }
+
+    /// Expected requests of the zones in the window after `now`, in their order and from one state of knowledge.
+    pub fn levels(&self, zones: &[Zone], now: MarketTime) -> Vec<Level> {
+        let forecasts = self.forecaster().forecasts(zones, now);
+        let level = |value| Level { value, as_of: now };
+        forecasts.into_iter().map(level).collect()
+    }
+
+    /// To be held from before a request is committed until it is recorded.
+    pub async fn counting(&self) -> RwLockReadGuard<'_, ()> {
+        self.counting.read().await
+    }
+
+    /// The answer to a commit was lost: the request counts or it does not.
+    pub fn doubt(&self) {
+        self.in_doubt.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the count has to be made again.
+    pub fn is_in_doubt(&self) -> bool {
+        self.in_doubt.load(Ordering::Relaxed)
+    }
+
+    /// Waits until every commit under way is recorded, and keeps new ones waiting. To be held while the table is
+    /// counted, until [`recounted`](Self::recounted).
+    pub async fn recounting(&self) -> RwLockWriteGuard<'_, ()> {
+        self.counting.write().await
+    }
+
+    /// Replaces what was counted.
+    pub fn recounted(&self, counts: &[WindowCount]) {
+        *self.forecaster() = counted(&self.nothing_seen, counts);
+        self.in_doubt.store(false, Ordering::Relaxed);
+    }
+
+    /// A panic under this lock would have to come from arithmetic on counts; what they hold stays usable.
+    fn forecaster(&self) -> MutexGuard<'_, DemandForecaster> {
+        self.forecaster
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn counted(nothing_seen: &DemandForecaster, counts: &[WindowCount]) -> DemandForecaster {
+    let mut forecaster = nothing_seen.clone();
+    for count in counts {
+        forecaster.record_count(count.zone, count.window_start, count.requests);
+    }
+    forecaster
+}

@@ -1,0 +1,232 @@
+//! ride-management, the demand side: takes ride requests, matches them through driver-management, and forecasts how
+//! many will come. This file composes the service; read on in `migrations/`, `ride.rs`, then `app.rs`.
+//!
+//! What it acknowledges it has committed. The forecast lives in memory and is rebuilt from the committed rides at
+//! start; it counts the requests that this process took, so one process is what serves demand.
+
+pub mod app;
+pub mod config;
+pub mod demand;
+pub mod dispatcher;
+pub mod error;
+pub mod events;
+mod grpc;
+mod http;
+mod metrics;
+pub mod ride;
+pub mod store;
+pub mod supply;
+
+use std::{future::Future, path::Path, process::ExitCode, time::Duration};
+
+use anyhow::Context as _;
+use async_nats::Client;
+use futures::FutureExt;
+use marketplace::{demand::DemandProfile, time::MarketTime, zone::ServiceArea};
+use platform::{
+    clock::MarketClock,
+    health::Health,
+    metrics::EdgeMetrics,
+    nats,
+    outbox::Relay,
+    postgres,
+    process::{self, Identity},
+    serve::{Addresses, Listeners, serve},
+    shutdown,
+};
+use prometheus_client::registry::Registry;
+use sqlx::PgPool;
+use surge_proto::token::QuoteKey;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+pub use crate::config::Config;
+use crate::{
+    app::{App, Parts},
+    demand::Demand,
+    dispatcher::Dispatcher,
+    events::{DemandFeed, TripFollower, WatermarkKeeper},
+    metrics::RideMetrics,
+    store::{MIGRATIONS, Store},
+    supply::Supply,
+};
+
+/// Who this process is, in its telemetry and to its servers.
+pub const IDENTITY: Identity = Identity {
+    name: "ride-management",
+    version: env!("CARGO_PKG_VERSION"),
+};
+
+/// Connections to PostgreSQL. More than a handful per service only makes them wait for each other inside.
+const MAX_CONNECTIONS: u32 = 8;
+
+/// The life of the process: configuration from `arguments` and the environment, service, exit code.
+pub fn main(arguments: impl Iterator<Item = String>) -> ExitCode {
+    process::run(IDENTITY, arguments, |config, shutdown| async move {
+        Service::start(config).await?.run(shutdown).await
+    })
+}
+
+/// A service that is bound, connected and up to date, but does not serve yet.
+#[derive(Debug)]
+pub struct Service {
+    publish_every: Duration,
+    listeners: Listeners,
+    app: App,
+    pool: PgPool,
+    client: Client,
+    relay: Relay,
+    supply: Supply,
+    clock: MarketClock,
+    registry: Registry,
+}
+
+impl Service {
+    /// Binds the listeners, waits for PostgreSQL, brings its schema up to date and rebuilds the forecast. NATS and
+    /// driver-management may come later.
+    ///
+    /// # Errors
+    /// One line that names the setting to change.
+    pub async fn start(config: Config) -> anyhow::Result<Self> {
+        let quote_key: QuoteKey = config.quote_key.parse().context("QUOTE_KEY is too weak")?;
+        let profile = config
+            .demand_profile
+            .as_deref()
+            .map(read_profile)
+            .transpose()?;
+        let supply = Supply::at(&config.supply_url).context("SUPPLY_URL is no URL")?;
+        let listeners = Listeners::bind(config.http_addr, config.grpc_addr).await?;
+
+        let pool = postgres::pool(&config.database_url, IDENTITY.name, MAX_CONNECTIONS)
+            .context("DATABASE_URL cannot be used")?;
+        postgres::migrate_when_up(&pool, MIGRATIONS)
+            .await
+            .context("the database of DATABASE_URL cannot be brought up to date")?;
+        let client = nats::connect(&config.nats_url, IDENTITY.name).await?;
+
+        let clock = MarketClock::from_config(&config.clock);
+        let area = ServiceArea::new(config.service_area);
+        let store = Store::new(pool.clone());
+        let profile = profile.unwrap_or_else(|| DemandProfile::flat(area.zones()));
+        let demand = observed(&store, &config, clock, &area, profile)
+            .await
+            .context("the forecast cannot be rebuilt from the database of DATABASE_URL")?;
+
+        let mut registry = Registry::default();
+        let relay = Relay::new(pool.clone(), nats::jetstream(client.clone()));
+        let app = App::new(Parts {
+            clock,
+            area,
+            quote_key,
+            patience: config.match_patience,
+            store,
+            demand,
+            supply: supply.clone(),
+            relay: relay.clone(),
+            metrics: RideMetrics::register(&mut registry),
+        });
+        Ok(Self {
+            publish_every: config.publish_every,
+            listeners,
+            app,
+            pool,
+            client,
+            relay,
+            supply,
+            clock,
+            registry,
+        })
+    }
+
+    /// Where the service can be reached, also when it was given port 0.
+    ///
+    /// # Errors
+    /// When the system does not tell.
+    pub fn addresses(&self) -> std::io::Result<Addresses> {
+        self.listeners.addresses()
+    }
+
+    /// The use cases, for whoever shares this process: tests.
+    pub fn app(&self) -> App {
+        self.app.clone()
+    }
+
+    /// Serves both edges and runs the loops until `shutdown`; what was begun may finish.
+    ///
+    /// # Errors
+    /// When an edge fails.
+    pub async fn run(mut self, shutdown: CancellationToken) -> anyhow::Result<()> {
+        let stop = shutdown.child_token();
+        let edge_metrics = EdgeMetrics::register(&mut self.registry);
+        let mut loops = self.spawn_loops(&stop);
+        let health = self.health();
+        let http = http::router(self.app.clone())
+            .merge(health.router())
+            .merge(platform::metrics::router(self.registry));
+        let http = platform::http::edge(http, edge_metrics.clone());
+        let grpc = platform::grpc::edge(grpc::routes(self.app).await?, edge_metrics);
+
+        let served = serve(self.listeners, http, grpc, stop.clone()).await;
+        stop.cancel();
+        let drained = async { while loops.join_next().await.is_some() {} };
+        shutdown::with_deadline(&stop, drained).await;
+        self.pool.close().await;
+        Ok(served?)
+    }
+
+    fn spawn_loops(&self, stop: &CancellationToken) -> JoinSet<()> {
+        let every = self.publish_every;
+        let (app, client) = (&self.app, &self.client);
+        let feed = DemandFeed::new(app.clone(), client.clone(), every);
+        let follower = TripFollower::new(app.clone(), nats::jetstream(client.clone()));
+        let mut loops = JoinSet::new();
+        loops.spawn(feed.run(stop.clone()));
+        loops.spawn(follower.run(stop.clone()));
+        loops.spawn(WatermarkKeeper::new(app.clone(), every).run(stop.clone()));
+        loops.spawn(Dispatcher::new(app.clone()).run(stop.clone()));
+        loops.spawn(self.relay.clone().run(stop.clone()));
+        loops
+    }
+
+    /// Without NATS or driver-management rides are still acknowledged; the rest is caught up with later.
+    fn health(&self) -> Health {
+        let (pool, client, supply) = (self.pool.clone(), self.client.clone(), self.supply.clone());
+        Health::new(self.clock)
+            .needs("postgres", move || postgres::probe(pool.clone()).boxed())
+            .needs_while(
+                "nats",
+                || false,
+                move || probed(nats::probe(&client)).boxed(),
+            )
+            .needs_while(
+                "driver-management",
+                || false,
+                move || supply.clone().probe().boxed(),
+            )
+    }
+}
+
+fn probed(answer: Result<(), String>) -> impl Future<Output = Result<(), String>> + Send {
+    std::future::ready(answer)
+}
+
+fn read_profile(path: &Path) -> anyhow::Result<DemandProfile> {
+    let read =
+        || -> anyhow::Result<DemandProfile> { Ok(serde_json::from_slice(&std::fs::read(path)?)?) };
+    read().with_context(|| format!("DEMAND_PROFILE={} cannot be used", path.display()))
+}
+
+/// Begins to count demand, or goes on where the database left off.
+async fn observed(
+    store: &Store,
+    config: &Config,
+    clock: MarketClock,
+    area: &ServiceArea,
+    profile: DemandProfile,
+) -> Result<Demand, error::Error> {
+    let now = MarketTime::from_millis(clock.now_millis());
+    let window = config.forecast_window;
+    let since = store.observe(window, now).await?;
+    let counts = store.window_counts().await?;
+    Ok(Demand::from_counts(profile, area, window, since, &counts))
+}

@@ -1,0 +1,400 @@
+//! All SQL of ride-management. A ride is changed in one place, [`Store::advance`]: lock the row, let the state machine
+//! decide, write the row and its event in the same transaction.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use marketplace::{
+    surge::Multiplier,
+    time::MarketTime,
+    zone::{Position, Zone},
+};
+use platform::{outbox, postgres, propagation};
+use sqlx::{FromRow, PgConnection, PgPool};
+use tracing::{Instrument, Span, info_span};
+use uuid::Uuid;
+
+use crate::{
+    error::Error,
+    events,
+    ride::{Change, Outcome, Ride, RideState, SupplyCall},
+};
+
+/// The steps of the schema, in order.
+pub const MIGRATIONS: &[postgres::Step] =
+    &[(1, "rides", include_str!("../migrations/0001_rides.sql"))];
+
+/// How long whoever takes on a call to driver-management has for it. Twice the deadline of the call, so that a call
+/// is over, one way or the other, when the lease is.
+pub const LEASE: Duration = Duration::from_secs(2);
+
+/// Calls that a ride is owed at most: a release that fails for half an hour is given up, because by then the driver
+/// has long dropped out of that trip by other means.
+const MAX_SUPPLY_CALLS: i32 = 1_000;
+
+/// The database of ride-management.
+#[derive(Clone, Debug)]
+pub struct Store {
+    pool: PgPool,
+}
+
+/// What became of a request for a ride.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Placed {
+    /// It is a new ride.
+    New(Ride),
+    /// The same request came before; this is its ride, wherever that stands now.
+    Before(Ride),
+}
+
+/// A ride after a change, and what the change did.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Advanced {
+    /// The ride.
+    pub ride: Ride,
+    /// What the change did to it.
+    pub outcome: Outcome,
+}
+
+/// Requests of a zone in a window, as the published view counts them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WindowCount {
+    /// The zone.
+    pub zone: Zone,
+    /// Start of the window.
+    pub window_start: MarketTime,
+    /// How many requests.
+    pub requests: u32,
+}
+
+impl Store {
+    /// A store on `pool`, whose role owns the schema.
+    pub const fn new(pool: PgPool) -> Self {
+        Self { pool }
+    }
+
+    /// Writes a new ride with its event; once this returns, the ride is safe. A quote that was redeemed before gives
+    /// the ride of that time, if the request was the same.
+    ///
+    /// # Errors
+    /// [`Error::QuoteUsed`], and those of the database.
+    pub async fn place(&self, ride: Ride) -> Result<Placed, Error> {
+        let work = async {
+            let mut transaction = self.pool.begin().await?;
+            if !insert(&mut transaction, &ride).await? {
+                return Ok(None);
+            }
+            outbox::write(&mut transaction, events::ride_event(&ride)).await?;
+            transaction.commit().await?;
+            Ok::<_, Error>(Some(()))
+        };
+        match work.instrument(span("INSERT", "INSERT ride")).await? {
+            Some(()) => Ok(Placed::New(ride)),
+            None => self.placed_before(&ride).await.map(Placed::Before),
+        }
+    }
+
+    /// The ride that the quote of `request` was redeemed for, if it was the same request.
+    ///
+    /// # Errors
+    /// [`Error::QuoteUsed`] if it was another or there is none, and those of the database.
+    pub async fn placed_before(&self, request: &Ride) -> Result<Ride, Error> {
+        let row: Option<RideRow> = sqlx::query_as("SELECT * FROM ride WHERE quote_id = $1")
+            .bind(request.quote_id)
+            .fetch_optional(&self.pool)
+            .instrument(span("SELECT", "SELECT ride by quote"))
+            .await?;
+        let known = row.map(Ride::try_from).transpose()?;
+        known
+            .filter(|known| known.is_same_request(request))
+            .ok_or(Error::QuoteUsed)
+    }
+
+    /// The ride of that id.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchRide`], and those of the database.
+    pub async fn ride(&self, ride_id: Uuid) -> Result<Ride, Error> {
+        let row: Option<RideRow> = sqlx::query_as("SELECT * FROM ride WHERE ride_id = $1")
+            .bind(ride_id)
+            .fetch_optional(&self.pool)
+            .instrument(span("SELECT", "SELECT ride"))
+            .await?;
+        Ok(row.ok_or(Error::NoSuchRide(ride_id))?.try_into()?)
+    }
+
+    /// Applies `change` to a ride under a lock, and writes what it did, with an event if the ride moved.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchRide`], and those of the database.
+    pub async fn advance(
+        &self,
+        ride_id: Uuid,
+        change: Change,
+        now: MarketTime,
+    ) -> Result<Advanced, Error> {
+        let work = async {
+            let mut transaction = self.pool.begin().await?;
+            let before = lock(&mut transaction, ride_id).await?;
+            let mut ride = before.clone();
+            let outcome = ride.apply(change, now);
+            if ride != before {
+                update(&mut transaction, &ride).await?;
+            }
+            if outcome == Outcome::Moved {
+                outbox::write(&mut transaction, events::ride_event(&ride)).await?;
+            }
+            transaction.commit().await?;
+            Ok(Advanced { ride, outcome })
+        };
+        work.instrument(span("UPDATE", "UPDATE ride")).await
+    }
+
+    /// Takes on the calls to driver-management that are due, oldest ride first, and leases them for [`LEASE`].
+    /// Several replicas may ask at once: each ride goes to one.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn take_due_calls(&self, most: i64) -> Result<Vec<Ride>, Error> {
+        let rows: Vec<RideRow> = sqlx::query_as(
+            "WITH due AS MATERIALIZED (
+                 SELECT ride_id FROM ride WHERE supply_call_due_at <= now()
+                 ORDER BY requested_at LIMIT $1 FOR UPDATE SKIP LOCKED
+             )
+             UPDATE ride SET
+                 supply_calls = supply_calls + 1,
+                 supply_call_due_at = CASE
+                     WHEN state = 'requested' OR supply_calls < $2 THEN now() + $3
+                 END
+             FROM due WHERE ride.ride_id = due.ride_id
+             RETURNING ride.*",
+        )
+        .bind(most)
+        .bind(MAX_SUPPLY_CALLS)
+        .bind(LEASE)
+        .fetch_all(&self.pool)
+        .instrument(span("UPDATE", "UPDATE ride due calls"))
+        .await?;
+        Ok(rows
+            .into_iter()
+            .map(Ride::try_from)
+            .collect::<Result<_, _>>()?)
+    }
+
+    /// Notes that driver-management has freed the driver of an ended ride.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn released(&self, ride_id: Uuid) -> Result<(), Error> {
+        sqlx::query(
+            "UPDATE ride SET supply_call_due_at = NULL
+             WHERE ride_id = $1 AND state IN ('cancelled', 'unserved')",
+        )
+        .bind(ride_id)
+        .execute(&self.pool)
+        .instrument(span("UPDATE", "UPDATE ride released"))
+        .await?;
+        Ok(())
+    }
+
+    /// Begins to count demand in windows of `window`, or goes on counting; returns since when.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn observe(&self, window: Duration, now: MarketTime) -> Result<MarketTime, Error> {
+        let since: DateTime<Utc> = sqlx::query_scalar(
+            "INSERT INTO watermark (observed_since, as_of, window_seconds) VALUES ($1, $1, $2)
+             ON CONFLICT (only_row) DO UPDATE SET window_seconds = excluded.window_seconds
+             RETURNING observed_since",
+        )
+        .bind(column(now))
+        .bind(window.as_secs() as i32)
+        .fetch_one(&self.pool)
+        .instrument(span("INSERT", "INSERT watermark"))
+        .await?;
+        Ok(market_time(since))
+    }
+
+    /// The counts that the service publishes to others, for itself.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn window_counts(&self) -> Result<Vec<WindowCount>, Error> {
+        let rows: Vec<(String, DateTime<Utc>, i64)> =
+            sqlx::query_as("SELECT zone, window_start, requests FROM demand_by_zone_window")
+                .fetch_all(&self.pool)
+                .instrument(span("SELECT", "SELECT demand_by_zone_window"))
+                .await?;
+        let count = |(zone, window_start, requests): (String, _, i64)| {
+            Ok(WindowCount {
+                zone: parsed(&zone)?,
+                window_start: market_time(window_start),
+                requests: u32::try_from(requests).unwrap_or(u32::MAX),
+            })
+        };
+        rows.into_iter().map(count).collect()
+    }
+
+    /// Says that the counts are complete as of `as_of`, also when nothing changed.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn mark(&self, as_of: MarketTime) -> Result<(), Error> {
+        sqlx::query("UPDATE watermark SET as_of = $1, traceparent = $2")
+            .bind(column(as_of))
+            .bind(propagation::traceparent())
+            .execute(&self.pool)
+            .instrument(span("UPDATE", "UPDATE watermark"))
+            .await?;
+        Ok(())
+    }
+}
+
+/// Returns false if the quote was redeemed already.
+async fn insert(connection: &mut PgConnection, ride: &Ride) -> Result<bool, sqlx::Error> {
+    let inserted = sqlx::query(
+        "INSERT INTO ride (
+             ride_id, rider_id, quote_id, state, zone, pickup_lat, pickup_lon, dropoff_lat, dropoff_lon, fare_cents,
+             surge_multiplier_tenths, requested_at, traceparent, supply_call_due_at
+         ) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, now() + $14)
+         ON CONFLICT (quote_id) DO NOTHING",
+    )
+    .bind(ride.ride_id)
+    .bind(ride.rider_id)
+    .bind(ride.quote_id)
+    .bind(ride.state.as_str())
+    .bind(ride.zone.to_string())
+    .bind(ride.pickup.lat())
+    .bind(ride.pickup.lon())
+    .bind(ride.dropoff.lat())
+    .bind(ride.dropoff.lon())
+    .bind(ride.fare_cents)
+    .bind(i32::from(ride.multiplier.tenths()))
+    .bind(column(ride.requested_at))
+    .bind(&ride.traceparent)
+    .bind(LEASE)
+    .execute(connection)
+    .await?;
+    Ok(inserted.rows_affected() == 1)
+}
+
+async fn lock(connection: &mut PgConnection, ride_id: Uuid) -> Result<Ride, Error> {
+    let row: Option<RideRow> = sqlx::query_as("SELECT * FROM ride WHERE ride_id = $1 FOR UPDATE")
+        .bind(ride_id)
+        .fetch_optional(connection)
+        .await?;
+    Ok(row.ok_or(Error::NoSuchRide(ride_id))?.try_into()?)
+}
+
+/// Writes what can change. A call that stays owed keeps its lease: a dispatch may be under way when its ride is
+/// cancelled, and the driver can be freed for good only after that.
+async fn update(connection: &mut PgConnection, ride: &Ride) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "UPDATE ride SET state = $2, driver_id = $3, matched_at = $4, pickup_due_at = $5, dropoff_due_at = $6,
+             picked_up_at = $7, ended_at = $8,
+             supply_call_due_at = CASE WHEN $9 THEN coalesce(supply_call_due_at, now()) END
+         WHERE ride_id = $1",
+    )
+    .bind(ride.ride_id)
+    .bind(ride.state.as_str())
+    .bind(ride.driver_id)
+    .bind(ride.matched_at.map(column))
+    .bind(ride.pickup_due_at.map(column))
+    .bind(ride.dropoff_due_at.map(column))
+    .bind(ride.picked_up_at.map(column))
+    .bind(ride.ended_at.map(column))
+    .bind(ride.owed.is_some())
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// A row of `ride` as it stands; [`Ride::try_from`] checks what the database does not.
+#[derive(FromRow)]
+struct RideRow {
+    ride_id: Uuid,
+    rider_id: Uuid,
+    quote_id: Uuid,
+    state: String,
+    zone: String,
+    pickup_lat: f64,
+    pickup_lon: f64,
+    dropoff_lat: f64,
+    dropoff_lon: f64,
+    fare_cents: i64,
+    surge_multiplier_tenths: i32,
+    driver_id: Option<Uuid>,
+    requested_at: DateTime<Utc>,
+    matched_at: Option<DateTime<Utc>>,
+    pickup_due_at: Option<DateTime<Utc>>,
+    dropoff_due_at: Option<DateTime<Utc>>,
+    picked_up_at: Option<DateTime<Utc>>,
+    ended_at: Option<DateTime<Utc>>,
+    supply_call_due_at: Option<DateTime<Utc>>,
+    traceparent: Option<String>,
+}
+
+impl TryFrom<RideRow> for Ride {
+    type Error = sqlx::Error;
+
+    fn try_from(row: RideRow) -> Result<Self, sqlx::Error> {
+        let state: RideState = parsed(&row.state)?;
+        Ok(Self {
+            ride_id: row.ride_id,
+            rider_id: row.rider_id,
+            quote_id: row.quote_id,
+            state,
+            zone: parsed(&row.zone)?,
+            pickup: Position::new(row.pickup_lat, row.pickup_lon).map_err(corrupt)?,
+            dropoff: Position::new(row.dropoff_lat, row.dropoff_lon).map_err(corrupt)?,
+            fare_cents: row.fare_cents,
+            multiplier: u16::try_from(row.surge_multiplier_tenths)
+                .map_err(corrupt)
+                .and_then(|tenths| Multiplier::from_tenths(tenths).map_err(corrupt))?,
+            driver_id: row.driver_id,
+            requested_at: market_time(row.requested_at),
+            matched_at: row.matched_at.map(market_time),
+            pickup_due_at: row.pickup_due_at.map(market_time),
+            dropoff_due_at: row.dropoff_due_at.map(market_time),
+            picked_up_at: row.picked_up_at.map(market_time),
+            ended_at: row.ended_at.map(market_time),
+            owed: row.supply_call_due_at.map(|_| match state {
+                RideState::Requested => SupplyCall::Dispatch,
+                _ => SupplyCall::Release,
+            }),
+            traceparent: row.traceparent,
+        })
+    }
+}
+
+fn parsed<T>(text: &str) -> Result<T, sqlx::Error>
+where
+    T: std::str::FromStr<Err: std::error::Error + Send + Sync + 'static>,
+{
+    text.parse().map_err(corrupt)
+}
+
+fn corrupt(error: impl std::error::Error + Send + Sync + 'static) -> sqlx::Error {
+    sqlx::Error::Decode(Box::new(error))
+}
+
+/// Market time as a column; what no calendar can hold becomes the epoch, and the clock never shows it.
+fn column(time: MarketTime) -> DateTime<Utc> {
+    DateTime::from_timestamp_millis(time.millis()).unwrap_or_default()
+}
+
+fn market_time(column: DateTime<Utc>) -> MarketTime {
+    MarketTime::from_millis(column.timestamp_millis())
+}
+
+/// A client span for one operation, by the semantic conventions for databases.
+fn span(operation: &'static str, summary: &'static str) -> Span {
+    info_span!(
+        "SQL",
+        otel.name = summary,
+        otel.kind = "client",
+        db.system.name = "postgresql",
+        db.operation.name = operation,
+        db.query.summary = summary,
+    )
+}
