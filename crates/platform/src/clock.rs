@@ -85,13 +85,13 @@ impl MarketClock {
 
     /// Market time in milliseconds since the Unix epoch.
     pub fn now_millis(&self) -> i64 {
-        self.at_real_millis(real_now_millis())
+        self.at_real_micros(real_now_micros())
     }
 
-    /// Market time at a real time, both in milliseconds since the Unix epoch.
-    pub fn at_real_millis(&self, real_millis: i64) -> i64 {
-        let elapsed = (real_millis - self.anchor_millis) as f64 * self.speed;
-        self.start_millis + elapsed as i64
+    /// Market time in milliseconds at a real time in microseconds: at speed 60, a market millisecond is 17 of them.
+    pub fn at_real_micros(&self, real_micros: i64) -> i64 {
+        let elapsed_micros = (real_micros - self.anchor_millis * 1_000) as f64;
+        self.start_millis + (elapsed_micros * self.speed / 1_000.0) as i64
     }
 
     /// Market seconds per real second.
@@ -125,9 +125,13 @@ fn instant(millis: i64) -> DateTime<Utc> {
 }
 
 fn real_now_millis() -> i64 {
+    real_now_micros() / 1_000
+}
+
+fn real_now_micros() -> i64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_millis() as i64)
+        .map_or(0, |since| since.as_micros() as i64)
 }
 
 #[cfg(test)]
@@ -137,8 +141,8 @@ mod tests {
     #[test]
     fn a_market_hour_takes_a_minute_at_speed_sixty() {
         let clock = MarketClock::new(1_000_000, 500, 60.0);
-        assert_eq!(clock.at_real_millis(500), 1_000_000);
-        assert_eq!(clock.at_real_millis(500 + 60_000), 1_000_000 + 3_600_000);
+        assert_eq!(clock.at_real_micros(500_000), 1_000_000);
+        assert_eq!(clock.at_real_micros(60_500_000), 1_000_000 + 3_600_000);
         let hour = Duration::from_secs(3_600);
         assert_eq!(clock.real_duration(hour), Duration::from_secs(60));
         assert_eq!(clock.market_duration(Duration::from_secs(60)), hour);
@@ -147,7 +151,10 @@ mod tests {
     #[test]
     fn without_settings_market_time_is_real_time() {
         let clock = MarketClock::real_time();
-        assert_eq!(clock.at_real_millis(1_700_000_000_123), 1_700_000_000_123);
+        assert_eq!(
+            clock.at_real_micros(1_700_000_000_123_000),
+            1_700_000_000_123
+        );
     }
 
     #[test]

@@ -64,7 +64,7 @@ async fn observe(State(metrics): State<EdgeMetrics>, request: Request, next: Nex
     let mut response = answer.await.unwrap_or_else(|_| overdue().into_response());
 
     let status = response.status();
-    span.record("http.response.status_code", status.as_u16());
+    span.record("http.response.status_code", i64::from(status.as_u16()));
     if status.is_server_error() {
         span.record("otel.status_code", "ERROR");
     }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use marketplace::{Bounds, DemandProfile, MarketTime, ServiceArea, Zone, fare};
 use uuid::Uuid;
 
+use super::DEFAULT_FLEET;
 use super::draws::Draws;
 use super::driver::{Driver, Ride};
 use super::errands::{Errand, News};
@@ -68,7 +69,7 @@ impl Evening {
         let books = Arc::new(Books::new(area, Arc::new(profile), start()));
         let replay = Replay::starting(&record, start()).unwrap();
         let places = replay.places();
-        let fleet: Vec<Driver> = (0..240)
+        let fleet: Vec<Driver> = (0..DEFAULT_FLEET as u64)
             .map(|number| Driver::starting(number, draws, &places, start()))
             .collect();
         let clock = MarketClock::new(start(), 0, 60.0);

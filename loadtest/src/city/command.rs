@@ -9,7 +9,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use marketplace::{Bounds, DemandProfile, MarketTime};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
-use super::{City, CityConfig, CityOutcome, CityProgress};
+use super::{City, CityConfig, CityOutcome, CityProgress, DEFAULT_FLEET};
 use crate::client::Client;
 use crate::pickups;
 use crate::target::{Target, TargetArgs};
@@ -37,8 +37,8 @@ pub struct ReplayArgs {
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
 
-    /// Number of drivers; 240 are too few for the peak of the Friday evening, 320 are ample
-    #[arg(long, value_name = "N", default_value_t = 240, value_parser = fleet)]
+    /// Number of drivers; 210 are too few for the peak of the Friday evening, 320 are ample
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_FLEET, value_parser = fleet)]
     pub fleet: usize,
 
     /// Recorded pickups to replay, CSV or gzipped CSV

@@ -47,6 +47,10 @@ use errands::{News, Runner};
 use simulation::Simulation;
 use tally::Tally;
 
+/// Drivers unless told otherwise. With 210 the bundled evening is scarce: from 16:00 to midnight 47 % of quotes are above
+/// 1.0 and the mean multiplier is 1.16. With 240 it is 28 % and 1.08.
+pub const DEFAULT_FLEET: usize = 210;
+
 /// What a city is made of.
 #[derive(Debug, Clone)]
 pub struct CityConfig {
@@ -54,7 +58,7 @@ pub struct CityConfig {
     pub target: Target,
     /// Decides who the drivers and riders are and what they want.
     pub seed: u64,
-    /// How many drivers there are: 240 are too few for the peak of the bundled evening, 320 are ample.
+    /// How many drivers there are.
     pub fleet: usize,
     /// The demand profile of ride-management: the books must forecast from the same.
     pub profile: DemandProfile,

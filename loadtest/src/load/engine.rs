@@ -117,7 +117,7 @@ impl Delivery {
 }
 
 /// One request in a hundred may leave this late.
-const LATE_P99: Duration = Duration::from_millis(5);
+const LATE_P99: Duration = Duration::from_millis(10);
 
 /// No request may leave this late: a generator that was stopped for a moment would otherwise pass in a long run.
 const LATE_WORST: Duration = Duration::from_millis(250);
