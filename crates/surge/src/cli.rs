@@ -1,0 +1,272 @@
+//! The command line of `surge`: every subcommand and option. The doc comments are the help text.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
+use loadtest::{city, compare};
+use marketplace::MarketTime;
+use surge_proto::DataflowMode;
+
+use crate::stack::{DEMAND_PROFILE, FRIDAY_EVENING, Ports, Record, STATE_DIR, StackSettings};
+
+/// Surge: one exchange, three dataflows, one price. A ride-sharing marketplace that computes the same surge price from
+/// a shared database, by requests, and from events.
+#[derive(Debug, Parser)]
+#[command(name = "surge", bin_name = "./surge", version, after_help = AFTER_HELP)]
+pub(crate) struct Cli {
+    /// Folder of the local stack: state, logs and private servers.
+    #[arg(long, env = "SURGE_STATE_DIR", value_name = "FOLDER", default_value = STATE_DIR, global = true, hide = true)]
+    pub(crate) state_dir: PathBuf,
+
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+const AFTER_HELP: &str = "  ./surge test   all tests, formatting and lints; options go to cargo test\n\n\
+    SURGE_PORT_BASE moves all ports (7100: REST on 7101 to 7103, gRPC on 7201 to 7203, Jaeger UI on 7186).\n\
+    SURGE_NO_INSTALL=1 forbids ./surge to install what is missing. Files are looked for in the project folder.";
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// From nothing to the comparison: starts the stack, replays a Friday evening, prints the table, cleans up
+    Demo(Box<DemoArgs>),
+    /// Starts the stack and keeps it running until Ctrl-C
+    Up(UpArgs),
+    /// Shows what runs, whether it is healthy, and the dataflow mode
+    Status,
+    /// Shows the dataflow mode, or switches to another
+    Mode(ModeArgs),
+    /// Compares the three dataflows on whatever runs
+    Compare(Box<compare::Args>),
+    /// Lets the city live on whatever runs: drivers and riders of a recorded evening
+    City(city::Args),
+    /// Scores demand forecasts on recorded pickups
+    Backtest(BacktestArgs),
+    /// Makes the demand profile that the services start with
+    Train(TrainArgs),
+    /// Shows what is missing on this machine and how to get it
+    Doctor,
+    /// Runs one service in this process: how the stack starts its parts
+    #[command(hide = true, disable_help_flag = true)]
+    Service(ServiceArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StackArgs {
+    /// What the market clock shows at the start, RFC 3339
+    #[arg(long, env = "MARKET_CLOCK_START", value_name = "TIME", default_value_t = FRIDAY_EVENING)]
+    pub(crate) start: MarketTime,
+
+    /// Market seconds per real second
+    #[arg(long, env = "MARKET_CLOCK_SPEED", value_name = "FACTOR", default_value_t = 60.0, value_parser = speed)]
+    pub(crate) speed: f64,
+
+    /// Dataflow mode of quotes that name none
+    #[arg(
+        long,
+        env = "DATAFLOW_MODE",
+        value_name = "MODE",
+        default_value = "database"
+    )]
+    pub(crate) mode: DataflowMode,
+
+    /// Period of the batch job behind the mode `database`, in market time
+    #[arg(long, env = "BATCH_EVERY", value_name = "PERIOD", default_value = "5m", value_parser = humantime::parse_duration)]
+    pub(crate) batch_every: Duration,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct UpArgs {
+    #[command(flatten)]
+    pub(crate) stack: StackArgs,
+
+    /// Also let the city live on it, so that supply, demand and prices move
+    #[arg(long)]
+    pub(crate) city: bool,
+
+    #[command(flatten)]
+    pub(crate) replay: city::ReplayArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DemoArgs {
+    #[command(flatten)]
+    pub(crate) stack: StackArgs,
+
+    /// Keep the stack running after the comparison, until Ctrl-C
+    #[arg(long)]
+    pub(crate) stay: bool,
+
+    #[command(flatten)]
+    pub(crate) compare: compare::Args,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ModeArgs {
+    /// The mode to switch to; none to show the one in force
+    pub(crate) mode: Option<DataflowMode>,
+
+    /// Base URL of price-optimization
+    #[arg(
+        long,
+        env = "SURGE_TARGET",
+        value_name = "URL",
+        default_value = "http://127.0.0.1:7103"
+    )]
+    pub(crate) target: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BacktestArgs {
+    /// Pickup files to learn from, CSV or gzipped CSV
+    #[arg(long, value_name = "FILE", num_args = 1.., required = true)]
+    pub(crate) train: Vec<PathBuf>,
+
+    /// Pickup files to forecast, all later than those to learn from
+    #[arg(long, value_name = "FILE", num_args = 1.., required = true)]
+    pub(crate) test: Vec<PathBuf>,
+
+    /// H3 resolution of the zones
+    #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u8).range(0..=15))]
+    pub(crate) resolution: u8,
+
+    /// Length of a forecast window; divides an hour
+    #[arg(long, default_value = "15m", value_parser = humantime::parse_duration)]
+    pub(crate) window: Duration,
+
+    /// Code of the base whose pickups count
+    #[arg(long, default_value = "B02512")]
+    pub(crate) base: String,
+
+    /// Also write the scores here, as JSON of schema surge.backtest/1
+    #[arg(long, value_name = "PATH")]
+    pub(crate) json: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TrainArgs {
+    /// Pickup files to learn from, CSV or gzipped CSV
+    #[arg(long, value_name = "FILE", num_args = 1.., required = true)]
+    pub(crate) pickups: Vec<PathBuf>,
+
+    /// Learn from what came before this time: New York wall clock such as 2014-04-04T17:00
+    #[arg(long, value_name = "TIME", value_parser = crate::training::wall_clock)]
+    pub(crate) until: MarketTime,
+
+    /// Where to write the profile
+    #[arg(long, value_name = "PATH", default_value = DEMAND_PROFILE)]
+    pub(crate) out: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ServiceArgs {
+    pub(crate) name: ServiceName,
+
+    /// The service's own arguments
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) arguments: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum ServiceName {
+    DriverManagement,
+    RideManagement,
+    PriceOptimization,
+    TraceView,
+}
+
+impl StackArgs {
+    /// The settings of a stack in this folder.
+    ///
+    /// # Errors
+    /// When `SURGE_PORT_BASE` is no port.
+    pub(crate) fn settings(&self, state_dir: PathBuf) -> anyhow::Result<StackSettings> {
+        Ok(StackSettings {
+            state_dir,
+            ports: Ports::from_environment()?,
+            start: self.start,
+            speed: self.speed,
+            mode: self.mode,
+            batch_every: self.batch_every,
+            ..StackSettings::default()
+        })
+    }
+}
+
+/// Reads the process's command line; a mistake in it ends the process with exit code 2 and says what is allowed.
+pub(crate) fn parse() -> Cli {
+    let matches = command().get_matches();
+    Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+}
+
+/// The clap command. A stack that runs here is what `mode`, `compare` and `city` mean unless told otherwise.
+fn command() -> clap::Command {
+    let command = Cli::command().mut_subcommand("demo", without_target);
+    let Some(url) = running_stack() else {
+        return command;
+    };
+    let url: &'static str = url.leak(); // clap wants it for ever, and it is wanted once
+    let there = |target: clap::Arg| target.default_value(url);
+    ["mode", "compare", "city"]
+        .into_iter()
+        .fold(command, |command, name| {
+            command.mut_subcommand(name, |subcommand| subcommand.mut_arg("target", there))
+        })
+}
+
+/// The demo compares the stack that it starts.
+fn without_target(demo: clap::Command) -> clap::Command {
+    ["target", "driver_url", "ride_url"]
+        .into_iter()
+        .fold(demo, |demo, option| {
+            demo.mut_arg(option, |argument| argument.hide(true))
+        })
+}
+
+/// Looked for before the command line is read; a folder named by `--state-dir` alone is not worth two passes.
+fn running_stack() -> Option<String> {
+    let state_dir = std::env::var_os("SURGE_STATE_DIR").unwrap_or_else(|| STATE_DIR.into());
+    let record = Record::find(state_dir.as_ref()).ok().flatten()?;
+    Some(record.price_url())
+}
+
+fn speed(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(speed) if speed > 0.0 && speed <= 3_600.0 => Ok(speed),
+        _ => Err("must be a number above 0, at most 3600".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn a_service_gets_its_arguments_untouched() {
+        let line = [
+            "surge",
+            "service",
+            "price-optimization",
+            "batch",
+            "--every",
+            "5m",
+            "--help",
+        ];
+        let Command::Service(service) = Cli::try_parse_from(line).unwrap().command else {
+            panic!("another subcommand");
+        };
+        assert_eq!(service.arguments, ["batch", "--every", "5m", "--help"]);
+    }
+
+    #[test]
+    fn speeds_that_make_no_sense_are_refused() {
+        for text in ["0", "-1", "nan", "inf", "fast", "1e9"] {
+            assert!(speed(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! `surge demo`: from nothing to the comparison table; and `surge compare`, the same against whatever runs.
+
+use std::{path::PathBuf, process::ExitCode, time::Duration};
+
+use loadtest::{TargetArgs, compare};
+
+use super::{INTERRUPTED, up};
+use crate::{
+    cli::DemoArgs,
+    interrupts::Interrupts,
+    stack::Stack,
+    terminal::{complain, note},
+};
+
+/// At hundreds of quotes a second the collector would keep only the last seconds of them all.
+const TRACED_SHARE: f64 = 0.02;
+
+/// An interrupted comparison calls its drivers home and writes down what it has.
+const WIND_UP_LIMIT: Duration = Duration::from_secs(15);
+
+pub(crate) async fn run(args: DemoArgs, state_dir: PathBuf) -> anyhow::Result<ExitCode> {
+    let interrupts = Interrupts::listen()?;
+    let mut settings = args.stack.settings(state_dir)?;
+    settings.traced_share = TRACED_SHARE;
+    settings
+        .demand_profile
+        .clone_from(&args.compare.replay.profile);
+    let Some(mut stack) = up::start(settings, &interrupts).await? else {
+        return Ok(INTERRUPTED.into());
+    };
+    let outcome = compare_on(&mut stack, args.compare, &interrupts).await;
+    if args.stay && !interrupts.end().is_cancelled() {
+        stay(&mut stack, &outcome, &interrupts).await;
+    }
+    up::stop(stack, &interrupts).await?;
+    outcome
+}
+
+/// Compares on this stack, telling of parts that end meanwhile.
+async fn compare_on(
+    stack: &mut Stack,
+    mut args: compare::Args,
+    interrupts: &Interrupts,
+) -> anyhow::Result<ExitCode> {
+    let target = stack.target();
+    args.target = TargetArgs {
+        target: target.price,
+        driver_url: Some(target.driver),
+        ride_url: Some(target.ride),
+    };
+    tokio::select! {
+        outcome = compare::run_until(args, interrupts.end().clone()) => Ok(outcome?.exit_code().into()),
+        () = cut_off(stack, interrupts) => Ok(INTERRUPTED.into()),
+    }
+}
+
+/// Ends when an interrupted comparison takes too long to wind up, or when there is a hurry.
+async fn cut_off(stack: &mut Stack, interrupts: &Interrupts) {
+    up::watch(stack, interrupts.end()).await;
+    let hurry = interrupts.hurry().cancelled();
+    if tokio::time::timeout(WIND_UP_LIMIT, hurry).await.is_err() {
+        note("the comparison does not wind up: cutting it off");
+    }
+}
+
+async fn stay(stack: &mut Stack, outcome: &anyhow::Result<ExitCode>, interrupts: &Interrupts) {
+    if let Err(error) = outcome {
+        complain(format_args!("{error:#}"));
+    }
+    up::announce(stack);
+    up::watch(stack, interrupts.end()).await;
+}
+
+pub(crate) async fn compare(args: compare::Args) -> anyhow::Result<ExitCode> {
+    Ok(compare::run(args).await?.exit_code().into())
+}

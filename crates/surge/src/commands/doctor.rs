@@ -1,0 +1,104 @@
+//! `surge doctor`: what this machine has of what the suite needs, and how to get the rest.
+
+use std::{
+    path::Path,
+    process::{Command, ExitCode},
+};
+
+use comfy_table::Cell;
+use private_servers::{find_nats, find_postgres};
+
+use crate::{
+    stack::{Ports, Record, check_ports},
+    terminal::{say, table, verdict},
+};
+
+/// One thing that is needed: what was found, or how to get it.
+struct Checkup {
+    name: &'static str,
+    finding: Result<String, String>,
+}
+
+pub(crate) fn run(state_dir: &Path) -> anyhow::Result<ExitCode> {
+    let checkups = [
+        Checkup {
+            name: "Rust",
+            finding: version_of("cargo", "install it from https://rustup.rs"),
+        },
+        Checkup {
+            name: "protoc",
+            finding: version_of(
+                "protoc",
+                "apt-get install protobuf-compiler, or brew install protobuf",
+            ),
+        },
+        Checkup {
+            name: "PostgreSQL",
+            finding: postgres(),
+        },
+        Checkup {
+            name: "NATS",
+            finding: nats(),
+        },
+        Checkup {
+            name: "ports",
+            finding: ports(state_dir)?,
+        },
+    ];
+    print(&checkups);
+    let well = checkups.iter().all(|checkup| checkup.finding.is_ok());
+    Ok(if well {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn print(checkups: &[Checkup]) {
+    let mut findings = table(["needed", "", "found, or how to get it"]);
+    for Checkup { name, finding } in checkups {
+        let (mark, text) = match finding {
+            Ok(text) => (verdict(true, "ok"), text),
+            Err(text) => (verdict(false, "missing"), text),
+        };
+        findings.add_row([Cell::new(name), mark, Cell::new(text)]);
+    }
+    say(findings);
+}
+
+/// What a program that the build needs says of itself.
+fn version_of(program: &str, remedy: &str) -> Result<String, String> {
+    let output = Command::new(program).arg("--version").output();
+    let output = output.map_err(|error| format!("{program}: {error}; {remedy}"))?;
+    let answer = String::from_utf8_lossy(&output.stdout);
+    match answer.lines().next() {
+        Some(line) if output.status.success() => Ok(line.to_owned()),
+        _ => Err(format!(
+            "{program} --version ended with {}; {remedy}",
+            output.status
+        )),
+    }
+}
+
+fn postgres() -> Result<String, String> {
+    let found = find_postgres().map_err(|missing| missing.to_string())?;
+    Ok(format!("{}, {}", found.version, found.postgres.display()))
+}
+
+fn nats() -> Result<String, String> {
+    let found = find_nats().map_err(|missing| missing.to_string())?;
+    Ok(format!("{}, {}", found.version, found.path.display()))
+}
+
+/// A stack that runs here holds its own ports.
+fn ports(state_dir: &Path) -> anyhow::Result<Result<String, String>> {
+    if let Some(record) = Record::find(state_dir)? {
+        let first = record.ports.http[0];
+        return Ok(Ok(format!(
+            "held by the stack that runs here, from {first} on"
+        )));
+    }
+    let ports = Ports::from_environment()?;
+    let free = check_ports(ports).map(|map| format!("{} and the others are free", map.http[0]));
+    Ok(free.map_err(|error| format!("{error:#}")))
+}

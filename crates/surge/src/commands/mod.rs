@@ -1,0 +1,76 @@
+//! One file per subcommand.
+
+mod backtest;
+mod demo;
+mod doctor;
+mod mode;
+mod service;
+mod status;
+mod train;
+mod up;
+
+use std::{io, process::ExitCode};
+
+use loadtest::{city, compare, interrupt::INTERRUPTED};
+use tracing::Level;
+
+use crate::{
+    cli::{Cli, Command},
+    terminal::complain,
+};
+
+/// Runs a subcommand to its exit code: 0 done, 1 failed, 130 interrupted.
+pub(crate) fn run(cli: Cli) -> ExitCode {
+    // A service brings its own runtime and its own telemetry.
+    if let Command::Service(args) = cli.command {
+        return service::run(args);
+    }
+    match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime.block_on(report(cli)),
+        Err(error) => {
+            complain(format_args!("cannot start a runtime: {error}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn report(cli: Cli) -> ExitCode {
+    show_warnings();
+    match dispatch(cli).await {
+        Ok(code) => code,
+        Err(error) => {
+            complain(format_args!("{error:#}"));
+            if error.is::<compare::Interrupted>() {
+                INTERRUPTED.into()
+            } else {
+                ExitCode::FAILURE
+            }
+        }
+    }
+}
+
+async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
+    let state_dir = cli.state_dir;
+    match cli.command {
+        Command::Demo(args) => demo::run(*args, state_dir).await,
+        Command::Up(args) => up::run(args, state_dir).await,
+        Command::Status => status::run(&state_dir).await,
+        Command::Mode(args) => mode::run(args).await,
+        Command::Compare(args) => demo::compare(*args).await,
+        Command::City(args) => city::run(args).await.map(|_| ExitCode::SUCCESS),
+        Command::Backtest(args) => backtest::run(&args),
+        Command::Train(args) => train::run(&args),
+        Command::Doctor => doctor::run(&state_dir),
+        Command::Service(args) => Ok(service::run(args)),
+    }
+}
+
+/// Warnings of the libraries reach the terminal; what they do when all goes well does not.
+fn show_warnings() {
+    tracing_subscriber::fmt()
+        .with_max_level(Level::WARN)
+        .with_writer(io::stderr)
+        .without_time()
+        .with_target(false)
+        .init();
+}

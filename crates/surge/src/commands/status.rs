@@ -1,0 +1,130 @@
+//! `surge status`: every part of the local stack, whether it answers, and what it says of its dependencies.
+
+use std::{collections::BTreeMap, net::TcpStream, path::Path, process::ExitCode, time::Duration};
+
+use comfy_table::Cell;
+use loadtest::Client;
+use rustix::process::{Pid, test_kill_process};
+use serde::Deserialize;
+
+use super::mode;
+use crate::{
+    stack::{Part, Record, loopback, url},
+    terminal::{complain, say, table, verdict},
+};
+
+/// Local parts answer in milliseconds; a service gives each of its dependencies half a second.
+const ANSWER_LIMIT: Duration = Duration::from_secs(2);
+
+/// What `/readyz` tells.
+#[derive(Deserialize)]
+struct Readiness {
+    status: String,
+    dependencies: BTreeMap<String, Dependency>,
+}
+
+#[derive(Deserialize)]
+struct Dependency {
+    status: String,
+    needed: bool,
+}
+
+/// What was found out about one part.
+struct Finding {
+    healthy: bool,
+    state: String,
+    dependencies: String,
+}
+
+pub(crate) async fn run(state_dir: &Path) -> anyhow::Result<ExitCode> {
+    let Some(record) = Record::find(state_dir)? else {
+        complain("no stack runs here: start one with ./surge up or ./surge demo");
+        return Ok(ExitCode::FAILURE);
+    };
+    let mut parts = table(["part", "pid", "ports", "state", "dependencies"]);
+    let mut healthy = true;
+    for (part, pid) in &record.parts {
+        let finding = examine(*part, *pid, &record).await;
+        healthy &= finding.healthy;
+        parts.add_row([
+            Cell::new(part),
+            Cell::new(pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string())),
+            Cell::new(ports_of(*part, &record)),
+            verdict(finding.healthy, finding.state),
+            Cell::new(finding.dependencies),
+        ]);
+    }
+    say(parts);
+    match mode::show(&record.price_url()).await {
+        Ok(in_force) => say(format_args!("dataflow: {}", in_force.sentence())),
+        Err(error) => complain(error),
+    }
+    say(format_args!("logs: {}", record.logs.display()));
+    Ok(match healthy {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    })
+}
+
+async fn examine(part: Part, pid: Option<u32>, record: &Record) -> Finding {
+    if Part::SERVICES.contains(&part) {
+        return ask(record.ports.of(part)[0]).await;
+    }
+    let answers = match record.ports.of(part).first() {
+        Some(&port) => TcpStream::connect_timeout(&loopback(port), ANSWER_LIMIT).is_ok(),
+        None => pid.is_some_and(lives),
+    };
+    Finding::simple(answers, if answers { "up" } else { "down" })
+}
+
+async fn ask(port: u16) -> Finding {
+    let answer = Client::new(ANSWER_LIMIT)
+        .get(&format!("{}/readyz", url(port)))
+        .await;
+    let Ok(answer) = answer else {
+        return Finding::simple(false, "down");
+    };
+    match answer.json::<Readiness>() {
+        Ok(readiness) => Finding {
+            dependencies: list(&readiness.dependencies),
+            ..Finding::simple(answer.status.is_success(), &readiness.status)
+        },
+        Err(_) => Finding::simple(false, "not ours"),
+    }
+}
+
+impl Finding {
+    fn simple(healthy: bool, state: &str) -> Self {
+        Self {
+            healthy,
+            state: state.to_owned(),
+            dependencies: String::new(),
+        }
+    }
+}
+
+fn list(dependencies: &BTreeMap<String, Dependency>) -> String {
+    let one = |(name, dependency): (&String, &Dependency)| {
+        let need = if dependency.needed {
+            ""
+        } else {
+            " (not needed)"
+        };
+        format!("{name} {}{need}", dependency.status)
+    };
+    dependencies.iter().map(one).collect::<Vec<_>>().join("\n")
+}
+
+fn ports_of(part: Part, record: &Record) -> String {
+    let ports = record.ports.of(part);
+    ports
+        .iter()
+        .map(u16::to_string)
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+fn lives(pid: u32) -> bool {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    pid.is_some_and(|pid| test_kill_process(pid).is_ok())
+}

@@ -1,0 +1,127 @@
+//! `surge up`: the stack, kept running until Ctrl-C.
+
+use std::{path::PathBuf, process::ExitCode, time::Duration};
+
+use loadtest::{
+    Client, Target,
+    city::{City, ReplayArgs},
+};
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+use super::INTERRUPTED;
+use crate::{
+    cli::UpArgs,
+    interrupts::Interrupts,
+    stack::{EXAMPLE_TRIP, Stack, StackSettings},
+    terminal::{complain, heading, new_york, note, say},
+};
+
+/// How soon a process that ended is told of.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// Longest wait of a rider's or driver's app for an answer.
+const CITY_CALL_LIMIT: Duration = Duration::from_secs(2);
+
+pub(crate) async fn run(args: UpArgs, state_dir: PathBuf) -> anyhow::Result<ExitCode> {
+    let interrupts = Interrupts::listen()?;
+    let mut settings = args.stack.settings(state_dir)?;
+    settings.demand_profile.clone_from(&args.replay.profile);
+    let Some(mut stack) = start(settings, &interrupts).await? else {
+        return Ok(INTERRUPTED.into());
+    };
+    let lived = if args.city {
+        watch_city(&mut stack, &args.replay, &interrupts).await
+    } else {
+        announce(&stack);
+        watch(&mut stack, interrupts.end()).await;
+        Ok(())
+    };
+    stop(stack, &interrupts).await?;
+    lived.map(|()| ExitCode::SUCCESS)
+}
+
+/// Watches the stack while a city lives on it.
+async fn watch_city(
+    stack: &mut Stack,
+    replay: &ReplayArgs,
+    interrupts: &Interrupts,
+) -> anyhow::Result<()> {
+    let config = replay.config(stack.target())?;
+    let city = City::start(config, Client::new(CITY_CALL_LIMIT)).await?;
+    announce(stack);
+    watch(stack, interrupts.end()).await;
+    note("sending the drivers home …");
+    let home = city.stop();
+    interrupts.hurry().run_until_cancelled(home).await;
+    Ok(())
+}
+
+/// Starts a stack and says so; none when a Ctrl-C came first.
+pub(super) async fn start(
+    settings: StackSettings,
+    interrupts: &Interrupts,
+) -> anyhow::Result<Option<Stack>> {
+    note("starting PostgreSQL, NATS, the trace collector, three services and the batch job …");
+    note(format_args!(
+        "the market starts on {} New York time and runs {} times as fast as life",
+        new_york(settings.start),
+        settings.speed
+    ));
+    let began = Instant::now();
+    let stack = tokio::select! {
+        stack = Stack::start(settings) => stack?,
+        () = interrupts.end().cancelled() => return Ok(None),
+    };
+    note(format_args!(
+        "ready after {:.1} s",
+        began.elapsed().as_secs_f64()
+    ));
+    Ok(Some(stack))
+}
+
+/// Where to look, each with something to type or to click.
+pub(super) fn announce(stack: &Stack) {
+    let Target {
+        driver,
+        ride,
+        price,
+    } = stack.target();
+    say(heading("Surge is running"));
+    say(format_args!(
+        "  a quote    curl -s {price}/v1/quotes -H 'content-type: application/json' -d '{EXAMPLE_TRIP}'"
+    ));
+    say(format_args!("  all zones  {price}/v1/surge"));
+    say(format_args!(
+        "  dataflow   {price}/v1/dataflow  (./surge mode events switches)"
+    ));
+    say(format_args!(
+        "  OpenAPI    {driver}/openapi.json  {ride}/openapi.json  {price}/openapi.json"
+    ));
+    say(format_args!(
+        "  traces     {}/  (Jaeger UI; the answer header trace-id names one)",
+        stack.traces_url()
+    ));
+    say(format_args!(
+        "  logs       {}",
+        stack.logs_folder().display()
+    ));
+    say("Ctrl-C ends it.");
+}
+
+/// Tells of every part that ends by itself, until `end` is cancelled; the rest of the stack goes on.
+pub(super) async fn watch(stack: &mut Stack, end: &CancellationToken) {
+    let mut looks = interval(LOOK_EVERY);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = end.cancelled() => return,
+            _ = looks.tick() => stack.news().iter().for_each(complain),
+        }
+    }
+}
+
+pub(super) async fn stop(stack: Stack, interrupts: &Interrupts) -> anyhow::Result<()> {
+    note("stopping … (Ctrl-C once more kills)");
+    stack.stop(interrupts.hurry()).await
+}

@@ -1,0 +1,25 @@
+//! The `surge` command: the local stack, the demo, and the small tools around them.
+//!
+//! This crate may import every other one and nothing imports it. [`Stack`] is the suite on one machine; `commands` has
+//! one file per subcommand; [`training`] makes the demand profile that the services start with. Start reading at
+//! [`Stack::start`].
+
+mod cli;
+mod commands;
+mod interrupts;
+mod stack;
+mod terminal;
+pub mod training;
+mod whole_file;
+
+use std::process::ExitCode;
+
+pub use stack::{
+    DEMAND_PROFILE, FRIDAY_EVENING, PORT_BASE_VARIABLE, Part, PortMap, Ports, Record, STATE_DIR,
+    Stack, StackSettings,
+};
+
+/// Runs the subcommand that the process's arguments name.
+pub fn main() -> ExitCode {
+    commands::run(cli::parse())
+}

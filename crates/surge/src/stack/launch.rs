@@ -1,0 +1,156 @@
+//! How each part of ours is started: which arguments, which environment. The variables are those that `--help` of each
+//! service lists, so this file is also the example of a complete configuration.
+
+use std::{
+    env,
+    path::PathBuf,
+    process::Command,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::Context as _;
+use marketplace::MarketTime;
+use private_servers::{Nats, Password, Postgres};
+
+use super::{
+    Part, PortMap, StackSettings,
+    database::Logins,
+    ports::{address, url},
+};
+
+/// Everything that does not change while the stack lives, so that a part can be started again as it was.
+#[derive(Debug)]
+pub(super) struct Launch {
+    executable: PathBuf,
+    settings: StackSettings,
+    ports: PortMap,
+    quote_key: Password,
+    /// Real time at which the market clock showed the start; the same for every process, also for one started later.
+    anchor: MarketTime,
+    urls: Option<ServerUrls>,
+}
+
+#[derive(Debug)]
+struct ServerUrls {
+    databases: Vec<(Part, String)>,
+    nats: String,
+}
+
+impl Launch {
+    pub(super) fn prepare(settings: &StackSettings, ports: PortMap) -> anyhow::Result<Self> {
+        let executable = match &settings.executable {
+            Some(executable) => executable.clone(),
+            None => env::current_exe().context("cannot find the own executable")?,
+        };
+        let demand_profile = settings.demand_profile.canonicalize().with_context(|| {
+            format!(
+                "there is no demand profile {}: run this in the project folder",
+                settings.demand_profile.display()
+            )
+        })?;
+        Ok(Self {
+            executable,
+            settings: StackSettings {
+                demand_profile,
+                ..settings.clone()
+            },
+            ports,
+            quote_key: Password::generate(),
+            anchor: real_now(),
+            urls: None,
+        })
+    }
+
+    /// Tells where the servers are, once they are there.
+    pub(super) fn connect(&mut self, postgres: &Postgres, logins: &Logins, nats: &Nats) {
+        let database = |part| logins.url(postgres, part).map(|url| (part, url));
+        self.urls = Some(ServerUrls {
+            databases: Part::ALL.into_iter().filter_map(database).collect(),
+            nats: nats.url(),
+        });
+    }
+
+    /// The command that plays this part.
+    pub(super) fn command(&self, part: Part) -> Command {
+        let mut command = Command::new(&self.executable);
+        command.arg("service");
+        match part {
+            Part::Batch => command
+                .args([Part::PriceOptimization.name(), "batch", "--every"])
+                .arg(humantime::format_duration(self.settings.batch_every).to_string()),
+            other => command.arg(other.name()),
+        };
+        match part {
+            Part::TraceView => self.collect_traces(&mut command),
+            _ => self.serve(part, &mut command),
+        }
+        command
+    }
+
+    fn collect_traces(&self, command: &mut Command) {
+        command
+            .env("TRACE_UI_ADDR", address(self.ports.traces).to_string())
+            .env("OTLP_ADDR", address(self.ports.otlp).to_string())
+            .env_remove("OTEL_EXPORTER_OTLP_ENDPOINT"); // it does not collect its own
+    }
+
+    fn serve(&self, part: Part, command: &mut Command) {
+        let [supply, demand, _] = self.ports.grpc.map(url);
+        command.env("SUPPLY_URL", supply).env("DEMAND_URL", demand);
+        self.listen(part, command);
+        self.reach_servers(part, command);
+        self.share_market(command);
+        self.export_traces(command);
+    }
+
+    fn listen(&self, part: Part, command: &mut Command) {
+        if let [http, grpc] = self.ports.of(part)[..] {
+            command
+                .env("HTTP_ADDR", address(http).to_string())
+                .env("GRPC_ADDR", address(grpc).to_string());
+        }
+    }
+
+    fn reach_servers(&self, part: Part, command: &mut Command) {
+        let Some(urls) = &self.urls else { return };
+        command.env("NATS_URL", &urls.nats);
+        if let Some((_, url)) = urls.databases.iter().find(|(owner, _)| *owner == part) {
+            command.env("DATABASE_URL", url);
+        }
+    }
+
+    fn share_market(&self, command: &mut Command) {
+        let settings = &self.settings;
+        command
+            .env("MARKET_CLOCK_START", settings.start.to_string())
+            .env("MARKET_CLOCK_SPEED", settings.speed.to_string())
+            .env("MARKET_CLOCK_ANCHOR", self.anchor.to_string())
+            .env("DATAFLOW_MODE", settings.mode.as_str())
+            .env("DEMAND_PROFILE", &settings.demand_profile)
+            .env("QUOTE_KEY", self.quote_key.reveal());
+    }
+
+    /// A person who looks at one quote wants to see it at once, hence the short delay.
+    fn export_traces(&self, command: &mut Command) {
+        command
+            .env("OTEL_EXPORTER_OTLP_ENDPOINT", url(self.ports.otlp))
+            .env_remove("OTEL_SERVICE_NAME") // each knows its own
+            .env("OTEL_BSP_SCHEDULE_DELAY", "500");
+        if env::var_os("OTEL_TRACES_SAMPLER").is_none() {
+            command
+                .env("OTEL_TRACES_SAMPLER", "parentbased_traceidratio")
+                .env(
+                    "OTEL_TRACES_SAMPLER_ARG",
+                    self.settings.traced_share.to_string(),
+                );
+        }
+    }
+}
+
+/// The operating system's clock, in the form in which a service reads it.
+fn real_now() -> MarketTime {
+    let since_epoch = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    MarketTime::from_millis(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX))
+}

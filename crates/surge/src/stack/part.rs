@@ -1,0 +1,65 @@
+//! What the stack is made of, by name. The names are those of the log files, of the table that `status` prints and of
+//! the parts that a test kills.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// One process of the local stack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Part {
+    /// The private PostgreSQL.
+    Postgres,
+    /// The private nats-server.
+    Nats,
+    /// The trace collector with the Jaeger UI.
+    TraceView,
+    /// The supply service.
+    DriverManagement,
+    /// The demand service.
+    RideManagement,
+    /// The price service.
+    PriceOptimization,
+    /// The batch job behind the `database` dataflow.
+    Batch,
+}
+
+impl Part {
+    /// Every part, what is leant on first.
+    pub const ALL: [Self; 7] = [
+        Self::Postgres,
+        Self::Nats,
+        Self::TraceView,
+        Self::DriverManagement,
+        Self::RideManagement,
+        Self::PriceOptimization,
+        Self::Batch,
+    ];
+
+    /// The three services.
+    pub const SERVICES: [Self; 3] = [
+        Self::DriverManagement,
+        Self::RideManagement,
+        Self::PriceOptimization,
+    ];
+
+    /// The name of the part and of its log file.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Postgres => "postgres",
+            Self::Nats => "nats",
+            Self::TraceView => "trace-view",
+            Self::DriverManagement => "driver-management",
+            Self::RideManagement => "ride-management",
+            Self::PriceOptimization => "price-optimization",
+            Self::Batch => "batch",
+        }
+    }
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}

@@ -1,0 +1,211 @@
+//! The loopback ports of a stack. All are taken at once before anything starts, so that a busy one is one clear line
+//! and not a service that fails later; each is let go just before the process that binds it for good.
+
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+};
+
+use anyhow::bail;
+use serde::{Deserialize, Serialize};
+
+use super::Part;
+
+/// The environment variable that moves all ports.
+pub const PORT_BASE_VARIABLE: &str = "SURGE_PORT_BASE";
+
+/// HTTP on 7101 to 7103, gRPC on 7201 to 7203.
+const STANDARD_BASE: u16 = 7100;
+
+/// The farthest port lies this far above the base.
+const HIGHEST_OFFSET: u16 = 117;
+
+/// Which ports a stack takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ports {
+    /// The documented ports, with PostgreSQL and NATS on free ones: a machine often has its own of these.
+    #[default]
+    Standard,
+    /// The documented offsets above this base, PostgreSQL and NATS included.
+    Base(u16),
+    /// Any free ports, so that stacks can run side by side.
+    Free,
+}
+
+/// The ports that a stack has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortMap {
+    /// REST of driver-management, ride-management and price-optimization.
+    pub http: [u16; 3],
+    /// gRPC of the same three.
+    pub grpc: [u16; 3],
+    /// The Jaeger UI.
+    pub traces: u16,
+    /// Where spans are sent, OTLP over gRPC.
+    pub otlp: u16,
+    /// PostgreSQL.
+    pub postgres: u16,
+    /// NATS.
+    pub nats: u16,
+}
+
+/// Ports that are held until their process is about to start.
+#[derive(Debug)]
+pub(super) struct Reservation {
+    pub(super) map: PortMap,
+    held: Vec<(u16, TcpListener)>,
+}
+
+impl Ports {
+    /// What `SURGE_PORT_BASE` asks for; the standard ports where it is not set.
+    ///
+    /// # Errors
+    /// When it is set to something that is no base.
+    pub fn from_environment() -> anyhow::Result<Self> {
+        let Some(value) = std::env::var_os(PORT_BASE_VARIABLE) else {
+            return Ok(Self::Standard);
+        };
+        let highest = u16::MAX - HIGHEST_OFFSET;
+        let base = value.to_str().and_then(|text| text.parse().ok());
+        match base {
+            Some(base) if (1024..=highest).contains(&base) => Ok(Self::Base(base)),
+            _ => bail!("{PORT_BASE_VARIABLE} must be a port between 1024 and {highest}"),
+        }
+    }
+
+    /// Takes all ports at once.
+    pub(super) fn reserve(self) -> anyhow::Result<Reservation> {
+        let mut held = Vec::new();
+        let mut take = |port: Option<u16>, use_of_it: &str| {
+            let listener = bind(port.unwrap_or(0), use_of_it)?;
+            let port = listener.local_addr()?.port();
+            held.push((port, listener));
+            anyhow::Ok(port)
+        };
+        let wanted = |offset| self.port(offset);
+        let map = PortMap {
+            http: [
+                take(wanted(1), "REST of driver-management")?,
+                take(wanted(2), "REST of ride-management")?,
+                take(wanted(3), "REST of price-optimization")?,
+            ],
+            grpc: [
+                take(wanted(101), "gRPC of driver-management")?,
+                take(wanted(102), "gRPC of ride-management")?,
+                take(wanted(103), "gRPC of price-optimization")?,
+            ],
+            traces: take(wanted(86), "the Jaeger UI")?,
+            otlp: take(wanted(117), "the trace collector")?,
+            postgres: take(self.server_port(32), "PostgreSQL")?,
+            nats: take(self.server_port(22), "NATS")?,
+        };
+        Ok(Reservation { map, held })
+    }
+
+    fn port(self, offset: u16) -> Option<u16> {
+        match self {
+            Self::Standard => Some(STANDARD_BASE + offset),
+            Self::Base(base) => Some(base + offset),
+            Self::Free => None,
+        }
+    }
+
+    fn server_port(self, offset: u16) -> Option<u16> {
+        match self {
+            Self::Base(base) => Some(base + offset),
+            Self::Standard | Self::Free => None,
+        }
+    }
+}
+
+impl Reservation {
+    /// Lets go of the ports of one part, which is about to bind them.
+    pub(super) fn release(&mut self, part: Part) {
+        let own = self.map.of(part);
+        self.held.retain(|(port, _)| !own.contains(port));
+    }
+}
+
+impl PortMap {
+    /// All ports of a part, the one to look at first.
+    pub fn of(&self, part: Part) -> Vec<u16> {
+        match part {
+            Part::Postgres => vec![self.postgres],
+            Part::Nats => vec![self.nats],
+            Part::TraceView => vec![self.traces, self.otlp],
+            Part::DriverManagement => vec![self.http[0], self.grpc[0]],
+            Part::RideManagement => vec![self.http[1], self.grpc[1]],
+            Part::PriceOptimization => vec![self.http[2], self.grpc[2]],
+            Part::Batch => Vec::new(),
+        }
+    }
+}
+
+/// `http://127.0.0.1:port`, which serves REST and gRPC alike.
+pub(crate) fn url(port: u16) -> String {
+    format!("http://{}", address(port))
+}
+
+pub(crate) fn address(port: u16) -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, port).into()
+}
+
+fn bind(port: u16, use_of_it: &str) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address(port)).map_err(|error| match error.kind() {
+        io::ErrorKind::AddrInUse => anyhow::anyhow!(
+            "port {port} on 127.0.0.1 is in use, and {use_of_it} wants it: stop what holds it, \
+             or move the whole stack, say with {PORT_BASE_VARIABLE}={}",
+            another_base(port)
+        ),
+        _ => anyhow::Error::new(error).context(format!("cannot open port {port} for {use_of_it}")),
+    })
+}
+
+/// Any base will do that is not the one that was just refused.
+fn another_base(busy: u16) -> u16 {
+    match busy {
+        7300..=7600 => 8300,
+        _ => 7300,
+    }
+}
+
+/// Whether the ports could be taken at this moment: for `doctor`.
+///
+/// # Errors
+/// Names the first busy port.
+pub(crate) fn check(ports: Ports) -> anyhow::Result<PortMap> {
+    ports.reserve().map(|reservation| reservation.map)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_standard_ports_are_the_documented_ones() {
+        let port = |offset| Ports::Standard.port(offset);
+        assert_eq!(port(3), Some(7103));
+        assert_eq!(port(103), Some(7203));
+        assert_eq!(port(86), Some(7186));
+        assert_eq!(Ports::Standard.server_port(32), None);
+        assert_eq!(Ports::Base(9000).server_port(32), Some(9032));
+    }
+
+    #[test]
+    fn a_busy_port_is_named_with_the_way_out() {
+        let holder = TcpListener::bind(address(0)).unwrap();
+        let port = holder.local_addr().unwrap().port();
+        let message = bind(port, "NATS").unwrap_err().to_string();
+        assert!(message.contains(&format!("port {port} ")), "{message}");
+        assert!(message.contains("SURGE_PORT_BASE="), "{message}");
+    }
+
+    #[test]
+    fn a_released_port_can_be_bound() {
+        let mut reservation = Ports::Free.reserve().unwrap();
+        let port = reservation.map.nats;
+        assert!(TcpListener::bind(address(port)).is_err());
+        reservation.release(Part::Nats);
+        assert!(TcpListener::bind(address(port)).is_ok());
+    }
+}

@@ -1,0 +1,98 @@
+//! Asks the services whether they are ready, over HTTP like anybody else.
+//!
+//! Ready means that a rider could get a price: every service says so itself, and a quote comes out of each dataflow
+//! from data that is there.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use http::{HeaderValue, Method, Request, StatusCode};
+use loadtest::{
+    Client,
+    client::{Answer, CallError},
+};
+use serde::Deserialize;
+use surge_proto::DataflowMode;
+
+use super::{Part, PortMap, ports::url};
+
+/// How often a starting service is asked: it takes some 100 ms.
+pub(super) const POLL: Duration = Duration::from_millis(25);
+
+/// One local call; a service answers in a millisecond, but may itself wait for a dependency.
+const CALL_LIMIT: Duration = Duration::from_secs(2);
+
+/// Asks for prices and health.
+#[derive(Debug)]
+pub(super) struct Readiness {
+    client: Client,
+    ports: PortMap,
+}
+
+#[derive(Deserialize)]
+struct Quote {
+    dataflow: DataflowMode,
+    degraded: bool,
+}
+
+impl Readiness {
+    pub(super) fn new(ports: PortMap) -> Self {
+        let client = Client::new(CALL_LIMIT);
+        Self { client, ports }
+    }
+
+    /// Whether all services are ready and each of these modes prices from data; the reason where not.
+    pub(super) async fn suite(&self, modes: &[DataflowMode]) -> anyhow::Result<()> {
+        for service in Part::SERVICES {
+            self.service(service, "/readyz").await?;
+        }
+        for mode in modes {
+            self.mode(*mode).await?;
+        }
+        Ok(())
+    }
+
+    /// Whether a service answers 200 on this path.
+    pub(super) async fn service(&self, service: Part, path: &str) -> anyhow::Result<()> {
+        let port = self.ports.of(service)[0];
+        let answer = self.client.get(&format!("{}{path}", url(port))).await;
+        ensure_ok(answer).with_context(|| format!("{service} is not ready"))
+    }
+
+    async fn mode(&self, mode: DataflowMode) -> anyhow::Result<()> {
+        let quote = async {
+            let answer = self.client.call(self.quote_request(mode)?).await?;
+            let quote: Quote = answer.json().with_context(|| answer.excerpt())?;
+            match quote {
+                Quote { dataflow, .. } if dataflow != mode => bail!("{dataflow} answered for it"),
+                Quote { degraded: true, .. } => bail!("there is no fresh data for it yet"),
+                _ => Ok(()),
+            }
+        };
+        quote
+            .await
+            .with_context(|| format!("the dataflow {mode} does not quote yet"))
+    }
+
+    /// From Grand Central Terminal to Wall Street.
+    fn quote_request(
+        &self,
+        mode: DataflowMode,
+    ) -> anyhow::Result<Request<http_body_util::Full<bytes::Bytes>>> {
+        let body = super::EXAMPLE_TRIP.to_owned();
+        let request = Request::builder()
+            .method(Method::POST)
+            .uri(format!("{}/v1/quotes", url(self.ports.http[2])))
+            .header("content-type", "application/json")
+            .header("surge-dataflow", HeaderValue::from_static(mode.as_str()));
+        Ok(request.body(body.into())?)
+    }
+}
+
+fn ensure_ok(answer: Result<Answer, CallError>) -> anyhow::Result<()> {
+    let answer = answer?;
+    match answer.status {
+        StatusCode::OK => Ok(()),
+        status => bail!("{status}: {}", answer.excerpt()),
+    }
+}

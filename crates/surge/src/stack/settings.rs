@@ -1,0 +1,70 @@
+//! What can be chosen about a local stack. The defaults are what `./surge up` runs: a Friday evening of April 2014 at
+//! sixty times the speed of life.
+
+use std::{path::PathBuf, time::Duration};
+
+use marketplace::MarketTime;
+use surge_proto::DataflowMode;
+
+use super::Ports;
+
+/// Where a stack keeps its state, relative to the project.
+pub const STATE_DIR: &str = ".surge";
+
+/// The trained demand profile that comes with the project.
+pub const DEMAND_PROFILE: &str = "data/demand-profile.json";
+
+/// Friday 2014-04-04, 17:00 in New York: the bundled evening begins.
+pub const FRIDAY_EVENING: MarketTime = MarketTime::from_millis(1_396_645_200_000);
+
+/// How to run a local stack.
+#[derive(Clone, Debug)]
+pub struct StackSettings {
+    /// Folder of logs, state and private servers; one stack runs in it at a time.
+    pub state_dir: PathBuf,
+    /// The `surge` executable that plays the services; none for the running one.
+    pub executable: Option<PathBuf>,
+    /// Which ports to take.
+    pub ports: Ports,
+    /// What the market clock shows when the stack starts.
+    pub start: MarketTime,
+    /// Market seconds per real second.
+    pub speed: f64,
+    /// The dataflow that answers quotes which name none.
+    pub mode: DataflowMode,
+    /// Period of the batch job, in market time.
+    pub batch_every: Duration,
+    /// The trained demand profile.
+    pub demand_profile: PathBuf,
+    /// Share of quotes that are traced, 0 to 1.
+    pub traced_share: f64,
+}
+
+impl Default for StackSettings {
+    fn default() -> Self {
+        Self {
+            state_dir: STATE_DIR.into(),
+            executable: None,
+            ports: Ports::default(),
+            start: FRIDAY_EVENING,
+            speed: 60.0,
+            mode: DataflowMode::Database,
+            batch_every: Duration::from_secs(5 * 60),
+            demand_profile: DEMAND_PROFILE.into(),
+            traced_share: 1.0,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_evening_begins_at_five() {
+        assert_eq!(
+            Ok(FRIDAY_EVENING),
+            "2014-04-04T17:00:00-04:00".parse::<MarketTime>()
+        );
+    }
+}

@@ -1,0 +1,77 @@
+//! What the command says to a person. Results go to standard output, everything about getting there to standard error;
+//! colours appear on a terminal only.
+
+use std::fmt::Display;
+
+use anstream::{eprintln, println};
+use anstyle::{AnsiColor, Style};
+use chrono::{DateTime, TimeDelta};
+use comfy_table::{
+    Cell, CellAlignment, Color, ContentArrangement, Table, presets::UTF8_BORDERS_ONLY,
+};
+use marketplace::{Calendar, MarketTime};
+
+const HEADING: Style = Style::new().bold();
+const BAD: Style = AnsiColor::Red.on_default().bold();
+
+/// A line of the result.
+pub(crate) fn say(text: impl Display) {
+    println!("{text}");
+}
+
+/// A line on the way to the result.
+pub(crate) fn note(text: impl Display) {
+    eprintln!("{text}");
+}
+
+/// What went wrong.
+pub(crate) fn complain(text: impl Display) {
+    eprintln!("{BAD}surge:{BAD:#} {text}");
+}
+
+/// An instant as the city's clocks show it, such as `Friday 2014-04-04 17:00`.
+pub(crate) fn new_york(time: MarketTime) -> String {
+    let offset = TimeDelta::seconds(Calendar::NEW_YORK_SUMMER.utc_offset_seconds.into());
+    let local = DateTime::from_timestamp_millis(time.millis()).map(|instant| instant + offset);
+    local.map_or_else(
+        || time.to_string(),
+        |local| local.format("%A %Y-%m-%d %H:%M").to_string(),
+    )
+}
+
+pub(crate) fn heading(text: impl Display) -> String {
+    format!("{HEADING}{text}{HEADING:#}")
+}
+
+/// A cell of a table that says whether something is well.
+pub(crate) fn verdict(is_well: bool, text: impl ToString) -> Cell {
+    Cell::new(text).fg(if is_well { Color::Green } else { Color::Red })
+}
+
+/// An empty table with this header, in the style of all tables of the command.
+pub(crate) fn table<const N: usize>(header: [&str; N]) -> Table {
+    let mut table = Table::new();
+    table
+        .load_style(UTF8_BORDERS_ONLY)
+        .set_content_arrangement(ContentArrangement::Dynamic)
+        .set_header(header);
+    table
+}
+
+/// Aligns numbers to the right: all columns but the first.
+pub(crate) fn align_numbers(table: &mut Table) {
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stack::FRIDAY_EVENING;
+
+    #[test]
+    fn an_instant_is_shown_as_new_york_sees_it() {
+        assert_eq!(new_york(FRIDAY_EVENING), "Friday 2014-04-04 17:00");
+    }
+}

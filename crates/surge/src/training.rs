@@ -1,0 +1,107 @@
+//! Trains the demand profile that the services start with, from recorded pickups.
+//!
+//! The bundled profile knows only what came before the bundled evening, as a live service would. The same pickups make
+//! the same file to the byte, and a test holds the bundled file to that.
+
+use std::{path::Path, thread};
+
+use chrono::NaiveDateTime;
+use marketplace::{
+    Bounds, Calendar, DemandProfile, MarketTime, ProfileSettings, ServiceArea, Zone,
+    backtest::Pickup,
+};
+
+/// Learns what each zone of the service area usually sees, from all bases, from midnight before the first pickup
+/// until `until`.
+///
+/// # Errors
+/// When there is no pickup before `until`.
+pub fn train(pickups: &[Pickup], until: MarketTime) -> anyhow::Result<DemandProfile> {
+    let settings = ProfileSettings::default();
+    let first = pickups.iter().map(|pickup| pickup.at).min();
+    let first = first
+        .filter(|first| *first < until)
+        .ok_or_else(|| anyhow::anyhow!("the files hold no pickup before {until}"))?;
+    let span = settings.calendar.start_of_day(first)..until;
+    let located: Vec<(MarketTime, Zone)> = pickups
+        .iter()
+        .map(|pickup| (pickup.at, Zone::at(pickup.position)))
+        .collect();
+    let area = ServiceArea::new(Bounds::NEW_YORK);
+    Ok(DemandProfile::train(
+        &located,
+        area.zones(),
+        span,
+        &settings,
+    ))
+}
+
+/// The profile as the text of its file.
+///
+/// # Errors
+/// When it cannot be serialized.
+pub fn file_text(profile: &DemandProfile) -> serde_json::Result<String> {
+    let mut text = serde_json::to_string(profile)?;
+    text.push('\n');
+    Ok(text)
+}
+
+/// Reads all files at once, each on a thread of its own, and returns their pickups in the order of the files.
+///
+/// # Errors
+/// The first file that cannot be read, with its line.
+pub fn read_pickups<P: AsRef<Path> + Sync>(paths: &[P]) -> anyhow::Result<Vec<Pickup>> {
+    let files = thread::scope(|scope| {
+        let readers: Vec<_> = paths
+            .iter()
+            .map(|path| scope.spawn(move || loadtest::pickups::read(path)))
+            .collect();
+        let join = |reader: thread::ScopedJoinHandle<'_, _>| {
+            reader
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        };
+        readers
+            .into_iter()
+            .map(join)
+            .collect::<anyhow::Result<Vec<_>>>()
+    })?;
+    Ok(files.into_iter().flatten().collect())
+}
+
+/// Parses New York wall clock such as `2014-04-04T17:00`, or RFC 3339.
+pub(crate) fn wall_clock(text: &str) -> Result<MarketTime, String> {
+    let local = ["%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"]
+        .iter()
+        .find_map(|form| NaiveDateTime::parse_from_str(text, form).ok());
+    match local {
+        Some(local) => Ok(new_york(local)),
+        None => text.parse().map_err(|_| {
+            "must be a time such as 2014-04-04T17:00 or 2014-04-04T17:00:00-04:00".to_owned()
+        }),
+    }
+}
+
+fn new_york(local: NaiveDateTime) -> MarketTime {
+    let offset_millis = i64::from(Calendar::NEW_YORK_SUMMER.utc_offset_seconds) * 1_000;
+    MarketTime::from_millis(local.and_utc().timestamp_millis() - offset_millis)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wall_clock_is_that_of_new_york_in_summer() {
+        let five = "2014-04-04T17:00:00-04:00".parse().unwrap();
+        assert_eq!(wall_clock("2014-04-04T17:00"), Ok(five));
+        assert_eq!(wall_clock("2014-04-04T21:00:00Z"), Ok(five));
+        assert!(wall_clock("five o'clock").is_err());
+    }
+
+    #[test]
+    fn nothing_can_be_learnt_from_the_future() {
+        let error = train(&[], MarketTime::from_millis(0)).unwrap_err();
+        assert!(error.to_string().contains("no pickup before"), "{error}");
+    }
+}

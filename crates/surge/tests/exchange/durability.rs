@@ -1,0 +1,304 @@
+//! What was acknowledged stays: rides, their events and the market survive the SIGKILL of any process. Riders repeat
+//! what was not answered, as an app does, and that never makes two rides of one.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::{Context as _, ensure};
+use chrono::{DateTime, Utc};
+use futures::{StreamExt as _, future::try_join_all, stream::FuturesUnordered};
+use marketplace::{Bounds, DriverStatus, Position, ServiceArea, Zone};
+use platform::nats;
+use prost::Message as _;
+use surge::Part;
+use surge_proto::{DataflowMode, subjects::RIDES, v1::RideEvent};
+use uuid::Uuid;
+
+use crate::{
+    api::{PublicApi, Quote, Ride, crosstown, downtown, grand_central, wall_street},
+    support::{Exchange, Market, Outcome, eventually},
+};
+
+/// Riders in each round; one of them has the answer when the process dies, the others are still waiting for theirs.
+const RIDERS: usize = 4;
+
+/// Enough that each rider gets one, even while some are withheld because nobody knows whether they were sent.
+const DRIVERS: usize = 12;
+
+/// What a ride that was driven to its end tells, once each.
+const LIFE: [&str; 4] = ["requested", "matched", "picked_up", "completed"];
+
+#[tokio::test]
+async fn an_acknowledged_ride_survives_the_death_of_any_process() -> Outcome {
+    let mut exchange = Exchange::open(Market::REAL_TIME).await?;
+    let online = (0..DRIVERS).map(|_| exchange.api.goes_online(grand_central()));
+    try_join_all(online).await?;
+
+    let mut rides = Vec::new();
+    for part in [
+        Part::DriverManagement,
+        Part::RideManagement,
+        Part::PriceOptimization,
+        Part::Nats,
+        Part::Postgres,
+    ] {
+        let acknowledged = killed_while_riders_ask(&mut exchange, part).await;
+        let acknowledged = acknowledged.with_context(|| format!("{part} was killed"))?;
+        let driven = acknowledged.iter().map(|ride| driven(&exchange.api, ride));
+        let driven = try_join_all(driven).await;
+        driven.with_context(|| format!("{part} had been killed"))?;
+        rides.extend(acknowledged);
+    }
+    told_exactly_once(&exchange, &rides).await?;
+    exchange.close().await
+}
+
+#[tokio::test]
+async fn supply_and_demand_are_rebuilt_after_a_restart() -> Outcome {
+    let mut exchange = Exchange::open(Market::REAL_TIME).await?;
+    let untouched = Levels::of(&exchange.api).await?;
+    a_busy_moment(&exchange.api).await?;
+    let before = Levels::of(&exchange.api).await?;
+    ensure!(before.supply != untouched.supply && before.demand != untouched.demand);
+    before.reach(&exchange.api, DataflowMode::Events).await?;
+
+    for part in Part::SERVICES {
+        exchange.kill(&[part]).await;
+        exchange.restart(&[part]).await?;
+        let after = eventually("it answers", async || Levels::of(&exchange.api).await).await?;
+        let rebuilt = before.are_rebuilt_in(&after);
+        rebuilt.with_context(|| format!("{part} was killed"))?;
+        before.reach(&exchange.api, DataflowMode::Events).await?;
+    }
+    exchange.close().await
+}
+
+/// Riders ask for rides, the process dies as soon as one of them is answered, and comes back. Returns their rides.
+async fn killed_while_riders_ask(exchange: &mut Exchange, part: Part) -> anyhow::Result<Vec<Ride>> {
+    let api = &exchange.api.clone();
+    let quotes = (0..RIDERS).map(|_| api.quote(downtown(), DataflowMode::Request));
+    let quotes = try_join_all(quotes).await?;
+    let mut requests: FuturesUnordered<_> =
+        quotes.iter().map(|quote| insists(api, quote)).collect();
+    let mut acknowledged = Vec::new();
+    while let Some(ride) = requests.next().await {
+        acknowledged.push(ride?);
+        if acknowledged.len() == 1 {
+            exchange.kill(&[part]).await;
+            exchange.restart(&[part]).await?;
+        }
+    }
+    Ok(acknowledged)
+}
+
+/// A rider's app repeats what was not answered.
+async fn insists(api: &PublicApi, quote: &Quote) -> anyhow::Result<Ride> {
+    let rider_id = Uuid::now_v7();
+    eventually("the rider is answered", async || {
+        api.request_ride(rider_id, quote, downtown()).await
+    })
+    .await
+}
+
+/// The ride is still there, gets its driver, and is driven to its end.
+async fn driven(api: &PublicApi, acknowledged: &Ride) -> Outcome {
+    let ride_id = acknowledged.ride_id;
+    let matched = eventually("the ride has a driver", async || {
+        api.ride_in("matched", ride_id).await
+    });
+    let matched = matched.await?;
+    ensure!(matched.rider_id == acknowledged.rider_id, "{matched:?}");
+    let driver_id = matched.driver_id.context("matched without a driver")?;
+
+    let trip = downtown();
+    reported(api, driver_id, DriverStatus::OnTrip, trip.pickup).await?;
+    eventually("the rider is in the car", async || {
+        api.ride_in("picked_up", ride_id).await
+    })
+    .await?;
+    // Back at the station at once, so that the next riders find drivers.
+    reported(api, driver_id, DriverStatus::Idle, trip.pickup).await?;
+    eventually("the ride is completed", async || {
+        api.ride_in("completed", ride_id).await
+    })
+    .await?;
+    Ok(())
+}
+
+/// A driver's app repeats what was not answered.
+async fn reported(
+    api: &PublicApi,
+    driver_id: Uuid,
+    status: DriverStatus,
+    position: Position,
+) -> Outcome {
+    eventually("the driver's report is taken", async || {
+        api.report(driver_id, status, position).await
+    })
+    .await?;
+    Ok(())
+}
+
+/// Every state of every ride is on the stream, and nothing twice.
+async fn told_exactly_once(exchange: &Exchange, rides: &[Ride]) -> Outcome {
+    let everything: BTreeSet<(Uuid, &str)> = rides
+        .iter()
+        .flat_map(|ride| LIFE.map(|state| (ride.ride_id, state)))
+        .collect();
+    eventually("every state of every ride is told", async || {
+        let told = RideStream::read(&exchange.stack.nats_url()).await?;
+        ensure!(
+            told.events.len() >= everything.len(),
+            "{}",
+            told.events.len()
+        );
+        Ok(told)
+    })
+    .await?
+    .is_exactly(&everything)
+}
+
+/// What is on the stream of ride events.
+struct RideStream {
+    /// How often each state of each ride was told.
+    events: BTreeMap<(Uuid, String), usize>,
+    message_ids: BTreeSet<String>,
+    messages: usize,
+}
+
+impl RideStream {
+    async fn read(url: &str) -> anyhow::Result<Self> {
+        let jetstream = nats::jetstream(nats::connect(url, "rides.told").await?);
+        let mut stream = jetstream.get_stream(RIDES.name).await?;
+        let state = stream.info().await?.state.clone();
+        let mut told = Self {
+            events: BTreeMap::new(),
+            message_ids: BTreeSet::new(),
+            messages: 0,
+        };
+        for sequence in state.first_sequence..=state.last_sequence {
+            let message = stream.get_raw_message(sequence).await?;
+            let event = RideEvent::decode(message.payload)?;
+            let entered = message.subject.rsplit('.').next().unwrap_or_default();
+            let entered = (event.ride_id.parse()?, entered.to_owned());
+            *told.events.entry(entered).or_default() += 1;
+            let message_id = message.headers.get("Nats-Msg-Id");
+            told.message_ids
+                .insert(message_id.context("an event without an id")?.to_string());
+            told.messages += 1;
+        }
+        Ok(told)
+    }
+
+    fn is_exactly(&self, everything: &BTreeSet<(Uuid, &str)>) -> Outcome {
+        let told = self.events.keys();
+        let told: BTreeSet<_> = told.map(|(ride, state)| (*ride, state.as_str())).collect();
+        ensure!(told == *everything, "{told:?}\nis not\n{everything:?}");
+        let twice: Vec<_> = self
+            .events
+            .iter()
+            .filter(|(_, count)| **count > 1)
+            .collect();
+        ensure!(twice.is_empty(), "told more than once: {twice:?}");
+        ensure!(self.message_ids.len() == self.messages, "an id came twice");
+        Ok(())
+    }
+}
+
+/// Drivers in every status, rides with and without a driver.
+async fn a_busy_moment(api: &PublicApi) -> Outcome {
+    for _ in 0..3 {
+        api.goes_online(grand_central()).await?;
+    }
+    // Six riders, three drivers: two on the way, one with a rider in the car who gets out soon, nobody for the rest.
+    for rider in 0..6 {
+        let quote = api.quote(crosstown(), DataflowMode::Request).await?;
+        let ride = api
+            .request_ride(Uuid::now_v7(), &quote, crosstown())
+            .await?;
+        if rider == 0 {
+            let driver_id = ride.driver_id.context("the first rider has no driver")?;
+            api.report(driver_id, DriverStatus::OnTrip, grand_central())
+                .await?;
+        }
+    }
+    api.goes_online(grand_central()).await?;
+    api.goes_online(wall_street()).await?;
+    let resting = api.goes_online(wall_street()).await?;
+    api.report(resting, DriverStatus::Offline, wall_street())
+        .await?;
+    Ok(())
+}
+
+/// Supply and demand around both ends of the town, as their services tell them.
+struct Levels {
+    supply: BTreeMap<String, f64>,
+    demand: BTreeMap<String, f64>,
+    observed_since: DateTime<Utc>,
+}
+
+impl Levels {
+    async fn of(api: &PublicApi) -> anyhow::Result<Self> {
+        let zones = both_ends_of_town();
+        let supply = try_join_all(zones.iter().map(|zone| api.supply(*zone))).await?;
+        let demand = try_join_all(zones.iter().map(|zone| api.demand(*zone))).await?;
+        let names = || zones.iter().map(Zone::to_string);
+        let observed_since = demand.first().context("there are zones")?.observed_since;
+        Ok(Self {
+            supply: names()
+                .zip(supply.iter().map(|level| level.supply))
+                .collect(),
+            demand: names()
+                .zip(demand.iter().map(|level| level.demand))
+                .collect(),
+            observed_since,
+        })
+    }
+
+    /// Nothing happened in between but the passing of seconds, which moves demand a little and supply not at all.
+    fn are_rebuilt_in(&self, after: &Self) -> Outcome {
+        ensure!(
+            after.supply == self.supply,
+            "{:?}\nwas\n{:?}",
+            after.supply,
+            self.supply
+        );
+        ensure!(after.observed_since == self.observed_since);
+        for (zone, before) in &self.demand {
+            let after = after.demand[zone];
+            ensure!(
+                is_near(after, *before),
+                "demand of {zone}: {after}, was {before}"
+            );
+        }
+        Ok(())
+    }
+
+    /// The price comes to see the same supply and demand.
+    async fn reach(&self, api: &PublicApi, mode: DataflowMode) -> Outcome {
+        eventually("the price sees supply and demand", async || {
+            let quote = api.quote(downtown(), mode).await?;
+            let zone = quote.zone.to_string();
+            ensure!(
+                !quote.degraded && quote.supply == self.supply[&zone],
+                "{quote:?}"
+            );
+            ensure!(is_near(quote.demand, self.demand[&zone]), "{quote:?}");
+            Ok(())
+        })
+        .await
+    }
+}
+
+/// Within what half a minute of forgetting does to a forecast for five.
+fn is_near(after: f64, before: f64) -> bool {
+    (after - before).abs() <= 0.02 * before + 0.01
+}
+
+fn both_ends_of_town() -> Vec<Zone> {
+    let area = ServiceArea::new(Bounds::NEW_YORK);
+    let around = |position| {
+        let ring = area.k_ring(Zone::at(position)).expect("it is served");
+        ring.zones().to_vec()
+    };
+    [around(grand_central()), around(wall_street())].concat()
+}

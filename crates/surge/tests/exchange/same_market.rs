@@ -1,0 +1,87 @@
+//! Mode changes age, never arithmetic: when the market holds still for a moment, all three modes quote the same price,
+//! and the batch job forecasts what the live services forecast.
+
+use anyhow::{Context as _, ensure};
+use futures::future::try_join_all;
+use marketplace::Multiplier;
+use surge_proto::DataflowMode;
+use uuid::Uuid;
+
+use crate::{
+    api::{MODES, PublicApi, SurgeMap, downtown, grand_central, wall_street},
+    support::{Exchange, Market, Outcome, eventually},
+};
+
+#[tokio::test]
+async fn all_modes_come_to_the_same_price() -> Outcome {
+    let exchange = Exchange::open(Market::REAL_TIME).await?;
+    let api = &exchange.api;
+    an_evening_rush(api).await?;
+
+    let quotes = eventually("all modes quote the same", async || {
+        let quotes = try_join_all(MODES.map(|mode| api.quote(downtown(), mode))).await?;
+        let same = |pair: &[_]| matches!(pair, [one, other] if is_same_price(one, other));
+        ensure!(quotes.windows(2).all(same), "{quotes:?}");
+        ensure!(quotes.iter().all(|quote| quote.supply == 3.0), "{quotes:?}");
+        Ok(quotes)
+    })
+    .await?;
+    let multiplier = quotes[0].surge_multiplier;
+    ensure!(
+        multiplier > Multiplier::ONE,
+        "a rush without surge: {quotes:?}"
+    );
+    exchange.close().await
+}
+
+#[tokio::test]
+async fn the_batch_job_forecasts_what_the_live_services_forecast() -> Outcome {
+    let exchange = Exchange::open(Market::REAL_TIME).await?;
+    let api = &exchange.api;
+    an_evening_rush(api).await?;
+    for mode in [DataflowMode::Database, DataflowMode::Events] {
+        eventually(
+            "the mode sees the market of the live services",
+            async || {
+                let live = api.surge(DataflowMode::Request).await?;
+                is_same_market(&api.surge(mode).await?, &live)
+            },
+        )
+        .await
+        .with_context(|| format!("dataflow {mode}"))?;
+    }
+    exchange.close().await
+}
+
+/// Five drivers, and more riders than they can carry.
+async fn an_evening_rush(api: &PublicApi) -> Outcome {
+    for position in [grand_central(), wall_street()] {
+        try_join_all((0..5).map(|_| api.goes_online(position))).await?;
+    }
+    for _ in 0..2 {
+        let quote = api.quote(downtown(), DataflowMode::Request).await?;
+        api.request_ride(Uuid::now_v7(), &quote, downtown()).await?;
+    }
+    Ok(())
+}
+
+fn is_same_price(one: &crate::api::Quote, other: &crate::api::Quote) -> bool {
+    let price =
+        |quote: &crate::api::Quote| (quote.surge_multiplier, quote.fare_cents, quote.degraded);
+    price(one) == price(other)
+}
+
+/// Supply is the same number; demand is as of another second.
+fn is_same_market(seen: &SurgeMap, live: &SurgeMap) -> Outcome {
+    ensure!(seen.zones.len() == live.zones.len() && !live.zones.is_empty());
+    for (seen, live) in seen.zones.iter().zip(&live.zones) {
+        let tolerance = 0.01 + 0.01 * live.demand;
+        ensure!(
+            seen.zone == live.zone
+                && seen.supply == live.supply
+                && (seen.demand - live.demand).abs() <= tolerance,
+            "{seen:?} instead of {live:?}"
+        );
+    }
+    Ok(())
+}

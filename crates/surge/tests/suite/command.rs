@@ -1,0 +1,163 @@
+//! The command as a person meets it: what it prints, and with which exit code it ends.
+
+use std::{
+    io::{BufRead as _, BufReader},
+    net::TcpListener,
+    path::Path,
+    process::{Child, Stdio},
+    sync::atomic::{AtomicU16, Ordering},
+};
+
+use crate::support::{PATIENCE, is_alive, state_folder, surge, text, wait_until};
+use rustix::process::{Pid, Signal, kill_process};
+use surge::{Part, Record};
+
+type Outcome = anyhow::Result<()>;
+
+#[test]
+fn a_running_stack_answers_status_mode_and_doctor_and_ends_on_ctrl_c() -> Outcome {
+    let folder = state_folder()?;
+    let mut up = Up::start(folder.path())?;
+
+    let status = surge(folder.path(), &["status"]).output()?;
+    let shown = text(&status);
+    assert!(status.status.success(), "{shown}");
+    for part in Part::ALL {
+        assert!(
+            shown.contains(part.name()),
+            "{part} is missing in:\n{shown}"
+        );
+    }
+    assert!(shown.contains("dataflow: database (epoch 0"), "{shown}");
+
+    let switched = text(&surge(folder.path(), &["mode", "events"]).output()?);
+    assert!(switched.starts_with("events (epoch 1,"), "{switched}");
+    let unknown = surge(folder.path(), &["mode", "kafka"]).output()?;
+    assert!(!unknown.status.success());
+    assert!(
+        text(&unknown).contains("allowed: database, request, events"),
+        "{}",
+        text(&unknown)
+    );
+
+    let doctor = surge(folder.path(), &["doctor"]).output()?;
+    assert!(doctor.status.success(), "{}", text(&doctor));
+
+    let second = up_command(folder.path()).output()?;
+    assert_eq!(second.status.code(), Some(1));
+    assert!(text(&second).contains("runs already"), "{}", text(&second));
+
+    up.signal(Signal::INT);
+    assert!(up.child.wait()?.success());
+    assert!(!up.pids.iter().copied().any(is_alive));
+    Ok(())
+}
+
+#[test]
+fn a_killed_stack_leaves_no_process_and_the_next_one_starts() -> Outcome {
+    let folder = state_folder()?;
+    let mut first = Up::start(folder.path())?;
+    first.signal(Signal::KILL);
+    first.child.wait()?;
+    wait_until("the parts have noticed", || {
+        !first.pids.iter().copied().any(is_alive)
+    });
+
+    let status = surge(folder.path(), &["status"]).output()?;
+    assert_eq!(status.status.code(), Some(1), "{}", text(&status));
+
+    let mut next = Up::start(folder.path())?;
+    next.signal(Signal::TERM);
+    assert!(next.child.wait()?.success());
+    assert!(
+        !folder.path().join("instances").exists(),
+        "what the first left is swept"
+    );
+    Ok(())
+}
+
+#[test]
+fn a_busy_port_is_named_before_anything_starts() -> Outcome {
+    let folder = state_folder()?;
+    let holder = TcpListener::bind("127.0.0.1:0")?;
+    let busy = holder.local_addr()?.port();
+    let mut up = surge(folder.path(), &["up"]);
+    let output = up.env("SURGE_PORT_BASE", (busy - 3).to_string()).output()?;
+    let shown = text(&output);
+    assert_eq!(output.status.code(), Some(1), "{shown}");
+    assert!(shown.contains(&format!("port {busy} ")), "{shown}");
+    assert!(shown.contains("SURGE_PORT_BASE="), "{shown}");
+    assert!(!folder.path().join("instances").exists());
+    Ok(())
+}
+
+#[test]
+fn without_a_stack_the_command_says_how_to_get_one() -> Outcome {
+    let folder = state_folder()?;
+    let status = surge(folder.path(), &["status"]).output()?;
+    assert_eq!(status.status.code(), Some(1));
+    assert!(text(&status).contains("./surge up"), "{}", text(&status));
+    Ok(())
+}
+
+/// A `surge up` in the background, with the pids of its parts.
+struct Up {
+    child: Child,
+    pids: Vec<u32>,
+}
+
+impl Up {
+    /// Starts it and waits until it says that it runs.
+    fn start(folder: &Path) -> anyhow::Result<Self> {
+        let mut child = up_command(folder).stdout(Stdio::piped()).spawn()?;
+        let output = child.stdout.take().expect("it is piped");
+        let mut lines = BufReader::new(output).lines();
+        let runs = lines.any(|line| line.is_ok_and(|line| line.contains("Ctrl-C ends it")));
+        // Nobody reads on, and what is printed later must not fail.
+        std::thread::spawn(move || lines.for_each(drop));
+        let record = Record::find(folder)?;
+        let parts = record.map_or_else(Vec::new, |record| record.parts);
+        let pids = parts.into_iter().filter_map(|(_, pid)| pid).collect();
+        let up = Self { child, pids };
+        anyhow::ensure!(
+            runs && up.pids.len() == Part::ALL.len(),
+            "surge up did not start within {PATIENCE:?}"
+        );
+        Ok(up)
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).expect("it is our own child");
+    }
+}
+
+impl Drop for Up {
+    fn drop(&mut self) {
+        if let Ok(None) = self.child.try_wait() {
+            self.signal(Signal::TERM);
+            self.child.wait().expect("it is our own child");
+        }
+    }
+}
+
+/// On ports that are not the documented ones, which somebody may be using on this machine.
+fn up_command(folder: &Path) -> std::process::Command {
+    let mut command = surge(folder, &["up"]);
+    command.env("SURGE_PORT_BASE", free_base().to_string());
+    command
+}
+
+/// A base whose ports are free at this moment, another one for each test of this process.
+fn free_base() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let is_free = |base: &u16| {
+        [1, 2, 3, 22, 32, 86, 101, 102, 103, 117]
+            .iter()
+            .all(|offset| TcpListener::bind(("127.0.0.1", base + offset)).is_ok())
+    };
+    let first = 20_000 + (std::process::id() % 50) as u16 * 200;
+    (0..50)
+        .map(|_| first + 200 * NEXT.fetch_add(1, Ordering::Relaxed))
+        .find(is_free)
+        .expect("some ports are free")
+}

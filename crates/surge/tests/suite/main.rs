@@ -1,0 +1,6 @@
+//! The whole suite on this machine, in one test program, because every further one would link all services again.
+
+mod command;
+mod stack;
+mod support;
+mod training;
