@@ -1,13 +1,17 @@
 //! The loopback ports of a stack. All are taken at once before anything starts, so that a busy one is one clear line
 //! and not a service that fails later; each is let go just before the process that binds it for good.
+//!
+//! A port is taken without listening on it. Another thread may start a process at any moment, which has a copy of all
+//! our sockets until its program runs; a copy that listened would keep the port busy after it was let go.
 
 use std::{
     io,
-    net::{Ipv4Addr, SocketAddr, TcpListener},
+    net::{Ipv4Addr, SocketAddr},
 };
 
 use anyhow::bail;
 use serde::{Deserialize, Serialize};
+use tokio::net::TcpSocket;
 
 use super::Part;
 
@@ -53,7 +57,7 @@ pub struct PortMap {
 #[derive(Debug)]
 pub(super) struct Reservation {
     pub(super) map: PortMap,
-    held: Vec<(u16, TcpListener)>,
+    held: Vec<(u16, TcpSocket)>,
 }
 
 impl Ports {
@@ -77,9 +81,9 @@ impl Ports {
     pub(super) fn reserve(self) -> anyhow::Result<Reservation> {
         let mut held = Vec::new();
         let mut take = |port: Option<u16>, use_of_it: &str| {
-            let listener = bind(port.unwrap_or(0), use_of_it)?;
-            let port = listener.local_addr()?.port();
-            held.push((port, listener));
+            let socket = bind(port.unwrap_or(0), use_of_it)?;
+            let port = socket.local_addr()?.port();
+            held.push((port, socket));
             anyhow::Ok(port)
         };
         let wanted = |offset| self.port(offset);
@@ -150,8 +154,8 @@ pub(crate) fn address(port: u16) -> SocketAddr {
     (Ipv4Addr::LOCALHOST, port).into()
 }
 
-fn bind(port: u16, use_of_it: &str) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address(port)).map_err(|error| match error.kind() {
+fn bind(port: u16, use_of_it: &str) -> anyhow::Result<TcpSocket> {
+    take(port).map_err(|error| match error.kind() {
         io::ErrorKind::AddrInUse => anyhow::anyhow!(
             "port {port} on 127.0.0.1 is in use, and {use_of_it} wants it: stop what holds it, \
              or move the whole stack, say with {PORT_BASE_VARIABLE}={}",
@@ -159,6 +163,14 @@ fn bind(port: u16, use_of_it: &str) -> anyhow::Result<TcpListener> {
         ),
         _ => anyhow::Error::new(error).context(format!("cannot open port {port} for {use_of_it}")),
     })
+}
+
+/// Takes a port, 0 for a free one. Nobody else is given it, but whoever asks for it by number may listen on it.
+fn take(port: u16) -> io::Result<TcpSocket> {
+    let socket = TcpSocket::new_v4()?;
+    socket.set_reuseaddr(true)?; // as a listener does, so that a port is not busy because of yesterday's connections
+    socket.bind(address(port))?;
+    Ok(socket)
 }
 
 /// Any base will do that is not the one that was just refused.
@@ -179,6 +191,8 @@ pub(crate) fn check(ports: Ports) -> anyhow::Result<PortMap> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::TcpListener;
+
     use super::*;
 
     #[test]
@@ -201,10 +215,10 @@ mod tests {
     }
 
     #[test]
-    fn a_released_port_can_be_bound() {
+    fn a_released_port_can_be_listened_on_even_if_a_starting_process_has_a_copy_of_it() {
         let mut reservation = Ports::Free.reserve().unwrap();
         let port = reservation.map.nats;
-        assert!(TcpListener::bind(address(port)).is_err());
+        let _copy = take(port).unwrap();
         reservation.release(Part::Nats);
         assert!(TcpListener::bind(address(port)).is_ok());
     }

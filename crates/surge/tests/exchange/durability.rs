@@ -30,8 +30,9 @@ const LIFE: [&str; 4] = ["requested", "matched", "picked_up", "completed"];
 #[tokio::test]
 async fn an_acknowledged_ride_survives_the_death_of_any_process() -> Outcome {
     let mut exchange = Exchange::open(Market::REAL_TIME).await?;
-    let online = (0..DRIVERS).map(|_| exchange.api.goes_online(grand_central()));
-    try_join_all(online).await?;
+    for _ in 0..DRIVERS {
+        exchange.api.goes_online(grand_central()).await?;
+    }
 
     let mut rides = Vec::new();
     for part in [
@@ -57,17 +58,15 @@ async fn supply_and_demand_are_rebuilt_after_a_restart() -> Outcome {
     let mut exchange = Exchange::open(Market::REAL_TIME).await?;
     let untouched = Levels::of(&exchange.api).await?;
     a_busy_moment(&exchange.api).await?;
-    let before = Levels::of(&exchange.api).await?;
-    ensure!(before.supply != untouched.supply && before.demand != untouched.demand);
-    before.reach(&exchange.api, DataflowMode::Events).await?;
-
     for part in Part::SERVICES {
+        let before = Levels::of(&exchange.api).await?;
+        ensure!(before.are_rebuilt_in(&untouched).is_err());
         exchange.kill(&[part]).await;
         exchange.restart(&[part]).await?;
         let after = eventually("it answers", async || Levels::of(&exchange.api).await).await?;
         let rebuilt = before.are_rebuilt_in(&after);
         rebuilt.with_context(|| format!("{part} was killed"))?;
-        before.reach(&exchange.api, DataflowMode::Events).await?;
+        after.reach(&exchange.api, DataflowMode::Events).await?;
     }
     exchange.close().await
 }
@@ -289,9 +288,9 @@ impl Levels {
     }
 }
 
-/// Within what half a minute of forgetting does to a forecast for five.
+/// Within what some seconds of forgetting do to a forecast for five minutes.
 fn is_near(after: f64, before: f64) -> bool {
-    (after - before).abs() <= 0.02 * before + 0.01
+    (after - before).abs() <= 0.03 * before + 0.01
 }
 
 fn both_ends_of_town() -> Vec<Zone> {

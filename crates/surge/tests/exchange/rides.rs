@@ -95,8 +95,10 @@ async fn two_riders_never_get_the_same_driver() -> Outcome {
     const RIDERS: usize = 16;
     let exchange = Exchange::open(Market::REAL_TIME).await?;
     let api = &exchange.api;
-    let online = (0..DRIVERS).map(|_| api.goes_online(grand_central()));
-    let drivers: BTreeSet<Uuid> = try_join_all(online).await?.into_iter().collect();
+    let mut drivers = BTreeSet::new();
+    for _ in 0..DRIVERS {
+        drivers.insert(api.goes_online(grand_central()).await?);
+    }
     let quotes = try_join_all((0..RIDERS).map(|_| api.quote(downtown(), None))).await?;
 
     let requests = quotes

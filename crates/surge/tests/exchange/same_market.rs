@@ -8,9 +8,12 @@ use surge_proto::DataflowMode;
 use uuid::Uuid;
 
 use crate::{
-    api::{MODES, PublicApi, SurgeMap, downtown, grand_central, wall_street},
+    api::{MODES, PublicApi, Quote, SurgeMap, downtown, grand_central, wall_street},
     support::{Exchange, Market, Outcome, eventually},
 };
+
+/// Drivers who are left at Grand Central Terminal in the rush.
+const IDLE_UPTOWN: f64 = 3.0;
 
 #[tokio::test]
 async fn all_modes_come_to_the_same_price() -> Outcome {
@@ -22,7 +25,10 @@ async fn all_modes_come_to_the_same_price() -> Outcome {
         let quotes = try_join_all(MODES.map(|mode| api.quote(downtown(), mode))).await?;
         let same = |pair: &[_]| matches!(pair, [one, other] if is_same_price(one, other));
         ensure!(quotes.windows(2).all(same), "{quotes:?}");
-        ensure!(quotes.iter().all(|quote| quote.supply == 3.0), "{quotes:?}");
+        ensure!(
+            quotes.iter().all(|quote| quote.supply == IDLE_UPTOWN),
+            "{quotes:?}"
+        );
         Ok(quotes)
     })
     .await?;
@@ -53,10 +59,12 @@ async fn the_batch_job_forecasts_what_the_live_services_forecast() -> Outcome {
     exchange.close().await
 }
 
-/// Five drivers, and more riders than they can carry.
+/// Five drivers at either end of the town and the demand of a Friday evening; two of those uptown are sent to riders.
 async fn an_evening_rush(api: &PublicApi) -> Outcome {
     for position in [grand_central(), wall_street()] {
-        try_join_all((0..5).map(|_| api.goes_online(position))).await?;
+        for _ in 0..5 {
+            api.goes_online(position).await?;
+        }
     }
     for _ in 0..2 {
         let quote = api.quote(downtown(), DataflowMode::Request).await?;
@@ -65,9 +73,8 @@ async fn an_evening_rush(api: &PublicApi) -> Outcome {
     Ok(())
 }
 
-fn is_same_price(one: &crate::api::Quote, other: &crate::api::Quote) -> bool {
-    let price =
-        |quote: &crate::api::Quote| (quote.surge_multiplier, quote.fare_cents, quote.degraded);
+fn is_same_price(one: &Quote, other: &Quote) -> bool {
+    let price = |quote: &Quote| (quote.surge_multiplier, quote.fare_cents, quote.degraded);
     price(one) == price(other)
 }
 

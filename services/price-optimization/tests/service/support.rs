@@ -1,8 +1,6 @@
 //! A price-optimization under test, with a real PostgreSQL and a real NATS of its own. Its two gRPC callees say what
 //! the test tells them to, so that all three dataflows can be fed the very same levels.
 
-#![allow(dead_code, reason = "each test file uses its part")]
-
 use std::{
     net::SocketAddr,
     sync::{Arc, Mutex},
@@ -36,22 +34,22 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request as Call, Response as Answer, Status, Streaming, transport::Server};
 
 /// Longest wait for anything to come true.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
-pub const GRAND_CENTRAL: (f64, f64) = (40.7527, -73.9772);
-pub const WALL_STREET: (f64, f64) = (40.7075, -74.0113);
+pub(crate) const GRAND_CENTRAL: (f64, f64) = (40.7527, -73.9772);
+pub(crate) const WALL_STREET: (f64, f64) = (40.7075, -74.0113);
 
 /// Servers and callees around a price-optimization.
-pub struct Exchange {
-    pub postgres: Postgres,
-    pub nats: Nats,
-    pub database_url: String,
-    pub callees: Callees,
+pub(crate) struct Exchange {
+    pub(crate) postgres: Postgres,
+    pub(crate) nats: Nats,
+    pub(crate) database_url: String,
+    pub(crate) callees: Callees,
     _folder: tempfile::TempDir,
 }
 
 impl Exchange {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let base_dir = folder.path().to_owned();
         let postgres = PostgresSettings {
@@ -73,7 +71,7 @@ impl Exchange {
     }
 
     /// A price-optimization in this exchange, with `more` settings beside the necessary ones.
-    pub async fn service(&self, more: &[&str]) -> PriceOptimization {
+    pub(crate) async fn service(&self, more: &[&str]) -> PriceOptimization {
         let nats_url = self.nats.url();
         let callees = format!("http://{}", self.callees.address);
         let necessary = [
@@ -92,12 +90,12 @@ impl Exchange {
         service
     }
 
-    pub async fn jetstream(&self) -> async_nats::jetstream::Context {
+    pub(crate) async fn jetstream(&self) -> async_nats::jetstream::Context {
         nats::jetstream(nats::connect(&self.nats.url(), "test").await.unwrap())
     }
 
     /// Publishes levels and watermarks, as the two producers do.
-    pub async fn publish(&self, view: &MarketView) {
+    pub(crate) async fn publish(&self, view: &MarketView) {
         let jetstream = self.jetstream().await;
         nats::ensure_stream(&jetstream, SUPPLY.name, SUPPLY.subjects)
             .await
@@ -124,7 +122,7 @@ impl Exchange {
     }
 
     /// Writes the rows that the batch job would have left.
-    pub async fn write_rows(&self, view: &MarketView) {
+    pub(crate) async fn write_rows(&self, view: &MarketView) {
         let pool = PgPool::connect(&self.database_url).await.unwrap();
         let mut connection = pool.acquire().await.unwrap();
         store::write_zone_market(&mut connection, &view.zones)
@@ -133,7 +131,7 @@ impl Exchange {
     }
 
     /// Feeds all three dataflows the same market.
-    pub async fn feed(&self, view: &MarketView) {
+    pub(crate) async fn feed(&self, view: &MarketView) {
         self.callees.answer_with(view);
         self.publish(view).await;
         self.write_rows(view).await;
@@ -166,7 +164,7 @@ async fn make_roles(postgres: &Postgres) -> String {
 }
 
 /// A market in which every zone of the area has the levels that `levels` gives for its number.
-pub fn market(as_of: MarketTime, levels: impl Fn(usize) -> (f64, f64)) -> MarketView {
+pub(crate) fn market(as_of: MarketTime, levels: impl Fn(usize) -> (f64, f64)) -> MarketView {
     let area = ServiceArea::new(Bounds::NEW_YORK);
     let zone_levels = |(index, zone): (usize, &Zone)| {
         let (supply, demand) = levels(index);
@@ -183,15 +181,15 @@ pub fn market(as_of: MarketTime, levels: impl Fn(usize) -> (f64, f64)) -> Market
 }
 
 /// Market time of a service whose clock is real time.
-pub fn now() -> MarketTime {
+pub(crate) fn now() -> MarketTime {
     let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     MarketTime::from_millis(since_epoch.unwrap().as_millis() as i64)
 }
 
 /// driver-management and ride-management in one, saying what they are told to say.
 #[derive(Clone)]
-pub struct Callees {
-    pub address: SocketAddr,
+pub(crate) struct Callees {
+    pub(crate) address: SocketAddr,
     market: Arc<Mutex<Option<MarketView>>>,
     // A runtime of their own: when it goes, the connections that were accepted go too.
     server: Arc<Mutex<Option<Runtime>>>,
@@ -221,12 +219,12 @@ impl Callees {
         }
     }
 
-    pub fn answer_with(&self, view: &MarketView) {
+    pub(crate) fn answer_with(&self, view: &MarketView) {
         *self.market.lock().unwrap() = Some(view.clone());
     }
 
     /// From now on nobody answers.
-    pub fn die(&self) {
+    pub(crate) fn die(&self) {
         if let Some(runtime) = self.server.lock().unwrap().take() {
             runtime.shutdown_background();
         }
@@ -315,9 +313,9 @@ impl demand::DemandService for Saying {
 }
 
 /// A running price-optimization, spoken to as a client does.
-pub struct PriceOptimization {
-    pub http: String,
-    pub grpc: String,
+pub(crate) struct PriceOptimization {
+    pub(crate) http: String,
+    pub(crate) grpc: String,
     token: CancellationToken,
     client: Client<hyper_util::client::legacy::connect::HttpConnector, Full<Bytes>>,
 }
@@ -344,7 +342,7 @@ impl PriceOptimization {
     }
 
     /// Any request; the body as JSON, or as text where it is none.
-    pub async fn send(
+    pub(crate) async fn send(
         &self,
         request: Request<Full<Bytes>>,
     ) -> (StatusCode, http::HeaderMap, Value) {
@@ -356,13 +354,13 @@ impl PriceOptimization {
         (head.status, head.headers, body)
     }
 
-    pub async fn get(&self, path: &str) -> (StatusCode, Value) {
+    pub(crate) async fn get(&self, path: &str) -> (StatusCode, Value) {
         let request = Request::get(format!("{}{path}", self.http)).body(Full::default());
         let (status, _, body) = self.send(request.unwrap()).await;
         (status, body)
     }
 
-    pub async fn json(
+    pub(crate) async fn json(
         &self,
         method: Method,
         path: &str,
@@ -394,14 +392,14 @@ impl PriceOptimization {
     }
 
     /// A quote from Grand Central to Wall Street in one mode.
-    pub async fn quote(&self, mode: &str) -> (StatusCode, Value) {
+    pub(crate) async fn quote(&self, mode: &str) -> (StatusCode, Value) {
         let headers = [("surge-dataflow", mode)];
         self.json(Method::POST, "/v1/quotes", &headers, &a_trip())
             .await
     }
 
     /// Asks for quotes in `mode` until one pleases.
-    pub async fn quote_until(
+    pub(crate) async fn quote_until(
         &self,
         mode: &str,
         pleases: impl Fn(StatusCode, &Value) -> bool,
@@ -421,20 +419,20 @@ impl PriceOptimization {
     }
 
     /// Waits until `mode` quotes with data.
-    pub async fn quote_with_data(&self, mode: &str) -> Value {
+    pub(crate) async fn quote_with_data(&self, mode: &str) -> Value {
         self.quote_until(mode, |status, quote| {
             status.is_success() && quote["degraded"] == false
         })
         .await
     }
 
-    pub async fn switch(&self, mode: &str) -> (StatusCode, Value) {
+    pub(crate) async fn switch(&self, mode: &str) -> (StatusCode, Value) {
         self.json(Method::PUT, "/v1/dataflow", &[], &json!({ "mode": mode }))
             .await
     }
 }
 
-pub fn a_trip() -> Value {
+pub(crate) fn a_trip() -> Value {
     json!({
         "pickup": { "lat": GRAND_CENTRAL.0, "lon": GRAND_CENTRAL.1 },
         "dropoff": { "lat": WALL_STREET.0, "lon": WALL_STREET.1 },

@@ -1,13 +1,11 @@
 //! Both edges as a stranger meets them: bad input is refused with the field named, dependencies show in /readyz, and
 //! the OpenAPI document tells the truth.
 
-mod support;
-
+use crate::support::{Exchange, GRAND_CENTRAL, WALL_STREET, a_trip, market, now};
 use bytes::Bytes;
 use http::{Method, Request, StatusCode};
 use http_body_util::Full;
 use serde_json::{Value, json};
-use support::{Exchange, GRAND_CENTRAL, a_trip, market, now};
 use surge_proto::v1::{self, quote_service_client::QuoteServiceClient};
 use tonic::Code;
 
@@ -118,8 +116,8 @@ async fn grpc_quotes_and_refuses_like_rest() {
             lon: GRAND_CENTRAL.1,
         }),
         dropoff: Some(v1::Position {
-            lat: support::WALL_STREET.0,
-            lon: support::WALL_STREET.1,
+            lat: WALL_STREET.0,
+            lon: WALL_STREET.1,
         }),
         dataflow: v1::Dataflow::Request.into(),
     };

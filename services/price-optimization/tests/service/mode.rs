@@ -1,9 +1,7 @@
 //! The mode in force: switched at run time, on every replica, with or without the control plane.
 
-mod support;
-
+use crate::support::{Exchange, PATIENCE, PriceOptimization, a_trip};
 use http::StatusCode;
-use support::{Exchange, PATIENCE, PriceOptimization};
 
 async fn mode_becomes(service: &PriceOptimization, mode: &str) -> u64 {
     let deadline = tokio::time::Instant::now() + PATIENCE;
@@ -30,7 +28,7 @@ async fn a_switch_reaches_every_replica_and_every_quote() {
     assert_eq!(switched["epoch"], 1);
     assert_eq!(mode_becomes(&other, "events").await, 1);
     let (_, quote) = one
-        .json(http::Method::POST, "/v1/quotes", &[], &support::a_trip())
+        .json(http::Method::POST, "/v1/quotes", &[], &a_trip())
         .await;
     assert_eq!(
         (&quote["dataflow"], &quote["epoch"]),

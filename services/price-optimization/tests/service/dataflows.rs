@@ -1,13 +1,11 @@
 //! The three dataflows side by side: the same market gives the same price, and each lives and dies with nothing but
 //! what it leans on.
 
-mod support;
-
 use std::time::Duration;
 
+use crate::support::{Exchange, market, now};
 use http::StatusCode;
 use marketplace::time::MarketTime;
-use support::{Exchange, market, now};
 use surge_proto::subjects;
 
 #[tokio::test]

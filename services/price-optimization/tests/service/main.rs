@@ -1,0 +1,8 @@
+//! price-optimization on a real PostgreSQL and a real NATS, story by story.
+
+#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+mod dataflows;
+mod edges;
+mod mode;
+mod support;
