@@ -57,7 +57,7 @@ pub struct Stack {
     nats: Nats,
     postgres: Postgres,
     launch: Launch,
-    ports: PortMap,
+    reservation: Reservation,
     logs: Logs,
     readiness: Readiness,
     /// Servers whose end was told.
@@ -111,7 +111,7 @@ impl Stack {
             nats,
             postgres,
             launch,
-            ports,
+            reservation,
             logs,
             readiness: Readiness::new(ports),
             told: BTreeSet::new(),
@@ -138,12 +138,12 @@ impl Stack {
 
     /// Where everything listens.
     pub fn ports(&self) -> &PortMap {
-        &self.ports
+        &self.reservation.map
     }
 
     /// Base URLs of the three services.
     pub fn target(&self) -> Target {
-        let [driver, ride, price] = self.ports.http.map(url);
+        let [driver, ride, price] = self.reservation.map.http.map(url);
         Target {
             driver,
             ride,
@@ -153,7 +153,7 @@ impl Stack {
 
     /// URL of the Jaeger UI.
     pub fn traces_url(&self) -> String {
-        url(self.ports.traces)
+        url(self.reservation.map.traces)
     }
 
     /// Connection URL of the private PostgreSQL's administrator, for tests that look behind the services.
@@ -288,7 +288,7 @@ impl Stack {
     fn publish(&self) -> anyhow::Result<()> {
         self.claim.publish(&Record {
             pid: std::process::id(),
-            ports: self.ports,
+            ports: self.reservation.map,
             parts: Part::ALL.map(|part| (part, self.pid(part))).into(),
             logs: self.logs.folder().to_owned(),
         })

@@ -17,6 +17,8 @@ use surge::Part;
 use surge_proto::DataflowMode;
 use uuid::Uuid;
 
+use crate::support::eventually;
+
 /// Longer than any answer may take: a call that ends by it is a defect, and a test says so.
 const CALL_LIMIT: Duration = Duration::from_secs(10);
 
@@ -225,6 +227,15 @@ impl PublicApi {
         trip: Trip,
     ) -> anyhow::Result<Ride> {
         read(self.ask_ride(rider_id, &quote.token, trip).await)
+    }
+
+    /// A new rider asks until there is a ride: an app repeats what was not answered, and that is safe.
+    pub(crate) async fn insists_on_ride(&self, quote: &Quote, trip: Trip) -> anyhow::Result<Ride> {
+        let rider_id = Uuid::now_v7();
+        eventually("the rider is answered", async || {
+            self.request_ride(rider_id, quote, trip).await
+        })
+        .await
     }
 
     /// The answer to a rider's request for a ride, whatever it is.

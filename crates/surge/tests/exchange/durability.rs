@@ -14,7 +14,7 @@ use surge_proto::{DataflowMode, subjects::RIDES, v1::RideEvent};
 use uuid::Uuid;
 
 use crate::{
-    api::{PublicApi, Quote, Ride, crosstown, downtown, grand_central, wall_street},
+    api::{PublicApi, Ride, crosstown, downtown, grand_central, wall_street},
     support::{Exchange, Market, Outcome, eventually},
 };
 
@@ -76,8 +76,10 @@ async fn killed_while_riders_ask(exchange: &mut Exchange, part: Part) -> anyhow:
     let api = &exchange.api.clone();
     let quotes = (0..RIDERS).map(|_| api.quote(downtown(), DataflowMode::Request));
     let quotes = try_join_all(quotes).await?;
-    let mut requests: FuturesUnordered<_> =
-        quotes.iter().map(|quote| insists(api, quote)).collect();
+    let mut requests: FuturesUnordered<_> = quotes
+        .iter()
+        .map(|quote| api.insists_on_ride(quote, downtown()))
+        .collect();
     let mut acknowledged = Vec::new();
     while let Some(ride) = requests.next().await {
         acknowledged.push(ride?);
@@ -87,15 +89,6 @@ async fn killed_while_riders_ask(exchange: &mut Exchange, part: Part) -> anyhow:
         }
     }
     Ok(acknowledged)
-}
-
-/// A rider's app repeats what was not answered.
-async fn insists(api: &PublicApi, quote: &Quote) -> anyhow::Result<Ride> {
-    let rider_id = Uuid::now_v7();
-    eventually("the rider is answered", async || {
-        api.request_ride(rider_id, quote, downtown()).await
-    })
-    .await
 }
 
 /// The ride is still there, gets its driver, and is driven to its end.

@@ -137,13 +137,15 @@ async fn some_ride_requests(exchange: &Exchange) -> Outcome {
     Ok(())
 }
 
-/// A stack whose mode in force is `mode`, so that readiness judges by its needs.
+/// A stack whose mode in force is `mode`, so that readiness judges by its needs, and whose connections are open.
 async fn open_in(mode: DataflowMode) -> anyhow::Result<Exchange> {
-    Exchange::open(Market {
+    let exchange = Exchange::open(Market {
         mode,
         ..Market::REAL_TIME
     })
-    .await
+    .await?;
+    quotes_again(&exchange, mode).await?;
+    Ok(exchange)
 }
 
 /// Every quote in this mode is good, from the first moment on. Returns the last one.
@@ -162,14 +164,10 @@ async fn good_quote(exchange: &Exchange, mode: DataflowMode) -> anyhow::Result<Q
 }
 
 async fn quotes_again(exchange: &Exchange, mode: DataflowMode) -> Outcome {
-    eventually("it quotes again", async || good_quote(exchange, mode).await).await?;
-    keeps_quoting(exchange, mode).await?;
-    eventually("it is ready again", async || {
+    eventually("it quotes and is ready", async || {
+        keeps_quoting(exchange, mode).await?;
         let readiness = exchange.api.readiness(Part::PriceOptimization).await?;
-        ensure!(
-            readiness.is_ready() || readiness.away().iter().all(|(_, needed)| !needed),
-            "{readiness:?}"
-        );
+        ensure!(readiness.is_ready(), "{readiness:?}");
         Ok(())
     })
     .await

@@ -103,7 +103,7 @@ async fn two_riders_never_get_the_same_driver() -> Outcome {
 
     let requests = quotes
         .iter()
-        .map(|quote| api.request_ride(Uuid::now_v7(), quote, downtown()));
+        .map(|quote| api.insists_on_ride(quote, downtown()));
     let rides = try_join_all(requests).await?;
     let decided = rides.iter().map(|ride| decision(&exchange, ride.ride_id));
     let rides = try_join_all(decided).await?;

@@ -90,11 +90,14 @@ async fn an_events_quote_is_linked_to_the_traces_that_published_its_levels() -> 
 
 /// Asks for a quote and returns what its header `trace-id` says.
 async fn quoted(exchange: &Exchange, mode: DataflowMode) -> anyhow::Result<String> {
-    let answer = exchange.api.ask_quote(downtown(), mode).await?;
-    let trace_id = answer.headers.get("trace-id").cloned();
-    let quote: Quote = read(Ok(answer))?;
-    ensure!(quote.dataflow == mode && !quote.degraded, "{quote:?}");
-    Ok(trace_id.context("no trace-id")?.to_str()?.to_owned())
+    eventually("there is a quote", async || {
+        let answer = exchange.api.ask_quote(downtown(), mode).await?;
+        let trace_id = answer.headers.get("trace-id").cloned();
+        let quote: Quote = read(Ok(answer))?;
+        ensure!(quote.dataflow == mode && !quote.degraded, "{quote:?}");
+        Ok(trace_id.context("no trace-id")?.to_str()?.to_owned())
+    })
+    .await
 }
 
 /// The traces that this one is linked to are one of each source, and nobody else's.
