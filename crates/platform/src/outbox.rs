@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Duration};
 
 use async_nats::jetstream::Context;
 use futures::future::try_join_all;
-use sqlx::{FromRow, PgConnection, PgPool};
+use sqlx::{PgConnection, PgPool};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -57,7 +57,6 @@ pub struct Relay {
     wake: Arc<Notify>,
 }
 
-#[derive(FromRow)]
 struct Row {
     id: Uuid,
     subject: String,
@@ -65,6 +64,14 @@ struct Row {
     payload: Vec<u8>,
     traceparent: Option<String>,
 }
+
+crate::from_row!(Row {
+    id,
+    subject,
+    schema,
+    payload,
+    traceparent
+});
 
 /// Why a step of the relay failed. Nothing is lost: the rows stay.
 #[derive(Debug, thiserror::Error)]

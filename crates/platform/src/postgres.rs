@@ -34,6 +34,23 @@ pub fn pool(
         .connect_lazy_with(options))
 }
 
+/// Reads a row of a query into a struct, each field from the column of its name: `from_row!(Watermark { as_of })`.
+///
+/// The derive of sqlx does the same, but has cargo build sqlx once more, for the compiler: that is 45 s of processor time
+/// in everyone's first build.
+#[macro_export]
+macro_rules! from_row {
+    ($row:ident { $($column:ident),+ $(,)? }) => {
+        impl ::sqlx::FromRow<'_, ::sqlx::postgres::PgRow> for $row {
+            fn from_row(row: &::sqlx::postgres::PgRow) -> ::core::result::Result<Self, ::sqlx::Error> {
+                ::core::result::Result::Ok(Self {
+                    $($column: ::sqlx::Row::try_get(row, stringify!($column))?),+
+                })
+            }
+        }
+    };
+}
+
 /// One step of a schema: its number, its name and its SQL (`include_str!`).
 pub type Step = (i64, &'static str, &'static str);
 

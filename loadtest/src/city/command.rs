@@ -104,7 +104,7 @@ pub async fn run(args: Args) -> anyhow::Result<CityOutcome> {
     for warning in city.warnings() {
         line.say(&format!("warning: {warning}"));
     }
-    watch(&city, &line, args.minutes).await?;
+    watch(&city, &line, args.minutes).await;
     line.say("sending the drivers home");
     let outcome = city.stop().await;
     line.end(&outcome);
@@ -114,18 +114,17 @@ pub async fn run(args: Args) -> anyhow::Result<CityOutcome> {
 /// Longest wait of a rider's or driver's app for an answer.
 const CALL_DEADLINE: Duration = Duration::from_secs(2);
 
-/// Shows progress until Ctrl-C, or until so many market minutes have passed.
-async fn watch(city: &City, line: &Line, minutes: Option<u32>) -> anyhow::Result<()> {
+/// Shows progress until a signal, or until so many market minutes have passed.
+async fn watch(city: &City, line: &Line, minutes: Option<u32>) {
     let mut ticks = interval(line.every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let market = Duration::from_secs(60) * minutes.unwrap_or(0);
     let end = Instant::now() + city.clock().real(market);
-    let ctrl_c = tokio::signal::ctrl_c();
-    tokio::pin!(ctrl_c);
+    let stop = crate::interrupt::on_signal();
     loop {
         tokio::select! {
-            heard = &mut ctrl_c => return heard.context("cannot listen for Ctrl-C"),
-            () = sleep_until(end), if minutes.is_some() => return Ok(()),
+            () = stop.cancelled() => return,
+            () = sleep_until(end), if minutes.is_some() => return,
             _ = ticks.tick() => line.show(&city.progress()),
         }
     }

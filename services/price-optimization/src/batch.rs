@@ -109,7 +109,7 @@ impl Batch {
     /// One run.
     ///
     /// # Errors
-    /// Those of the database, and a deadline; nothing was changed then.
+    /// Those of the database, a deadline, and a service that published nothing yet; nothing was changed then.
     pub async fn step(&self) -> anyhow::Result<()> {
         let span = info_span!("batch", otel.name = "batch zone_market");
         tokio::time::timeout(STEP_DEADLINE, self.rewrite())
@@ -122,30 +122,25 @@ impl Batch {
         let mut transaction = self.store.snapshot().await?;
         let (supply_watermark, supply_rows) = store::read_supply(&mut transaction).await?;
         let (demand_watermark, demand_rows) = store::read_demand(&mut transaction).await?;
-        link(
-            supply_watermark
-                .as_ref()
-                .and_then(|mark| mark.traceparent.as_deref()),
-        );
-        link(
-            demand_watermark
-                .as_ref()
-                .and_then(|mark| mark.traceparent.as_deref()),
-        );
+        // The old rows, whose age tells, are better than rows without supply or demand.
+        let supply_watermark =
+            supply_watermark.context("driver-management published no supply yet")?;
+        let demand_watermark =
+            demand_watermark.context("ride-management published no demand yet")?;
+        link(supply_watermark.traceparent.as_deref());
+        link(demand_watermark.traceparent.as_deref());
 
-        let supply = supply_watermark.map(|mark| self.supply(&mark, &supply_rows));
-        let demand = demand_watermark.map(|mark| self.demand(&mark, &demand_rows));
-        let zones = self
-            .area
-            .zones()
-            .iter()
-            .enumerate()
-            .map(|(index, zone)| ZoneLevels {
+        let supply = self.supply(&supply_watermark, &supply_rows);
+        let demand = self.demand(&demand_watermark, &demand_rows);
+        let levels = supply.into_iter().zip(demand);
+        let zones = self.area.zones().iter().zip(levels);
+        let zones: Vec<ZoneLevels> = zones
+            .map(|(zone, (supply, demand))| ZoneLevels {
                 zone: *zone,
-                supply: supply.as_ref().map(|levels| levels[index]),
-                demand: demand.as_ref().map(|levels| levels[index]),
-            });
-        let zones: Vec<ZoneLevels> = zones.collect();
+                supply: Some(supply),
+                demand: Some(demand),
+            })
+            .collect();
         store::write_zone_market(&mut transaction, &zones).await?;
         transaction.commit().await?;
         Ok(())

@@ -13,7 +13,7 @@ use platform::{
     outage::Outage,
     postgres::{self, Step},
 };
-use sqlx::{FromRow, PgConnection, PgPool, Postgres, Transaction};
+use sqlx::{PgConnection, PgPool, Postgres, Transaction};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span, field::Empty, info_span};
 
@@ -33,7 +33,7 @@ pub struct Store {
 }
 
 /// What the quote reads of a zone.
-#[derive(Debug, FromRow)]
+#[derive(Debug)]
 struct ZoneMarketRow {
     zone: String,
     supply: Option<f64>,
@@ -42,6 +42,15 @@ struct ZoneMarketRow {
     demand_as_of: Option<DateTime<Utc>>,
     traceparent: Option<String>,
 }
+
+platform::from_row!(ZoneMarketRow {
+    zone,
+    supply,
+    supply_as_of,
+    demand,
+    demand_as_of,
+    traceparent
+});
 
 /// The rows of some zones, and the trace of the batch that wrote them.
 #[derive(Debug)]
@@ -53,7 +62,7 @@ pub struct ZoneMarket {
 }
 
 /// How far a feed in the database is complete.
-#[derive(Clone, Debug, FromRow)]
+#[derive(Clone, Debug)]
 pub struct Watermark {
     /// Market time up to which the view tells everything.
     pub as_of: DateTime<Utc>,
@@ -61,8 +70,10 @@ pub struct Watermark {
     pub traceparent: Option<String>,
 }
 
+platform::from_row!(Watermark { as_of, traceparent });
+
 /// One zone of the view that driver-management publishes.
-#[derive(Clone, Debug, FromRow)]
+#[derive(Clone, Debug)]
 pub struct SupplyRow {
     /// The zone.
     pub zone: String,
@@ -72,8 +83,14 @@ pub struct SupplyRow {
     pub dropoffs_due_at: Vec<DateTime<Utc>>,
 }
 
+platform::from_row!(SupplyRow {
+    zone,
+    idle_drivers,
+    dropoffs_due_at
+});
+
 /// How far demand is complete, and since when it is counted.
-#[derive(Clone, Debug, FromRow)]
+#[derive(Clone, Debug)]
 pub struct DemandWatermark {
     /// Market time since which requests are counted.
     pub observed_since: DateTime<Utc>,
@@ -85,8 +102,15 @@ pub struct DemandWatermark {
     pub traceparent: Option<String>,
 }
 
+platform::from_row!(DemandWatermark {
+    observed_since,
+    as_of,
+    window_seconds,
+    traceparent
+});
+
 /// One zone and window of the view that ride-management publishes.
-#[derive(Clone, Debug, FromRow)]
+#[derive(Clone, Debug)]
 pub struct DemandRow {
     /// The zone.
     pub zone: String,
@@ -95,6 +119,12 @@ pub struct DemandRow {
     /// Requests in it.
     pub requests: i64,
 }
+
+platform::from_row!(DemandRow {
+    zone,
+    window_start,
+    requests
+});
 
 impl Store {
     /// The store behind `pool`.

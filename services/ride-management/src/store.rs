@@ -10,7 +10,7 @@ use marketplace::{
     zone::{Position, Zone},
 };
 use platform::{outbox, postgres, propagation};
-use sqlx::{FromRow, PgConnection, PgPool};
+use sqlx::{PgConnection, PgPool};
 use tracing::{Instrument, Span, info_span};
 use uuid::Uuid;
 
@@ -310,7 +310,6 @@ async fn update(connection: &mut PgConnection, ride: &Ride) -> Result<(), sqlx::
 }
 
 /// A row of `ride` as it stands; [`Ride::try_from`] checks what the database does not.
-#[derive(FromRow)]
 struct RideRow {
     ride_id: Uuid,
     rider_id: Uuid,
@@ -333,6 +332,29 @@ struct RideRow {
     supply_call_due_at: Option<DateTime<Utc>>,
     traceparent: Option<String>,
 }
+
+platform::from_row!(RideRow {
+    ride_id,
+    rider_id,
+    quote_id,
+    state,
+    zone,
+    pickup_lat,
+    pickup_lon,
+    dropoff_lat,
+    dropoff_lon,
+    fare_cents,
+    surge_multiplier_tenths,
+    driver_id,
+    requested_at,
+    matched_at,
+    pickup_due_at,
+    dropoff_due_at,
+    picked_up_at,
+    ended_at,
+    supply_call_due_at,
+    traceparent,
+});
 
 impl TryFrom<RideRow> for Ride {
     type Error = sqlx::Error;

@@ -2,7 +2,6 @@
 
 use chrono::{DateTime, Utc};
 use marketplace::{time::MarketTime, zone::Position};
-use sqlx::FromRow;
 use uuid::Uuid;
 
 use super::Dispatch;
@@ -21,7 +20,6 @@ fn market_time(column: DateTime<Utc>) -> MarketTime {
 }
 
 /// A row of `driver`.
-#[derive(FromRow)]
 pub(super) struct DriverRow {
     driver_id: Uuid,
     version: i64,
@@ -36,6 +34,21 @@ pub(super) struct DriverRow {
     pickup_due_at: Option<DateTime<Utc>>,
     dropoff_due_at: Option<DateTime<Utc>>,
 }
+
+platform::from_row!(DriverRow {
+    driver_id,
+    version,
+    status,
+    changed_at,
+    lat,
+    lon,
+    moved_at,
+    ride_id,
+    dropoff_lat,
+    dropoff_lon,
+    pickup_due_at,
+    dropoff_due_at,
+});
 
 impl TryFrom<DriverRow> for Driver {
     type Error = Error;
@@ -75,7 +88,6 @@ impl DriverRow {
 }
 
 /// A row of `dispatch`.
-#[derive(FromRow)]
 pub(super) struct DispatchRow {
     released: bool,
     driver_id: Option<Uuid>,
@@ -84,6 +96,15 @@ pub(super) struct DispatchRow {
     pickup_due_at: Option<DateTime<Utc>>,
     dropoff_due_at: Option<DateTime<Utc>>,
 }
+
+platform::from_row!(DispatchRow {
+    released,
+    driver_id,
+    lat,
+    lon,
+    pickup_due_at,
+    dropoff_due_at
+});
 
 impl DispatchRow {
     /// What became of the ride; `None` when it was released.
