@@ -4,6 +4,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use floors::Floor;
 use loadtest::{city, compare};
 
 /// Lives on the public APIs of the suite, and measures them.
@@ -20,12 +21,16 @@ enum Command {
     City(city::Args),
     /// Compare the three dataflows on the same market at the same moment
     Compare(Box<compare::Args>),
+    /// Serve one of the bare servers that modes are held against
+    #[command(subcommand, hide = true)]
+    Floor(Floor),
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
     let ended = match Cli::parse().command {
         Command::City(args) => city::run(args).await.map(|_| 0),
+        Command::Floor(floor) => floors::run(floor).await.map(|()| 0),
         Command::Compare(args) => compare::run(*args).await.map(|outcome| outcome.exit_code()),
     };
     match ended {

@@ -5,10 +5,13 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{Router, http::header::CONTENT_TYPE, response::IntoResponse, routing::get};
 use prometheus_client::{
-    encoding::{EncodeLabelSet, text::encode},
-    metrics::{family::Family, histogram::Histogram},
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _, text::encode},
+    metrics::{counter::ConstCounter, family::Family, histogram::Histogram},
     registry::{Registry, Unit},
 };
+
+use rustix::time::{ClockId, clock_gettime};
 
 use crate::fault::Fault;
 
@@ -106,12 +109,31 @@ pub(crate) fn known_method(method: &http::Method) -> &'static str {
 }
 
 /// `GET /metrics`, in the OpenMetrics text format.
-pub fn router(registry: Registry) -> Router {
+pub fn router(mut registry: Registry) -> Router {
+    registry.register_collector(Box::new(ProcessorTime));
     let registry = Arc::new(registry);
     Router::new().route(
         "/metrics",
         get(move || async move { exposition(&registry) }),
     )
+}
+
+/// How much processor time this process has used since its start.
+#[derive(Debug)]
+struct ProcessorTime;
+
+impl Collector for ProcessorTime {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let time = clock_gettime(ClockId::ProcessCPUTime);
+        let seconds = ConstCounter::new(time.tv_sec as f64 + time.tv_nsec as f64 / 1e9);
+        let metric = encoder.encode_descriptor(
+            "process_cpu_time",
+            "Processor time of this process, all threads",
+            Some(&Unit::Seconds),
+            seconds.metric_type(),
+        )?;
+        seconds.encode(metric)
+    }
 }
 
 fn exposition(registry: &Registry) -> Result<impl IntoResponse + use<>, Fault> {

@@ -49,6 +49,9 @@ pub(crate) enum Command {
     /// Runs one service in this process: how the stack starts its parts
     #[command(hide = true, disable_help_flag = true)]
     Service(ServiceArgs),
+    /// Serves one of the bare servers that the modes are held against
+    #[command(subcommand, hide = true)]
+    Floor(floors::Floor),
 }
 
 #[derive(Debug, Args)]

@@ -6,6 +6,7 @@ use std::time::Duration;
 use surge_proto::DataflowMode;
 
 use super::Scenario;
+use super::capacity::Effort;
 use crate::city::ReplayArgs;
 use crate::clock::MarketClock;
 use crate::target::TargetArgs;
@@ -21,7 +22,7 @@ pub struct Args {
     #[arg(long, default_value_t = 300, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=50_000))]
     pub rate: u32,
 
-    /// Length of the measurement in real seconds [default: 60; with --quick 20]
+    /// Length of the measurement in real seconds [default: 60; with --quick 12]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=86_400))]
     pub seconds: Option<u32>,
 
@@ -34,7 +35,11 @@ pub struct Args {
     )]
     pub modes: Vec<DataflowMode>,
 
-    /// Be done within a minute: a shorter warm-up, 20 seconds of measurement
+    /// Searches of each capacity, of modes and of bare servers in turn; 0 leaves capacity out [default: 3; with --quick 1]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=20))]
+    pub rounds: Option<u32>,
+
+    /// Be done within a minute: a shorter warm-up, 12 seconds of measurement, one round of capacity
     #[arg(long, conflicts_with_all = ["seconds", "warmup_minutes"])]
     pub quick: bool,
 
@@ -47,7 +52,7 @@ pub struct Args {
     pub html: PathBuf,
 
     /// Market minutes before the measurement, in which drivers find their riders [default: 20, at most one real minute;
-    /// with --quick 15, at most 15 real seconds]
+    /// with --quick 10, at most 10 real seconds]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=1_440))]
     pub warmup_minutes: Option<u32>,
 
@@ -62,7 +67,7 @@ pub struct Args {
 
 impl Args {
     pub(super) fn measured_seconds(&self) -> u32 {
-        self.seconds.unwrap_or(if self.quick { 20 } else { 60 })
+        self.seconds.unwrap_or(if self.quick { 12 } else { 60 })
     }
 
     /// The warm-up in real time. What nobody asked for does not keep anybody waiting, even on a slow market clock.
@@ -70,8 +75,19 @@ impl Args {
         let real = |minutes: u32| clock.real(Duration::from_secs(60) * minutes);
         match (self.warmup_minutes, self.quick) {
             (Some(minutes), _) => real(minutes),
-            (None, true) => real(15).min(Duration::from_secs(15)),
+            (None, true) => real(10).min(Duration::from_secs(10)),
             (None, false) => real(20).min(Duration::from_secs(60)),
+        }
+    }
+
+    /// How thoroughly to look for capacities.
+    pub(super) fn effort(&self) -> Effort {
+        let modes = u32::try_from(self.distinct_modes().len()).unwrap_or(1);
+        Effort {
+            rounds: self.rounds.unwrap_or(if self.quick { 1 } else { 3 }),
+            probe: Duration::from_millis(if self.quick { 400 } else { 800 }),
+            precision: if self.quick { 1.1 } else { 1.05 },
+            quiet_rate: (self.rate / modes.max(1)).max(1),
         }
     }
 
@@ -125,13 +141,13 @@ mod tests {
     fn nobody_waits_long_for_a_warm_up_that_nobody_asked_for() {
         let warmup = |options: &[&str]| args(options).unwrap().warmup(&clock(1.0)).as_secs();
         assert_eq!(warmup(&[]), 60);
-        assert_eq!(warmup(&["--quick"]), 15);
+        assert_eq!(warmup(&["--quick"]), 10);
         assert_eq!(warmup(&["--warmup-minutes", "5"]), 300);
     }
 
     #[test]
-    fn quick_takes_twenty_seconds_and_refuses_to_be_longer() {
-        assert_eq!(args(&["--quick"]).unwrap().measured_seconds(), 20);
+    fn quick_measures_briefly_and_refuses_to_be_longer() {
+        assert_eq!(args(&["--quick"]).unwrap().measured_seconds(), 12);
         let refused = args(&["--quick", "--seconds", "90"]).unwrap_err();
         assert!(refused.contains("--seconds"), "{refused}");
     }

@@ -70,6 +70,11 @@ impl Measured {
         }
     }
 
+    /// What was told of a mode that was asked.
+    pub(crate) fn tally(&self, mode: DataflowMode) -> &Tally {
+        &self.tallies[&mode]
+    }
+
     /// How long quotes were asked for.
     pub(crate) fn paced_for(&self) -> Option<Duration> {
         self.delivery.as_ref().map(|delivery| delivery.paced_for)
@@ -129,6 +134,7 @@ impl Sheet {
 mod tests {
     use super::*;
     use crate::client::Client;
+    use crate::compare::capacity::Capacities;
     use crate::compare::verdict;
     use crate::load::Schedule;
     use crate::load::stand_in::{Behaviour, pickup, price_optimization};
@@ -159,7 +165,7 @@ mod tests {
     /// The reasons that do not depend on how busy the machine of the test is.
     fn void_reasons(mut measured: Measured) -> Vec<String> {
         measured.delivery.as_mut().unwrap().lateness.reset();
-        verdict::void_reasons(&measured, false)
+        verdict::void_reasons(&measured, &Capacities::default(), false)
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -2,13 +2,17 @@
 //!
 //! The city brings the market to life; when it has warmed up, every trip is asked of each mode in turn at a fixed rate;
 //! each answer is checked and held against what the city's own books say at that instant. A run that cannot be trusted
-//! says so in the table, in the report and in the exit code. [`run_until`] reads as the whole story.
+//! says so in the table, in the report and in the exit code. Then each mode is driven to its limit, in turn with bare
+//! servers that stand on the same. [`run_until`] reads as the whole story.
 
 mod args;
+mod capacity;
 mod files;
+mod floors;
 mod machine;
 mod measure;
 mod page;
+mod processor;
 mod progress;
 mod readiness;
 mod report;
@@ -33,6 +37,7 @@ pub use report::{
 };
 pub use scenario::Scenario;
 
+use self::capacity::Capacities;
 use self::measure::{Measured, RoundRobin};
 use self::progress::Progress;
 use self::suite::{QUOTE_DEADLINE, Suite};
@@ -66,11 +71,14 @@ pub async fn run_until(args: Args, stop: CancellationToken) -> anyhow::Result<Ou
     let city = City::start(config, suite.client.clone()).await?;
     let comparison = Comparison::new(&args, &suite, city, clock);
     let measured = comparison.hold(progress, &stop).await;
+    let capacities = comparison.drive_to_the_limit(&suite, progress, &stop).await;
     let interrupted = stop.is_cancelled();
-    let void_reasons = verdict::void_reasons(&measured, interrupted);
-    let mut report = comparison.close(&measured, started_at, void_reasons).await;
+    let void_reasons = verdict::void_reasons(&measured, &capacities, interrupted);
+    let figures = (&measured, &capacities);
+    let mut report = comparison.close(figures, started_at, void_reasons).await;
 
     warnings.append(&mut report.warnings);
+    warnings.extend(capacities.warnings);
     warnings.extend(verdict::warnings(&report));
     report.warnings = warnings;
     publish(&report, &args)?;
@@ -187,6 +195,25 @@ impl<'a> Comparison<'a> {
             .await
     }
 
+    /// Looks for the capacities of all modes and floors, while the city lives on.
+    async fn drive_to_the_limit(
+        &self,
+        suite: &Suite,
+        progress: Progress,
+        stop: &CancellationToken,
+    ) -> Capacities {
+        let (modes, effort) = (&self.quotes.modes, self.args.effort());
+        if effort.rounds == 0 || stop.is_cancelled() {
+            return Capacities::default();
+        }
+        let trips = Arc::clone(&self.quotes.trips);
+        let measured = capacity::measure(suite, modes, trips, effort, stop);
+        let length = effort.estimate(modes.len());
+        progress
+            .during("capacity", length, || self.state_of_the_city(), measured)
+            .await
+    }
+
     fn state_of_the_city(&self) -> String {
         let city = self.city.progress();
         format!(
@@ -201,7 +228,7 @@ impl<'a> Comparison<'a> {
     /// Ends the city and puts everything on record.
     async fn close(
         self,
-        measured: &Measured,
+        (measured, capacities): (&Measured, &Capacities),
         started_at: DateTime<Utc>,
         void_reasons: Vec<String>,
     ) -> Report {
@@ -216,8 +243,8 @@ impl<'a> Comparison<'a> {
             valid: void_reasons.is_empty(),
             void_reasons,
             warnings: outcome.warnings.clone(),
-            modes: report::figures(measured),
-            floors: Floors::default(),
+            modes: report::figures(measured, capacities),
+            floors: Floors::of(capacities),
             city: Market {
                 fleet: self.args.replay.fleet,
                 measured_from: measured.market.map(|(from, _)| from.to_string()),

@@ -5,7 +5,7 @@ use surge_proto::DataflowMode;
 
 use super::report::Report;
 use super::verdict;
-use super::wording::{COLUMNS, TITLE, UNKNOWN, done};
+use super::wording::{COLUMNS, Column, LIMITS, LIMITS_TITLE, TITLE, UNKNOWN, done};
 
 /// The whole page.
 pub(crate) fn render(report: &Report) -> String {
@@ -22,8 +22,12 @@ pub(crate) fn render(report: &Report) -> String {
             body {
                 main {
                     (heading(report))
-                    (figures(report))
+                    (figures(report, &COLUMNS, "Figures of each dataflow"))
                     (notes(report))
+                    @if report.has_capacities() {
+                        h2 { (LIMITS_TITLE) }
+                        (figures(report, &LIMITS, "Capacity of each dataflow"))
+                    }
                     (definitions())
                     (circumstances(report))
                 }
@@ -46,14 +50,14 @@ fn heading(report: &Report) -> Markup {
     }
 }
 
-fn figures(report: &Report) -> Markup {
+fn figures(report: &Report, columns: &[Column], label: &str) -> Markup {
     html! {
-        div.scroll tabindex="0" role="region" aria-label="Figures of each dataflow" {
+        div.scroll tabindex="0" role="region" aria-label=(label) {
             table {
                 thead {
                     tr {
                         th scope="col" { "dataflow" }
-                        @for column in &COLUMNS {
+                        @for column in columns {
                             th scope="col" {
                                 (column.name.replace('\n', " "))
                                 @if !column.unit.is_empty() { small { (column.unit) } }
@@ -65,7 +69,7 @@ fn figures(report: &Report) -> Markup {
                     @for (mode, figures) in &report.modes {
                         tr {
                             th scope="row" { (mode) }
-                            @for column in &COLUMNS { td { ((column.figure)(figures)) } }
+                            @for column in columns { td { ((column.figure)(figures, report.floors.under(*mode))) } }
                         }
                     }
                 }
@@ -94,7 +98,7 @@ fn definitions() -> Markup {
         }
         h2 { "The columns" }
         dl {
-            @for column in &COLUMNS {
+            @for column in COLUMNS.iter().chain(&LIMITS) {
                 dt {
                     (column.name.replace('\n', " "))
                     @if !column.unit.is_empty() { ", " (column.unit) }

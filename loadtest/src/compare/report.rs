@@ -7,6 +7,7 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 use surge_proto::DataflowMode;
 
+use super::capacity::{Capacities, Capacity};
 use super::machine::Machine;
 use super::measure::Measured;
 use super::tally::Tally;
@@ -40,6 +41,15 @@ pub struct Report {
     pub floors: Floors,
     /// The market that was priced.
     pub city: Market,
+}
+
+impl Report {
+    /// Whether capacities were looked for, and any was found.
+    pub(crate) fn has_capacities(&self) -> bool {
+        self.modes
+            .values()
+            .any(|mode| mode.capacity_per_s.is_some())
+    }
 }
 
 /// The settings that make two runs comparable.
@@ -89,16 +99,18 @@ pub struct ModeFigures {
     pub data_age_ms: AgeMillis,
     /// Quoted minus oracle.
     pub multiplier_error: MultiplierError,
-    /// Highest rate with p99 at or under 50 ms and no error; not measured yet.
+    /// Highest rate with p99 at or under 50 ms and no error: the median of the rounds.
     pub capacity_per_s: Option<f64>,
-    /// Processor time of the services for one quote; not measured yet.
+    /// The lowest and the highest of the rounds.
+    pub capacity_range_per_s: Option<[u32; 2]>,
+    /// Processor time of the three services for one quote, without what the city costs them.
     pub cpu_us_per_quote: Option<f64>,
-    /// Capacity over that of the mode's floor; not measured yet.
+    /// Capacity over that of the mode's floor.
     pub share_of_floor: Option<f64>,
 }
 
 /// Percentiles of latency in microseconds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[expect(
     missing_docs,
     reason = "each field is the percentile it is named after"
@@ -132,7 +144,7 @@ pub struct MultiplierError {
     pub share_off_by_0_2: Option<f64>,
 }
 
-/// The bare frameworks; not measured yet.
+/// The bare frameworks.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
 pub struct Floors {
     /// A bare HTTP handler: the floor of `events`.
@@ -146,16 +158,71 @@ pub struct Floors {
 /// One bare framework.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
 pub struct Floor {
-    /// Highest rate with p99 at or under 50 ms and no error.
+    /// Highest rate with p99 at or under 50 ms and no error: the median of the rounds.
     pub capacity_per_s: Option<f64>,
-    /// Median latency.
-    pub latency_us: Option<u64>,
+    /// The lowest and the highest of the rounds.
+    pub capacity_range_per_s: Option<[u32; 2]>,
+    /// Latency at the rate at which a mode was asked in the comparison.
+    pub latency_us: LatencyMicros,
 }
 
 /// The figures of every mode that was measured.
-pub(crate) fn figures(measured: &Measured) -> BTreeMap<DataflowMode, ModeFigures> {
-    let each = |(&mode, tally): (&DataflowMode, &Tally)| (mode, mode_figures(tally, measured));
+pub(crate) fn figures(
+    measured: &Measured,
+    capacities: &Capacities,
+) -> BTreeMap<DataflowMode, ModeFigures> {
+    let each = |(&mode, tally): (&DataflowMode, &Tally)| {
+        let mut figures = mode_figures(tally, measured);
+        figures.add(capacities.modes.get(&mode), capacities.floors.get(&mode));
+        (mode, figures)
+    };
     measured.tallies.iter().map(each).collect()
+}
+
+impl ModeFigures {
+    fn add(&mut self, capacity: Option<&Capacity>, floor: Option<&Capacity>) {
+        let of_floor = floor.and_then(Capacity::median);
+        self.capacity_per_s = capacity.and_then(Capacity::median);
+        self.capacity_range_per_s = capacity.and_then(Capacity::range);
+        self.cpu_us_per_quote = capacity
+            .and_then(Capacity::cpu_us_per_quote)
+            .map(|micros| round(micros, 1));
+        self.share_of_floor = self
+            .capacity_per_s
+            .zip(of_floor)
+            .map(|(mode, floor)| round(mode / floor, 3));
+    }
+}
+
+impl Floors {
+    /// The figures of the floors that were measured.
+    pub(crate) fn of(capacities: &Capacities) -> Self {
+        let under = |mode| capacities.floors.get(&mode).map(Floor::of);
+        Self {
+            http: under(DataflowMode::Events).unwrap_or_default(),
+            rpc_fanout: under(DataflowMode::Request).unwrap_or_default(),
+            sql_row: under(DataflowMode::Database).unwrap_or_default(),
+        }
+    }
+
+    /// The floor that a mode stands on.
+    pub(crate) const fn under(&self, mode: DataflowMode) -> &Floor {
+        match mode {
+            DataflowMode::Events => &self.http,
+            DataflowMode::Request => &self.rpc_fanout,
+            DataflowMode::Database => &self.sql_row,
+        }
+    }
+}
+
+impl Floor {
+    fn of(capacity: &Capacity) -> Self {
+        Self {
+            capacity_per_s: capacity.median(),
+            capacity_range_per_s: capacity.range(),
+            latency_us: latency(&capacity.quiet),
+        }
+    }
 }
 
 fn mode_figures(tally: &Tally, measured: &Measured) -> ModeFigures {
@@ -179,6 +246,7 @@ fn mode_figures(tally: &Tally, measured: &Measured) -> ModeFigures {
                 .map(|share| round(share, 4)),
         },
         capacity_per_s: None,
+        capacity_range_per_s: None,
         cpu_us_per_quote: None,
         share_of_floor: None,
     }
@@ -238,6 +306,7 @@ pub(crate) fn example() -> Report {
             share_off_by_0_2: Some(share),
         },
         capacity_per_s: None,
+        capacity_range_per_s: None,
         cpu_us_per_quote: None,
         share_of_floor: None,
     };

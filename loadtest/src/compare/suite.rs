@@ -15,7 +15,7 @@ pub(super) struct Suite {
     pub(super) target: Target,
     /// The city's own connections, so that its calls never wait behind quotes of the load.
     pub(super) client: Client,
-    load_client: Client,
+    pub(super) load_client: Client,
     pub(super) desk: QuoteDesk,
 }
 
@@ -23,13 +23,17 @@ impl Suite {
     pub(super) fn of(args: &Args) -> anyhow::Result<Self> {
         let target = args.target.resolve()?;
         let load_client = Client::new(QUOTE_DEADLINE);
-        let cap = SurgePolicy::default().effective_cap();
         Ok(Self {
-            desk: QuoteDesk::new(load_client.clone(), &target.price, cap)?,
+            desk: desk(&load_client, &target.price)?,
             client: Client::new(CITY_DEADLINE),
             load_client,
             target,
         })
+    }
+
+    /// A desk at another address, to which the load's client takes its quotes too.
+    pub(super) fn desk_at(&self, url: &str) -> anyhow::Result<QuoteDesk> {
+        desk(&self.load_client, url)
     }
 
     /// Makes sure that there is something to measure; returns its clock and what to be wary of.
@@ -46,6 +50,10 @@ impl Suite {
     }
 }
 
+fn desk(client: &Client, url: &str) -> anyhow::Result<QuoteDesk> {
+    QuoteDesk::new(client.clone(), url, SurgePolicy::default().effective_cap())
+}
+
 /// Longer than any deadline inside the services: their own answer is worth more than our impatience. Short enough that
 /// a service that stands still does not run us out of room at the default rate.
 pub(super) const QUOTE_DEADLINE: Duration = Duration::from_secs(2);
@@ -53,4 +61,4 @@ pub(super) const QUOTE_DEADLINE: Duration = Duration::from_secs(2);
 const CITY_DEADLINE: Duration = Duration::from_secs(2);
 
 /// Connections opened before the run; more come by themselves when the service is slow.
-const CONNECTIONS: usize = 128;
+pub(super) const CONNECTIONS: usize = 128;

@@ -7,7 +7,7 @@ use comfy_table::{CellAlignment, LineStyle, Table, TableStyle};
 
 use super::report::Report;
 use super::verdict;
-use super::wording::{COLUMNS, TITLE, done};
+use super::wording::{COLUMNS, Column, LIMITS, LIMITS_TITLE, TITLE, done};
 
 /// The whole text, with colour codes that the printing stream strips where they are not wanted.
 pub(crate) fn render(report: &Report) -> String {
@@ -16,7 +16,11 @@ pub(crate) fn render(report: &Report) -> String {
     for done in done(report) {
         sentence(&mut text, Style::new(), &done);
     }
-    writeln!(text, "\n{}\n", figures(report)).expect(STRING_TAKES_ALL);
+    writeln!(text, "\n{}\n", figures(report, &COLUMNS)).expect(STRING_TAKES_ALL);
+    if report.has_capacities() {
+        sentence(&mut text, Style::new().bold(), LIMITS_TITLE);
+        writeln!(text, "\n{}\n", figures(report, &LIMITS)).expect(STRING_TAKES_ALL);
+    }
     let red = Style::new().bold().fg_color(Some(AnsiColor::Red.into()));
     for reason in &report.void_reasons {
         sentence(&mut text, red, &format!("VOID: {reason}"));
@@ -62,16 +66,17 @@ const WIDTH: usize = 100;
 
 const STRING_TAKES_ALL: &str = "a string takes every text";
 
-fn figures(report: &Report) -> Table {
+fn figures(report: &Report, columns: &[Column]) -> Table {
     let mut table = Table::new();
     table.load_style(RULED);
-    let names = COLUMNS.iter().map(|column| match column.unit {
+    let names = columns.iter().map(|column| match column.unit {
         "" => column.name.to_owned(),
         unit => format!("{}\n{unit}", column.name),
     });
     table.set_header(std::iter::once("dataflow".to_owned()).chain(names));
     for (mode, figures) in &report.modes {
-        let cells = COLUMNS.iter().map(|column| (column.figure)(figures));
+        let floor = report.floors.under(*mode);
+        let cells = columns.iter().map(|column| (column.figure)(figures, floor));
         table.add_row(std::iter::once(mode.to_string()).chain(cells));
     }
     for column in table.column_iter_mut().skip(1) {

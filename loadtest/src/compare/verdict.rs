@@ -6,12 +6,17 @@ use std::cmp::Ordering;
 
 use surge_proto::DataflowMode;
 
+use super::capacity::Capacities;
 use super::measure::Measured;
 use super::report::{ModeFigures, Report};
 use super::tally::{Failures, Tally};
 
 /// Why the run is void; empty when it is valid.
-pub(crate) fn void_reasons(measured: &Measured, interrupted: bool) -> Vec<String> {
+pub(crate) fn void_reasons(
+    measured: &Measured,
+    capacities: &Capacities,
+    interrupted: bool,
+) -> Vec<String> {
     let mut reasons = Vec::new();
     if interrupted {
         reasons.push("interrupted: the figures are those of the part that was done".to_owned());
@@ -31,6 +36,13 @@ pub(crate) fn void_reasons(measured: &Measured, interrupted: bool) -> Vec<String
     for (mode, tally) in &measured.tallies {
         reasons.extend(faults_of(*mode, tally));
     }
+    let driven = capacities.modes.iter().chain(&capacities.floors);
+    reasons.extend(driven.filter_map(|(mode, capacity)| {
+        let wrong = capacity.wrong.as_ref()?;
+        Some(format!(
+            "{mode}, driven to its limit, answered wrongly: {wrong}"
+        ))
+    }));
     reasons
 }
 
@@ -237,6 +249,7 @@ mod tests {
     #[test]
     fn a_run_that_never_began_is_void() {
         let measured = Measured::nothing(&DataflowMode::ALL);
-        assert_eq!(void_reasons(&measured, true).len(), 2);
+        let reasons = void_reasons(&measured, &Capacities::default(), true);
+        assert_eq!(reasons.len(), 2);
     }
 }

@@ -3,10 +3,14 @@
 use chrono::{DateTime, FixedOffset};
 use marketplace::{Calendar, MarketTime};
 
-use super::report::{ModeFigures, Report};
+use super::report::{Floor, ModeFigures, Report};
 
 /// What was compared.
 pub(crate) const TITLE: &str = "One market, priced by each dataflow";
+
+/// What was driven to its limit.
+pub(crate) const LIMITS_TITLE: &str =
+    "Each dataflow at its limit, and a bare server that stands on the same";
 
 /// What a figure looks like that was not measured.
 pub(crate) const UNKNOWN: &str = "-";
@@ -19,70 +23,119 @@ pub(crate) struct Column {
     pub(crate) unit: &'static str,
     /// What the figure means, for a reader who meets it for the first time.
     pub(crate) meaning: &'static str,
-    /// The figure of a mode, ready to print.
-    pub(crate) figure: fn(&ModeFigures) -> String,
+    /// The figure of a mode that stands on a floor, ready to print.
+    pub(crate) figure: fn(&ModeFigures, &Floor) -> String,
 }
 
-/// The columns after the name of the mode.
+/// The columns after the name of the mode, of the table of the same market at the same moment.
 pub(crate) const COLUMNS: [Column; 9] = [
     Column {
         name: "quotes",
         unit: "",
         meaning: "Price quotes that were answered, each of them checked.",
-        figure: |mode| mode.quotes.to_string(),
+        figure: |mode, _| mode.quotes.to_string(),
     },
     Column {
         name: "errors",
         unit: "",
         meaning: "Quotes asked for that brought no answer in time, or a wrong one.",
-        figure: |mode| mode.errors.to_string(),
+        figure: |mode, _| mode.errors.to_string(),
     },
     Column {
         name: "degraded",
         unit: "",
         meaning: "Quotes priced without surge because the service had no data younger than 15 market minutes.",
-        figure: |mode| mode.degraded.to_string(),
+        figure: |mode, _| mode.degraded.to_string(),
     },
     Column {
         name: "latency\np50",
         unit: "ms",
         meaning: "Half of the quotes were answered within this time, counted from the moment at which the request \
                   was meant to leave.",
-        figure: |mode| milliseconds(mode.latency_us.p50),
+        figure: |mode, _| milliseconds(mode.latency_us.p50),
     },
     Column {
         name: "latency\np99",
         unit: "ms",
         meaning: "99 of 100 quotes were answered within this time.",
-        figure: |mode| milliseconds(mode.latency_us.p99),
+        figure: |mode, _| milliseconds(mode.latency_us.p99),
     },
     Column {
         name: "data age\np50",
         unit: "s",
         meaning: "How old the supply and demand figures behind the price were, in real seconds: half were younger.",
-        figure: |mode| seconds(mode.data_age_ms.p50),
+        figure: |mode, _| seconds(mode.data_age_ms.p50),
     },
     Column {
         name: "data age\np99",
         unit: "s",
         meaning: "99 of 100 quotes were made from data younger than this.",
-        figure: |mode| seconds(mode.data_age_ms.p99),
+        figure: |mode, _| seconds(mode.data_age_ms.p99),
     },
     Column {
         name: "multiplier\nerror",
         unit: "mean |Δ|",
         meaning: "Mean distance between the surge multiplier quoted and the one that was right at that instant, \
                   according to the books of the city, which made every driver and every rider itself.",
-        figure: |mode| decimals(mode.multiplier_error.mean_abs, 3),
+        figure: |mode, _| decimals(mode.multiplier_error.mean_abs, 3),
     },
     Column {
         name: "off by\n≥ 0.2",
         unit: "% of all",
         meaning: "Share of the quotes whose multiplier was wrong by two steps of 0.1 or more.",
-        figure: |mode| {
+        figure: |mode, _| {
             let percent = mode.multiplier_error.share_off_by_0_2;
             decimals(percent.map(|share| share * 100.0), 1)
         },
+    },
+];
+
+/// The columns after the name of the mode, of the table of capacities.
+pub(crate) const LIMITS: [Column; 7] = [
+    Column {
+        name: "capacity",
+        unit: "quotes/s",
+        meaning: "The highest rate at which every quote was answered, 99 of 100 within 50 ms: the median of the rounds. \
+                  The load generator and the city use the same processors.",
+        figure: |mode, _| decimals(mode.capacity_per_s, 0),
+    },
+    Column {
+        name: "of all\nrounds",
+        unit: "quotes/s",
+        meaning: "The lowest and the highest of the rounds: how far to trust the median.",
+        figure: |mode, _| range(mode.capacity_range_per_s),
+    },
+    Column {
+        name: "processor\ntime",
+        unit: "us a quote",
+        meaning: "Processor time of the three services for one quote, without what the city costs them, PostgreSQL and NATS \
+                  not counted.",
+        figure: |mode, _| decimals(mode.cpu_us_per_quote, 0),
+    },
+    Column {
+        name: "floor",
+        unit: "quotes/s",
+        meaning: "The capacity of a bare server that stands on the same: HTTP alone for events, HTTP and two gRPC calls for \
+                  request, HTTP and one SQL read for database.",
+        figure: |_, floor| decimals(floor.capacity_per_s, 0),
+    },
+    Column {
+        name: "of all\nrounds",
+        unit: "quotes/s",
+        meaning: "The lowest and the highest of the floor's rounds.",
+        figure: |_, floor| range(floor.capacity_range_per_s),
+    },
+    Column {
+        name: "floor's\nlatency p50",
+        unit: "ms",
+        meaning: "Half of the answers of the bare server came within this time, at the rate at which a mode was asked above.",
+        figure: |_, floor| milliseconds(floor.latency_us.p50),
+    },
+    Column {
+        name: "share\nof floor",
+        unit: "%",
+        meaning: "Capacity of the mode over capacity of its floor: what is left for prices, traces, metrics and checks.",
+        figure: |mode, _| decimals(mode.share_of_floor.map(|share| share * 100.0), 0),
     },
 ];
 
@@ -160,6 +213,10 @@ fn seconds(milliseconds: Option<f64>) -> String {
         milliseconds.map(|milliseconds| milliseconds / 1000.0),
         places,
     )
+}
+
+fn range(range: Option<[u32; 2]>) -> String {
+    range.map_or_else(|| UNKNOWN.to_owned(), |[low, high]| format!("{low}-{high}"))
 }
 
 fn decimals(value: Option<f64>, places: usize) -> String {

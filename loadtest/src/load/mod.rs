@@ -7,6 +7,7 @@
 pub mod engine;
 pub mod quote;
 pub mod schedule;
+pub mod search;
 
 #[cfg(test)]
 pub(crate) mod stand_in;

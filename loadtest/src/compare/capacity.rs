@@ -1,0 +1,318 @@
+//! How many quotes a second each mode sustains, and how many a bare server does that stands on the same.
+//!
+//! Modes and floors take turns, round by round, so that a slow moment of the machine falls on all of them. A rate holds
+//! when every quote of a probe is answered, rightly, and 99 of 100 within [`LIMIT`] of the moment they were meant to leave.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+use surge_proto::DataflowMode;
+use tokio_util::sync::CancellationToken;
+
+use super::floors::Floor;
+use super::measure::{Measured, RoundRobin, Trips};
+use super::processor::Reading;
+use super::suite::{CONNECTIONS, QUOTE_DEADLINE, Suite};
+use super::tally::Failures;
+use super::{GRACE, MAX_IN_FLIGHT};
+use crate::load::search::Search;
+use crate::load::{Plan, QuoteDesk, Schedule, histogram};
+
+/// The latency that 99 of 100 quotes must keep.
+pub(crate) const LIMIT: Duration = Duration::from_millis(50);
+
+/// How thorough to be.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Effort {
+    /// Searches of each capacity.
+    pub(crate) rounds: u32,
+    /// Length of one probe. Above the capacity a queue grows by the excess: in half a second, 10 % too much is 50 ms.
+    pub(crate) probe: Duration,
+    /// See [`Search::precision`].
+    pub(crate) precision: f64,
+    /// Quotes a second at which the latency of a floor is taken: that of a mode in the comparison.
+    pub(crate) quiet_rate: u32,
+}
+
+impl Effort {
+    /// About how long one search takes.
+    const fn search(&self) -> Duration {
+        self.probe.saturating_mul(8)
+    }
+
+    /// About how long everything takes for so many modes with their floors.
+    pub(crate) fn estimate(&self, modes: usize) -> Duration {
+        self.search() * self.rounds * 2 * u32::try_from(modes).unwrap_or(u32::MAX)
+    }
+}
+
+/// What was found out about one mode or floor.
+#[derive(Debug, Clone)]
+pub(crate) struct Capacity {
+    /// The highest rate that held, of each round.
+    pub(crate) rounds: Vec<u32>,
+    /// Latency at the quiet rate, microseconds.
+    pub(crate) quiet: Histogram<u64>,
+    /// Processor seconds of the services, and quotes, of all probes that held.
+    spent: (f64, u64),
+    /// The first wrong answer met: a run with one proves nothing.
+    pub(crate) wrong: Option<String>,
+}
+
+impl Capacity {
+    fn new() -> Self {
+        Self {
+            rounds: Vec::new(),
+            quiet: histogram(),
+            spent: (0.0, 0),
+            wrong: None,
+        }
+    }
+
+    /// The middle of the rounds.
+    pub(crate) fn median(&self) -> Option<f64> {
+        let mut sorted = self.rounds.clone();
+        sorted.sort_unstable();
+        let (low, high) = (
+            sorted.get((sorted.len().max(1) - 1) / 2)?,
+            sorted.get(sorted.len() / 2)?,
+        );
+        Some(f64::from(low + high) / 2.0)
+    }
+
+    /// The lowest and the highest of the rounds.
+    pub(crate) fn range(&self) -> Option<[u32; 2]> {
+        Some([*self.rounds.iter().min()?, *self.rounds.iter().max()?])
+    }
+
+    /// Processor time of the services for one quote, microseconds.
+    pub(crate) fn cpu_us_per_quote(&self) -> Option<f64> {
+        let (seconds, quotes) = self.spent;
+        (quotes > 0 && seconds > 0.0).then(|| seconds * 1e6 / quotes as f64)
+    }
+}
+
+/// The capacities of modes and of their floors.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Capacities {
+    pub(crate) modes: BTreeMap<DataflowMode, Capacity>,
+    /// By the mode that stands on it.
+    pub(crate) floors: BTreeMap<DataflowMode, Capacity>,
+    /// Why a floor is missing.
+    pub(crate) warnings: Vec<String>,
+}
+
+/// Measures in rounds until done, or until `stop`; what was found until then stays.
+pub(crate) async fn measure(
+    suite: &Suite,
+    modes: &[DataflowMode],
+    trips: Trips,
+    effort: Effort,
+    stop: &CancellationToken,
+) -> Capacities {
+    let mut capacities = Capacities::default();
+    let mut floors = Vec::new();
+    let mut contenders: Vec<Contender<'_>> = Vec::new();
+    for &mode in modes {
+        contenders.push(Contender::service(suite, mode, &trips));
+        match floor(suite, mode, &trips).await {
+            Ok((floor, contender)) => {
+                floors.push(floor);
+                contenders.push(contender);
+            }
+            Err(reason) => capacities.warnings.push(format!(
+                "the floor of {mode} could not be measured: {reason:#}"
+            )),
+        }
+    }
+    let idle = idle_cost(suite).await;
+    for _ in 0..effort.rounds {
+        for contender in &mut contenders {
+            contender.round(effort, idle, stop).await;
+        }
+    }
+    for contender in contenders {
+        let side = match contender.services {
+            Some(_) => &mut capacities.modes,
+            None => &mut capacities.floors,
+        };
+        side.insert(contender.mode, contender.found);
+    }
+    for floor in floors {
+        floor.stop().await;
+    }
+    capacities
+}
+
+async fn floor(
+    suite: &Suite,
+    mode: DataflowMode,
+    trips: &Trips,
+) -> anyhow::Result<(Floor, Contender<'static>)> {
+    let floor = Floor::of(mode).await?;
+    suite
+        .load_client
+        .open_connections(&floor.url, CONNECTIONS)
+        .await?;
+    let desk = suite.desk_at(&floor.url)?;
+    Ok((floor, Contender::new(desk, mode, trips, None)))
+}
+
+/// Processor seconds a second of the services when nobody asks for quotes, because of the city.
+async fn idle_cost(suite: &Suite) -> f64 {
+    let before = Reading::take(&suite.client, &suite.target).await;
+    tokio::time::sleep(IDLE).await;
+    let after = Reading::take(&suite.client, &suite.target).await;
+    before.zip(after).map_or(0.0, |(before, after)| {
+        let (processor, passed) = before.until(after);
+        processor / passed
+    })
+}
+
+/// Long enough for a batch run or none; it costs little beside a quote.
+const IDLE: Duration = Duration::from_secs(1);
+
+/// A mode or a floor in the rounds.
+struct Contender<'a> {
+    mode: DataflowMode,
+    quotes: RoundRobin,
+    /// The services whose processor time is counted; `None` for a floor.
+    services: Option<&'a Suite>,
+    found: Capacity,
+}
+
+impl<'a> Contender<'a> {
+    fn service(suite: &'a Suite, mode: DataflowMode, trips: &Trips) -> Self {
+        Self::new(suite.desk.clone(), mode, trips, Some(suite))
+    }
+
+    fn new(
+        desk: QuoteDesk,
+        mode: DataflowMode,
+        trips: &Trips,
+        services: Option<&'a Suite>,
+    ) -> Self {
+        Self {
+            mode,
+            quotes: RoundRobin {
+                desk,
+                modes: vec![mode],
+                trips: Arc::clone(trips),
+                oracle: Arc::new(|_| None),
+            },
+            services,
+            found: Capacity::new(),
+        }
+    }
+
+    async fn round(&mut self, effort: Effort, idle: f64, stop: &CancellationToken) {
+        if self.found.rounds.is_empty() && self.services.is_none() {
+            let quiet = self.probe(effort.quiet_rate, effort.probe * 2, stop).await;
+            self.found.quiet = quiet.tally(self.mode).latency.clone();
+        }
+        let search = match self.found.rounds.last() {
+            None => Search {
+                from: 1_000,
+                stride: 2.0,
+                precision: effort.precision,
+            },
+            // The first round told where to look.
+            Some(&last) => Search {
+                from: last,
+                stride: 1.2,
+                precision: effort.precision,
+            },
+        };
+        let found = search
+            .highest(async |rate| self.holds(rate, effort.probe, idle, stop).await)
+            .await;
+        if !stop.is_cancelled() {
+            self.found.rounds.extend(found);
+        }
+    }
+
+    async fn holds(
+        &mut self,
+        rate: u32,
+        length: Duration,
+        idle: f64,
+        stop: &CancellationToken,
+    ) -> bool {
+        if stop.is_cancelled() {
+            return false;
+        }
+        let before = self.reading().await;
+        let measured = self.probe(rate, length, stop).await;
+        let holds = is_sustained(&measured, self.mode);
+        if holds && let (Some(before), Some(after)) = (before, self.reading().await) {
+            let (processor, passed) = before.until(after);
+            self.found.spent.0 += processor - idle * passed;
+            self.found.spent.1 += measured.tally(self.mode).quotes;
+        }
+        let wrong = measured
+            .tally(self.mode)
+            .failures()
+            .find(|failures| failures.wrong_answers);
+        if let (None, Some(Failures { example, .. })) = (&self.found.wrong, wrong) {
+            self.found.wrong = Some(example.clone());
+        }
+        holds
+    }
+
+    async fn reading(&self) -> Option<Reading> {
+        let suite = self.services?;
+        Reading::take(&suite.client, &suite.target).await
+    }
+
+    async fn probe(&self, rate: u32, length: Duration, stop: &CancellationToken) -> Measured {
+        let plan = Plan {
+            schedule: Schedule::constant(rate, length),
+            max_in_flight: MAX_IN_FLIGHT,
+            drain: QUOTE_DEADLINE + GRACE,
+        };
+        self.quotes.run(plan, stop.clone()).await
+    }
+}
+
+fn is_sustained(measured: &Measured, mode: DataflowMode) -> bool {
+    let tally = measured.tally(mode);
+    let p99 = Duration::from_micros(tally.latency.value_at_quantile(0.99));
+    let all_sent = measured
+        .delivery
+        .as_ref()
+        .is_some_and(|delivery| delivery.dropped == 0 && delivery.unanswered == 0);
+    all_sent && tally.errors() == 0 && tally.quotes > 0 && p99 <= LIMIT
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn capacity(rounds: &[u32]) -> Capacity {
+        Capacity {
+            rounds: rounds.to_vec(),
+            ..Capacity::new()
+        }
+    }
+
+    #[test]
+    fn the_median_is_the_middle_or_between_the_two_in_the_middle() {
+        assert_eq!(capacity(&[]).median(), None);
+        assert_eq!(capacity(&[900]).median(), Some(900.0));
+        assert_eq!(capacity(&[1_000, 900]).median(), Some(950.0));
+        assert_eq!(capacity(&[1_000, 900, 5_000]).median(), Some(1_000.0));
+        assert_eq!(capacity(&[1_000, 900, 5_000]).range(), Some([900, 5_000]));
+    }
+
+    #[test]
+    fn what_was_not_spent_has_no_price() {
+        assert_eq!(Capacity::new().cpu_us_per_quote(), None);
+        let spent = Capacity {
+            spent: (0.5, 1_000),
+            ..Capacity::new()
+        };
+        assert_eq!(spent.cpu_us_per_quote(), Some(500.0));
+    }
+}

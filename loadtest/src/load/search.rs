@@ -1,0 +1,109 @@
+//! Looks for the highest rate that holds: by doubling until one does not, then by bisection.
+
+/// How to search.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Search {
+    /// The rate to begin with, a second.
+    pub from: u32,
+    /// The factor from one rate to the next until one rate holds and one does not.
+    pub stride: f64,
+    /// The factor between a rate that holds and one that does not at which the search is over.
+    pub precision: f64,
+}
+
+/// No rate below is tried: a server that cannot hold this has no capacity worth a figure.
+const LOWEST: u32 = 20;
+
+/// No rate above is tried: no generator of ours gets there.
+const HIGHEST: u32 = 200_000;
+
+impl Search {
+    /// The highest rate found for which `holds` says yes; `None` when none does.
+    ///
+    /// A rate that fails gets a second try, so that a hiccup of the machine does not pass for the limit of the server.
+    pub async fn highest(self, mut holds: impl AsyncFnMut(u32) -> bool) -> Option<u32> {
+        let mut twice = async |rate| holds(rate).await || holds(rate).await;
+        let (mut held, mut broken) = self.bracket(&mut twice).await?;
+        while f64::from(broken) > f64::from(held) * self.precision {
+            let middle = (f64::from(held) * f64::from(broken)).sqrt() as u32;
+            if twice(middle).await {
+                held = middle;
+            } else {
+                broken = middle;
+            }
+        }
+        Some(held)
+    }
+
+    /// A rate that holds and one above it that does not.
+    async fn bracket(self, holds: &mut impl AsyncFnMut(u32) -> bool) -> Option<(u32, u32)> {
+        let mut rate = self.from.clamp(LOWEST, HIGHEST);
+        if holds(rate).await {
+            loop {
+                let higher = times(rate, self.stride);
+                if higher > HIGHEST {
+                    return Some((rate, rate));
+                }
+                if !holds(higher).await {
+                    return Some((rate, higher));
+                }
+                rate = higher;
+            }
+        }
+        loop {
+            let lower = times(rate, 1.0 / self.stride);
+            if lower < LOWEST {
+                return None;
+            }
+            if holds(lower).await {
+                return Some((lower, rate));
+            }
+            rate = lower;
+        }
+    }
+}
+
+fn times(rate: u32, factor: f64) -> u32 {
+    (f64::from(rate) * factor).round() as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SEARCH: Search = Search {
+        from: 500,
+        stride: 2.0,
+        precision: 1.05,
+    };
+
+    #[tokio::test]
+    async fn the_limit_is_found_from_below_and_from_above() {
+        for limit in [30_u32, 480, 512, 7_300, 61_000] {
+            let found = SEARCH.highest(async |rate| rate <= limit).await.unwrap();
+            assert!(found <= limit, "{found} of {limit}");
+            assert!(
+                f64::from(found) * 1.05 + 2.0 > f64::from(limit),
+                "{found} of {limit}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn a_hiccup_is_not_the_limit() {
+        let mut probes = 0;
+        let found = SEARCH
+            .highest(async |rate| {
+                probes += 1;
+                rate <= 7_300 && probes != 2
+            })
+            .await;
+        assert!(found.is_some_and(|found| found > 6_900), "{found:?}");
+    }
+
+    #[tokio::test]
+    async fn what_never_holds_has_no_capacity_and_what_always_does_ends_the_search() {
+        assert_eq!(SEARCH.highest(async |_| false).await, None);
+        assert!(SEARCH.highest(async |_| true).await > Some(HIGHEST / 2));
+    }
+}
