@@ -83,29 +83,42 @@ const TOKEN: &str = concat!(
 );
 
 #[cfg(test)]
-mod tests {
-    use axum::body::Body;
+pub(crate) mod tests {
+    use axum::body::{Body, Bytes};
     use axum::http::{Request, StatusCode};
     use http_body_util::BodyExt as _;
+    use serde_json::Value;
     use tower::ServiceExt as _;
 
     use super::*;
 
-    #[tokio::test]
-    async fn the_answer_has_the_size_of_a_quote_and_the_mode_that_was_asked_for() {
-        let question =
+    async fn body_of(router: Router) -> Result<Bytes, StatusCode> {
+        let trip =
             r#"{"pickup":{"lat":40.7527,"lon":-73.9772},"dropoff":{"lat":40.7,"lon":-74.0}}"#;
         let request = Request::post("/v1/quotes")
             .header("content-type", "application/json")
             .header("surge-dataflow", "events")
-            .body(Body::from(question))
+            .body(Body::from(trip))
             .unwrap();
-        let answer = router().oneshot(request).await.unwrap();
-        assert_eq!(answer.status(), StatusCode::OK);
-        let body = answer.into_body().collect().await.unwrap().to_bytes();
+        let answer = router.oneshot(request).await.unwrap();
+        match answer.status() {
+            StatusCode::OK => Ok(answer.into_body().collect().await.unwrap().to_bytes()),
+            refused => Err(refused),
+        }
+    }
+
+    /// What a floor answers.
+    pub(crate) async fn answer_of(router: Router) -> Result<Value, StatusCode> {
+        let body = body_of(router).await?;
+        Ok(serde_json::from_slice(&body).unwrap())
+    }
+
+    #[tokio::test]
+    async fn the_answer_has_the_size_of_a_quote_and_the_mode_that_was_asked_for() {
         // A real one has 480 to 500 bytes, by the digits of its figures.
-        assert!((470..=510).contains(&body.len()), "{} bytes", body.len());
-        let quote: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        let size = body_of(router()).await.unwrap().len();
+        assert!((470..=510).contains(&size), "{size} bytes");
+        let quote = answer_of(router()).await.unwrap();
         assert_eq!(quote["dataflow"], "events");
         assert_eq!(quote["zone"], "872a100d6ffffff");
     }

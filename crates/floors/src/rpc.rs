@@ -159,3 +159,34 @@ const AS_OF: marketplace::MarketTime = marketplace::MarketTime::from_millis(1_39
 fn no_fleet() -> Status {
     Status::unimplemented("a floor has no fleet")
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::http::tests::answer_of;
+
+    use super::*;
+
+    async fn callee() -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(serve_callee(listener, std::future::pending()));
+        url
+    }
+
+    #[tokio::test]
+    async fn the_quote_tells_what_the_two_callees_said() {
+        let router = caller(callee().await, callee().await).unwrap();
+        let quote = answer_of(router).await.unwrap();
+        assert_eq!(quote["supply"], 7.0);
+        assert_eq!(quote["demand"], 12.443_506_421_359_25);
+    }
+
+    #[tokio::test]
+    async fn without_a_callee_there_is_no_quote() {
+        let gone = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", gone.local_addr().unwrap());
+        drop(gone);
+        let refused = answer_of(caller(callee().await, url).unwrap()).await;
+        assert_eq!(refused.unwrap_err(), StatusCode::BAD_GATEWAY);
+    }
+}

@@ -1,5 +1,7 @@
 //! The floor of `database`: one indexed read of seven rows.
 
+use std::time::Duration;
+
 use anyhow::Context as _;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
@@ -16,6 +18,9 @@ use crate::rpc::ZONES;
 
 /// As many as price-optimization has.
 const CONNECTIONS: u32 = 8;
+
+/// It listens on this machine, or does not.
+const CONNECT_LIMIT: Duration = Duration::from_secs(3);
 
 /// The table has as many rows as the service area has zones, and the columns of `pricing.zone_market`.
 const TABLE: [&str; 2] = [
@@ -44,6 +49,7 @@ impl Database {
         let url = url.or_else(|| private.as_ref().map(|(server, _)| server.admin_url()));
         let pool = PgPoolOptions::new()
             .max_connections(CONNECTIONS)
+            .acquire_timeout(CONNECT_LIMIT)
             .test_before_acquire(false)
             .connect(&url.unwrap_or_default())
             .await
@@ -121,4 +127,32 @@ async fn quote(
     let levels = rows.first().and_then(|row| row.1.zip(row.3));
     let (supply, demand) = levels.ok_or(StatusCode::SERVICE_UNAVAILABLE)?;
     Ok(Json(Quote::of(&headers, &trip, supply, demand)))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::http::tests::answer_of;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_quote_comes_from_a_row_by_its_index() {
+        let database = Database::open(None).await.unwrap();
+        let quote = answer_of(router(database.pool())).await.unwrap();
+        assert_eq!(quote["supply"], 7.0);
+        let rows = sqlx::query("SELECT FROM surge_floor WHERE zone = ANY($1)")
+            .bind(ZONES.map(str::to_owned).to_vec())
+            .fetch_all(&database.pool())
+            .await
+            .unwrap();
+        assert_eq!(rows.len(), ZONES.len());
+        database.close().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_database_that_is_not_there_is_named() {
+        let refused = Database::open(Some("postgres://nobody@127.0.0.1:1/none".to_owned())).await;
+        let reason = refused.err().unwrap().to_string();
+        assert!(reason.contains("database of the floor"), "{reason}");
+    }
 }

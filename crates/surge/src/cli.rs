@@ -204,7 +204,7 @@ pub(crate) fn parse() -> Cli {
 
 /// The clap command. A stack that runs here is what `mode`, `compare` and `city` mean unless told otherwise.
 fn command() -> clap::Command {
-    let command = Cli::command().mut_subcommand("demo", without_target);
+    let command = Cli::command().mut_subcommand("demo", for_newcomers);
     let Some(url) = running_stack() else {
         return command;
     };
@@ -217,8 +217,9 @@ fn command() -> clap::Command {
         })
 }
 
-/// The demo compares the stack that it starts.
-fn without_target(demo: clap::Command) -> clap::Command {
+/// The demo compares the stack that it starts, and does not keep a newcomer waiting for capacities.
+fn for_newcomers(demo: clap::Command) -> clap::Command {
+    let demo = demo.mut_arg("rounds", |rounds| rounds.default_value("0"));
     ["target", "driver_url", "ride_url"]
         .into_iter()
         .fold(demo, |demo, option| {

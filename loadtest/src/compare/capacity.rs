@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::floors::Floor;
 use super::measure::{Measured, RoundRobin, Trips};
-use super::processor::Reading;
+use super::processor::{Rate, Reading, Seconds};
 use super::suite::{CONNECTIONS, QUOTE_DEADLINE, Suite};
 use super::tally::Failures;
 use super::{GRACE, MAX_IN_FLIGHT};
@@ -37,9 +37,9 @@ pub(crate) struct Effort {
 }
 
 impl Effort {
-    /// About how long one search takes.
+    /// About how long one search takes: a dozen probes, and what they leave to be drained.
     const fn search(&self) -> Duration {
-        self.probe.saturating_mul(8)
+        self.probe.saturating_mul(13)
     }
 
     /// About how long everything takes for so many modes with their floors.
@@ -55,8 +55,10 @@ pub(crate) struct Capacity {
     pub(crate) rounds: Vec<u32>,
     /// Latency at the quiet rate, microseconds.
     pub(crate) quiet: Histogram<u64>,
-    /// Processor seconds of the services, and quotes, of all probes that held.
-    spent: (f64, u64),
+    /// Processor time of all probes that held.
+    spent: Seconds,
+    /// Quotes of all probes that held.
+    quotes: u64,
     /// The first wrong answer met: a run with one proves nothing.
     pub(crate) wrong: Option<String>,
 }
@@ -66,7 +68,8 @@ impl Capacity {
         Self {
             rounds: Vec::new(),
             quiet: histogram(),
-            spent: (0.0, 0),
+            spent: Seconds::NOTHING,
+            quotes: 0,
             wrong: None,
         }
     }
@@ -82,15 +85,26 @@ impl Capacity {
         Some(f64::from(low + high) / 2.0)
     }
 
-    /// The lowest and the highest of the rounds.
+    /// The lowest and the highest of the rounds; one round has no range.
     pub(crate) fn range(&self) -> Option<[u32; 2]> {
+        if self.rounds.len() < 2 {
+            return None;
+        }
         Some([*self.rounds.iter().min()?, *self.rounds.iter().max()?])
     }
 
     /// Processor time of the services for one quote, microseconds.
     pub(crate) fn cpu_us_per_quote(&self) -> Option<f64> {
-        let (seconds, quotes) = self.spent;
-        (quotes > 0 && seconds > 0.0).then(|| seconds * 1e6 / quotes as f64)
+        self.micros_per_quote(self.spent.services?)
+    }
+
+    /// Processor time of the load generator for one quote, microseconds.
+    pub(crate) fn generator_us_per_quote(&self) -> Option<f64> {
+        self.micros_per_quote(self.spent.own)
+    }
+
+    fn micros_per_quote(&self, seconds: f64) -> Option<f64> {
+        (self.quotes > 0 && seconds > 0.0).then(|| seconds * 1e6 / self.quotes as f64)
     }
 }
 
@@ -134,9 +148,10 @@ pub(crate) async fn measure(
         }
     }
     for contender in contenders {
-        let side = match contender.services {
-            Some(_) => &mut capacities.modes,
-            None => &mut capacities.floors,
+        let side = if contender.is_floor {
+            &mut capacities.floors
+        } else {
+            &mut capacities.modes
         };
         side.insert(contender.mode, contender.found);
     }
@@ -146,29 +161,25 @@ pub(crate) async fn measure(
     capacities
 }
 
-async fn floor(
-    suite: &Suite,
+async fn floor<'a>(
+    suite: &'a Suite,
     mode: DataflowMode,
     trips: &Trips,
-) -> anyhow::Result<(Floor, Contender<'static>)> {
+) -> anyhow::Result<(Floor, Contender<'a>)> {
     let floor = Floor::of(mode).await?;
     suite
         .load_client
         .open_connections(&floor.url, CONNECTIONS)
         .await?;
     let desk = suite.desk_at(&floor.url)?;
-    Ok((floor, Contender::new(desk, mode, trips, None)))
+    Ok((floor, Contender::floor(suite, desk, mode, trips)))
 }
 
-/// Processor seconds a second of the services when nobody asks for quotes, because of the city.
-async fn idle_cost(suite: &Suite) -> f64 {
+/// What is used when nobody asks for quotes, because of the city.
+async fn idle_cost(suite: &Suite) -> Rate {
     let before = Reading::take(&suite.client, &suite.target).await;
     tokio::time::sleep(IDLE).await;
-    let after = Reading::take(&suite.client, &suite.target).await;
-    before.zip(after).map_or(0.0, |(before, after)| {
-        let (processor, passed) = before.until(after);
-        processor / passed
-    })
+    before.rate_until(Reading::take(&suite.client, &suite.target).await)
 }
 
 /// Long enough for a batch run or none; it costs little beside a quote.
@@ -178,22 +189,24 @@ const IDLE: Duration = Duration::from_secs(1);
 struct Contender<'a> {
     mode: DataflowMode,
     quotes: RoundRobin,
-    /// The services whose processor time is counted; `None` for a floor.
-    services: Option<&'a Suite>,
+    suite: &'a Suite,
+    is_floor: bool,
     found: Capacity,
 }
 
 impl<'a> Contender<'a> {
     fn service(suite: &'a Suite, mode: DataflowMode, trips: &Trips) -> Self {
-        Self::new(suite.desk.clone(), mode, trips, Some(suite))
+        Self::new(suite, suite.desk.clone(), mode, trips)
     }
 
-    fn new(
-        desk: QuoteDesk,
-        mode: DataflowMode,
-        trips: &Trips,
-        services: Option<&'a Suite>,
-    ) -> Self {
+    fn floor(suite: &'a Suite, desk: QuoteDesk, mode: DataflowMode, trips: &Trips) -> Self {
+        Self {
+            is_floor: true,
+            ..Self::new(suite, desk, mode, trips)
+        }
+    }
+
+    fn new(suite: &'a Suite, desk: QuoteDesk, mode: DataflowMode, trips: &Trips) -> Self {
         Self {
             mode,
             quotes: RoundRobin {
@@ -202,13 +215,14 @@ impl<'a> Contender<'a> {
                 trips: Arc::clone(trips),
                 oracle: Arc::new(|_| None),
             },
-            services,
+            suite,
+            is_floor: false,
             found: Capacity::new(),
         }
     }
 
-    async fn round(&mut self, effort: Effort, idle: f64, stop: &CancellationToken) {
-        if self.found.rounds.is_empty() && self.services.is_none() {
+    async fn round(&mut self, effort: Effort, idle: Rate, stop: &CancellationToken) {
+        if self.found.rounds.is_empty() && self.is_floor {
             let quiet = self.probe(effort.quiet_rate, effort.probe * 2, stop).await;
             self.found.quiet = quiet.tally(self.mode).latency.clone();
         }
@@ -237,7 +251,7 @@ impl<'a> Contender<'a> {
         &mut self,
         rate: u32,
         length: Duration,
-        idle: f64,
+        idle: Rate,
         stop: &CancellationToken,
     ) -> bool {
         if stop.is_cancelled() {
@@ -246,10 +260,10 @@ impl<'a> Contender<'a> {
         let before = self.reading().await;
         let measured = self.probe(rate, length, stop).await;
         let holds = is_sustained(&measured, self.mode);
-        if holds && let (Some(before), Some(after)) = (before, self.reading().await) {
-            let (processor, passed) = before.until(after);
-            self.found.spent.0 += processor - idle * passed;
-            self.found.spent.1 += measured.tally(self.mode).quotes;
+        if holds {
+            let used = before.used_until(self.reading().await, idle);
+            self.found.spent = self.found.spent.plus(used);
+            self.found.quotes += measured.tally(self.mode).quotes;
         }
         let wrong = measured
             .tally(self.mode)
@@ -261,9 +275,8 @@ impl<'a> Contender<'a> {
         holds
     }
 
-    async fn reading(&self) -> Option<Reading> {
-        let suite = self.services?;
-        Reading::take(&suite.client, &suite.target).await
+    async fn reading(&self) -> Reading {
+        Reading::take(&self.suite.client, &self.suite.target).await
     }
 
     async fn probe(&self, rate: u32, length: Duration, stop: &CancellationToken) -> Measured {
@@ -310,9 +323,14 @@ mod tests {
     fn what_was_not_spent_has_no_price() {
         assert_eq!(Capacity::new().cpu_us_per_quote(), None);
         let spent = Capacity {
-            spent: (0.5, 1_000),
+            spent: Seconds {
+                services: Some(0.5),
+                own: 0.1,
+            },
+            quotes: 1_000,
             ..Capacity::new()
         };
         assert_eq!(spent.cpu_us_per_quote(), Some(500.0));
+        assert_eq!(spent.generator_us_per_quote(), Some(100.0));
     }
 }

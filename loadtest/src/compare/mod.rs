@@ -32,8 +32,8 @@ use tokio_util::sync::CancellationToken;
 pub use args::Args;
 pub use machine::Machine;
 pub use report::{
-    AgeMillis, Floor, Floors, LatencyMicros, Market, ModeFigures, MultiplierError, Report, SCHEMA,
-    Workload,
+    AgeMillis, Floor, Floors, Generator, LatencyMicros, Market, ModeFigures, MultiplierError,
+    Report, SCHEMA, Workload,
 };
 pub use scenario::Scenario;
 
@@ -245,6 +245,7 @@ impl<'a> Comparison<'a> {
             warnings: outcome.warnings.clone(),
             modes: report::figures(measured, capacities),
             floors: Floors::of(capacities),
+            generator: Generator::of(capacities),
             city: Market {
                 fleet: self.args.replay.fleet,
                 measured_from: measured.market.map(|(from, _)| from.to_string()),

@@ -5,6 +5,7 @@ use surge_proto::DataflowMode;
 
 use super::report::Report;
 use super::verdict;
+use super::wording;
 use super::wording::{COLUMNS, Column, LIMITS, LIMITS_TITLE, TITLE, UNKNOWN, done};
 
 /// The whole page.
@@ -27,6 +28,7 @@ pub(crate) fn render(report: &Report) -> String {
                     @if report.has_capacities() {
                         h2 { (LIMITS_TITLE) }
                         (figures(report, &LIMITS, "Capacity of each dataflow"))
+                        @if let Some(generator) = wording::generator(report) { p { (generator) } }
                     }
                     (definitions())
                     (circumstances(report))

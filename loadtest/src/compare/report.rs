@@ -39,6 +39,8 @@ pub struct Report {
     pub modes: BTreeMap<DataflowMode, ModeFigures>,
     /// What the frameworks alone can do on this machine.
     pub floors: Floors,
+    /// What the load generator itself takes.
+    pub generator: Generator,
     /// The market that was priced.
     pub city: Market,
 }
@@ -153,6 +155,28 @@ pub struct Floors {
     pub rpc_fanout: Floor,
     /// A bare HTTP handler with one indexed SQL read: the floor of `database`.
     pub sql_row: Floor,
+}
+
+/// The load generator, measured against the bare HTTP handler.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
+pub struct Generator {
+    /// The rate beyond which it would measure itself.
+    pub ceiling_per_s: Option<f64>,
+    /// Its processor time for one quote, asked, checked and recorded.
+    pub cpu_us_per_quote: Option<f64>,
+}
+
+impl Generator {
+    /// The figures of a run with a bare HTTP handler among the floors.
+    pub(crate) fn of(capacities: &Capacities) -> Self {
+        let bare = capacities.floors.get(&DataflowMode::Events);
+        Self {
+            ceiling_per_s: bare.and_then(Capacity::median),
+            cpu_us_per_quote: bare
+                .and_then(Capacity::generator_us_per_quote)
+                .map(|micros| round(micros, 1)),
+        }
+    }
 }
 
 /// One bare framework.
@@ -343,6 +367,7 @@ pub(crate) fn example() -> Report {
             ),
         ]),
         floors: Floors::default(),
+        generator: Generator::default(),
         city: Market {
             fleet: 240,
             measured_from: Some("2014-04-04T21:20:00.000Z".to_owned()),

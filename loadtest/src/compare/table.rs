@@ -7,6 +7,7 @@ use comfy_table::{CellAlignment, LineStyle, Table, TableStyle};
 
 use super::report::Report;
 use super::verdict;
+use super::wording;
 use super::wording::{COLUMNS, Column, LIMITS, LIMITS_TITLE, TITLE, done};
 
 /// The whole text, with colour codes that the printing stream strips where they are not wanted.
@@ -20,6 +21,9 @@ pub(crate) fn render(report: &Report) -> String {
     if report.has_capacities() {
         sentence(&mut text, Style::new().bold(), LIMITS_TITLE);
         writeln!(text, "\n{}\n", figures(report, &LIMITS)).expect(STRING_TAKES_ALL);
+        if let Some(generator) = wording::generator(report) {
+            sentence(&mut text, Style::new(), &generator);
+        }
     }
     let red = Style::new().bold().fg_color(Some(AnsiColor::Red.into()));
     for reason in &report.void_reasons {

@@ -158,6 +158,16 @@ pub(crate) fn done(report: &Report) -> Vec<String> {
     lines
 }
 
+/// What the load generator takes for itself, where that was measured.
+pub(crate) fn generator(report: &Report) -> Option<String> {
+    let generator = &report.generator;
+    let (ceiling, micros) = generator.ceiling_per_s.zip(generator.cpu_us_per_quote)?;
+    Some(format!(
+        "The load generator takes {micros:.0} us of processor time a quote, from the same processors, and keeps up with \
+         a bare server to {ceiling:.0} quotes/s."
+    ))
+}
+
 fn modes_in_words(count: usize) -> &'static str {
     match count {
         1 => "one mode only",
