@@ -50,16 +50,14 @@ impl Search {
                 rate = higher;
             }
         }
-        loop {
-            let lower = times(rate, 1.0 / self.stride);
-            if lower < LOWEST {
-                return None;
-            }
+        while rate > LOWEST {
+            let lower = times(rate, 1.0 / self.stride).max(LOWEST);
             if holds(lower).await {
                 return Some((lower, rate));
             }
             rate = lower;
         }
+        None
     }
 }
 
