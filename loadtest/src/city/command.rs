@@ -59,7 +59,13 @@ pub struct ReplayArgs {
     pub profile: PathBuf,
 
     /// The service area of the services: south,west,north,east in degrees
-    #[arg(long, env = "SERVICE_AREA", value_name = "BOUNDS", default_value_t = Bounds::NEW_YORK)]
+    #[arg(
+        long,
+        env = "SERVICE_AREA",
+        value_name = "BOUNDS",
+        default_value_t = Bounds::NEW_YORK,
+        allow_hyphen_values = true
+    )]
     pub service_area: Bounds,
 }
 
@@ -215,7 +221,15 @@ fn new_york(time: MarketTime) -> String {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+
     use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Command {
+        #[command(flatten)]
+        replay: ReplayArgs,
+    }
 
     #[test]
     fn progress_is_told_in_new_york_time() {
@@ -223,6 +237,16 @@ mod tests {
         assert_eq!(new_york(friday), "Fri 17:42");
         let line = describe(&super::super::Tally::default().progress(friday));
         assert!(line.starts_with("Fri 17:42  quotes 0 (mean -x"), "{line}");
+    }
+
+    #[test]
+    fn a_city_may_lie_in_the_west_and_in_the_south() {
+        let line = ["city", "--service-area", "-34.7,-58.6,-34.5,-58.3"];
+        let city = Command::try_parse_from(line).unwrap();
+        assert_eq!(
+            city.replay.service_area.to_string(),
+            "-34.7,-58.6,-34.5,-58.3"
+        );
     }
 
     #[test]
