@@ -5,7 +5,11 @@ use std::{
     net::TcpListener,
     path::Path,
     process::{Child, Stdio},
-    sync::atomic::{AtomicU16, Ordering},
+    sync::{
+        atomic::{AtomicU16, Ordering},
+        mpsc,
+    },
+    thread,
 };
 
 use crate::support::{PATIENCE, is_alive, state_folder, surge, text, wait_until};
@@ -111,10 +115,15 @@ impl Up {
     fn start(folder: &Path) -> anyhow::Result<Self> {
         let mut child = up_command(folder).stdout(Stdio::piped()).spawn()?;
         let output = child.stdout.take().expect("it is piped");
-        let mut lines = BufReader::new(output).lines();
-        let runs = lines.any(|line| line.is_ok_and(|line| line.contains("Ctrl-C ends it")));
-        // Nobody reads on, and what is printed later must not fail.
-        std::thread::spawn(move || lines.for_each(drop));
+        let (told, announced) = mpsc::channel();
+        // Reads to the end, because what is printed later must not fail.
+        thread::spawn(move || {
+            let lines = BufReader::new(output).lines().map_while(Result::ok);
+            for _announcement in lines.filter(|line| line.contains("Ctrl-C ends it")) {
+                told.send(()).ok();
+            }
+        });
+        let runs = announced.recv_timeout(PATIENCE).is_ok();
         let record = Record::find(folder)?;
         let parts = record.map_or_else(Vec::new, |record| record.parts);
         let pids = parts.into_iter().filter_map(|(_, pid)| pid).collect();
