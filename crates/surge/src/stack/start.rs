@@ -108,7 +108,6 @@ async fn start_servers(
     let nats = Nats::start(NatsSettings {
         base_dir: base.to_owned(),
         port: Some(reservation.map.nats),
-        monitor_port: None,
         log_file: Some(logs.of(Part::Nats).path().to_owned()),
     });
     Ok(tokio::try_join!(postgres, nats)?)
