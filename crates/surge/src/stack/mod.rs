@@ -1,8 +1,8 @@
 //! The local stack: private PostgreSQL and NATS, the trace collector, three services and the batch job, each a process
 //! of its own, all gone when the [`Stack`] is.
 //!
-//! This is the same suite that runs in containers, on one machine and from one executable: the services are started as
-//! `surge service NAME`, so that there is one thing to build and there are still separate processes to kill.
+//! It is the whole suite on one machine and from one executable: the services are started as `surge service NAME`, so
+//! that there is one thing to build and there are still separate processes to kill.
 
 mod child;
 mod database;
