@@ -1,4 +1,4 @@
-//! Compiles `surge/v1/*.proto` with a protobuf compiler written in Rust, so that nobody has to install `protoc`.
+//! Compiles `surge/v1/*.proto` with a protobuf compiler written in Rust: these messages need no `protoc`.
 
 use std::{env, error::Error, fs, path::PathBuf};
 

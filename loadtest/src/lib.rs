@@ -13,6 +13,7 @@ pub mod interrupt;
 pub mod load;
 pub mod pickups;
 pub mod target;
+pub mod wall_clock;
 
 pub use client::Client;
 pub use target::{Target, TargetArgs};

@@ -8,12 +8,13 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
-use anyhow::{Context, bail};
-use chrono::NaiveDateTime;
+use anyhow::Context;
 use csv::StringRecord;
 use flate2::read::MultiGzDecoder;
 use marketplace::backtest::Pickup;
-use marketplace::{Calendar, MarketTime, Position};
+use marketplace::{MarketTime, Position};
+
+use crate::wall_clock;
 
 /// Reads all pickups of a file, in the order of the file.
 ///
@@ -96,17 +97,10 @@ fn degrees(row: &StringRecord, column: usize) -> anyhow::Result<f64> {
         .with_context(|| format!("`{text}` is not a number of degrees"))
 }
 
-/// Reads the wall clock of New York in summer, with or without seconds.
 fn new_york_time(text: &str) -> anyhow::Result<MarketTime> {
     let text = text.trim();
-    for format in ["%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"] {
-        if let Ok(local) = NaiveDateTime::parse_from_str(text, format) {
-            let offset_seconds = i64::from(Calendar::NEW_YORK_SUMMER.utc_offset_seconds);
-            let utc_seconds = local.and_utc().timestamp() - offset_seconds;
-            return Ok(MarketTime::from_millis(utc_seconds * 1000));
-        }
-    }
-    bail!("pickup_at `{text}` is not a local time such as 2014-04-04T16:00")
+    wall_clock::read(text)
+        .with_context(|| format!("pickup_at `{text}` is not a local time such as 2014-04-04T16:00"))
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use marketplace::zone::Zone;
 
-/// A JetStream stream: its name, the subjects it takes and the message type its main subject carries.
+/// A JetStream stream: its name and the subjects it takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stream {
     /// Name of the stream.
@@ -48,7 +48,7 @@ pub const SUPPLY_WATERMARK: &str = "surge.v1.supply.watermark";
 /// Where a watermark of demand is published.
 pub const DEMAND_WATERMARK: &str = "surge.v1.demand.watermark";
 
-/// Bucket of the control plane, and the key in it that holds the dataflow mode.
+/// Key-value bucket of the control plane. Written by: price-optimization.
 pub const CONTROL_BUCKET: &str = "surge-control";
 
 /// Key of the dataflow mode in [`CONTROL_BUCKET`].

@@ -44,7 +44,7 @@ const CREATE_ATTEMPTS: usize = 8;
 
 /// The folder of one instance; removed when dropped.
 #[derive(Debug)]
-pub struct InstanceDir {
+pub(crate) struct InstanceDir {
     path: PathBuf,
     account: Option<Account>,
 }
@@ -56,7 +56,7 @@ impl InstanceDir {
     ///
     /// # Errors
     /// [`Error::File`], [`Error::NoUnprivilegedAccount`], [`Error::ForeignFolder`].
-    pub fn create(base: &Path, kind: &str) -> Result<Self, Error> {
+    pub(crate) fn create(base: &Path, kind: &str) -> Result<Self, Error> {
         let account = Account::to_step_down_to()?;
         let owner = ProcessIdentity::of(std::process::id()).ok_or_else(|| {
             on(Path::new("/proc"), "find this process in")(io::ErrorKind::NotFound.into())
@@ -75,8 +75,7 @@ impl InstanceDir {
     }
 
     /// The folder.
-    #[must_use]
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
@@ -85,7 +84,7 @@ impl InstanceDir {
     ///
     /// # Errors
     /// [`Error::File`] when something in it cannot be removed within 2 s.
-    pub fn remove(self) -> Result<(), Error> {
+    pub(crate) fn remove(self) -> Result<(), Error> {
         remove_folder(&self.path)
     }
 

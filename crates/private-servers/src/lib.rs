@@ -21,7 +21,8 @@ mod spawn;
 
 pub use binaries::{Missing, NatsBinary, PostgresBinaries, Version, find_nats, find_postgres};
 pub use error::Error;
-pub use instance::{InstanceDir, sweep_stale};
+pub use instance::sweep_stale;
+pub use log::last_lines;
 pub use nats::{Nats, NatsSettings};
 pub use password::Password;
 pub use ports::free_port;

@@ -2,16 +2,16 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{Read as _, Seek as _, SeekFrom},
+    io::{self, Read as _, Seek as _, SeekFrom},
     os::unix::fs::OpenOptionsExt as _,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
 use crate::{Error, error::on};
 
 const TAIL_LINES: usize = 8;
-const TAIL_BYTES: u64 = 4096;
+const TAIL_BYTES: u64 = 8 * 1024;
 
 /// One file for standard output and standard error, appended to over restarts, readable by us only.
 #[derive(Debug)]
@@ -39,11 +39,7 @@ impl ServerLog {
 
     /// The last lines, or why they cannot be had.
     pub(crate) fn tail(&self) -> String {
-        let text = self
-            .last_bytes()
-            .unwrap_or_else(|error| format!("({}: {error})", self.path.display()));
-        let lines: Vec<&str> = text.lines().collect();
-        lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n")
+        last_lines(&self.path)
     }
 
     fn open(&self) -> Result<File, Error> {
@@ -55,13 +51,20 @@ impl ServerLog {
             .open(&self.path)
             .map_err(on(&self.path, "open"))
     }
+}
 
-    fn last_bytes(&self) -> std::io::Result<String> {
-        let mut file = File::open(&self.path)?;
-        let skipped = file.metadata()?.len().saturating_sub(TAIL_BYTES);
-        file.seek(SeekFrom::Start(skipped))?;
-        let mut bytes = Vec::new();
-        file.take(TAIL_BYTES).read_to_end(&mut bytes)?;
-        Ok(String::from_utf8_lossy(&bytes).into_owned())
-    }
+/// The last lines of a log file for a message, or why they cannot be had.
+pub fn last_lines(log: &Path) -> String {
+    let text = last_bytes(log).unwrap_or_else(|error| format!("({}: {error})", log.display()));
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n")
+}
+
+fn last_bytes(log: &Path) -> io::Result<String> {
+    let mut file = File::open(log)?;
+    let skipped = file.metadata()?.len().saturating_sub(TAIL_BYTES);
+    file.seek(SeekFrom::Start(skipped))?;
+    let mut bytes = Vec::new();
+    file.take(TAIL_BYTES).read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }

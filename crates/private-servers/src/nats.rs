@@ -18,9 +18,10 @@ use tokio::{
 };
 
 use crate::{
-    Error, InstanceDir, NatsBinary, Password,
+    Error, NatsBinary, Password,
     binaries::find_nats,
     error::on,
+    instance::InstanceDir,
     log::ServerLog,
     ports,
     server::{Program, ServerProcess},
@@ -46,8 +47,6 @@ pub struct NatsSettings {
     pub base_dir: PathBuf,
     /// Loopback port for clients, or none for a free one.
     pub port: Option<u16>,
-    /// Loopback port for the HTTP monitoring pages, or none to have none.
-    pub monitor_port: Option<u16>,
     /// Server log, appended to, or none to keep it in the instance and lose it with it.
     pub log_file: Option<PathBuf>,
 }
@@ -147,7 +146,6 @@ struct Home {
     log: ServerLog,
     password: Password,
     store: PathBuf,
-    monitor_port: Option<u16>,
 }
 
 impl Home {
@@ -156,19 +154,16 @@ impl Home {
         let dir = InstanceDir::create(&settings.base_dir, "nats")?;
         let log = ServerLog::create(settings.log_file.unwrap_or_else(|| dir.path().join("log")))?;
         let store = dir.folder("jetstream")?;
-        let monitor_port = settings.monitor_port;
         Ok(Self {
             binary,
             dir,
             log,
             password: Password::generate(),
             store,
-            monitor_port,
         })
     }
 
     async fn start(&self, port: u16) -> Result<ServerProcess, Error> {
-        self.monitor_port.map_or(Ok(()), ports::ensure_free)?;
         ports::ensure_free(port)?;
         let config = self.write_config(port)?;
         let mut nats = Command::new(&self.binary.path);
@@ -190,9 +185,6 @@ impl Home {
     }
 
     fn config(&self, port: u16) -> String {
-        let monitoring = self.monitor_port.map_or(String::new(), |port| {
-            format!("http: \"127.0.0.1:{port}\"\n")
-        });
         let (name, password, store) = (
             self.server_name(),
             self.password.reveal(),
@@ -202,7 +194,6 @@ impl Home {
             "server_name: \"{name}\"\n\
              host: 127.0.0.1\n\
              port: {port}\n\
-             {monitoring}\
              authorization {{ user: \"{USER}\", password: \"{password}\" }}\n\
              jetstream {{ store_dir: {store}, max_memory_store: 256MB, max_file_store: 4GB }}\n"
         )

@@ -12,9 +12,10 @@ use sqlx::{
 };
 
 use crate::{
-    Error, InstanceDir, Password, PostgresBinaries,
+    Error, Password, PostgresBinaries,
     binaries::find_postgres,
     error::on,
+    instance::InstanceDir,
     log::ServerLog,
     ports,
     server::{Program, ServerProcess},

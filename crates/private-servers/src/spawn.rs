@@ -112,7 +112,7 @@ fn tie_to_parent(command: &mut Command, signal: Signal) {
             Err(rustix::io::Errno::SRCH.into())
         }
     };
-    // SAFETY: the closure makes three system calls, allocates nothing and takes no lock, which is
+    // SAFETY: the closure makes two system calls, allocates nothing and takes no lock, which is
     // all that is allowed in the forked child of a process with threads.
     unsafe { command.pre_exec(tie) };
 }

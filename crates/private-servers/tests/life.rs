@@ -186,13 +186,8 @@ async fn a_busy_port_is_named_and_nothing_is_left() -> Outcome {
         ..nats_in(base.path())
     })
     .await;
-    let monitor = Nats::start(NatsSettings {
-        monitor_port: busy,
-        ..nats_in(base.path())
-    })
-    .await;
 
-    for outcome in [postgres.map(drop), nats.map(drop), monitor.map(drop)] {
+    for outcome in [postgres.map(drop), nats.map(drop)] {
         assert!(
             matches!(outcome, Err(Error::PortTaken { port }) if Some(port) == busy),
             "{outcome:?}"

@@ -5,11 +5,11 @@ use std::fmt::Display;
 
 use anstream::{eprintln, println};
 use anstyle::{AnsiColor, Style};
-use chrono::{DateTime, TimeDelta};
 use comfy_table::{
     Cell, CellAlignment, Color, ContentArrangement, Table, presets::UTF8_BORDERS_ONLY,
 };
-use marketplace::{Calendar, MarketTime};
+use loadtest::wall_clock;
+use marketplace::MarketTime;
 
 const HEADING: Style = Style::new().bold();
 const BAD: Style = AnsiColor::Red.on_default().bold();
@@ -31,12 +31,7 @@ pub(crate) fn complain(text: impl Display) {
 
 /// An instant as the city's clocks show it, such as `Friday 2014-04-04 17:00`.
 pub(crate) fn new_york(time: MarketTime) -> String {
-    let offset = TimeDelta::seconds(Calendar::NEW_YORK_SUMMER.utc_offset_seconds.into());
-    let local = DateTime::from_timestamp_millis(time.millis()).map(|instant| instant + offset);
-    local.map_or_else(
-        || time.to_string(),
-        |local| local.format("%A %Y-%m-%d %H:%M").to_string(),
-    )
+    wall_clock::show(time, "%A %Y-%m-%d %H:%M")
 }
 
 pub(crate) fn heading(text: impl Display) -> String {

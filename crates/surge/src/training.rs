@@ -5,10 +5,8 @@
 
 use std::{path::Path, thread};
 
-use chrono::NaiveDateTime;
 use marketplace::{
-    Bounds, Calendar, DemandProfile, MarketTime, ProfileSettings, ServiceArea, Zone,
-    backtest::Pickup,
+    Bounds, DemandProfile, MarketTime, ProfileSettings, ServiceArea, Zone, backtest::Pickup,
 };
 
 /// Learns what each zone of the service area usually sees, from all bases, from midnight before the first pickup
@@ -71,20 +69,10 @@ pub fn read_pickups<P: AsRef<Path> + Sync>(paths: &[P]) -> anyhow::Result<Vec<Pi
 
 /// Parses New York wall clock such as `2014-04-04T17:00`, or RFC 3339.
 pub(crate) fn wall_clock(text: &str) -> Result<MarketTime, String> {
-    let local = ["%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"]
-        .iter()
-        .find_map(|form| NaiveDateTime::parse_from_str(text, form).ok());
-    match local {
-        Some(local) => Ok(new_york(local)),
-        None => text.parse().map_err(|_| {
-            "must be a time such as 2014-04-04T17:00 or 2014-04-04T17:00:00-04:00".to_owned()
-        }),
-    }
-}
-
-fn new_york(local: NaiveDateTime) -> MarketTime {
-    let offset_millis = i64::from(Calendar::NEW_YORK_SUMMER.utc_offset_seconds) * 1_000;
-    MarketTime::from_millis(local.and_utc().timestamp_millis() - offset_millis)
+    let time = loadtest::wall_clock::read(text).or_else(|| text.parse().ok());
+    time.ok_or_else(|| {
+        "must be a time such as 2014-04-04T17:00 or 2014-04-04T17:00:00-04:00".to_owned()
+    })
 }
 
 #[cfg(test)]

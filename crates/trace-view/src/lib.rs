@@ -3,7 +3,7 @@
 //! OTLP spans come in over gRPC (`receive`), are held in a bounded store (`store`) and are shown by
 //! the Jaeger UI's own pages (`ui`) through the query API that those pages call (`api`). It keeps
 //! the newest traces in memory and nothing on disk, and it knows nothing of rides: any program that
-//! speaks OTLP can use it. Where Docker is at hand, the real Jaeger takes its place.
+//! speaks OTLP can use it, and a real Jaeger can take its place.
 
 mod api;
 mod calls;

@@ -58,8 +58,8 @@ pub(crate) struct Event {
     pub(crate) attributes: Box<[Attribute]>,
 }
 
-/// A span that this one came from without being its child, such as the publisher of a level that a
-/// quote was made of.
+/// A span that this one came from without being its child, such as the publisher of a message that
+/// was read later.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Link {
     pub(crate) trace: TraceId,

@@ -365,7 +365,15 @@ async fn odd_spans_are_kept_as_well_as_they_can_be() {
         end_time_unix_nano: u64::MAX,
         ..span(1, 4, "latest")
     };
-    suite.export("", vec![odd, crowded, timeless, latest]).await;
+    let talkative = Span {
+        events: vec![Event {
+            attributes: vec![text("huge", &"é".repeat(1 << 16))],
+            ..Event::default()
+        }],
+        ..span(1, 5, "talkative")
+    };
+    let spans = vec![odd, crowded, timeless, latest, talkative];
+    suite.export("", spans).await;
 
     let data = suite.data("/api/traces/1").await;
     let spans = &data[0]["spans"];
@@ -384,6 +392,9 @@ async fn odd_spans_are_kept_as_well_as_they_can_be() {
     assert_eq!(tag(&spans[0]["tags"], "ratio")["value"], "NaN");
     assert!(spans[0]["warnings"].is_array());
     assert!(spans[1]["tags"].as_array().unwrap().len() < 100);
+    assert!(spans[1]["warnings"].is_array());
+    assert_eq!(spans[2]["warnings"], Json::Null, "nothing of it is missing");
+    assert!(spans[4]["warnings"].is_array(), "an event of it was cut");
     assert!(
         spans[2]["startTime"].as_u64().unwrap() > FRIDAY / 1_000,
         "shown when it arrived"

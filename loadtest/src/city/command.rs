@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
-use marketplace::{Bounds, DemandProfile, MarketTime};
+use marketplace::{Bounds, DemandProfile};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use super::{City, CityConfig, CityOutcome, CityProgress, DEFAULT_FLEET};
 use crate::client::Client;
 use crate::pickups;
 use crate::target::{Target, TargetArgs};
+use crate::wall_clock;
 
 /// Options of the command `city`.
 #[derive(Debug, Clone, clap::Args)]
@@ -59,7 +60,13 @@ pub struct ReplayArgs {
     pub profile: PathBuf,
 
     /// The service area of the services: south,west,north,east in degrees
-    #[arg(long, env = "SERVICE_AREA", value_name = "BOUNDS", default_value_t = Bounds::NEW_YORK)]
+    #[arg(
+        long,
+        env = "SERVICE_AREA",
+        value_name = "BOUNDS",
+        default_value_t = Bounds::NEW_YORK,
+        allow_hyphen_values = true
+    )]
     pub service_area: Bounds,
 }
 
@@ -193,7 +200,7 @@ fn describe(progress: &CityProgress) -> String {
         .map_or_else(|| "-".to_owned(), |mean| format!("{mean:.2}"));
     format!(
         "{}  quotes {} (mean {multiplier}x, {} priced out)  requests {}  matched {}  unserved {}  completed {}  errors {}",
-        new_york(progress.market_time),
+        wall_clock::show(progress.market_time, "%a %H:%M"),
         progress.quotes,
         progress.priced_out,
         progress.requests,
@@ -204,25 +211,34 @@ fn describe(progress: &CityProgress) -> String {
     )
 }
 
-/// The wall clock of New York, for example `Fri 17:42`.
-fn new_york(time: MarketTime) -> String {
-    let offset_millis = i64::from(marketplace::Calendar::NEW_YORK_SUMMER.utc_offset_seconds) * 1000;
-    chrono::DateTime::from_timestamp_millis(time.millis() + offset_millis).map_or_else(
-        || time.to_string(),
-        |local| local.format("%a %H:%M").to_string(),
-    )
-}
-
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+    use marketplace::MarketTime;
+
     use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Command {
+        #[command(flatten)]
+        replay: ReplayArgs,
+    }
 
     #[test]
     fn progress_is_told_in_new_york_time() {
         let friday: MarketTime = "2014-04-04T17:42:10-04:00".parse().unwrap();
-        assert_eq!(new_york(friday), "Fri 17:42");
         let line = describe(&super::super::Tally::default().progress(friday));
         assert!(line.starts_with("Fri 17:42  quotes 0 (mean -x"), "{line}");
+    }
+
+    #[test]
+    fn a_city_may_lie_in_the_west_and_in_the_south() {
+        let line = ["city", "--service-area", "-34.7,-58.6,-34.5,-58.3"];
+        let city = Command::try_parse_from(line).unwrap();
+        assert_eq!(
+            city.replay.service_area.to_string(),
+            "-34.7,-58.6,-34.5,-58.3"
+        );
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use private_servers::spawn_tied;
+use private_servers::{last_lines, spawn_tied};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use tokio_util::sync::CancellationToken;
 
@@ -67,7 +67,7 @@ impl ChildProcess {
         Some(format!(
             "{} ended with {status}; its last words:\n{}\nthe whole log: {}",
             self.part,
-            self.log.last_lines(),
+            last_lines(self.log.path()),
             self.log.path().display()
         ))
     }

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, Read as _, Seek as _, SeekFrom},
+    io,
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
 };
@@ -10,9 +10,6 @@ use std::{
 use anyhow::Context as _;
 
 use super::Part;
-
-const TAIL_LINES: usize = 8;
-const TAIL_BYTES: u64 = 8 * 1024;
 
 /// The folder of log files.
 #[derive(Debug)]
@@ -60,24 +57,6 @@ impl Log {
         options
             .open(&self.0)
             .with_context(|| format!("cannot open the log {}", self.0.display()))
-    }
-
-    /// The last lines, or why they cannot be had.
-    pub(super) fn last_lines(&self) -> String {
-        let text = self
-            .last_bytes()
-            .unwrap_or_else(|error| format!("({}: {error})", self.0.display()));
-        let lines: Vec<&str> = text.lines().collect();
-        lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n")
-    }
-
-    fn last_bytes(&self) -> io::Result<String> {
-        let mut file = File::open(&self.0)?;
-        let skipped = file.metadata()?.len().saturating_sub(TAIL_BYTES);
-        file.seek(SeekFrom::Start(skipped))?;
-        let mut bytes = Vec::new();
-        file.take(TAIL_BYTES).read_to_end(&mut bytes)?;
-        Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
     fn remove(&self) -> io::Result<()> {

@@ -1,8 +1,8 @@
 //! The local stack: private PostgreSQL and NATS, the trace collector, three services and the batch job, each a process
 //! of its own, all gone when the [`Stack`] is.
 //!
-//! This is the same suite that runs in containers, on one machine and from one executable: the services are started as
-//! `surge service NAME`, so that there is one thing to build and there are still separate processes to kill.
+//! It is the whole suite on one machine and from one executable: the services are started as `surge service NAME`, so
+//! that there is one thing to build and there are still separate processes to kill.
 
 mod child;
 mod database;
@@ -13,6 +13,8 @@ mod ports;
 mod readiness;
 mod record;
 mod settings;
+mod start;
+mod stop;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -20,16 +22,11 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, bail};
 use loadtest::Target;
-use private_servers::{Nats, NatsSettings, Postgres, PostgresSettings, sweep_stale};
-use rustix::process::{Pid, Signal, kill_process};
-use surge_proto::DataflowMode;
+use private_servers::{Nats, Postgres};
 use tokio::time::{Instant, sleep};
-use tokio_util::sync::CancellationToken;
 
 use child::ChildProcess;
-use database::Logins;
 use launch::Launch;
 use logs::Logs;
 use ports::Reservation;
@@ -66,76 +63,6 @@ pub struct Stack {
 }
 
 impl Stack {
-    /// Starts everything and waits until a quote comes out of each dataflow.
-    ///
-    /// # Errors
-    /// When a stack runs in this folder already, a port is busy, a server is not installed, or a part ends or is not
-    /// ready within 30 s: named, with its last words and its log.
-    pub async fn start(settings: StackSettings) -> anyhow::Result<Self> {
-        let mut stack = Self::spawn(settings).await?;
-        stack.publish()?;
-        let deadline = Instant::now() + READY_LIMIT;
-        let live = [DataflowMode::Request, DataflowMode::Events];
-        stack.ready(&live, deadline).await?;
-        // The batch job reads what the services have published, so its first run has to come after that.
-        stack.launch_child(Part::Batch)?;
-        stack.publish()?;
-        stack.ready(&[DataflowMode::Database], deadline).await?;
-        Ok(stack)
-    }
-
-    async fn spawn(settings: StackSettings) -> anyhow::Result<Self> {
-        let claim = Claim::stake(&settings.state_dir)?;
-        let base = settings
-            .state_dir
-            .canonicalize()
-            .context("the state folder vanished")?;
-        sweep_stale(&base)?;
-        let logs = Logs::start_anew(&base)?;
-        let mut reservation = settings.ports.reserve()?;
-        let ports = reservation.map;
-        let mut launch = Launch::prepare(&settings, ports)?;
-
-        let mut children = BTreeMap::new();
-        let traces = start_child(Part::TraceView, &launch, &logs, &mut reservation)?;
-        children.insert(Part::TraceView, traces);
-        let (postgres, nats) = start_servers(&base, &logs, &mut reservation).await?;
-        let logins = Logins::generate();
-        logins.create(&postgres).await?;
-        launch.connect(&postgres, &logins, &nats);
-        for part in Part::SERVICES {
-            children.insert(part, start_child(part, &launch, &logs, &mut reservation)?);
-        }
-        Ok(Self {
-            children,
-            nats,
-            postgres,
-            launch,
-            reservation,
-            logs,
-            readiness: Readiness::new(ports),
-            told: BTreeSet::new(),
-            claim,
-        })
-    }
-
-    async fn ready(&mut self, modes: &[DataflowMode], deadline: Instant) -> anyhow::Result<()> {
-        while let Err(reason) = self.readiness.suite(modes).await {
-            if let Some(news) = self.news().into_iter().next() {
-                bail!("the stack did not start: {news}");
-            }
-            if Instant::now() >= deadline {
-                let limit = READY_LIMIT.as_secs();
-                let logs = self.logs.folder().display();
-                return Err(reason.context(format!(
-                    "the stack was not ready within {limit} s; its logs: {logs}"
-                )));
-            }
-            sleep(POLL).await;
-        }
-        Ok(())
-    }
-
     /// Where everything listens.
     pub fn ports(&self) -> &PortMap {
         &self.reservation.map
@@ -259,32 +186,6 @@ impl Stack {
         Ok(())
     }
 
-    /// Ends everything in order: services and batch job drain, then collector, NATS and PostgreSQL. A cancelled
-    /// `hurry` kills what has not ended by then.
-    ///
-    /// # Errors
-    /// When private data cannot be removed.
-    pub async fn stop(self, hurry: &CancellationToken) -> anyhow::Result<()> {
-        let Self {
-            mut children,
-            nats,
-            postgres,
-            claim,
-            ..
-        } = self;
-        let traces = children.remove(&Part::TraceView);
-        end_all(children.into_values(), hurry).await;
-        end_all(traces, hurry).await;
-        let (nats_pid, postgres_pid) = (nats.pid(), postgres.pid());
-        let nats_ended = hurried(nats.stop(), nats_pid, Signal::KILL, hurry).await;
-        // PostgreSQL's own immediate end: it also takes its sessions and shared memory along.
-        let postgres_ended = hurried(postgres.stop(), postgres_pid, Signal::QUIT, hurry).await;
-        drop(claim);
-        nats_ended
-            .and(postgres_ended)
-            .context("private data is left behind")
-    }
-
     fn publish(&self) -> anyhow::Result<()> {
         self.claim.publish(&Record {
             pid: std::process::id(),
@@ -293,63 +194,4 @@ impl Stack {
             logs: self.logs.folder().to_owned(),
         })
     }
-}
-
-async fn start_servers(
-    base: &Path,
-    logs: &Logs,
-    reservation: &mut Reservation,
-) -> anyhow::Result<(Postgres, Nats)> {
-    reservation.release(Part::Postgres);
-    reservation.release(Part::Nats);
-    let postgres = Postgres::start(PostgresSettings {
-        base_dir: base.to_owned(),
-        port: Some(reservation.map.postgres),
-        log_file: Some(logs.of(Part::Postgres).path().to_owned()),
-    });
-    let nats = Nats::start(NatsSettings {
-        base_dir: base.to_owned(),
-        port: Some(reservation.map.nats),
-        monitor_port: None,
-        log_file: Some(logs.of(Part::Nats).path().to_owned()),
-    });
-    Ok(tokio::try_join!(postgres, nats)?)
-}
-
-fn start_child(
-    part: Part,
-    launch: &Launch,
-    logs: &Logs,
-    reservation: &mut Reservation,
-) -> anyhow::Result<ChildProcess> {
-    reservation.release(part);
-    ChildProcess::spawn(part, launch.command(part), logs.of(part))
-}
-
-/// All are asked at once, so that the slowest alone decides how long it takes.
-async fn end_all(children: impl IntoIterator<Item = ChildProcess>, hurry: &CancellationToken) {
-    let mut children: Vec<_> = children.into_iter().collect();
-    children.iter_mut().for_each(ChildProcess::ask_to_end);
-    for child in children {
-        child.end(hurry).await;
-    }
-}
-
-/// Waits for the end of a server, and sends the signal that ends it at once when there is a hurry.
-async fn hurried<T>(
-    stop: impl Future<Output = T>,
-    pid: Option<u32>,
-    signal: Signal,
-    hurry: &CancellationToken,
-) -> T {
-    tokio::pin!(stop);
-    tokio::select! {
-        ended = &mut stop => return ended,
-        () = hurry.cancelled() => {}
-    }
-    let pid = pid.and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
-    if let Some(Err(error)) = pid.map(|pid| kill_process(pid, signal)) {
-        tracing::debug!(%error, "a server that ended just now cannot be hurried");
-    }
-    stop.await
 }

@@ -208,7 +208,11 @@ async fn a_busy_moment(api: &PublicApi) -> Outcome {
             .request_ride(Uuid::now_v7(), &quote, crosstown())
             .await?;
         if rider == 0 {
-            let driver_id = ride.driver_id.context("the first rider has no driver")?;
+            let matched = eventually("the first rider has a driver", async || {
+                api.ride_in("matched", ride.ride_id).await
+            });
+            let driver_id = matched.await?.driver_id;
+            let driver_id = driver_id.context("matched without a driver")?;
             api.report(driver_id, DriverStatus::OnTrip, grand_central())
                 .await?;
         }

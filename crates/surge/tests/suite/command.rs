@@ -1,11 +1,16 @@
 //! The command as a person meets it: what it prints, and with which exit code it ends.
 
 use std::{
+    fs,
     io::{BufRead as _, BufReader},
     net::TcpListener,
     path::Path,
     process::{Child, Stdio},
-    sync::atomic::{AtomicU16, Ordering},
+    sync::{
+        atomic::{AtomicU16, Ordering},
+        mpsc,
+    },
+    thread,
 };
 
 use crate::support::{PATIENCE, is_alive, state_folder, surge, text, wait_until};
@@ -63,6 +68,11 @@ fn a_killed_stack_leaves_no_process_and_the_next_one_starts() -> Outcome {
         !first.pids.iter().copied().any(is_alive)
     });
 
+    // By now its pid may be anybody's: here it is that of a process that certainly lives.
+    let record = folder.path().join("stack.json");
+    let mut left: serde_json::Value = serde_json::from_slice(&fs::read(&record)?)?;
+    left["pid"] = std::process::id().into();
+    fs::write(&record, left.to_string())?;
     let status = surge(folder.path(), &["status"]).output()?;
     assert_eq!(status.status.code(), Some(1), "{}", text(&status));
 
@@ -111,10 +121,15 @@ impl Up {
     fn start(folder: &Path) -> anyhow::Result<Self> {
         let mut child = up_command(folder).stdout(Stdio::piped()).spawn()?;
         let output = child.stdout.take().expect("it is piped");
-        let mut lines = BufReader::new(output).lines();
-        let runs = lines.any(|line| line.is_ok_and(|line| line.contains("Ctrl-C ends it")));
-        // Nobody reads on, and what is printed later must not fail.
-        std::thread::spawn(move || lines.for_each(drop));
+        let (told, announced) = mpsc::channel();
+        // Reads to the end, because what is printed later must not fail.
+        thread::spawn(move || {
+            let lines = BufReader::new(output).lines().map_while(Result::ok);
+            for _announcement in lines.filter(|line| line.contains("Ctrl-C ends it")) {
+                told.send(()).ok();
+            }
+        });
+        let runs = announced.recv_timeout(PATIENCE).is_ok();
         let record = Record::find(folder)?;
         let parts = record.map_or_else(Vec::new, |record| record.parts);
         let pids = parts.into_iter().filter_map(|(_, pid)| pid).collect();

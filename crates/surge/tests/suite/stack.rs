@@ -1,8 +1,8 @@
 //! The life of the local stack: it starts, quotes in every mode, survives the death of a part, and leaves nothing.
 
-use std::{fs, time::Duration};
+use std::fs;
 
-use crate::support::{is_alive, stack_in, state_folder, wait_until};
+use crate::support::{PATIENCE, is_alive, stack_in, state_folder, wait_until};
 use loadtest::Client;
 use surge::{Part, Record, Stack};
 use tokio_util::sync::CancellationToken;
@@ -42,7 +42,7 @@ async fn a_dead_part_is_told_of_and_can_come_back() -> Outcome {
     let folder = state_folder()?;
     let mut stack = Stack::start(stack_in(folder.path())).await?;
     let ride = stack.target().ride;
-    let client = Client::new(Duration::from_secs(2));
+    let client = Client::new(PATIENCE);
     assert!(stack.news().is_empty());
 
     stack.kill(Part::RideManagement).await;

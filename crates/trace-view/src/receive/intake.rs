@@ -24,7 +24,7 @@ const MAX_ATTRIBUTES: usize = 64;
 /// Events kept of a span.
 const MAX_EVENTS: usize = 64;
 
-/// Links kept of a span: a batch may come from a level of each zone.
+/// Links kept of a span: far more than a fan-in has that a person can follow.
 const MAX_LINKS: usize = 128;
 
 /// Bytes kept of a text.
@@ -41,6 +41,8 @@ const UNNAMED_SERVICE: &str = "unknown_service";
 pub(super) struct Intake {
     words: Words,
     processes: VecDeque<Arc<Process>>,
+    /// Whether something of the span being read was over the limits.
+    cut: bool,
 }
 
 /// The content of one export request.
@@ -63,6 +65,7 @@ impl Intake {
         Self {
             words: Words::new(),
             processes: VecDeque::new(),
+            cut: false,
         }
     }
 
@@ -105,6 +108,7 @@ impl Intake {
         let trace = TraceId::from_wire(&span.trace_id)?;
         let id = SpanId::from_wire(&span.span_id)?;
         let (start_ns, duration_ns) = times(span, origin.received_ns);
+        self.cut = span.events.len() > MAX_EVENTS || span.links.len() > MAX_LINKS;
         let held = Span {
             id,
             // The UI would hide a span that calls itself its own parent.
@@ -123,7 +127,7 @@ impl Intake {
                 .map(|event| self.event(event))
                 .collect(),
             links: span.links.iter().filter_map(link).take(MAX_LINKS).collect(),
-            cut: is_cut(span),
+            cut: self.cut,
         };
         Some((trace, held))
     }
@@ -132,12 +136,14 @@ impl Intake {
     fn process(&mut self, resource: &Resource) -> Arc<Process> {
         let process = Process {
             service: self.service(resource),
-            attributes: self.attributes(
-                resource
-                    .attributes
-                    .iter()
-                    .filter(|own| own.key != "service.name"),
-            ),
+            attributes: self
+                .attributes(
+                    resource
+                        .attributes
+                        .iter()
+                        .filter(|own| own.key != "service.name"),
+                )
+                .into(),
         };
         if let Some(known) = self.processes.iter().find(|known| ***known == process) {
             return Arc::clone(known);
@@ -176,7 +182,7 @@ impl Intake {
         Event {
             at_ns: event.time_unix_nano,
             name: self.text(&event.name),
-            attributes: self.attributes(event.attributes.iter()),
+            attributes: self.attributes(&event.attributes).into(),
         }
     }
 
@@ -186,28 +192,25 @@ impl Intake {
         span: &otlp::Span,
         scope: Option<&InstrumentationScope>,
     ) -> Box<[Attribute]> {
-        let library = scope
-            .filter(|scope| !scope.name.is_empty())
-            .map(|scope| Attribute {
+        let mut attributes = self.attributes(&span.attributes);
+        if let Some(scope) = scope.filter(|scope| !scope.name.is_empty()) {
+            attributes.push(Attribute {
                 key: self.text("otel.scope.name"),
                 value: Value::Text(self.text(&scope.name)),
             });
-        let own = span
-            .attributes
-            .iter()
-            .take(MAX_ATTRIBUTES)
-            .map(|attribute| self.attribute(attribute));
-        own.chain(library).collect()
+        }
+        attributes.into()
     }
 
     fn attributes<'a>(
         &mut self,
-        attributes: impl Iterator<Item = &'a KeyValue>,
-    ) -> Box<[Attribute]> {
-        attributes
-            .take(MAX_ATTRIBUTES)
-            .map(|attribute| self.attribute(attribute))
-            .collect()
+        attributes: impl IntoIterator<Item = &'a KeyValue>,
+    ) -> Vec<Attribute> {
+        let mut attributes = attributes.into_iter();
+        let kept = attributes.by_ref().take(MAX_ATTRIBUTES);
+        let kept = kept.map(|attribute| self.attribute(attribute)).collect();
+        self.cut |= attributes.next().is_some();
+        kept
     }
 
     fn attribute(&mut self, attribute: &KeyValue) -> Attribute {
@@ -231,7 +234,10 @@ impl Intake {
 
     fn text(&mut self, text: &str) -> Arc<str> {
         match cut(text) {
-            Some(head) => format!("{head}…").into(),
+            Some(head) => {
+                self.cut = true;
+                format!("{head}…").into()
+            }
             None => self.words.share(text),
         }
     }
@@ -268,22 +274,6 @@ fn link(link: &otlp::span::Link) -> Option<Link> {
         trace: TraceId::from_wire(&link.trace_id)?,
         span: SpanId::from_wire(&link.span_id)?,
     })
-}
-
-fn is_cut(span: &otlp::Span) -> bool {
-    let too_long = |attribute: &KeyValue| match attribute
-        .value
-        .as_ref()
-        .and_then(|value| value.value.as_ref())
-    {
-        Some(any_value::Value::StringValue(text)) => cut(text).is_some(),
-        _ => false,
-    };
-    span.attributes.len() > MAX_ATTRIBUTES
-        || span.events.len() > MAX_EVENTS
-        || span.links.len() > MAX_LINKS
-        || cut(&span.name).is_some()
-        || span.attributes.iter().any(too_long)
 }
 
 /// The head of a text that is too long, ending at a whole character.

@@ -1,0 +1,124 @@
+//! How a stack comes to life: the servers first, then what leans on them, then the wait until it can be used.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
+
+use anyhow::{Context as _, bail};
+use private_servers::{Nats, NatsSettings, Postgres, PostgresSettings, sweep_stale};
+use surge_proto::DataflowMode;
+use tokio::time::{Instant, sleep};
+
+use super::{
+    Part, READY_LIMIT, Stack, StackSettings,
+    child::ChildProcess,
+    database::Logins,
+    launch::Launch,
+    logs::Logs,
+    ports::Reservation,
+    readiness::{POLL, Readiness},
+    record::Claim,
+};
+
+impl Stack {
+    /// Starts everything and waits until a quote comes out of each dataflow.
+    ///
+    /// # Errors
+    /// When a stack runs in this folder already, a port is busy, a server is not installed, or a part ends or is not
+    /// ready within 30 s: named, with its last words and its log.
+    pub async fn start(settings: StackSettings) -> anyhow::Result<Self> {
+        let mut stack = Self::spawn(settings).await?;
+        stack.publish()?;
+        let deadline = Instant::now() + READY_LIMIT;
+        let live = [DataflowMode::Request, DataflowMode::Events];
+        stack.ready(&live, deadline).await?;
+        // The batch job reads what the services have published, so its first run has to come after that.
+        stack.launch_child(Part::Batch)?;
+        stack.publish()?;
+        stack.ready(&[DataflowMode::Database], deadline).await?;
+        Ok(stack)
+    }
+
+    async fn spawn(settings: StackSettings) -> anyhow::Result<Self> {
+        let claim = Claim::stake(&settings.state_dir)?;
+        let base = settings
+            .state_dir
+            .canonicalize()
+            .context("the state folder vanished")?;
+        sweep_stale(&base)?;
+        let logs = Logs::start_anew(&base)?;
+        let mut reservation = settings.ports.reserve()?;
+        let ports = reservation.map;
+        let mut launch = Launch::prepare(&settings, ports)?;
+
+        let mut children = BTreeMap::new();
+        let traces = start_child(Part::TraceView, &launch, &logs, &mut reservation)?;
+        children.insert(Part::TraceView, traces);
+        let (postgres, nats) = start_servers(&base, &logs, &mut reservation).await?;
+        let logins = Logins::generate();
+        logins.create(&postgres).await?;
+        launch.connect(&postgres, &logins, &nats);
+        for part in Part::SERVICES {
+            children.insert(part, start_child(part, &launch, &logs, &mut reservation)?);
+        }
+        Ok(Self {
+            children,
+            nats,
+            postgres,
+            launch,
+            reservation,
+            logs,
+            readiness: Readiness::new(ports),
+            told: BTreeSet::new(),
+            claim,
+        })
+    }
+
+    async fn ready(&mut self, modes: &[DataflowMode], deadline: Instant) -> anyhow::Result<()> {
+        while let Err(reason) = self.readiness.suite(modes).await {
+            if let Some(news) = self.news().into_iter().next() {
+                bail!("the stack did not start: {news}");
+            }
+            if Instant::now() >= deadline {
+                let limit = READY_LIMIT.as_secs();
+                let logs = self.logs.folder().display();
+                return Err(reason.context(format!(
+                    "the stack was not ready within {limit} s; its logs: {logs}"
+                )));
+            }
+            sleep(POLL).await;
+        }
+        Ok(())
+    }
+}
+
+async fn start_servers(
+    base: &Path,
+    logs: &Logs,
+    reservation: &mut Reservation,
+) -> anyhow::Result<(Postgres, Nats)> {
+    reservation.release(Part::Postgres);
+    reservation.release(Part::Nats);
+    let postgres = Postgres::start(PostgresSettings {
+        base_dir: base.to_owned(),
+        port: Some(reservation.map.postgres),
+        log_file: Some(logs.of(Part::Postgres).path().to_owned()),
+    });
+    let nats = Nats::start(NatsSettings {
+        base_dir: base.to_owned(),
+        port: Some(reservation.map.nats),
+        log_file: Some(logs.of(Part::Nats).path().to_owned()),
+    });
+    Ok(tokio::try_join!(postgres, nats)?)
+}
+
+fn start_child(
+    part: Part,
+    launch: &Launch,
+    logs: &Logs,
+    reservation: &mut Reservation,
+) -> anyhow::Result<ChildProcess> {
+    reservation.release(part);
+    ChildProcess::spawn(part, launch.command(part), logs.of(part))
+}

@@ -1,0 +1,63 @@
+//! How a stack ends: in order, each part asked first, and none left behind.
+
+use anyhow::Context as _;
+use rustix::process::{Pid, Signal, kill_process};
+use tokio_util::sync::CancellationToken;
+
+use super::{Part, Stack, child::ChildProcess};
+
+impl Stack {
+    /// Ends everything in order: services and batch job drain, then collector, NATS and PostgreSQL. A cancelled
+    /// `hurry` kills what has not ended by then.
+    ///
+    /// # Errors
+    /// When private data cannot be removed.
+    pub async fn stop(self, hurry: &CancellationToken) -> anyhow::Result<()> {
+        let Self {
+            mut children,
+            nats,
+            postgres,
+            claim,
+            ..
+        } = self;
+        let traces = children.remove(&Part::TraceView);
+        end_all(children.into_values(), hurry).await;
+        end_all(traces, hurry).await;
+        let (nats_pid, postgres_pid) = (nats.pid(), postgres.pid());
+        let nats_ended = hurried(nats.stop(), nats_pid, Signal::KILL, hurry).await;
+        // PostgreSQL's own immediate end: it also takes its sessions and shared memory along.
+        let postgres_ended = hurried(postgres.stop(), postgres_pid, Signal::QUIT, hurry).await;
+        drop(claim);
+        nats_ended
+            .and(postgres_ended)
+            .context("private data is left behind")
+    }
+}
+
+/// All are asked at once, so that the slowest alone decides how long it takes.
+async fn end_all(children: impl IntoIterator<Item = ChildProcess>, hurry: &CancellationToken) {
+    let mut children: Vec<_> = children.into_iter().collect();
+    children.iter_mut().for_each(ChildProcess::ask_to_end);
+    for child in children {
+        child.end(hurry).await;
+    }
+}
+
+/// Waits for the end of a server, and sends the signal that ends it at once when there is a hurry.
+async fn hurried<T>(
+    stop: impl Future<Output = T>,
+    pid: Option<u32>,
+    signal: Signal,
+    hurry: &CancellationToken,
+) -> T {
+    tokio::pin!(stop);
+    tokio::select! {
+        ended = &mut stop => return ended,
+        () = hurry.cancelled() => {}
+    }
+    let pid = pid.and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
+    if let Some(Err(error)) = pid.map(|pid| kill_process(pid, signal)) {
+        tracing::debug!(%error, "a server that ended just now cannot be hurried");
+    }
+    stop.await
+}

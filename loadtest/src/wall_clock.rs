@@ -1,0 +1,47 @@
+//! The wall clock of New York in summer: what the record is written in, and what a person is shown.
+
+use chrono::{DateTime, FixedOffset, NaiveDateTime};
+use marketplace::{Calendar, MarketTime};
+
+const FORMS: [&str; 2] = ["%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"];
+
+/// Reads such as `2014-04-04T17:00`, with or without seconds; none if it is something else.
+pub fn read(text: &str) -> Option<MarketTime> {
+    let local = FORMS
+        .iter()
+        .find_map(|form| NaiveDateTime::parse_from_str(text, form).ok())?;
+    let instant = local.and_local_timezone(new_york()?).single()?;
+    Some(MarketTime::from_millis(instant.timestamp_millis()))
+}
+
+/// The instant in a form of chrono's, such as `%a %H:%M` for `Fri 17:42`.
+pub fn show(time: MarketTime, form: &str) -> String {
+    let instant = DateTime::from_timestamp_millis(time.millis());
+    match instant.zip(new_york()) {
+        Some((instant, new_york)) => instant.with_timezone(&new_york).format(form).to_string(),
+        None => time.to_string(),
+    }
+}
+
+fn new_york() -> Option<FixedOffset> {
+    FixedOffset::east_opt(Calendar::NEW_YORK_SUMMER.utc_offset_seconds)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_instant_is_read_and_shown_as_new_york_has_it() {
+        let five: MarketTime = "2014-04-04T21:00:00Z".parse().unwrap();
+        assert_eq!(read("2014-04-04T17:00"), Some(five));
+        assert_eq!(read("2014-04-04T17:00:00"), Some(five));
+        assert_eq!(show(five, "%A %Y-%m-%d %H:%M"), "Friday 2014-04-04 17:00");
+    }
+
+    #[test]
+    fn what_names_a_zone_or_no_time_is_something_else() {
+        assert_eq!(read("2014-04-04T17:00Z"), None);
+        assert_eq!(read("five o'clock"), None);
+    }
+}
