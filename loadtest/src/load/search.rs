@@ -24,8 +24,8 @@ impl Search {
     pub async fn highest(self, mut holds: impl AsyncFnMut(u32) -> bool) -> Option<u32> {
         let mut twice = async |rate| holds(rate).await || holds(rate).await;
         let (mut held, mut broken) = self.bracket(&mut twice).await?;
-        while f64::from(broken) > f64::from(held) * self.precision {
-            let middle = (f64::from(held) * f64::from(broken)).sqrt() as u32;
+        while self.is_apart(held, broken) {
+            let middle = (f64::from(held) * f64::from(broken)).sqrt().round() as u32;
             if twice(middle).await {
                 held = middle;
             } else {
@@ -33,6 +33,11 @@ impl Search {
             }
         }
         Some(held)
+    }
+
+    /// Whether another rate lies between the two and is worth a try.
+    fn is_apart(self, held: u32, broken: u32) -> bool {
+        broken > held + 1 && f64::from(broken) > f64::from(held) * self.precision
     }
 
     /// A rate that holds and one above it that does not.
