@@ -17,7 +17,7 @@ use surge_proto::{
     subjects::{self, SUPPLY, SUPPLY_WATERMARK, TRIPS},
     v1::{SupplyLevel, TripProgress, TripStage, Watermark},
 };
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span, info_span};
 use uuid::Uuid;
@@ -57,6 +57,9 @@ pub struct SupplyFeed {
     client: Client,
     jetstream: Context,
     every: Duration,
+    tell_again_every: Duration,
+    /// When everything has to be told again, changed or not.
+    tell_again_at: Instant,
     /// What subscribers know. Empty at first and after a failure, so that the next step tells everything.
     told: HashMap<Zone, f64>,
 }
@@ -83,8 +86,17 @@ impl SupplyFeed {
             client,
             jetstream,
             every,
+            tell_again_every: nats::TELL_AGAIN_EVERY,
+            tell_again_at: Instant::now(),
             told: HashMap::new(),
         }
+    }
+
+    /// The same feed, telling everything again `every` so often, in real time.
+    #[must_use]
+    pub const fn telling_again(mut self, every: Duration) -> Self {
+        self.tell_again_every = every;
+        self
     }
 
     /// Publishes what has changed since the last step; returns how many levels that were.
@@ -92,7 +104,7 @@ impl SupplyFeed {
     /// # Errors
     /// See [`FeedError`].
     pub async fn step(&mut self) -> Result<usize, FeedError> {
-        let told = std::mem::take(&mut self.told);
+        let told = self.known();
         nats::probe(&self.client).map_err(FeedError::Away)?;
         if told.is_empty() {
             self.ensure_streams().await?;
@@ -120,6 +132,17 @@ impl SupplyFeed {
             };
             outage.note(&outcome);
         }
+    }
+
+    /// What need not be told, taken out: a step that fails leaves nothing known.
+    fn known(&mut self) -> HashMap<Zone, f64> {
+        let told = std::mem::take(&mut self.told);
+        let now = Instant::now();
+        if !told.is_empty() && now < self.tell_again_at {
+            return told;
+        }
+        self.tell_again_at = now + self.tell_again_every;
+        HashMap::new()
     }
 
     async fn ensure_streams(&self) -> Result<(), FeedError> {

@@ -134,6 +134,11 @@ impl Service {
         self.listeners.addresses()
     }
 
+    /// The use cases, for whoever shares this process: tests.
+    pub fn app(&self) -> App {
+        self.app.clone()
+    }
+
     /// Serves until `shutdown`, then finishes what has begun.
     ///
     /// # Errors

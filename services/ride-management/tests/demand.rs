@@ -10,6 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use async_nats::jetstream::message::StreamMessage;
 use chrono::{DateTime, Utc};
 use marketplace::{
     demand::{DemandForecaster, DemandProfile, FilterSettings},
@@ -25,6 +26,7 @@ use surge_proto::{
     subjects::{DEMAND, DEMAND_WATERMARK, demand_of},
     v1::{self, GetDemandRequest, demand_service_client::DemandServiceClient},
 };
+use tokio_util::sync::CancellationToken;
 use tonic::Code;
 use uuid::Uuid;
 
@@ -154,6 +156,28 @@ async fn the_feed_tells_what_changed_and_everything_after_an_outage() {
         tokio::task::yield_now().await;
     };
     assert_eq!(told_again, all, "what readers have is not known any more");
+}
+
+#[tokio::test]
+async fn a_level_that_the_stream_has_forgotten_is_told_again() {
+    let city = City::build().await;
+    let service = Service::start(city.config(&[])).await.unwrap();
+    let (every, again) = (Duration::from_millis(20), Duration::from_millis(200));
+    let feed = DemandFeed::new(service.app(), city.nats_client().await, every);
+    let stop = CancellationToken::new();
+    let feeding = tokio::spawn(feed.telling_again(again).run(stop.clone()));
+    let quiet = service.app().zones()[0];
+    let subject = demand_of(quiet);
+    let told = city.last_message(DEMAND, &subject, |_| true).await;
+
+    let stream = city.jetstream().await.get_stream(DEMAND.name).await;
+    let purged = stream.unwrap().purge().filter(&subject).await.unwrap();
+    assert!(purged.purged >= 1);
+    let is_new = |message: &StreamMessage| message.sequence > told.sequence;
+    let again = city.last_message(DEMAND, &subject, is_new).await;
+    assert_eq!(level_of(&again.payload).0, quiet);
+    stop.cancel();
+    feeding.await.unwrap();
 }
 
 #[tokio::test]

@@ -23,7 +23,7 @@ use surge_proto::{
     subjects::{DEMAND, DEMAND_WATERMARK, RIDES, demand_of},
     v1,
 };
-use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span, info_span};
 
@@ -59,6 +59,9 @@ pub struct DemandFeed {
     client: Client,
     jetstream: Context,
     every: Duration,
+    tell_again_every: Duration,
+    /// When everything has to be told again, changed or not.
+    tell_again_at: Instant,
     /// Per zone the value that JetStream acknowledged last; `None` where readers may have anything.
     acknowledged: Vec<Option<f64>>,
     streams_exist: bool,
@@ -74,7 +77,16 @@ impl DemandFeed {
             client,
             app,
             every,
+            tell_again_every: nats::TELL_AGAIN_EVERY,
+            tell_again_at: Instant::now(),
         }
+    }
+
+    /// The same feed, telling everything again `every` so often, in real time.
+    #[must_use]
+    pub const fn telling_again(mut self, every: Duration) -> Self {
+        self.tell_again_every = every;
+        self
     }
 
     /// Publishes the levels that changed as of now and, once all of them are acknowledged, the watermark. Returns how
@@ -83,6 +95,9 @@ impl DemandFeed {
     /// # Errors
     /// See [`FeedError`].
     pub async fn step(&mut self) -> Result<usize, FeedError> {
+        if Instant::now() >= self.tell_again_at {
+            self.forget();
+        }
         let as_of = self.app.now();
         let news = self.news(as_of);
         let span = publish_span("surge.v1.demand", news.len());
@@ -90,8 +105,7 @@ impl DemandFeed {
             .instrument(span)
             .await;
         if let Err(error) = published.map_err(FeedError::from).flatten() {
-            self.acknowledged.fill(None);
-            self.streams_exist = false;
+            self.forget();
             return Err(error);
         }
         for (index, level) in &news {
@@ -110,6 +124,13 @@ impl DemandFeed {
                 step = self.step() => outage.note(&step),
             }
         }
+    }
+
+    /// Takes nothing for known, so that the next step tells everything.
+    fn forget(&mut self) {
+        self.acknowledged.fill(None);
+        self.streams_exist = false;
+        self.tell_again_at = Instant::now() + self.tell_again_every;
     }
 
     /// The levels worth telling, each with the index of its zone.
