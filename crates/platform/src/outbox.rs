@@ -14,10 +14,13 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::{nats, outage::Outage, propagation};
+use crate::{nats, outage::Outage, postgres, propagation};
 
 /// Most events that one step of the relay takes: a few round trips' worth, and a transaction that stays short.
 const BATCH: i64 = 256;
+
+/// How long one step of the relay may take: longer than JetStream and PostgreSQL need to fail by themselves.
+const STEP_DEADLINE: Duration = Duration::from_secs(5);
 
 /// How often the relay looks without being asked: for rows that another replica left behind.
 const IDLE: Duration = Duration::from_secs(1);
@@ -104,6 +107,10 @@ impl Relay {
     /// # Errors
     /// See [`RelayError`].
     pub async fn step(&self) -> Result<usize, RelayError> {
+        postgres::within(STEP_DEADLINE, self.carry_a_batch()).await
+    }
+
+    async fn carry_a_batch(&self) -> Result<usize, RelayError> {
         let mut transaction = self.pool.begin().await?;
         let rows: Vec<Row> = sqlx::query_as(
             "SELECT id, subject, schema, payload, traceparent FROM outbox ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED",
