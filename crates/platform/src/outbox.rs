@@ -144,23 +144,22 @@ impl Relay {
         Ok(())
     }
 
-    /// Relays until `shutdown`, waking for [`Relay::wake`] and once a second besides.
+    /// Relays until `shutdown`, waking for [`Relay::wake`] and once a second besides; and once more after it, for what the
+    /// last requests left behind.
     pub async fn run(self, shutdown: CancellationToken) {
         let mut outage = Outage::of("the outbox");
-        loop {
-            let outcome = tokio::select! {
-                () = shutdown.cancelled() => return,
-                outcome = self.step() => outcome,
-            };
+        // A step may be cut short: what it has published but not deleted is published again under the same id.
+        while let Some(outcome) = shutdown.run_until_cancelled(self.step()).await {
             let more = matches!(outcome, Ok(published) if published as i64 == BATCH);
             outage.note(&outcome);
             if !more {
                 tokio::select! {
-                    () = shutdown.cancelled() => return,
+                    () = shutdown.cancelled() => break,
                     () = self.wake.notified(), if !outage.is_on() => {}
                     () = tokio::time::sleep(IDLE) => {}
                 }
             }
         }
+        outage.note(&self.step().await);
     }
 }

@@ -59,12 +59,7 @@ const CONNECTIONS: u32 = 8;
 
 /// The whole life of the process.
 pub fn main(arguments: impl Iterator<Item = String>) -> ExitCode {
-    process::run(IDENTITY, arguments, async |config, token| {
-        match token.run_until_cancelled(Service::start(config)).await {
-            Some(service) => service?.run(token).await,
-            None => Ok(()),
-        }
-    })
+    process::run_service(IDENTITY, arguments, Service::start, Service::run)
 }
 
 /// The service, bound to its ports and with the fleet in memory, about to serve.
