@@ -75,9 +75,8 @@ fn fault(error: &Error) -> Fault {
     match error {
         Error::Forged(_) => Fault::invalid("quote", error),
         Error::OutsideServiceArea(_) => Fault::invalid("pickup", error),
-        Error::ZoneNotServed(_) => Fault::invalid("zone", error),
         Error::Malformed(malformed) => Fault::invalid(malformed.field, &malformed.problem),
-        Error::NoSuchRide(_) => Fault::new(Kind::NotFound, error),
+        Error::NoSuchRide(_) | Error::ZoneNotServed(_) => Fault::new(Kind::NotFound, error),
         Error::QuoteRefused(_) | Error::QuoteUsed | Error::NotCancellable(_) => {
             Fault::new(Kind::FailedPrecondition, error)
         }
