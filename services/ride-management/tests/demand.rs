@@ -21,7 +21,7 @@ use marketplace::{
 use prost::Message as _;
 use ride_management::{Service, events::DemandFeed};
 use sqlx::PgConnection;
-use support::{City, RideManagement, midtown, quote_from, real_now};
+use support::{City, RideManagement, eventually, midtown, quote_from, real_now};
 use surge_proto::{
     subjects::{DEMAND, DEMAND_WATERMARK, demand_of},
     v1::{self, GetDemandRequest, demand_service_client::DemandServiceClient},
@@ -81,13 +81,12 @@ async fn the_watermark_in_the_database_moves_while_nobody_wants_a_ride() {
     let mut visitor = city.log_in_as("price_optimization").await;
     let (_, first, window_seconds) = watermark(&mut visitor).await;
     assert_eq!(window_seconds, 600);
-    loop {
+    eventually("a later watermark", async || {
         let (observed_since, as_of, _) = watermark(&mut visitor).await;
         assert!(as_of >= first && as_of >= observed_since);
-        if as_of > first {
-            break;
-        }
-    }
+        (as_of > first).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]
