@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+pub use async_nats::jetstream::message::PublishMessage;
 use async_nats::{
     Client, ConnectOptions, Event, ServerAddr,
     connection::State,
@@ -10,7 +11,6 @@ use async_nats::{
     jetstream::{
         self, Context,
         kv::Store,
-        message::PublishMessage,
         stream::{Config, DiscardPolicy, RetentionPolicy, StorageType},
     },
 };
@@ -27,11 +27,6 @@ const MAX_AGE: Duration = Duration::from_secs(7 * 24 * 3_600);
 
 /// How much disk a stream may take; the oldest messages go first.
 const MAX_BYTES: i64 = 512 * 1024 * 1024;
-
-/// How often a feed of levels tells all of them again, in real time. A stream forgets even the newest level of a zone
-/// that never changes, and whoever subscribes after that would miss it for ever. Far less than [`MAX_AGE`], and than
-/// the time in which a feed could fill [`MAX_BYTES`]; so seldom that it costs nothing.
-pub const TELL_AGAIN_EVERY: Duration = Duration::from_secs(5 * 60);
 
 /// What went wrong between us and NATS.
 #[derive(Debug, thiserror::Error)]

@@ -85,13 +85,12 @@ impl Service {
             .context("DATABASE_URL cannot be used")?;
         migrate(&pool).await?;
         let nats = nats::connect(&config.nats_url, IDENTITY.name).await?;
-        let jetstream = nats::jetstream(nats.clone());
 
         let clock = MarketClock::from_config(&config.clock);
         let area = Arc::new(ServiceArea::new(config.service_area));
         let store = Store::new(pool.clone(), area.clone());
         let fleet = rebuilt(Fleet::new(area.clone(), clock), &store).await?;
-        let relay = Relay::new(pool.clone(), jetstream.clone());
+        let relay = Relay::new(pool.clone(), nats::jetstream(nats.clone()));
 
         let mut registry = Registry::default();
         let metrics = EdgeMetrics::register(&mut registry);
@@ -115,7 +114,7 @@ impl Service {
             http: platform::http::edge(routes, metrics.clone()),
             metrics,
             positions: PositionWriter::new(fleet, store),
-            feed: SupplyFeed::new(app.clone(), nats, jetstream, config.publish_every),
+            feed: SupplyFeed::new(app.clone(), nats, config.publish_every),
             relay,
             app,
         })

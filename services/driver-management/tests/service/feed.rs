@@ -126,7 +126,7 @@ async fn a_level_that_the_stream_has_forgotten_is_told_again() {
     let client = nats::connect(&stand.nats.url(), "feed").await.unwrap();
     let jetstream = nats::jetstream(client.clone());
     let (every, again) = (Duration::from_millis(20), Duration::from_millis(200));
-    let feed = SupplyFeed::new(service.app(), client, jetstream.clone(), every);
+    let feed = SupplyFeed::new(service.app(), client, every);
     let stop = CancellationToken::new();
     let feeding = tokio::spawn(feed.telling_again(again).run(stop.clone()));
     let stream = eventually("the feed makes the stream", async || {
