@@ -212,8 +212,17 @@ async fn an_acknowledged_ride_survives_the_death_of_postgres() {
 async fn a_postgres_that_hangs_is_an_outage_like_any_other() {
     let city = City::build().await;
     let rides = city.open(&[]).await;
-    let wishes: Vec<_> = (0..24).map(|_| (Uuid::now_v7(), quote())).collect();
+    let crowd = || -> Vec<_> { (0..24).map(|_| (Uuid::now_v7(), quote())).collect() };
+    // Many at once, so that there are connections for the next ones to be caught on.
+    let early = crowd();
+    let placed = early
+        .iter()
+        .map(|(rider, quote)| rides.request_patiently(*rider, quote));
+    for answer in join_all(placed).await {
+        assert!(answer.status.is_success(), "{answer:?}");
+    }
 
+    let wishes = crowd();
     let frozen = Frozen::freeze(city.postgres.pid().unwrap());
     // The first round meets connections that do not answer; the second finds none, and demand in doubt.
     for _ in 0..2 {
