@@ -148,13 +148,15 @@ impl Relay {
     /// last requests left behind.
     pub async fn run(self, shutdown: CancellationToken) {
         let mut outage = Outage::of("the outbox");
-        // A step may be cut short: what it has published but not deleted is published again under the same id.
-        while let Some(outcome) = shutdown.run_until_cancelled(self.step()).await {
+        // A step that has begun is finished: the rows of one cut short stay locked for a moment, and the last step would
+        // pass them by.
+        while !shutdown.is_cancelled() {
+            let outcome = self.step().await;
             let more = matches!(outcome, Ok(published) if published as i64 == BATCH);
             outage.note(&outcome);
             if !more {
                 tokio::select! {
-                    () = shutdown.cancelled() => break,
+                    () = shutdown.cancelled() => {}
                     () = self.wake.notified(), if !outage.is_on() => {}
                     () = tokio::time::sleep(IDLE) => {}
                 }
