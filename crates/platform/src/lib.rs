@@ -7,6 +7,7 @@ pub mod fault;
 pub mod grpc;
 pub mod health;
 pub mod http;
+pub mod level_feed;
 pub mod metrics;
 pub mod nats;
 pub mod outage;

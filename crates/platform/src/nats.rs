@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+pub use async_nats::jetstream::message::PublishMessage;
 use async_nats::{
     Client, ConnectOptions, Event, ServerAddr,
     connection::State,
@@ -10,7 +11,6 @@ use async_nats::{
     jetstream::{
         self, Context,
         kv::Store,
-        message::PublishMessage,
         stream::{Config, DiscardPolicy, RetentionPolicy, StorageType},
     },
 };

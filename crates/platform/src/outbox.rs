@@ -14,10 +14,13 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::{nats, outage::Outage, propagation};
+use crate::{nats, outage::Outage, postgres, propagation};
 
 /// Most events that one step of the relay takes: a few round trips' worth, and a transaction that stays short.
 const BATCH: i64 = 256;
+
+/// How long one step of the relay may take: longer than JetStream and PostgreSQL need to fail by themselves.
+const STEP_DEADLINE: Duration = Duration::from_secs(5);
 
 /// How often the relay looks without being asked: for rows that another replica left behind.
 const IDLE: Duration = Duration::from_secs(1);
@@ -104,6 +107,10 @@ impl Relay {
     /// # Errors
     /// See [`RelayError`].
     pub async fn step(&self) -> Result<usize, RelayError> {
+        postgres::within(STEP_DEADLINE, self.carry_a_batch()).await
+    }
+
+    async fn carry_a_batch(&self) -> Result<usize, RelayError> {
         let mut transaction = self.pool.begin().await?;
         let rows: Vec<Row> = sqlx::query_as(
             "SELECT id, subject, schema, payload, traceparent FROM outbox ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED",
@@ -137,23 +144,24 @@ impl Relay {
         Ok(())
     }
 
-    /// Relays until `shutdown`, waking for [`Relay::wake`] and once a second besides.
+    /// Relays until `shutdown`, waking for [`Relay::wake`] and once a second besides; and once more after it, for what the
+    /// last requests left behind.
     pub async fn run(self, shutdown: CancellationToken) {
         let mut outage = Outage::of("the outbox");
-        loop {
-            let outcome = tokio::select! {
-                () = shutdown.cancelled() => return,
-                outcome = self.step() => outcome,
-            };
+        // A step that has begun is finished: the rows of one cut short stay locked for a moment, and the last step would
+        // pass them by.
+        while !shutdown.is_cancelled() {
+            let outcome = self.step().await;
             let more = matches!(outcome, Ok(published) if published as i64 == BATCH);
             outage.note(&outcome);
             if !more {
                 tokio::select! {
-                    () = shutdown.cancelled() => return,
+                    () = shutdown.cancelled() => {}
                     () = self.wake.notified(), if !outage.is_on() => {}
                     () = tokio::time::sleep(IDLE) => {}
                 }
             }
         }
+        outage.note(&self.step().await);
     }
 }

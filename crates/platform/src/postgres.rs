@@ -1,12 +1,17 @@
-//! PostgreSQL: pools that do not wait for ever, and migrations that refuse a database from the future.
+//! PostgreSQL: pools and operations that do not wait for ever, and migrations that refuse a database from the future.
+//!
+//! `statement_timeout` is kept by the server. A server that hangs, or is behind a network that swallows packets, keeps
+//! nothing; hence every operation also has a deadline on this side: [`within`], or [`traced`] where it deserves a span.
 
-use std::{borrow::Cow, str::FromStr, time::Duration};
+use std::{borrow::Cow, io, str::FromStr, time::Duration};
 
 use sqlx::{
     PgPool,
     migrate::{MigrateError, Migration, MigrationType, Migrator},
     postgres::{PgConnectOptions, PgPoolOptions},
 };
+use tokio::time::{Instant, timeout};
+use tracing::{Instrument, field::Empty, info_span};
 
 /// How long a request may wait for a connection, and so how soon a dead database is noticed.
 pub const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -74,12 +79,11 @@ pub async fn migrate(pool: &PgPool, steps: &[Step]) -> Result<(), MigrateError> 
 /// # Errors
 /// The last failure.
 pub async fn migrate_when_up(pool: &PgPool, steps: &[Step]) -> Result<(), MigrateError> {
-    let deadline = tokio::time::Instant::now() + START_DEADLINE;
+    let deadline = Instant::now() + START_DEADLINE;
     loop {
-        match migrate(pool, steps).await {
-            Err(MigrateError::Execute(error))
-                if is_away(&error) && tokio::time::Instant::now() < deadline =>
-            {
+        let left = deadline.saturating_duration_since(Instant::now());
+        match within(left, migrate(pool, steps)).await {
+            Err(MigrateError::Execute(error)) if is_away(&error) && Instant::now() < deadline => {
                 tracing::info!(error.message = %error, "waiting for PostgreSQL: {error}");
                 tokio::time::sleep(Duration::from_millis(500)).await;
             }
@@ -88,19 +92,68 @@ pub async fn migrate_when_up(pool: &PgPool, steps: &[Step]) -> Result<(), Migrat
     }
 }
 
+/// Runs `operation`, but no longer than `deadline`. An answer that is overdue is an error of the connection, for which
+/// [`is_away`] holds; whether the database did what it was asked is then unknown.
+///
+/// # Errors
+/// Those of the operation, and [`io::ErrorKind::TimedOut`].
+pub async fn within<T, E: From<sqlx::Error>>(
+    deadline: Duration,
+    operation: impl Future<Output = Result<T, impl Into<E>>>,
+) -> Result<T, E> {
+    match timeout(deadline, operation).await {
+        Ok(outcome) => outcome.map_err(Into::into),
+        Err(_) => Err(sqlx::Error::Io(overdue(deadline)).into()),
+    }
+}
+
+/// [`within`], under a client span by the semantic conventions for databases. `summary` is a verb and what it is applied
+/// to, such as `UPDATE driver`.
+///
+/// # Errors
+/// Those of [`within`].
+pub async fn traced<T, E: From<sqlx::Error>>(
+    deadline: Duration,
+    summary: &'static str,
+    operation: impl Future<Output = Result<T, impl Into<E>>>,
+) -> Result<T, E> {
+    let span = info_span!(
+        "SQL",
+        otel.name = summary,
+        otel.kind = "client",
+        otel.status_code = Empty,
+        db.system.name = "postgresql",
+        db.operation.name = summary.split(' ').next(),
+        db.query.summary = summary,
+    );
+    let outcome = within(deadline, operation).instrument(span.clone()).await;
+    if outcome.is_err() {
+        span.record("otel.status_code", "ERROR");
+    }
+    outcome
+}
+
+fn overdue(deadline: Duration) -> io::Error {
+    let words = format!("no answer within {deadline:?}");
+    io::Error::new(io::ErrorKind::TimedOut, words)
+}
+
 /// True when the database cannot be reached, is starting or stopping, or has no room: trying again later can succeed.
 pub fn is_away(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Io(_)
+        // The server fell silent in the middle of a message.
+        | sqlx::Error::Protocol(_)
         | sqlx::Error::PoolTimedOut
         | sqlx::Error::PoolClosed
         | sqlx::Error::WorkerCrashed => true,
-        // Class 57P: the server starts or stops; 08: the connection broke; 53300: too many connections;
-        // 55P03 and 57014: our own limits on waiting for a lock or a statement.
+        // Class 08: the connection broke; 53: no room (for connections, memory, disk); 57: the server starts or stops,
+        // or our limit on a statement; 55P03: our limit on waiting for a lock.
+        // https://www.postgresql.org/docs/current/errcodes-appendix.html
         sqlx::Error::Database(refusal) => refusal.code().is_some_and(|code| {
-            code.starts_with("57P")
-                || code.starts_with("08")
-                || matches!(&*code, "53300" | "55P03" | "57014")
+            ["08", "53", "57", "55P03"]
+                .iter()
+                .any(|class| code.starts_with(class))
         }),
         _ => false,
     }
@@ -113,4 +166,24 @@ pub fn is_away(error: &sqlx::Error) -> bool {
 pub async fn probe(pool: PgPool) -> Result<(), String> {
     let answer = sqlx::query("SELECT 1").execute(&pool).await;
     answer.map(|_| ()).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_database_that_does_not_answer_is_away() {
+        let silent = std::future::pending::<Result<(), sqlx::Error>>();
+        let overdue: Result<(), sqlx::Error> = within(Duration::ZERO, silent).await;
+        let overdue = overdue.unwrap_err();
+        assert!(is_away(&overdue), "{overdue}");
+        assert!(overdue.to_string().contains("no answer within"));
+    }
+
+    #[test]
+    fn a_wrong_query_is_no_outage() {
+        assert!(is_away(&sqlx::Error::PoolTimedOut));
+        assert!(!is_away(&sqlx::Error::RowNotFound));
+    }
 }

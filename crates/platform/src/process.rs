@@ -46,6 +46,28 @@ where
     }
 }
 
+/// [`run`] for a service, whose life has two parts: `start`, which a signal cuts short, and `serve`, which a signal asks to
+/// finish what it has begun.
+pub fn run_service<C, S, F, G, E>(
+    identity: Identity,
+    arguments: impl IntoIterator<Item = String>,
+    start: impl FnOnce(C) -> F,
+    serve: impl FnOnce(S, CancellationToken) -> G,
+) -> ExitCode
+where
+    C: Parser,
+    F: Future<Output = Result<S, E>>,
+    G: Future<Output = Result<(), E>>,
+    E: Display,
+{
+    run(identity, arguments, async |config, token| {
+        match token.run_until_cancelled(start(config)).await {
+            Some(started) => serve(started?, token).await,
+            None => Ok(()),
+        }
+    })
+}
+
 fn live<C, F, E>(
     identity: Identity,
     config: C,

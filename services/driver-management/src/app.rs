@@ -118,11 +118,14 @@ impl App {
         Ok(self.0.fleet.supply(zones, self.0.forecast_window))
     }
 
+    /// The zones that are served, sorted.
+    pub fn zones(&self) -> &[Zone] {
+        self.0.area.zones()
+    }
+
     /// Supply of the whole service area, in the order of its zones.
     pub fn supply_everywhere(&self) -> Supply {
-        self.0
-            .fleet
-            .supply(self.0.area.zones(), self.0.forecast_window)
+        self.0.fleet.supply(self.zones(), self.0.forecast_window)
     }
 
     /// Sends the nearest idle driver to a ride; `None` when nobody is near enough. A ride that has a driver keeps it,

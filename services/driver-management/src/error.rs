@@ -36,10 +36,7 @@ pub enum Error {
     /// Others changed the same thing again and again.
     #[error("{0} is being changed by others at this moment; try again")]
     Contended(Uuid),
-    /// The database did not answer in time.
-    #[error("PostgreSQL did not answer in time")]
-    StoreOverdue,
-    /// The database failed, or is away.
+    /// The database failed, is away, or did not answer in time.
     #[error("PostgreSQL: {0}")]
     Store(#[from] sqlx::Error),
 }
@@ -58,7 +55,6 @@ fn fault(error: Error) -> Fault {
         Error::RideUnderWay(_) => Fault::new(Kind::FailedPrecondition, error),
         Error::RideReleased(_) => Fault::new(Kind::FailedPrecondition, error),
         Error::Contended(_) => Fault::new(Kind::Unavailable, error),
-        Error::StoreOverdue => Fault::new(Kind::Unavailable, "PostgreSQL is away; try again"),
         Error::Store(cause) if postgres::is_away(&cause) => {
             Fault::new(Kind::Unavailable, "PostgreSQL is away; try again")
         }

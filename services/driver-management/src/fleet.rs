@@ -37,7 +37,8 @@ struct Ledger {
     stamps: HashMap<Uuid, Stamp>,
     moved: HashSet<Uuid>,
     reserved: HashSet<Uuid>,
-    doubtful: HashSet<Uuid>,
+    /// How many doubts there are of each: one that arises while a driver is read is not cleared by that.
+    doubtful: HashMap<Uuid, u32>,
 }
 
 /// How new our knowledge of a driver is: the newest status and the newest position win, whatever arrives last.
@@ -86,7 +87,7 @@ impl Fleet {
             stamps: HashMap::new(),
             moved: HashSet::new(),
             reserved: HashSet::new(),
-            doubtful: HashSet::new(),
+            doubtful: HashMap::new(),
         };
         Self {
             area,
@@ -164,17 +165,17 @@ impl Fleet {
             .extend(moves.iter().map(|known| known.driver_id));
     }
 
-    /// Drivers who have to be read again.
-    pub fn doubtful(&self) -> Vec<Uuid> {
-        self.lock().doubtful.iter().copied().collect()
+    /// Drivers who have to be read again, each with the number of doubts so far.
+    pub fn doubtful(&self) -> HashMap<Uuid, u32> {
+        self.lock().doubtful.clone()
     }
 
-    /// Drivers who were read again.
-    pub fn trust_again(&self, drivers: &[Uuid]) {
+    /// Drivers were read again after `doubtful` was told. Who has become doubtful once more since then stays so.
+    pub fn trust_again(&self, doubtful: &HashMap<Uuid, u32>) {
         let mut ledger = self.lock();
-        for driver_id in drivers {
-            ledger.doubtful.remove(driver_id);
-        }
+        ledger
+            .doubtful
+            .retain(|driver_id, doubts| doubtful.get(driver_id) != Some(doubts));
     }
 
     /// How many drivers are in each status.
@@ -260,7 +261,7 @@ impl Ledger {
     }
 
     fn may_be_sent(&self, driver_id: &Uuid) -> bool {
-        !self.reserved.contains(driver_id) && !self.doubtful.contains(driver_id)
+        !self.reserved.contains(driver_id) && !self.doubtful.contains_key(driver_id)
     }
 }
 
@@ -306,7 +307,7 @@ impl Drop for PendingChange<'_> {
             ledger.reserved.remove(&self.driver_id);
         }
         if !self.outcome_known {
-            ledger.doubtful.insert(self.driver_id);
+            *ledger.doubtful.entry(self.driver_id).or_default() += 1;
         }
     }
 }
@@ -362,15 +363,32 @@ mod tests {
         fleet.learn(&driver);
 
         drop(fleet.reserve_nearest(at(40.75)));
-        assert_eq!(fleet.doubtful(), [driver.driver_id]);
+        let doubtful = fleet.doubtful();
+        assert_eq!(doubtful, HashMap::from([(driver.driver_id, 1)]));
         assert!(fleet.reserve_nearest(at(40.75)).is_none());
 
-        fleet.trust_again(&[driver.driver_id]);
+        fleet.trust_again(&doubtful);
         fleet
             .reserve_nearest(at(40.75))
             .unwrap()
             .change
             .did_not_happen();
+    }
+
+    #[test]
+    fn a_doubt_that_arises_while_its_driver_is_read_again_stays() {
+        let fleet = fleet();
+        let driver = idle_driver(40.75, fleet.now());
+        fleet.learn(&driver);
+
+        drop(fleet.expect_change(driver.driver_id));
+        let before_reading = fleet.doubtful();
+        drop(fleet.expect_change(driver.driver_id));
+        fleet.trust_again(&before_reading);
+        assert!(fleet.reserve_nearest(at(40.75)).is_none());
+
+        fleet.trust_again(&fleet.doubtful());
+        assert!(fleet.doubtful().is_empty());
     }
 
     #[test]

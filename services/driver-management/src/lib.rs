@@ -59,12 +59,7 @@ const CONNECTIONS: u32 = 8;
 
 /// The whole life of the process.
 pub fn main(arguments: impl Iterator<Item = String>) -> ExitCode {
-    process::run(IDENTITY, arguments, async |config, token| {
-        match token.run_until_cancelled(Service::start(config)).await {
-            Some(service) => service?.run(token).await,
-            None => Ok(()),
-        }
-    })
+    process::run_service(IDENTITY, arguments, Service::start, Service::run)
 }
 
 /// The service, bound to its ports and with the fleet in memory, about to serve.
@@ -90,13 +85,12 @@ impl Service {
             .context("DATABASE_URL cannot be used")?;
         migrate(&pool).await?;
         let nats = nats::connect(&config.nats_url, IDENTITY.name).await?;
-        let jetstream = nats::jetstream(nats.clone());
 
         let clock = MarketClock::from_config(&config.clock);
         let area = Arc::new(ServiceArea::new(config.service_area));
         let store = Store::new(pool.clone(), area.clone());
         let fleet = rebuilt(Fleet::new(area.clone(), clock), &store).await?;
-        let relay = Relay::new(pool.clone(), jetstream.clone());
+        let relay = Relay::new(pool.clone(), nats::jetstream(nats.clone()));
 
         let mut registry = Registry::default();
         let metrics = EdgeMetrics::register(&mut registry);
@@ -120,7 +114,7 @@ impl Service {
             http: platform::http::edge(routes, metrics.clone()),
             metrics,
             positions: PositionWriter::new(fleet, store),
-            feed: SupplyFeed::new(app.clone(), nats, jetstream, config.publish_every),
+            feed: SupplyFeed::new(app.clone(), nats, config.publish_every),
             relay,
             app,
         })
@@ -132,6 +126,11 @@ impl Service {
     /// When the system does not tell.
     pub fn addresses(&self) -> std::io::Result<Addresses> {
         self.listeners.addresses()
+    }
+
+    /// The use cases, for whoever shares this process: tests.
+    pub fn app(&self) -> App {
+        self.app.clone()
     }
 
     /// Serves until `shutdown`, then finishes what has begun.

@@ -7,6 +7,7 @@ use std::{sync::Arc, time::Duration};
 use platform::outage::Outage;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use crate::{error::Error, fleet::Fleet, store::Store};
 
@@ -56,7 +57,8 @@ impl PositionWriter {
         if doubtful.is_empty() {
             return Ok(());
         }
-        for driver in self.store.drivers(&doubtful).await? {
+        let ids: Vec<Uuid> = doubtful.keys().copied().collect();
+        for driver in self.store.drivers(&ids).await? {
             self.fleet.learn(&driver);
         }
         self.fleet.trust_again(&doubtful);

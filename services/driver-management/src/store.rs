@@ -6,18 +6,16 @@ mod rows;
 use std::{sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
-use futures::TryFutureExt;
 use marketplace::{
     time::MarketTime,
     zone::{Position, ServiceArea},
 };
 use platform::{
     outbox::{self, Event},
-    postgres::Step,
+    postgres::{self, Step},
     propagation,
 };
 use sqlx::{PgConnection, PgPool, Postgres, Transaction};
-use tracing::{Instrument, field::Empty, info_span};
 use uuid::Uuid;
 
 use self::rows::{DispatchRow, DriverRow, column};
@@ -88,8 +86,8 @@ impl Store {
     /// Those of the database.
     pub async fn all_drivers(&self) -> Result<Vec<Driver>, Error> {
         let rows = sqlx::query_as::<_, DriverRow>("SELECT * FROM driver").fetch_all(&self.pool);
-        let rows = within(LOAD_DEADLINE, "SELECT driver", rows).await?;
-        drivers(rows)
+        let rows: Result<_, Error> = postgres::traced(LOAD_DEADLINE, "SELECT driver", rows).await;
+        drivers(rows?)
     }
 
     /// Some drivers; those never written down are missing.
@@ -220,7 +218,7 @@ impl Store {
     /// # Errors
     /// Those of the database.
     pub async fn write_moves(&self, as_of: MarketTime, moves: &[Move]) -> Result<(), Error> {
-        within(BATCH_DEADLINE, "UPDATE driver, watermark", async {
+        postgres::traced(BATCH_DEADLINE, "UPDATE driver, watermark", async {
             let mut transaction = self.pool.begin().await?;
             do_not_wait_for_the_disk(&mut transaction).await?;
             if !moves.is_empty() {
@@ -379,37 +377,11 @@ async fn forget_dispatches(
 }
 
 /// Runs one operation under its span and within [`DEADLINE`].
-async fn traced<T, E: Into<Error>>(
+async fn traced<T>(
     summary: &'static str,
-    operation: impl Future<Output = Result<T, E>>,
+    operation: impl Future<Output = Result<T, impl Into<Error>>>,
 ) -> Result<T, Error> {
-    within(DEADLINE, summary, operation).await
-}
-
-async fn within<T, E: Into<Error>>(
-    deadline: Duration,
-    summary: &'static str,
-    operation: impl Future<Output = Result<T, E>>,
-) -> Result<T, Error> {
-    let verb = summary.split(' ').next();
-    let span = info_span!(
-        "SQL",
-        otel.name = summary,
-        otel.kind = "client",
-        otel.status_code = Empty,
-        db.system.name = "postgresql",
-        db.operation.name = verb,
-        db.query.summary = summary,
-    );
-    let answer = tokio::time::timeout(deadline, operation.map_err(Into::into));
-    let outcome = answer
-        .instrument(span.clone())
-        .await
-        .unwrap_or(Err(Error::StoreOverdue));
-    if outcome.is_err() {
-        span.record("otel.status_code", "ERROR");
-    }
-    outcome
+    postgres::traced(DEADLINE, summary, operation).await
 }
 
 fn drivers(rows: Vec<DriverRow>) -> Result<Vec<Driver>, Error> {

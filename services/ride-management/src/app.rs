@@ -221,7 +221,8 @@ impl App {
         }
     }
 
-    /// A caller who leaves must not part a commit from its count, so both happen in a task of their own.
+    /// A caller who leaves must not part a commit from its count, so both happen in a task of their own. Everything in
+    /// it has a deadline, so such tasks do not pile up behind a database that hangs.
     async fn place(&self, ride: Ride) -> Result<Placed, Error> {
         let app = self.clone();
         let placing = async move { app.commit_and_count(ride).await };
@@ -231,7 +232,7 @@ impl App {
     }
 
     async fn commit_and_count(&self, ride: Ride) -> Result<Placed, Error> {
-        let _until_recorded = self.parts.demand.counting().await;
+        let _until_recorded = self.parts.demand.counting().await?;
         let placed = self.parts.store.place(ride).await;
         match &placed {
             Ok(Placed::New(ride)) => {

@@ -19,9 +19,15 @@ use marketplace::{
     view::Level,
     zone::{ServiceArea, Zone},
 };
-use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+use tokio::{
+    sync::{RwLock, RwLockReadGuard, RwLockWriteGuard},
+    time::timeout,
+};
 
-use crate::store::WindowCount;
+use crate::{error::Error, store::WindowCount};
+
+/// How long a request waits while demand is counted anew. A count takes a fraction of it, unless the database hangs.
+const RECOUNT_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The demand of the whole service area.
 #[derive(Debug)]
@@ -78,8 +84,12 @@ impl Demand {
     }
 
     /// To be held from before a request is committed until it is recorded.
-    pub async fn counting(&self) -> RwLockReadGuard<'_, ()> {
-        self.counting.read().await
+    ///
+    /// # Errors
+    /// [`Error::Recounting`], after a second.
+    pub async fn counting(&self) -> Result<RwLockReadGuard<'_, ()>, Error> {
+        let waited = timeout(RECOUNT_PATIENCE, self.counting.read()).await;
+        waited.map_err(|_| Error::Recounting)
     }
 
     /// The answer to a commit was lost: the request counts or it does not.

@@ -5,7 +5,10 @@ use marketplace::{
     quote::QuoteRefusal,
     zone::{OutsideServiceArea, Zone},
 };
-use platform::fault::{Fault, Kind};
+use platform::{
+    fault::{Fault, Kind},
+    postgres::is_away,
+};
 use surge_proto::{convert::Malformed, token::Forged};
 use tracing::debug;
 use uuid::Uuid;
@@ -39,6 +42,9 @@ pub enum Error {
     /// A message from another service makes no sense.
     #[error("{0}")]
     Malformed(#[from] Malformed),
+    /// Demand is being counted anew, which takes longer than a request may wait.
+    #[error("demand is being counted anew; try again")]
+    Recounting,
     /// driver-management did not do what it was asked.
     #[error("driver-management: {} ({:?})", .0.message(), .0.code())]
     Supply(#[from] Box<tonic::Status>),
@@ -69,12 +75,12 @@ fn fault(error: &Error) -> Fault {
     match error {
         Error::Forged(_) => Fault::invalid("quote", error),
         Error::OutsideServiceArea(_) => Fault::invalid("pickup", error),
-        Error::ZoneNotServed(_) => Fault::invalid("zone", error),
         Error::Malformed(malformed) => Fault::invalid(malformed.field, &malformed.problem),
-        Error::NoSuchRide(_) => Fault::new(Kind::NotFound, error),
+        Error::NoSuchRide(_) | Error::ZoneNotServed(_) => Fault::new(Kind::NotFound, error),
         Error::QuoteRefused(_) | Error::QuoteUsed | Error::NotCancellable(_) => {
             Fault::new(Kind::FailedPrecondition, error)
         }
+        Error::Recounting => Fault::new(Kind::Unavailable, error),
         Error::Supply(_) => Fault::new(Kind::Unavailable, "driver-management is away; try again"),
         Error::Database(cause) if is_away(cause) => {
             // The loops tell of the outage once; each request that met it would be a flood.
@@ -82,25 +88,6 @@ fn fault(error: &Error) -> Fault {
             Fault::new(Kind::Unavailable, "PostgreSQL is away; try again")
         }
         Error::Database(_) => Fault::internal(error),
-    }
-}
-
-/// Failures of the way to the database, or of a database that starts, stops or is overwhelmed: not of the query.
-fn is_away(error: &sqlx::Error) -> bool {
-    match error {
-        sqlx::Error::Io(_)
-        | sqlx::Error::Protocol(_)
-        | sqlx::Error::PoolTimedOut
-        | sqlx::Error::PoolClosed
-        | sqlx::Error::WorkerCrashed => true,
-        sqlx::Error::Database(refusal) => refusal.code().is_some_and(|code| {
-            // Connection exceptions, insufficient resources, operator intervention (shutdown, statement timeout) and
-            // a lock that was not to be had in time: https://www.postgresql.org/docs/current/errcodes-appendix.html
-            ["08", "53", "57", "55P03"]
-                .iter()
-                .any(|class| code.starts_with(class))
-        }),
-        _ => false,
     }
 }
 

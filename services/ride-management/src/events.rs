@@ -5,7 +5,7 @@
 mod demand_feed;
 mod trip_follower;
 
-pub use demand_feed::{DemandFeed, FeedError, WatermarkKeeper};
+pub use demand_feed::{DemandFeed, WatermarkKeeper};
 
 use platform::outbox::Event;
 use prost::Message;

@@ -44,13 +44,22 @@ impl DemandService for Demand {
     ) -> Result<Response<GetDemandResponse>, Status> {
         let zones = convert::zones(&request.into_inner().zones).map_err(Error::from);
         let zones = zones.map_err(status)?;
-        let levels = self.app.demands(&zones).map_err(status)?;
+        let levels = self.app.demands(&zones);
+        let levels = levels.map_err(unknown_zone_is_invalid)?;
         let wire = zones.into_iter().zip(levels);
         Ok(Response::new(GetDemandResponse {
             levels: wire
                 .map(|(zone, level)| DemandLevel::new(zone, level))
                 .collect(),
         }))
+    }
+}
+
+/// Over REST the zone is the thing asked for, and not found; here it is an argument among others.
+fn unknown_zone_is_invalid(error: Error) -> Status {
+    match error {
+        Error::ZoneNotServed(_) => Fault::invalid("zones", error).into(),
+        other => status(other),
     }
 }
 

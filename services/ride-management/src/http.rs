@@ -3,7 +3,7 @@
 
 use axum::{
     Json, Router,
-    extract::{Path, State},
+    extract::{Path, State, rejection::PathRejection},
     http::StatusCode,
     response::{IntoResponse, Response},
     routing::get,
@@ -78,7 +78,9 @@ fn description() -> OpenApi {
         (status = 409, description = "The quote has expired, is for another trip, or was used", body = Problem, content_type = "application/problem+json"),
         (status = 413, description = "The body is too large", body = Problem, content_type = "application/problem+json"),
         (status = 415, description = "The body is no JSON", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The database is away", body = Problem, content_type = "application/problem+json"),
+        (status = 500, description = "The service failed", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The database is away; repeat the request", body = Problem, content_type = "application/problem+json"),
+        (status = 504, description = "Not done in time; repeat the request", body = Problem, content_type = "application/problem+json"),
     )
 )]
 async fn request_ride(
@@ -101,14 +103,16 @@ async fn request_ride(
         (status = 200, description = "The ride", body = RideBody),
         (status = 400, description = "Not a UUID", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "No such ride", body = Problem, content_type = "application/problem+json"),
+        (status = 500, description = "The service failed", body = Problem, content_type = "application/problem+json"),
         (status = 503, description = "The database is away", body = Problem, content_type = "application/problem+json"),
+        (status = 504, description = "Not done in time", body = Problem, content_type = "application/problem+json"),
     )
 )]
 async fn get_ride(
     State(app): State<App>,
-    Path(ride_id): Path<String>,
+    ride_id: Result<Path<String>, PathRejection>,
 ) -> Result<Json<RideBody>, Fault> {
-    let ride = app.ride(parse_ride_id(&ride_id)?).await?;
+    let ride = app.ride(parse_ride_id(ride_id)?).await?;
     Ok(Json(ride.into()))
 }
 
@@ -124,14 +128,16 @@ async fn get_ride(
         (status = 400, description = "Not a UUID", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "No such ride", body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "The ride was picked up, or has ended otherwise", body = Problem, content_type = "application/problem+json"),
+        (status = 500, description = "The service failed", body = Problem, content_type = "application/problem+json"),
         (status = 503, description = "The database is away", body = Problem, content_type = "application/problem+json"),
+        (status = 504, description = "Not done in time", body = Problem, content_type = "application/problem+json"),
     )
 )]
 async fn cancel_ride(
     State(app): State<App>,
-    Path(ride_id): Path<String>,
+    ride_id: Result<Path<String>, PathRejection>,
 ) -> Result<Json<RideBody>, Fault> {
-    let ride = app.cancel_ride(parse_ride_id(&ride_id)?).await?;
+    let ride = app.cancel_ride(parse_ride_id(ride_id)?).await?;
     Ok(Json(ride.into()))
 }
 
@@ -142,16 +148,17 @@ async fn cancel_ride(
     params(("zone" = String, Path, description = "H3 cell of resolution 7, lowercase hexadecimal")),
     responses(
         (status = 200, description = "The demand", body = DemandBody),
-        (status = 400, description = "No zone of the service area", body = Problem, content_type = "application/problem+json"),
+        (status = 400, description = "Not an H3 cell", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "Not in the service area", body = Problem, content_type = "application/problem+json"),
+        (status = 500, description = "The service failed", body = Problem, content_type = "application/problem+json"),
+        (status = 504, description = "Not done in time", body = Problem, content_type = "application/problem+json"),
     )
 )]
 async fn get_demand(
     State(app): State<App>,
-    Path(zone): Path<String>,
+    zone: Result<Path<String>, PathRejection>,
 ) -> Result<Json<DemandBody>, Fault> {
-    let zone: Zone = zone
-        .parse()
-        .map_err(|problem| Fault::invalid("zone", problem))?;
+    let zone = parse_zone(zone)?;
     let level = app.demand(zone)?;
     Ok(Json(DemandBody {
         zone,
@@ -161,9 +168,16 @@ async fn get_demand(
     }))
 }
 
-fn parse_ride_id(text: &str) -> Result<Uuid, Fault> {
+fn parse_ride_id(path: Result<Path<String>, PathRejection>) -> Result<Uuid, Fault> {
+    let Path(text) = path.map_err(|refused| Fault::invalid("ride_id", refused))?;
     let refused = |_| Fault::invalid("ride_id", "must be a UUID");
     text.parse().map_err(refused)
+}
+
+fn parse_zone(path: Result<Path<String>, PathRejection>) -> Result<Zone, Fault> {
+    let Path(text) = path.map_err(|refused| Fault::invalid("zone", refused))?;
+    text.parse()
+        .map_err(|problem| Fault::invalid("zone", problem))
 }
 
 /// A rider's wish.

@@ -32,13 +32,12 @@ use platform::{
     postgres,
     process::{self, Identity},
     serve::{Addresses, Listeners, serve},
-    shutdown,
+    shutdown::with_deadline,
 };
 use prometheus_client::registry::Registry;
 use sqlx::PgPool;
 use surge_proto::token::QuoteKey;
-use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use crate::config::Config;
 use crate::{
@@ -62,9 +61,7 @@ const MAX_CONNECTIONS: u32 = 8;
 
 /// The life of the process: configuration from `arguments` and the environment, service, exit code.
 pub fn main(arguments: impl Iterator<Item = String>) -> ExitCode {
-    process::run(IDENTITY, arguments, |config, shutdown| async move {
-        Service::start(config).await?.run(shutdown).await
-    })
+    process::run_service(IDENTITY, arguments, Service::start, Service::run)
 }
 
 /// A service that is bound, connected and up to date, but does not serve yet.
@@ -156,9 +153,12 @@ impl Service {
     /// # Errors
     /// When an edge fails.
     pub async fn run(mut self, shutdown: CancellationToken) -> anyhow::Result<()> {
-        let stop = shutdown.child_token();
+        // The loops end after the edges, so that they carry off what the last requests left behind.
+        let ending = CancellationToken::new();
+        let _ends_them_whatever_happens = ending.clone().drop_guard();
+        let loops = self.spawn_loops(&ending);
+
         let edge_metrics = EdgeMetrics::register(&mut self.registry);
-        let mut loops = self.spawn_loops(&stop);
         let health = self.health();
         let http = http::router(self.app.clone())
             .merge(health.router())
@@ -166,25 +166,25 @@ impl Service {
         let http = platform::http::edge(http, edge_metrics.clone());
         let grpc = platform::grpc::edge(grpc::routes(self.app).await?, edge_metrics);
 
-        let served = serve(self.listeners, http, grpc, stop.clone()).await;
-        stop.cancel();
-        let drained = async { while loops.join_next().await.is_some() {} };
-        shutdown::with_deadline(&stop, drained).await;
-        self.pool.close().await;
+        let served = serve(self.listeners, http, grpc, shutdown).await;
+
+        ending.cancel();
+        with_deadline(&ending, loops.wait()).await;
         Ok(served?)
     }
 
-    fn spawn_loops(&self, stop: &CancellationToken) -> JoinSet<()> {
+    fn spawn_loops(&self, ending: &CancellationToken) -> TaskTracker {
         let every = self.publish_every;
         let (app, client) = (&self.app, &self.client);
         let feed = DemandFeed::new(app.clone(), client.clone(), every);
         let follower = TripFollower::new(app.clone(), nats::jetstream(client.clone()));
-        let mut loops = JoinSet::new();
-        loops.spawn(feed.run(stop.clone()));
-        loops.spawn(follower.run(stop.clone()));
-        loops.spawn(WatermarkKeeper::new(app.clone(), every).run(stop.clone()));
-        loops.spawn(Dispatcher::new(app.clone()).run(stop.clone()));
-        loops.spawn(self.relay.clone().run(stop.clone()));
+        let loops = TaskTracker::new();
+        loops.spawn(feed.run(ending.clone()));
+        loops.spawn(follower.run(ending.clone()));
+        loops.spawn(WatermarkKeeper::new(app.clone(), every).run(ending.clone()));
+        loops.spawn(Dispatcher::new(app.clone()).run(ending.clone()));
+        loops.spawn(self.relay.clone().run(ending.clone()));
+        loops.close();
         loops
     }
 

@@ -1,5 +1,6 @@
 //! All SQL of ride-management. A ride is changed in one place, [`Store::advance`]: lock the row, let the state machine
-//! decide, write the row and its event in the same transaction.
+//! decide, write the row and its event in the same transaction. Every operation runs under a client span and a deadline,
+//! so a database that hangs is as harmless as one that is gone.
 
 use std::time::Duration;
 
@@ -11,7 +12,6 @@ use marketplace::{
 };
 use platform::{outbox, postgres, propagation};
 use sqlx::{PgConnection, PgPool};
-use tracing::{Instrument, Span, info_span};
 use uuid::Uuid;
 
 use crate::{
@@ -23,6 +23,12 @@ use crate::{
 /// The steps of the schema, in order.
 pub const MIGRATIONS: &[postgres::Step] =
     &[(1, "rides", include_str!("../migrations/0001_rides.sql"))];
+
+/// How long the database may take for any one operation.
+const DEADLINE: Duration = Duration::from_millis(1_500);
+
+/// Counting the requests of a day takes longer; a server that lives gives up on it by itself then.
+const COUNT_DEADLINE: Duration = Duration::from_secs(4);
 
 /// How long whoever takes on a call to driver-management has for it. Twice the deadline of the call, so that a call
 /// is over, one way or the other, when the lease is.
@@ -79,18 +85,18 @@ impl Store {
     /// # Errors
     /// [`Error::QuoteUsed`], and those of the database.
     pub async fn place(&self, ride: Ride) -> Result<Placed, Error> {
-        let work = async {
+        let inserted = traced("INSERT ride", async {
             let mut transaction = self.pool.begin().await?;
             if !insert(&mut transaction, &ride).await? {
-                return Ok(None);
+                return Ok(false);
             }
             outbox::write(&mut transaction, events::ride_event(&ride)).await?;
             transaction.commit().await?;
-            Ok::<_, Error>(Some(()))
-        };
-        match work.instrument(span("INSERT", "INSERT ride")).await? {
-            Some(()) => Ok(Placed::New(ride)),
-            None => self.placed_before(&ride).await.map(Placed::Before),
+            Ok::<_, Error>(true)
+        });
+        match inserted.await? {
+            true => Ok(Placed::New(ride)),
+            false => self.placed_before(&ride).await.map(Placed::Before),
         }
     }
 
@@ -99,11 +105,10 @@ impl Store {
     /// # Errors
     /// [`Error::QuoteUsed`] if it was another or there is none, and those of the database.
     pub async fn placed_before(&self, request: &Ride) -> Result<Ride, Error> {
-        let row: Option<RideRow> = sqlx::query_as("SELECT * FROM ride WHERE quote_id = $1")
+        let row = sqlx::query_as::<_, RideRow>("SELECT * FROM ride WHERE quote_id = $1")
             .bind(request.quote_id)
-            .fetch_optional(&self.pool)
-            .instrument(span("SELECT", "SELECT ride by quote"))
-            .await?;
+            .fetch_optional(&self.pool);
+        let row = traced("SELECT ride by quote", row).await?;
         let known = row.map(Ride::try_from).transpose()?;
         known
             .filter(|known| known.is_same_request(request))
@@ -115,11 +120,10 @@ impl Store {
     /// # Errors
     /// [`Error::NoSuchRide`], and those of the database.
     pub async fn ride(&self, ride_id: Uuid) -> Result<Ride, Error> {
-        let row: Option<RideRow> = sqlx::query_as("SELECT * FROM ride WHERE ride_id = $1")
+        let row = sqlx::query_as::<_, RideRow>("SELECT * FROM ride WHERE ride_id = $1")
             .bind(ride_id)
-            .fetch_optional(&self.pool)
-            .instrument(span("SELECT", "SELECT ride"))
-            .await?;
+            .fetch_optional(&self.pool);
+        let row = traced("SELECT ride", row).await?;
         Ok(row.ok_or(Error::NoSuchRide(ride_id))?.try_into()?)
     }
 
@@ -133,7 +137,7 @@ impl Store {
         change: Change,
         now: MarketTime,
     ) -> Result<Advanced, Error> {
-        let work = async {
+        traced("UPDATE ride", async {
             let mut transaction = self.pool.begin().await?;
             let before = lock(&mut transaction, ride_id).await?;
             let mut ride = before.clone();
@@ -145,9 +149,9 @@ impl Store {
                 outbox::write(&mut transaction, events::ride_event(&ride)).await?;
             }
             transaction.commit().await?;
-            Ok(Advanced { ride, outcome })
-        };
-        work.instrument(span("UPDATE", "UPDATE ride")).await
+            Ok::<_, Error>(Advanced { ride, outcome })
+        })
+        .await
     }
 
     /// Takes on the calls to driver-management that are due, oldest ride first, and leases them for [`LEASE`].
@@ -156,7 +160,7 @@ impl Store {
     /// # Errors
     /// Those of the database.
     pub async fn take_due_calls(&self, most: i64) -> Result<Vec<Ride>, Error> {
-        let rows: Vec<RideRow> = sqlx::query_as(
+        let rows = sqlx::query_as::<_, RideRow>(
             "WITH due AS MATERIALIZED (
                  SELECT ride_id FROM ride WHERE supply_call_due_at <= now()
                  ORDER BY requested_at LIMIT $1 FOR UPDATE SKIP LOCKED
@@ -172,10 +176,9 @@ impl Store {
         .bind(most)
         .bind(MAX_SUPPLY_CALLS)
         .bind(LEASE)
-        .fetch_all(&self.pool)
-        .instrument(span("UPDATE", "UPDATE ride due calls"))
-        .await?;
-        Ok(rows
+        .fetch_all(&self.pool);
+        Ok(traced("UPDATE ride due calls", rows)
+            .await?
             .into_iter()
             .map(Ride::try_from)
             .collect::<Result<_, _>>()?)
@@ -186,14 +189,13 @@ impl Store {
     /// # Errors
     /// Those of the database.
     pub async fn released(&self, ride_id: Uuid) -> Result<(), Error> {
-        sqlx::query(
+        let update = sqlx::query(
             "UPDATE ride SET supply_call_due_at = NULL
              WHERE ride_id = $1 AND state IN ('cancelled', 'unserved')",
         )
         .bind(ride_id)
-        .execute(&self.pool)
-        .instrument(span("UPDATE", "UPDATE ride released"))
-        .await?;
+        .execute(&self.pool);
+        traced("UPDATE ride released", update).await?;
         Ok(())
     }
 
@@ -202,17 +204,15 @@ impl Store {
     /// # Errors
     /// Those of the database.
     pub async fn observe(&self, window: Duration, now: MarketTime) -> Result<MarketTime, Error> {
-        let since: DateTime<Utc> = sqlx::query_scalar(
+        let since = sqlx::query_scalar::<_, DateTime<Utc>>(
             "INSERT INTO watermark (observed_since, as_of, window_seconds) VALUES ($1, $1, $2)
              ON CONFLICT (only_row) DO UPDATE SET window_seconds = excluded.window_seconds
              RETURNING observed_since",
         )
         .bind(column(now))
         .bind(window.as_secs() as i32)
-        .fetch_one(&self.pool)
-        .instrument(span("INSERT", "INSERT watermark"))
-        .await?;
-        Ok(market_time(since))
+        .fetch_one(&self.pool);
+        traced("INSERT watermark", since).await.map(market_time)
     }
 
     /// The counts that the service publishes to others, for itself.
@@ -220,11 +220,12 @@ impl Store {
     /// # Errors
     /// Those of the database.
     pub async fn window_counts(&self) -> Result<Vec<WindowCount>, Error> {
-        let rows: Vec<(String, DateTime<Utc>, i64)> =
-            sqlx::query_as("SELECT zone, window_start, requests FROM demand_by_zone_window")
-                .fetch_all(&self.pool)
-                .instrument(span("SELECT", "SELECT demand_by_zone_window"))
-                .await?;
+        let rows = sqlx::query_as::<_, (String, DateTime<Utc>, i64)>(
+            "SELECT zone, window_start, requests FROM demand_by_zone_window",
+        )
+        .fetch_all(&self.pool);
+        let summary = "SELECT demand_by_zone_window";
+        let rows: Result<_, Error> = postgres::traced(COUNT_DEADLINE, summary, rows).await;
         let count = |(zone, window_start, requests): (String, _, i64)| {
             Ok(WindowCount {
                 zone: parsed(&zone)?,
@@ -232,7 +233,7 @@ impl Store {
                 requests: u32::try_from(requests).unwrap_or(u32::MAX),
             })
         };
-        rows.into_iter().map(count).collect()
+        rows?.into_iter().map(count).collect()
     }
 
     /// Says that the counts are complete as of `as_of`, also when nothing changed.
@@ -240,12 +241,11 @@ impl Store {
     /// # Errors
     /// Those of the database.
     pub async fn mark(&self, as_of: MarketTime) -> Result<(), Error> {
-        sqlx::query("UPDATE watermark SET as_of = $1, traceparent = $2")
+        let update = sqlx::query("UPDATE watermark SET as_of = $1, traceparent = $2")
             .bind(column(as_of))
             .bind(propagation::traceparent())
-            .execute(&self.pool)
-            .instrument(span("UPDATE", "UPDATE watermark"))
-            .await?;
+            .execute(&self.pool);
+        traced("UPDATE watermark", update).await?;
         Ok(())
     }
 }
@@ -409,14 +409,10 @@ fn market_time(column: DateTime<Utc>) -> MarketTime {
     MarketTime::from_millis(column.timestamp_millis())
 }
 
-/// A client span for one operation, by the semantic conventions for databases.
-fn span(operation: &'static str, summary: &'static str) -> Span {
-    info_span!(
-        "SQL",
-        otel.name = summary,
-        otel.kind = "client",
-        db.system.name = "postgresql",
-        db.operation.name = operation,
-        db.query.summary = summary,
-    )
+/// Runs one operation under its span and within [`DEADLINE`].
+async fn traced<T>(
+    summary: &'static str,
+    operation: impl Future<Output = Result<T, impl Into<Error>>>,
+) -> Result<T, Error> {
+    postgres::traced(DEADLINE, summary, operation).await
 }

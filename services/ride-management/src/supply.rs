@@ -13,7 +13,9 @@ use surge_proto::{
     },
 };
 use tonic::{Request, Status};
-use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
+use tonic_health::pb::{
+    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+};
 
 use crate::{
     error::Error,
@@ -77,7 +79,10 @@ impl Supply {
         let mut client = HealthClient::new(self.channel);
         let answer = client.check(HealthCheckRequest::default()).await;
         let told = |status: Status| format!("{:?}: {}", status.code(), status.message());
-        answer.map(|_| ()).map_err(told)
+        match answer.map_err(told)?.into_inner().status() {
+            ServingStatus::Serving => Ok(()),
+            status => Err(status.as_str_name().to_owned()),
+        }
     }
 }
 

@@ -5,15 +5,29 @@
 
 mod support;
 
-use std::{process::Command, time::Duration};
+use std::{
+    net::TcpStream,
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use async_nats::jetstream::Context;
+use futures::future::join_all;
 use http::StatusCode;
+use platform::{http::REQUEST_DEADLINE, postgres::START_DEADLINE};
 use private_servers::{free_port, spawn_tied};
 use serde_json::{Value, json};
-use support::{City, driver_of, drivers::Drivers, eventually, quote, real_now};
-use surge_proto::subjects::DEAD;
-use surge_proto::{subjects::RIDES, v1::TripStage};
+use support::{
+    City, driver_of,
+    drivers::Drivers,
+    eventually,
+    frozen::{Frozen, send},
+    quote, real_now,
+};
+use surge_proto::{
+    subjects::{DEAD, DEMAND, DEMAND_WATERMARK, RIDES},
+    v1::TripStage,
+};
 use uuid::Uuid;
 
 #[tokio::test]
@@ -68,30 +82,27 @@ async fn patience_has_an_end() {
 async fn a_ride_cancelled_while_its_driver_is_being_found_keeps_no_driver() {
     let city = City::build().await;
     let (drivers, supply_url) = Drivers::open(1).await;
-    drivers.answer_after(Duration::from_millis(700));
+    drivers.answer_after(Duration::from_secs(60));
     let rides = city.open(&["--supply-url", &supply_url]).await;
     let (rider, quote) = (Uuid::now_v7(), quote());
     let cancel_meanwhile = async {
         let mut database = city.log_in_as("ride_management").await;
-        let ride_id = loop {
-            let found: Option<Uuid> = sqlx::query_scalar("SELECT ride_id FROM ride")
-                .fetch_optional(&mut database)
-                .await
-                .unwrap();
-            if let Some(ride_id) = found {
-                break ride_id;
-            }
-        };
-        rides.cancel(&json!({ "ride_id": ride_id })).await
+        let ride_id = eventually("the ride in the table", async || {
+            let found = sqlx::query_scalar::<_, Uuid>("SELECT ride_id FROM ride");
+            found.fetch_optional(&mut database).await.unwrap()
+        });
+        let ride = json!({ "ride_id": ride_id.await });
+        let cancelled = rides.cancel(&ride).await;
+        // Only now the driver is heard of, if anybody still listens.
+        drivers.answer_after(Duration::ZERO);
+        cancelled
     };
     let (requested, cancelled) = tokio::join!(rides.request(rider, &quote), cancel_meanwhile);
     assert_eq!(cancelled.body["state"], "cancelled");
-    assert_eq!(requested.body["state"], "cancelled");
     drivers.all_are_free().await;
-    assert_eq!(
-        rides.look_at(&requested.body).await.body["driver_id"],
-        Value::Null
-    );
+    let ride = rides.look_at(&requested.body).await.body;
+    assert_eq!(ride["state"], "cancelled");
+    assert_eq!(ride["driver_id"], Value::Null);
 }
 
 #[tokio::test]
@@ -145,6 +156,31 @@ async fn events_wait_in_the_outbox_while_nats_is_away() {
 }
 
 #[tokio::test]
+async fn the_events_of_the_last_requests_leave_before_the_process_does() {
+    let city = City::build().await;
+    let (drivers, supply_url) = Drivers::open(1).await;
+    drivers.answer_after(Duration::from_millis(300));
+    let rides = city.open(&["--supply-url", &supply_url]).await;
+    // Its first watermark says that the service has made its streams.
+    city.last_message(DEMAND, DEMAND_WATERMARK, |_| true).await;
+
+    let end_meanwhile = async {
+        let is_asked = async || (drivers.dispatches() > 0).then_some(());
+        eventually("a dispatch under way", is_asked).await;
+        rides.ask_to_end();
+    };
+    let (rider, quote) = (Uuid::now_v7(), quote());
+    let (last, ()) = tokio::join!(rides.request(rider, &quote), end_meanwhile);
+    assert_eq!(last.status, StatusCode::CREATED);
+    rides.close().await;
+
+    let mut database = city.log_in_as("ride_management").await;
+    let waiting = sqlx::query_scalar("SELECT count(*) FROM outbox").fetch_one(&mut database);
+    let waiting: i64 = waiting.await.unwrap();
+    assert_eq!(waiting, 0);
+}
+
+#[tokio::test]
 async fn an_acknowledged_ride_survives_the_death_of_postgres() {
     let mut city = City::build().await;
     let (_drivers, supply_url) = Drivers::open(2).await;
@@ -170,6 +206,44 @@ async fn an_acknowledged_ride_survives_the_death_of_postgres() {
         (rides.app.all_demands(as_of) == city.demands_of_the_table(as_of).await).then_some(())
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_postgres_that_hangs_is_an_outage_like_any_other() {
+    let city = City::build().await;
+    let rides = city.open(&[]).await;
+    let crowd = || -> Vec<_> { (0..24).map(|_| (Uuid::now_v7(), quote())).collect() };
+    // Many at once, so that there are connections for the next ones to be caught on.
+    let early = crowd();
+    let placed = early
+        .iter()
+        .map(|(rider, quote)| rides.request_patiently(*rider, quote));
+    for answer in join_all(placed).await {
+        assert!(answer.status.is_success(), "{answer:?}");
+    }
+
+    let wishes = crowd();
+    let frozen = Frozen::freeze(city.postgres.pid().unwrap());
+    // The first round meets connections that do not answer; the second finds none, and demand in doubt.
+    for _ in 0..2 {
+        let requests = wishes.iter().map(|(rider, quote)| async {
+            let asked = Instant::now();
+            (rides.request(*rider, quote).await, asked.elapsed())
+        });
+        for (refused, took) in join_all(requests).await {
+            assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
+            assert!(took < REQUEST_DEADLINE, "{took:?}");
+        }
+    }
+    let unready = rides.get("/readyz").await;
+    assert_eq!(unready.body["dependencies"]["postgres"]["status"], "down");
+
+    drop(frozen);
+    for (rider, quote) in &wishes {
+        let answer = rides.request_patiently(*rider, quote).await;
+        assert!(answer.status.is_success(), "{answer:?}");
+    }
+    rides.close().await;
 }
 
 #[tokio::test]
@@ -249,6 +323,24 @@ async fn an_acknowledged_ride_survives_the_death_of_the_process() {
     drivers.are_idle(1);
     let rides = city.open(&["--supply-url", &supply_url]).await;
     rides.ride_when(&ride, "matched").await;
+}
+
+#[tokio::test]
+async fn a_process_that_waits_for_postgres_ends_when_it_is_asked_to() {
+    let mut city = City::build().await;
+    city.postgres.kill().await;
+    let port = free_port().unwrap();
+    let mut process = spawn_tied(process_of(&city, port, "http://127.0.0.1:9")).unwrap();
+    eventually("the process to wait", async || {
+        TcpStream::connect(("127.0.0.1", port)).ok()
+    })
+    .await;
+
+    send("TERM", process.id());
+    let asked = Instant::now();
+    let ended = eventually("its end", async || process.try_wait().unwrap()).await;
+    assert!(ended.success(), "{ended}");
+    assert!(asked.elapsed() < START_DEADLINE / 2);
 }
 
 fn process_of(city: &City, port: u16, supply_url: &str) -> Command {

@@ -10,6 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use async_nats::jetstream::message::StreamMessage;
 use chrono::{DateTime, Utc};
 use marketplace::{
     demand::{DemandForecaster, DemandProfile, FilterSettings},
@@ -20,11 +21,12 @@ use marketplace::{
 use prost::Message as _;
 use ride_management::{Service, events::DemandFeed};
 use sqlx::PgConnection;
-use support::{City, RideManagement, midtown, quote_from, real_now};
+use support::{City, RideManagement, eventually, midtown, quote_from, real_now};
 use surge_proto::{
     subjects::{DEMAND, DEMAND_WATERMARK, demand_of},
     v1::{self, GetDemandRequest, demand_service_client::DemandServiceClient},
 };
+use tokio_util::sync::CancellationToken;
 use tonic::Code;
 use uuid::Uuid;
 
@@ -79,13 +81,12 @@ async fn the_watermark_in_the_database_moves_while_nobody_wants_a_ride() {
     let mut visitor = city.log_in_as("price_optimization").await;
     let (_, first, window_seconds) = watermark(&mut visitor).await;
     assert_eq!(window_seconds, 600);
-    loop {
+    eventually("a later watermark", async || {
         let (observed_since, as_of, _) = watermark(&mut visitor).await;
         assert!(as_of >= first && as_of >= observed_since);
-        if as_of > first {
-            break;
-        }
-    }
+        (as_of > first).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -154,6 +155,28 @@ async fn the_feed_tells_what_changed_and_everything_after_an_outage() {
         tokio::task::yield_now().await;
     };
     assert_eq!(told_again, all, "what readers have is not known any more");
+}
+
+#[tokio::test]
+async fn a_level_that_the_stream_has_forgotten_is_told_again() {
+    let city = City::build().await;
+    let service = Service::start(city.config(&[])).await.unwrap();
+    let (every, again) = (Duration::from_millis(20), Duration::from_millis(200));
+    let feed = DemandFeed::new(service.app(), city.nats_client().await, every);
+    let stop = CancellationToken::new();
+    let feeding = tokio::spawn(feed.telling_again(again).run(stop.clone()));
+    let quiet = service.app().zones()[0];
+    let subject = demand_of(quiet);
+    let told = city.last_message(DEMAND, &subject, |_| true).await;
+
+    let stream = city.jetstream().await.get_stream(DEMAND.name).await;
+    let purged = stream.unwrap().purge().filter(&subject).await.unwrap();
+    assert!(purged.purged >= 1);
+    let is_new = |message: &StreamMessage| message.sequence > told.sequence;
+    let again = city.last_message(DEMAND, &subject, is_new).await;
+    assert_eq!(level_of(&again.payload).0, quiet);
+    stop.cancel();
+    feeding.await.unwrap();
 }
 
 #[tokio::test]

@@ -7,7 +7,10 @@ mod support;
 use http::{Method, StatusCode};
 use ride_management::Service;
 use serde_json::{Value, json};
-use support::{City, RideManagement, drivers::Drivers, openapi::Contract, quote, wish};
+use support::{City, RideManagement, drivers::Drivers, eventually, openapi::Contract, quote, wish};
+use tokio::net::TcpListener;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::transport::Server;
 use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };
@@ -94,8 +97,10 @@ async fn paths_methods_and_bodies_have_their_own_refusals() {
         ),
         (
             rides.get("/v1/demand/871fb4662ffffff").await,
-            StatusCode::BAD_REQUEST,
+            StatusCode::NOT_FOUND,
         ),
+        (rides.get("/v1/demand/%ff").await, StatusCode::BAD_REQUEST),
+        (rides.get("/v1/rides/%ff").await, StatusCode::BAD_REQUEST),
         (rides.get("/v1/taxis").await, StatusCode::NOT_FOUND),
         (rides.get("/v1/rides").await, StatusCode::METHOD_NOT_ALLOWED),
         (
@@ -160,6 +165,7 @@ async fn the_openapi_description_is_true() {
         (cancel, 400, rides.cancel(&nonsense).await),
         (demand, 200, rides.get(&format!("/v1/demand/{zone}")).await),
         (demand, 400, rides.get("/v1/demand/manhattan").await),
+        (demand, 404, rides.get("/v1/demand/871fb4662ffffff").await),
     ];
     city.postgres.kill().await;
     answers.extend([
@@ -226,6 +232,34 @@ async fn the_service_says_how_it_is() {
     ] {
         assert!(metrics.contains(line), "{line} is not in {metrics}");
     }
+}
+
+#[tokio::test]
+async fn a_driver_management_that_does_not_serve_is_down() {
+    let city = City::build().await;
+    let (reporter, health) = tonic_health::server::health_reporter();
+    reporter
+        .set_service_status("", tonic_health::ServingStatus::NotServing)
+        .await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let supply_url = format!("http://{}", listener.local_addr().unwrap());
+    let server = Server::builder().add_service(health);
+    tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+
+    let rides = city.open(&["--supply-url", &supply_url]).await;
+    let told_as = async |field: &str, word: &str| {
+        eventually(word, async || {
+            let ready = rides.get("/readyz").await.body;
+            (ready["dependencies"]["driver-management"][field] == word).then_some(ready)
+        })
+        .await
+    };
+    let ready = told_as("reason", "NOT_SERVING").await;
+    assert_eq!(ready["dependencies"]["driver-management"]["status"], "down");
+    reporter
+        .set_service_status("", tonic_health::ServingStatus::Serving)
+        .await;
+    told_as("status", "up").await;
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@ use async_nats::jetstream::{
     Context, Message,
     consumer::{DeliverPolicy, PullConsumer, pull},
 };
+use driver_management::{Service, events::SupplyFeed};
 use futures::StreamExt;
 use marketplace::{
     time::MarketTime,
@@ -19,6 +20,7 @@ use surge_proto::{
     subjects::{SUPPLY, SUPPLY_WATERMARK, Stream, TRIPS, supply_of},
     v1::{SupplyLevel, TripProgress, TripStage, Watermark},
 };
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::support::{Running, Stand, eventually, financial_district, grand_central};
@@ -115,6 +117,35 @@ async fn what_did_not_change_is_not_told_again() {
         "levels of an idle market"
     );
     service.stop().await;
+}
+
+#[tokio::test]
+async fn a_level_that_the_stream_has_forgotten_is_told_again() {
+    let stand = Stand::start().await;
+    let service = Service::start(stand.config(&[])).await.unwrap();
+    let client = nats::connect(&stand.nats.url(), "feed").await.unwrap();
+    let jetstream = nats::jetstream(client.clone());
+    let (every, again) = (Duration::from_millis(20), Duration::from_millis(200));
+    let feed = SupplyFeed::new(service.app(), client, every);
+    let stop = CancellationToken::new();
+    let feeding = tokio::spawn(feed.telling_again(again).run(stop.clone()));
+    let stream = eventually("the feed makes the stream", async || {
+        jetstream.get_stream(SUPPLY.name).await.ok()
+    })
+    .await;
+    let quiet = supply_of(Zone::at(grand_central()));
+    let last_told = async || stream.get_last_raw_message_by_subject(&quiet).await.ok();
+    let told = eventually("the zone is told", last_told).await;
+
+    let purged = stream.purge().filter(&quiet).await.unwrap();
+    assert!(purged.purged >= 1);
+    eventually("it is told again", async || {
+        let again = last_told().await?;
+        (again.sequence > told.sequence).then_some(())
+    })
+    .await;
+    stop.cancel();
+    feeding.await.unwrap();
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@
 #![allow(dead_code, reason = "each test file uses its part of the city")]
 
 pub(crate) mod drivers;
+pub(crate) mod frozen;
 pub(crate) mod openapi;
 
 use std::{
@@ -250,9 +251,14 @@ impl RideManagement {
         }
     }
 
+    /// Asks it to end, as SIGTERM would.
+    pub(crate) fn ask_to_end(&self) {
+        self.stop.cancel();
+    }
+
     /// Ends it as SIGTERM would.
     pub(crate) async fn close(self) {
-        self.stop.cancel();
+        self.ask_to_end();
         self.life.await.unwrap().unwrap();
     }
 
@@ -408,7 +414,7 @@ pub(crate) fn real_now() -> MarketTime {
 }
 
 /// Looks again and again until there is what is looked for.
-pub(crate) async fn eventually<T>(what: &str, look: impl AsyncFn() -> Option<T>) -> T {
+pub(crate) async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
     let give_up = Instant::now() + DEADLINE;
     loop {
         if let Some(found) = look().await {

@@ -100,12 +100,17 @@ impl Stand {
     }
 
     pub(crate) async fn service_with(&self, settings: &[&str]) -> Running {
-        let config = self.arguments(0);
-        let arguments = config
+        Running::start(self.config(settings)).await
+    }
+
+    /// A configuration for this stand, changed by `settings`.
+    pub(crate) fn config(&self, settings: &[&str]) -> Config {
+        let usual = self.arguments(0);
+        let arguments = usual
             .iter()
             .map(String::as_str)
             .chain(settings.iter().copied());
-        Running::start(Config::try_parse_from(arguments).unwrap()).await
+        Config::try_parse_from(arguments).unwrap()
     }
 
     /// A command line for the service.
