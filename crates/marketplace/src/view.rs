@@ -94,6 +94,11 @@ impl LevelBoard {
         self.demand.watermark = self.demand.watermark.max(Some(as_of));
     }
 
+    /// The instant up to which both feeds are complete; `None` while one has not said so.
+    pub fn complete_as_of(&self) -> Option<MarketTime> {
+        Some(self.supply.watermark?.min(self.demand.watermark?))
+    }
+
     /// The market of these zones, in their order. A zone of which no level ever came stays unknown, watermark or not.
     pub fn view(&self, zones: &[Zone]) -> MarketView {
         MarketView {
@@ -182,6 +187,15 @@ mod tests {
         board.supply_watermark(at(60));
         let supply = board.view(area.k_ring(zone).unwrap().zones()).zones[0].supply;
         assert_eq!(supply, Some(level(3.0, 60)));
+    }
+
+    #[test]
+    fn a_board_is_complete_as_of_the_older_watermark() {
+        let mut board = LevelBoard::new(&ServiceArea::new(Bounds::NEW_YORK));
+        board.supply_watermark(at(60));
+        assert_eq!(board.complete_as_of(), None);
+        board.demand_watermark(at(50));
+        assert_eq!(board.complete_as_of(), Some(at(50)));
     }
 
     #[test]

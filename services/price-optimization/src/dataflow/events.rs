@@ -14,6 +14,7 @@ use async_nats::jetstream::{
 use async_trait::async_trait;
 use futures::StreamExt;
 use marketplace::{
+    quote::Freshness,
     time::MarketTime,
     view::{Level, LevelBoard, MarketView},
     zone::{ServiceArea, Zone},
@@ -65,6 +66,20 @@ impl EventsDataflow {
         Self {
             state: Arc::clone(&subscriber.state),
         }
+    }
+
+    /// Whether what was heard may still set a price at `now`.
+    ///
+    /// # Errors
+    /// Says why not, for whoever reads `/readyz`.
+    pub(crate) fn is_usable(&self, now: MarketTime, freshness: Freshness) -> Result<(), String> {
+        let heard = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        let as_of = heard.board.complete_as_of();
+        let as_of = as_of.ok_or("supply and demand were not both heard of yet")?;
+        if freshness.is_usable(as_of.age_of(now)) {
+            return Ok(());
+        }
+        Err(format!("the older feed ended at {as_of}, market time"))
     }
 }
 

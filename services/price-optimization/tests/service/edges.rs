@@ -1,6 +1,8 @@
 //! Both edges as a stranger meets them: bad input is refused with the field named, dependencies show in /readyz, and
 //! the OpenAPI document tells the truth.
 
+use std::time::Duration;
+
 use crate::support::{Exchange, GRAND_CENTRAL, WALL_STREET, a_trip, market, now};
 use bytes::Bytes;
 use http::{Method, Request, StatusCode};
@@ -178,6 +180,39 @@ async fn readiness_asks_only_for_what_the_mode_leans_on() {
     assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{unready}");
     assert_eq!(unready["dependencies"]["postgres"]["status"], "down");
     assert_eq!(service.get("/livez").await.0, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn events_is_ready_while_what_it_heard_is_usable_also_without_the_broker() {
+    let mut exchange = Exchange::start().await;
+    let service = exchange.service(&["--dataflow-mode=events"]).await;
+    let (status, unready) = service.get("/readyz").await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{unready}");
+    assert_eq!(unready["dependencies"]["local-state"]["needed"], true);
+
+    let too_old = now() - Duration::from_secs(16 * 60);
+    exchange.publish(&market(too_old, |_| (3.0, 4.0))).await;
+    let unready = service
+        .ready_until(|ready| {
+            let reason = &ready["dependencies"]["local-state"]["reason"];
+            reason
+                .as_str()
+                .is_some_and(|reason| reason.contains("ended at"))
+        })
+        .await;
+    assert_eq!(unready["status"], "unready");
+
+    exchange.publish(&market(now(), |_| (3.0, 4.0))).await;
+    service
+        .ready_until(|ready| ready["status"] == "ready")
+        .await;
+    exchange.nats.kill().await;
+    let ready = service
+        .ready_until(|ready| ready["dependencies"]["nats"]["status"] == "down")
+        .await;
+    assert_eq!(ready["status"], "ready", "{ready}");
+    assert_eq!(ready["dependencies"]["nats"]["needed"], false);
+    service.quote_with_data("events").await;
 }
 
 #[tokio::test]

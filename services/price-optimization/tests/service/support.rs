@@ -380,11 +380,17 @@ impl PriceOptimization {
     }
 
     async fn is_connected_to_nats(&self) {
+        self.ready_until(|ready| ready["dependencies"]["nats"]["status"] == "up")
+            .await;
+    }
+
+    /// Asks for readiness until it pleases.
+    pub(crate) async fn ready_until(&self, pleases: impl Fn(&Value) -> bool) -> Value {
         let deadline = tokio::time::Instant::now() + PATIENCE;
         loop {
             let (_, ready) = self.get("/readyz").await;
-            if ready["dependencies"]["nats"]["status"] == "up" {
-                return;
+            if pleases(&ready) {
+                return ready;
             }
             assert!(tokio::time::Instant::now() < deadline, "still {ready}");
             tokio::time::sleep(Duration::from_millis(10)).await;
