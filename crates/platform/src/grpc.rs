@@ -1,7 +1,7 @@
 //! The gRPC edges: a server layer that is the twin of the HTTP one, and a client channel that is bounded, traced and
 //! reconnects by itself.
 
-use std::{sync::Arc, time::Duration};
+use std::{error::Error, sync::Arc, time::Duration};
 
 use axum::{
     body::Body,
@@ -118,13 +118,17 @@ fn is_server_fault(code: Code) -> bool {
 /// A channel to another service that carries the trace along.
 pub type TracedChannel = InterceptedService<Channel, InjectTrace>;
 
-/// Opens a channel to `url` when the first call needs it; every call on it ends within `deadline`.
+/// Longest time to reach a host; less where the deadline of the calls is shorter.
+const CONNECT_DEADLINE: Duration = Duration::from_millis(500);
+
+/// Opens a channel to `url` when the first call needs it; every call on it ends within `deadline`. Connecting may take
+/// half of that: a host that cannot be reached fails as away, before the deadline of the call makes it look slow.
 ///
 /// # Errors
 /// When `url` is none.
 pub fn channel(url: &str, deadline: Duration) -> Result<TracedChannel, tonic::transport::Error> {
     let channel = Endpoint::from_shared(url.to_owned())?
-        .connect_timeout(Duration::from_millis(500))
+        .connect_timeout(CONNECT_DEADLINE.min(deadline / 2))
         .timeout(deadline)
         .tcp_nodelay(true)
         .http2_keep_alive_interval(Duration::from_secs(5))
@@ -143,6 +147,19 @@ impl Interceptor for InjectTrace {
         propagation::inject_grpc(request.metadata_mut());
         Ok(request)
     }
+}
+
+/// Whether a call failed because its callee kept silent for too long, as one that hangs does; else it is away, or it
+/// answered. tonic says CANCELLED for its own deadline and UNAVAILABLE for an unanswered ping, so the code alone does
+/// not tell.
+pub fn is_overdue(status: &Status) -> bool {
+    let mut causes = std::iter::successors(status.source(), |&cause| cause.source());
+    status.code() == Code::DeadlineExceeded || causes.any(is_silence)
+}
+
+fn is_silence(cause: &(dyn Error + 'static)) -> bool {
+    let unanswered_ping = |cause: &hyper::Error| cause.is_timeout();
+    cause.is::<tonic::TimeoutExpired>() || cause.downcast_ref().is_some_and(unanswered_ping)
 }
 
 /// Makes an outgoing call under a client span of its own, and records how it ended.

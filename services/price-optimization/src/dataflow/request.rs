@@ -1,6 +1,8 @@
 //! Dataflow through request and response: the quote asks both services over gRPC, at the same time, and waits. The
 //! data is as fresh as a round trip; when one of the two is slow or away, so is the quote.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use marketplace::{
     view::{Level, MarketView, ZoneLevels},
@@ -29,6 +31,7 @@ const DEMAND: &str = "ride-management";
 pub struct RequestDataflow {
     supply: TracedChannel,
     demand: TracedChannel,
+    deadline: Duration,
 }
 
 impl RequestDataflow {
@@ -40,6 +43,7 @@ impl RequestDataflow {
         Ok(Self {
             supply: grpc::channel(&config.supply_url, config.dataflow_deadline)?,
             demand: grpc::channel(&config.demand_url, config.dataflow_deadline)?,
+            deadline: config.dataflow_deadline,
         })
     }
 
@@ -48,12 +52,22 @@ impl RequestDataflow {
         (Probe(self.supply.clone()), Probe(self.demand.clone()))
     }
 
+    /// What a failed call means: a callee that hangs is one thing whichever clock noticed first, one that is dead another.
+    fn failed(&self, dependency: &'static str, status: &Status) -> DataflowError {
+        let detail = format!("{:?}: {}", status.code(), status.message());
+        match status.code() {
+            _ if grpc::is_overdue(status) => DataflowError::Deadline(self.deadline),
+            Code::Unavailable | Code::Cancelled => DataflowError::away(dependency, detail),
+            _ => DataflowError::Nonsense { dependency, detail },
+        }
+    }
+
     async fn supply(&self, zones: Vec<String>) -> Result<Vec<(Zone, Level)>, DataflowError> {
         let mut client = SupplyServiceClient::new(self.supply.clone());
         let request = client.get_supply(GetSupplyRequest { zones });
         let answer = grpc::call("surge.v1.SupplyService/GetSupply", request)
             .await
-            .map_err(|status| failed(SUPPLY, &status))?;
+            .map_err(|status| self.failed(SUPPLY, &status))?;
         let levels = answer.levels.iter().map(TryInto::try_into);
         levels
             .collect::<Result<_, Malformed>>()
@@ -65,7 +79,7 @@ impl RequestDataflow {
         let request = client.get_demand(GetDemandRequest { zones });
         let answer = grpc::call("surge.v1.DemandService/GetDemand", request)
             .await
-            .map_err(|status| failed(DEMAND, &status))?;
+            .map_err(|status| self.failed(DEMAND, &status))?;
         let levels = answer.levels.iter().map(TryInto::try_into);
         levels
             .collect::<Result<_, Malformed>>()
@@ -93,16 +107,6 @@ impl Dataflow for RequestDataflow {
 fn answered(levels: &[(Zone, Level)], index: usize, zone: Zone) -> Option<Level> {
     let (answered, level) = levels.get(index)?;
     (*answered == zone).then_some(*level)
-}
-
-fn failed(dependency: &'static str, status: &Status) -> DataflowError {
-    let detail = format!("{:?}: {}", status.code(), status.message());
-    match status.code() {
-        Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled => {
-            DataflowError::away(dependency, detail)
-        }
-        _ => DataflowError::Nonsense { dependency, detail },
-    }
 }
 
 /// Asks a callee for its gRPC health.

@@ -57,6 +57,22 @@ async fn request_leans_on_its_callees_alone() {
 }
 
 #[tokio::test]
+async fn a_callee_that_hangs_is_a_missed_deadline_whatever_notices_it() {
+    let mut exchange = Exchange::start().await;
+    // Connections to it are made by the kernel, and nobody ever answers on them.
+    let hangs = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    exchange.callees.address = hangs.local_addr().unwrap();
+    let service = exchange.service(&[]).await;
+
+    // Long enough for the ping of the connection, too, to go unanswered.
+    let until = tokio::time::Instant::now() + Duration::from_secs(9);
+    while tokio::time::Instant::now() < until {
+        let (status, problem) = service.quote("request").await;
+        assert_eq!(status, StatusCode::GATEWAY_TIMEOUT, "{problem}");
+    }
+}
+
+#[tokio::test]
 async fn events_leans_on_nothing_once_it_has_heard() {
     let mut exchange = Exchange::start().await;
     let service = exchange.service(&[]).await;
