@@ -16,15 +16,21 @@ use tonic::{
     service::{Interceptor, Routes, interceptor::InterceptedService},
     transport::{Channel, Endpoint},
 };
+use tower_http::catch_panic::CatchPanicLayer;
 use tracing::{Instrument, Span, field::Empty, info_span};
 
-use crate::{http::REQUEST_DEADLINE, metrics::EdgeMetrics, propagation};
+use crate::{fault::Fault, http::REQUEST_DEADLINE, metrics::EdgeMetrics, propagation};
 
 /// Wraps the gRPC services of a process: every call is traced, measured, and ended by a deadline; what cannot be
-/// decoded is the caller's fault and says so.
+/// decoded is the caller's fault and says so, a panic is ours.
 pub fn edge(services: Routes, metrics: EdgeMetrics) -> Routes {
     let router = services
         .into_axum_router()
+        .layer(CatchPanicLayer::custom(
+            |_panic: Box<dyn std::any::Any + Send>| {
+                Status::from(Fault::internal("a handler panicked")).into_http::<Body>()
+            },
+        ))
         .layer(middleware::from_fn_with_state(metrics, observe));
     Routes::from(router)
 }
@@ -58,7 +64,8 @@ fn overdue() -> Status {
     Status::deadline_exceeded(format!("not done within {REQUEST_DEADLINE:?}"))
 }
 
-/// A client stream and a health watch live as long as their caller wants; everything else is a request.
+/// A client stream and a health watch live as long as their caller wants; everything else is a request. A caller that
+/// is gone without a word ends them too: the server pings its connections.
 fn deadline_of(method: &str) -> Duration {
     match method {
         "surge.v1.SupplyService/ReportPositions" | "grpc.health.v1.Health/Watch" => Duration::MAX,
@@ -190,6 +197,9 @@ pub async fn call<T>(
 
 #[cfg(test)]
 mod tests {
+    use prometheus_client::registry::Registry;
+    use tower::ServiceExt;
+
     use super::*;
 
     #[test]
@@ -198,6 +208,20 @@ mod tests {
         let mut headers = status.into_http::<axum::body::Body>().headers().clone();
         blame_the_caller_for_nonsense(&mut headers);
         assert_eq!(code_of(&headers), Code::InvalidArgument);
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_our_own_fault() {
+        async fn panics() -> String {
+            panic!("a bug")
+        }
+        let service = axum::Router::new().route("/surge.v1.Any/Call", axum::routing::post(panics));
+        let metrics = EdgeMetrics::register(&mut Registry::default());
+        let edge = edge(Routes::from(service), metrics).into_axum_router();
+        let call = Request::post("/surge.v1.Any/Call").body(Body::empty());
+        let answer = edge.oneshot(call.unwrap()).await.unwrap();
+        assert_eq!(answer.status(), 200);
+        assert_eq!(code_of(answer.headers()), Code::Internal);
     }
 
     #[test]
