@@ -67,18 +67,11 @@ impl Default for PricingPolicy {
 /// and at fifteen a third of the quotes are off by 0.2 or more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Freshness {
-    /// Up to this age data counts as fresh.
-    pub fresh: Duration,
-    /// Up to this age data is still priced with; older data is not used at all.
+    /// Up to this age data is priced with; older data is not used at all.
     pub stale: Duration,
 }
 
 impl Freshness {
-    /// Whether data of this age is as good as new.
-    pub fn is_fresh(self, age: Duration) -> bool {
-        age <= self.fresh
-    }
-
     /// Whether data of this age may still set a price.
     pub fn is_usable(self, age: Duration) -> bool {
         age <= self.stale
@@ -88,7 +81,6 @@ impl Freshness {
 impl Default for Freshness {
     fn default() -> Self {
         Self {
-            fresh: Duration::from_secs(60),
             stale: Duration::from_secs(15 * 60),
         }
     }

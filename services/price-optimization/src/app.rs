@@ -188,7 +188,10 @@ impl App {
 
     /// The part of a view of the whole area that prices `zone`.
     fn around(&self, zone: Zone, market: &[ZoneLevels]) -> MarketView {
-        let levels_of = |zone: &Zone| market[self.inner.area.index_of(*zone).unwrap_or_default()];
+        let levels_of = |zone: &Zone| {
+            let index = self.inner.area.index_of(*zone);
+            market[index.expect("the zones of a ring are zones of the area")]
+        };
         MarketView {
             zones: self.ring(zone).iter().map(levels_of).collect(),
         }
