@@ -155,7 +155,7 @@ impl Service {
             .merge(self.health.router())
             .merge(platform::metrics::router(self.registry));
         let http = platform::http::edge(routes, self.edges.clone());
-        let grpc = platform::grpc::edge(grpc::routes(self.app)?, self.edges);
+        let grpc = platform::grpc::edge(grpc::routes(self.app).await?, self.edges);
         let served = serve::serve(self.listeners, http, grpc, token.clone()).await;
 
         token.cancel();
