@@ -112,7 +112,7 @@ impl Service {
         let store = Store::new(pool.clone());
 
         let control = ModeControl::new(nats.clone(), config.dataflow_mode);
-        let subscriber = Subscriber::new(nats.clone(), &area);
+        let subscriber = Subscriber::new(nats.clone(), &area, clock);
         let dataflows = Dataflows::connect(&config, store.clone(), &subscriber)?;
         let freshness = config.pricing().freshness;
         let health = health(clock, freshness, pool, nats, &control, &dataflows);
