@@ -4,13 +4,14 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures::future::try_join_all;
 use marketplace::{
     view::{Level, MarketView, ZoneLevels},
     zone::Zone,
 };
 use platform::grpc::{self, TracedChannel};
 use surge_proto::{
-    convert::Malformed,
+    convert::{MAX_ZONES_PER_CALL, Malformed},
     v1::{
         GetDemandRequest, GetSupplyRequest, demand_service_client::DemandServiceClient,
         supply_service_client::SupplyServiceClient,
@@ -62,6 +63,18 @@ impl RequestDataflow {
         }
     }
 
+    /// Supply and demand of no more zones than one call may name, asked for at the same time.
+    async fn levels(&self, zones: &[Zone]) -> Result<Vec<ZoneLevels>, DataflowError> {
+        let names: Vec<String> = zones.iter().map(Zone::to_string).collect();
+        let (supply, demand) = tokio::try_join!(self.supply(names.clone()), self.demand(names))?;
+        let levels_of = |(index, zone): (usize, &Zone)| ZoneLevels {
+            zone: *zone,
+            supply: answered(&supply, index, *zone),
+            demand: answered(&demand, index, *zone),
+        };
+        Ok(zones.iter().enumerate().map(levels_of).collect())
+    }
+
     async fn supply(&self, zones: Vec<String>) -> Result<Vec<(Zone, Level)>, DataflowError> {
         let mut client = SupplyServiceClient::new(self.supply.clone());
         let request = client.get_supply(GetSupplyRequest { zones });
@@ -90,15 +103,11 @@ impl RequestDataflow {
 #[async_trait]
 impl Dataflow for RequestDataflow {
     async fn market_view(&self, zones: &[Zone]) -> Result<MarketView, DataflowError> {
-        let names: Vec<String> = zones.iter().map(Zone::to_string).collect();
-        let (supply, demand) = tokio::try_join!(self.supply(names.clone()), self.demand(names))?;
-        let levels_of = |(index, zone): (usize, &Zone)| ZoneLevels {
-            zone: *zone,
-            supply: answered(&supply, index, *zone),
-            demand: answered(&demand, index, *zone),
-        };
+        // A quote asks once; the map of a large area asks several times, at once.
+        let calls = zones.chunks(MAX_ZONES_PER_CALL);
+        let levels = try_join_all(calls.map(|zones| self.levels(zones))).await?;
         Ok(MarketView {
-            zones: zones.iter().enumerate().map(levels_of).collect(),
+            zones: levels.concat(),
         })
     }
 }
