@@ -3,13 +3,20 @@
 
 use std::time::Duration;
 
-use crate::support::{Exchange, GRAND_CENTRAL, WALL_STREET, a_trip, market, now};
+use crate::support::{Exchange, GRAND_CENTRAL, WALL_STREET, a_trip, market, market_of, now};
 use bytes::Bytes;
 use http::{Method, Request, StatusCode};
 use http_body_util::Full;
+use marketplace::zone::Bounds;
 use serde_json::{Value, json};
-use surge_proto::v1::{self, quote_service_client::QuoteServiceClient};
-use tonic::Code;
+use surge_proto::{
+    convert::MAX_ZONES_PER_CALL,
+    v1::{self, quote_service_client::QuoteServiceClient},
+};
+use tonic::{Code, transport::Endpoint};
+use tonic_health::pb::{
+    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+};
 
 #[tokio::test]
 async fn bad_input_is_refused_with_its_field() {
@@ -250,6 +257,37 @@ async fn every_zone_has_a_multiplier_on_the_map() {
         zones.iter().all(|zone| zone["surge_multiplier"] == 2.2),
         "{map}"
     );
+}
+
+#[tokio::test]
+async fn the_map_of_an_area_larger_than_one_call_is_whole() {
+    let exchange = Exchange::start().await;
+    let bounds = Bounds::new(40.2, -74.5, 41.0, -73.5).unwrap();
+    let area = format!("--service-area={bounds}");
+    let service = exchange.service(&[&area]).await;
+    let market = market_of(bounds, now(), |zone| (5.0, zone as f64));
+    assert!(market.zones.len() > MAX_ZONES_PER_CALL);
+    exchange.callees.answer_with(&market);
+    let map = service.surge_map("request").await;
+    let zones = map["zones"].as_array().unwrap();
+    assert_eq!(zones.len(), market.zones.len());
+    for (shown, levels) in zones.iter().zip(&market.zones) {
+        assert_eq!(shown["zone"], levels.zone.to_string());
+        assert_eq!(shown["demand"], levels.demand.unwrap().value);
+    }
+}
+
+#[tokio::test]
+async fn grpc_health_knows_the_process_and_its_service() {
+    let exchange = Exchange::start().await;
+    let service = exchange.service(&[]).await;
+    let channel = Endpoint::from_shared(service.grpc.clone()).unwrap();
+    let mut client = HealthClient::new(channel.connect().await.unwrap());
+    for name in ["", "surge.v1.QuoteService"] {
+        let service = name.to_owned();
+        let health = client.check(HealthCheckRequest { service }).await.unwrap();
+        assert_eq!(health.into_inner().status(), ServingStatus::Serving);
+    }
 }
 
 /// Every answer that the tests above saw has the fields that the document promises, and no others.
