@@ -1,7 +1,7 @@
 //! Dataflow through request and response: the quote asks both services over gRPC, at the same time, and waits. The
 //! data is as fresh as a round trip; when one of the two is slow or away, so is the quote.
 
-use std::time::Duration;
+use std::{error::Error as _, time::Duration};
 
 use async_trait::async_trait;
 use futures::future::try_join_all;
@@ -59,6 +59,8 @@ impl RequestDataflow {
         match status.code() {
             _ if grpc::is_overdue(status) => DataflowError::Deadline(self.deadline),
             Code::Unavailable | Code::Cancelled => DataflowError::away(dependency, detail),
+            // Not an answer at all: the connection broke under the call, for which tonic has several codes.
+            _ if status.source().is_some() => DataflowError::away(dependency, detail),
             _ => DataflowError::Nonsense { dependency, detail },
         }
     }
