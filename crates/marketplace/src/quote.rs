@@ -1,7 +1,7 @@
 //! The one function that turns a view of the market into a price, and the promise made of it.
 //!
-//! All dataflows end here: a mode decides how old the view is, never how it is priced. Data that is too old, or missing,
-//! is not used: the quote is then priced without surge and says that it is degraded.
+//! All dataflows end here: a mode decides how old the view is, never how it is priced. Data that is too old, missing, or
+//! from the future is not used: the quote is then priced without surge and says that it is degraded.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::zone::{Position, Zone};
 
 /// Prices a trip from what is known of the market at `now`.
 pub fn price(view: &MarketView, trip: &Trip, policy: &PricingPolicy, now: MarketTime) -> Price {
-    let data_age = view.as_of().map(|as_of| as_of.age_of(now));
+    let data_age = data_age(view, now);
     let usable = data_age.is_some_and(|age| policy.freshness.is_usable(age));
     let surge = if usable {
         surge::multiplier(view, &policy.surge)
@@ -24,18 +24,26 @@ pub fn price(view: &MarketView, trip: &Trip, policy: &PricingPolicy, now: Market
         None
     };
     let multiplier = surge.unwrap_or(Multiplier::ONE);
+    let level_of = |level: Option<Level>| value_at(level, now);
     let centre = view.centre();
     Price {
         multiplier,
         fare_cents: policy.fares.fare_cents(trip, multiplier),
-        supply: value_of(centre.and_then(|zone| zone.supply)),
-        demand: value_of(centre.and_then(|zone| zone.demand)),
+        supply: level_of(centre.and_then(|zone| zone.supply)),
+        demand: level_of(centre.and_then(|zone| zone.demand)),
         data_age,
         degraded: surge.is_none(),
     }
 }
 
-fn value_of(level: Option<Level>) -> f64 {
+/// A level from the future is as good as a missing one.
+fn data_age(view: &MarketView, now: MarketTime) -> Option<Duration> {
+    let as_of = view.as_of()?;
+    (!view.is_ahead_of(now)).then(|| as_of.age_of(now))
+}
+
+fn value_at(level: Option<Level>, now: MarketTime) -> f64 {
+    let level = level.filter(|level| !level.as_of.is_ahead_of(now));
     level.map_or(0.0, |level| level.value)
 }
 
@@ -67,18 +75,11 @@ impl Default for PricingPolicy {
 /// and at fifteen a third of the quotes are off by 0.2 or more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Freshness {
-    /// Up to this age data counts as fresh.
-    pub fresh: Duration,
-    /// Up to this age data is still priced with; older data is not used at all.
+    /// Up to this age data is priced with; older data is not used at all.
     pub stale: Duration,
 }
 
 impl Freshness {
-    /// Whether data of this age is as good as new.
-    pub fn is_fresh(self, age: Duration) -> bool {
-        age <= self.fresh
-    }
-
     /// Whether data of this age may still set a price.
     pub fn is_usable(self, age: Duration) -> bool {
         age <= self.stale
@@ -88,7 +89,6 @@ impl Freshness {
 impl Default for Freshness {
     fn default() -> Self {
         Self {
-            fresh: Duration::from_secs(60),
             stale: Duration::from_secs(15 * 60),
         }
     }
@@ -105,9 +105,9 @@ pub struct Price {
     pub supply: f64,
     /// Expected requests in the zone itself; zero if unknown.
     pub demand: f64,
-    /// Age of the oldest level, in market time; `None` if a level is missing.
+    /// Age of the oldest level, in market time; `None` if a level is missing or from the future.
     pub data_age: Option<Duration>,
-    /// Priced at 1.0 because data was missing or too old.
+    /// Priced at 1.0 because data was missing, too old or from the future.
     pub degraded: bool,
 }
 

@@ -27,10 +27,16 @@ impl MarketTime {
         self.0
     }
 
-    /// How old something that describes this instant is at `as_of`. Zero if it lies in the future, which small clock
-    /// differences between processes make possible.
-    pub fn age_of(self, as_of: MarketTime) -> Duration {
-        Duration::from_millis(u64::try_from(as_of.0.saturating_sub(self.0)).unwrap_or(0))
+    /// How old something that describes this instant is at `now`. Zero if it lies in the future, which small clock
+    /// differences between processes make possible; see [`is_ahead_of`](Self::is_ahead_of) for large ones.
+    pub fn age_of(self, now: MarketTime) -> Duration {
+        Duration::from_millis(u64::try_from(now.0.saturating_sub(self.0)).unwrap_or(0))
+    }
+
+    /// Whether this instant lies further in the future of `now` than the clocks of one market differ. What describes it
+    /// was told by another market's clock, as a replay of another evening is, and says nothing of this one.
+    pub fn is_ahead_of(self, now: MarketTime) -> bool {
+        self > now + CLOCK_DIFFERENCE
     }
 
     /// The index of the window of the calendar grid that holds this instant. Windows are `[start, end)` and counted
@@ -133,6 +139,10 @@ impl Calendar {
     }
 }
 
+/// Most that the clocks of two processes in one market may differ, in market time: at sixty times the speed of life, one
+/// real second.
+const CLOCK_DIFFERENCE: Duration = Duration::from_secs(60);
+
 /// One week in milliseconds.
 pub(crate) const WEEK_MILLIS: i64 = 7 * DAY_MILLIS;
 
@@ -175,6 +185,15 @@ mod tests {
             Duration::from_millis(2_500)
         );
         assert_eq!(then.age_of(MarketTime::from_millis(500)), Duration::ZERO);
+    }
+
+    #[test]
+    fn up_to_a_minute_ahead_is_a_difference_of_clocks_and_more_is_another_market() {
+        let now = at("2014-04-04T20:00:00Z");
+        assert!(!at("2014-04-04T20:01:00Z").is_ahead_of(now));
+        assert!(at("2014-04-04T20:01:00.001Z").is_ahead_of(now));
+        assert!(!at("1970-01-01T00:00:00Z").is_ahead_of(now));
+        assert!(!MarketTime(i64::MAX).is_ahead_of(MarketTime(i64::MAX)));
     }
 
     #[test]

@@ -47,13 +47,23 @@ impl MarketView {
         oldest
     }
 
+    /// Whether any level was told by a clock that is ahead of `now`; the whole view is then good for nothing.
+    pub fn is_ahead_of(&self, now: MarketTime) -> bool {
+        let levels = self
+            .zones
+            .iter()
+            .flat_map(|zone| [zone.supply, zone.demand]);
+        levels.flatten().any(|level| level.as_of.is_ahead_of(now))
+    }
+
     /// The levels of the zone being priced.
     pub fn centre(&self) -> Option<&ZoneLevels> {
         self.zones.first()
     }
 }
 
-/// The latest levels and watermarks of a whole service area, in whatever order they arrived.
+/// The latest levels and watermarks of a whole service area, in whatever order they arrived. News from the future is not
+/// taken in: as the newest it would keep out all that this market has to say.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LevelBoard {
     zones: Vec<Zone>,
@@ -72,26 +82,32 @@ impl LevelBoard {
         }
     }
 
-    /// Takes in a supply level and says whether it was news. Older levels, repeats and unknown zones change nothing.
-    pub fn apply_supply(&mut self, zone: Zone, level: Level) -> bool {
+    /// Takes in a supply level and says whether it was news. Older levels, repeats, unknown zones and what is
+    /// [ahead](MarketTime::is_ahead_of) of `now` change nothing.
+    pub fn apply_supply(&mut self, zone: Zone, level: Level, now: MarketTime) -> bool {
         self.index_of(zone)
-            .is_some_and(|index| self.supply.apply(index, level))
+            .is_some_and(|index| self.supply.apply(index, level, now))
     }
 
-    /// Takes in a demand level and says whether it was news. Older levels, repeats and unknown zones change nothing.
-    pub fn apply_demand(&mut self, zone: Zone, level: Level) -> bool {
+    /// Takes in a demand level and says whether it was news, as [`apply_supply`](Self::apply_supply) does.
+    pub fn apply_demand(&mut self, zone: Zone, level: Level, now: MarketTime) -> bool {
         self.index_of(zone)
-            .is_some_and(|index| self.demand.apply(index, level))
+            .is_some_and(|index| self.demand.apply(index, level, now))
     }
 
-    /// The supply of all zones is complete as of this instant.
-    pub fn supply_watermark(&mut self, as_of: MarketTime) {
-        self.supply.watermark = self.supply.watermark.max(Some(as_of));
+    /// The supply of all zones is complete as of this instant. Says whether that was news.
+    pub fn supply_watermark(&mut self, as_of: MarketTime, now: MarketTime) -> bool {
+        self.supply.complete(as_of, now)
     }
 
-    /// The demand of all zones is complete as of this instant.
-    pub fn demand_watermark(&mut self, as_of: MarketTime) {
-        self.demand.watermark = self.demand.watermark.max(Some(as_of));
+    /// The demand of all zones is complete as of this instant. Says whether that was news.
+    pub fn demand_watermark(&mut self, as_of: MarketTime, now: MarketTime) -> bool {
+        self.demand.complete(as_of, now)
+    }
+
+    /// The instant up to which both feeds are complete; `None` while one has not said so.
+    pub fn complete_as_of(&self) -> Option<MarketTime> {
+        Some(self.supply.watermark?.min(self.demand.watermark?))
     }
 
     /// The market of these zones, in their order. A zone of which no level ever came stays unknown, watermark or not.
@@ -130,10 +146,19 @@ impl Feed {
         }
     }
 
-    fn apply(&mut self, index: usize, level: Level) -> bool {
-        let is_news = self.levels[index].is_none_or(|known| supersedes(level, known));
+    fn apply(&mut self, index: usize, level: Level, now: MarketTime) -> bool {
+        let is_newer = self.levels[index].is_none_or(|known| supersedes(level, known));
+        let is_news = is_newer && !level.as_of.is_ahead_of(now);
         if is_news {
             self.levels[index] = Some(level);
+        }
+        is_news
+    }
+
+    fn complete(&mut self, as_of: MarketTime, now: MarketTime) -> bool {
+        let is_news = Some(as_of) > self.watermark && !as_of.is_ahead_of(now);
+        if is_news {
+            self.watermark = Some(as_of);
         }
         is_news
     }
@@ -162,6 +187,8 @@ mod tests {
     use super::*;
     use crate::zone::Bounds;
 
+    const NOW: MarketTime = MarketTime::from_millis(100_000);
+
     fn at(second: i64) -> MarketTime {
         MarketTime::from_millis(second * 1000)
     }
@@ -178,10 +205,19 @@ mod tests {
         let area = ServiceArea::new(Bounds::NEW_YORK);
         let zone = area.zones()[0];
         let mut board = LevelBoard::new(&area);
-        assert!(board.apply_supply(zone, level(3.0, 10)));
-        board.supply_watermark(at(60));
+        assert!(board.apply_supply(zone, level(3.0, 10), NOW));
+        board.supply_watermark(at(60), NOW);
         let supply = board.view(area.k_ring(zone).unwrap().zones()).zones[0].supply;
         assert_eq!(supply, Some(level(3.0, 60)));
+    }
+
+    #[test]
+    fn a_board_is_complete_as_of_the_older_watermark() {
+        let mut board = LevelBoard::new(&ServiceArea::new(Bounds::NEW_YORK));
+        board.supply_watermark(at(60), NOW);
+        assert_eq!(board.complete_as_of(), None);
+        board.demand_watermark(at(50), NOW);
+        assert_eq!(board.complete_as_of(), Some(at(50)));
     }
 
     #[test]
@@ -189,8 +225,8 @@ mod tests {
         let area = ServiceArea::new(Bounds::NEW_YORK);
         let ring = area.k_ring(area.zones()[0]).unwrap();
         let mut board = LevelBoard::new(&area);
-        board.supply_watermark(at(60));
-        board.demand_watermark(at(60));
+        board.supply_watermark(at(60), NOW);
+        board.demand_watermark(at(60), NOW);
         let view = board.view(ring.zones());
         assert_eq!(view.zones[0].supply, None);
         assert_eq!(view.as_of(), None);
@@ -202,12 +238,29 @@ mod tests {
         let zone = area.zones()[0];
         let boston = "872a30660ffffff".parse().unwrap();
         let mut board = LevelBoard::new(&area);
-        assert!(board.apply_demand(zone, level(3.0, 10)));
+        assert!(board.apply_demand(zone, level(3.0, 10), NOW));
         let before = board.clone();
-        assert!(!board.apply_demand(zone, level(9.0, 9)));
-        assert!(!board.apply_demand(zone, level(3.0, 10)));
-        assert!(!board.apply_demand(boston, level(3.0, 99)));
+        assert!(!board.apply_demand(zone, level(9.0, 9), NOW));
+        assert!(!board.apply_demand(zone, level(3.0, 10), NOW));
+        assert!(!board.apply_demand(boston, level(3.0, 99), NOW));
         assert_eq!(board, before);
+    }
+
+    #[test]
+    fn news_from_the_future_does_not_keep_out_the_present() {
+        let area = ServiceArea::new(Bounds::NEW_YORK);
+        let zone = area.zones()[0];
+        let mut board = LevelBoard::new(&area);
+        assert!(!board.apply_supply(zone, level(9.0, 161), NOW));
+        assert!(!board.supply_watermark(at(161), NOW));
+        assert!(board.apply_supply(zone, level(3.0, 99), NOW));
+        assert!(board.supply_watermark(at(100), NOW));
+        let supply = board.view(&[zone]).zones[0].supply;
+        assert_eq!(supply, Some(level(3.0, 100)));
+        assert!(
+            board.supply_watermark(at(160), NOW),
+            "clocks may differ a little"
+        );
     }
 
     #[test]
@@ -216,11 +269,11 @@ mod tests {
         let ring = area.k_ring(area.zones()[0]).unwrap();
         let mut board = LevelBoard::new(&area);
         for zone in ring.zones() {
-            board.apply_supply(*zone, level(1.0, 50));
-            board.apply_demand(*zone, level(1.0, 40));
+            board.apply_supply(*zone, level(1.0, 50), NOW);
+            board.apply_demand(*zone, level(1.0, 40), NOW);
         }
         assert_eq!(board.view(ring.zones()).as_of(), Some(at(40)));
-        board.demand_watermark(at(70));
+        board.demand_watermark(at(70), NOW);
         assert_eq!(board.view(ring.zones()).as_of(), Some(at(50)));
     }
 }

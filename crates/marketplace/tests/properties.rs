@@ -155,6 +155,24 @@ proptest! {
     }
 
     #[test]
+    fn a_level_from_the_future_is_as_good_as_missing(
+        view in markets(0.0..50.0),
+        which in any::<prop::sample::Index>(),
+        demand in any::<bool>(),
+        ahead_ms in 60_001_u64..86_400_000,
+    ) {
+        let with = |level: Option<Level>| {
+            let mut view = view.clone();
+            let index = which.index(view.zones.len());
+            let zone = &mut view.zones[index];
+            if demand { zone.demand = level } else { zone.supply = level }
+            price(&view, &a_trip(), &PricingPolicy::default(), NOW)
+        };
+        let as_of = NOW + Duration::from_millis(ahead_ms);
+        prop_assert_eq!(with(Some(Level { value: 9.0, as_of })), with(None));
+    }
+
+    #[test]
     fn age_changes_the_mark_but_never_the_arithmetic(view in markets(0.0..50.0), age_seconds in 0_u64..3600) {
         let policy = PricingPolicy::default();
         let fresh = price(&view, &a_trip(), &policy, NOW);
@@ -197,13 +215,17 @@ impl Delivery {
     fn arrive(&self, board: &mut LevelBoard) {
         match *self {
             Self::Supply(zone, level) => {
-                board.apply_supply(AREA.zones()[zone], level);
+                board.apply_supply(AREA.zones()[zone], level, NOW);
             }
             Self::Demand(zone, level) => {
-                board.apply_demand(AREA.zones()[zone], level);
+                board.apply_demand(AREA.zones()[zone], level, NOW);
             }
-            Self::SupplyWatermark(as_of) => board.supply_watermark(as_of),
-            Self::DemandWatermark(as_of) => board.demand_watermark(as_of),
+            Self::SupplyWatermark(as_of) => {
+                board.supply_watermark(as_of, NOW);
+            }
+            Self::DemandWatermark(as_of) => {
+                board.demand_watermark(as_of, NOW);
+            }
         }
     }
 }

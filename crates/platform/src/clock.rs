@@ -104,11 +104,6 @@ impl MarketClock {
         market.div_f64(self.speed)
     }
 
-    /// How much market time passes in a stretch of real time.
-    pub fn market_duration(&self, real: Duration) -> Duration {
-        real.mul_f64(self.speed)
-    }
-
     /// The clock, read for others.
     pub fn reading(&self) -> ClockReading {
         ClockReading {
@@ -145,7 +140,6 @@ mod tests {
         assert_eq!(clock.at_real_micros(60_500_000), 1_000_000 + 3_600_000);
         let hour = Duration::from_secs(3_600);
         assert_eq!(clock.real_duration(hour), Duration::from_secs(60));
-        assert_eq!(clock.market_duration(Duration::from_secs(60)), hour);
     }
 
     #[test]

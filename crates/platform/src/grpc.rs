@@ -1,7 +1,7 @@
 //! The gRPC edges: a server layer that is the twin of the HTTP one, and a client channel that is bounded, traced and
 //! reconnects by itself.
 
-use std::{sync::Arc, time::Duration};
+use std::{error::Error, sync::Arc, time::Duration};
 
 use axum::{
     body::Body,
@@ -16,15 +16,21 @@ use tonic::{
     service::{Interceptor, Routes, interceptor::InterceptedService},
     transport::{Channel, Endpoint},
 };
+use tower_http::catch_panic::CatchPanicLayer;
 use tracing::{Instrument, Span, field::Empty, info_span};
 
-use crate::{http::REQUEST_DEADLINE, metrics::EdgeMetrics, propagation};
+use crate::{fault::Fault, http::REQUEST_DEADLINE, metrics::EdgeMetrics, propagation};
 
 /// Wraps the gRPC services of a process: every call is traced, measured, and ended by a deadline; what cannot be
-/// decoded is the caller's fault and says so.
+/// decoded is the caller's fault and says so, a panic is ours.
 pub fn edge(services: Routes, metrics: EdgeMetrics) -> Routes {
     let router = services
         .into_axum_router()
+        .layer(CatchPanicLayer::custom(
+            |_panic: Box<dyn std::any::Any + Send>| {
+                Status::from(Fault::internal("a handler panicked")).into_http::<Body>()
+            },
+        ))
         .layer(middleware::from_fn_with_state(metrics, observe));
     Routes::from(router)
 }
@@ -58,7 +64,8 @@ fn overdue() -> Status {
     Status::deadline_exceeded(format!("not done within {REQUEST_DEADLINE:?}"))
 }
 
-/// A client stream and a health watch live as long as their caller wants; everything else is a request.
+/// A client stream and a health watch live as long as their caller wants; everything else is a request. A caller that
+/// is gone without a word ends them too: the server pings its connections.
 fn deadline_of(method: &str) -> Duration {
     match method {
         "surge.v1.SupplyService/ReportPositions" | "grpc.health.v1.Health/Watch" => Duration::MAX,
@@ -118,13 +125,17 @@ fn is_server_fault(code: Code) -> bool {
 /// A channel to another service that carries the trace along.
 pub type TracedChannel = InterceptedService<Channel, InjectTrace>;
 
-/// Opens a channel to `url` when the first call needs it; every call on it ends within `deadline`.
+/// Longest time to reach a host; less where the deadline of the calls is shorter.
+const CONNECT_DEADLINE: Duration = Duration::from_millis(500);
+
+/// Opens a channel to `url` when the first call needs it; every call on it ends within `deadline`. Connecting may take
+/// half of that: a host that cannot be reached fails as away, before the deadline of the call makes it look slow.
 ///
 /// # Errors
 /// When `url` is none.
 pub fn channel(url: &str, deadline: Duration) -> Result<TracedChannel, tonic::transport::Error> {
     let channel = Endpoint::from_shared(url.to_owned())?
-        .connect_timeout(Duration::from_millis(500))
+        .connect_timeout(CONNECT_DEADLINE.min(deadline / 2))
         .timeout(deadline)
         .tcp_nodelay(true)
         .http2_keep_alive_interval(Duration::from_secs(5))
@@ -143,6 +154,19 @@ impl Interceptor for InjectTrace {
         propagation::inject_grpc(request.metadata_mut());
         Ok(request)
     }
+}
+
+/// Whether a call failed because its callee kept silent for too long, as one that hangs does; else it is away, or it
+/// answered. tonic says CANCELLED for its own deadline and UNAVAILABLE for an unanswered ping, so the code alone does
+/// not tell.
+pub fn is_overdue(status: &Status) -> bool {
+    let mut causes = std::iter::successors(status.source(), |&cause| cause.source());
+    status.code() == Code::DeadlineExceeded || causes.any(is_silence)
+}
+
+fn is_silence(cause: &(dyn Error + 'static)) -> bool {
+    let unanswered_ping = |cause: &hyper::Error| cause.is_timeout();
+    cause.is::<tonic::TimeoutExpired>() || cause.downcast_ref().is_some_and(unanswered_ping)
 }
 
 /// Makes an outgoing call under a client span of its own, and records how it ended.
@@ -173,6 +197,9 @@ pub async fn call<T>(
 
 #[cfg(test)]
 mod tests {
+    use prometheus_client::registry::Registry;
+    use tower::ServiceExt;
+
     use super::*;
 
     #[test]
@@ -181,6 +208,20 @@ mod tests {
         let mut headers = status.into_http::<axum::body::Body>().headers().clone();
         blame_the_caller_for_nonsense(&mut headers);
         assert_eq!(code_of(&headers), Code::InvalidArgument);
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_our_own_fault() {
+        async fn panics() -> String {
+            panic!("a bug")
+        }
+        let service = axum::Router::new().route("/surge.v1.Any/Call", axum::routing::post(panics));
+        let metrics = EdgeMetrics::register(&mut Registry::default());
+        let edge = edge(Routes::from(service), metrics).into_axum_router();
+        let call = Request::post("/surge.v1.Any/Call").body(Body::empty());
+        let answer = edge.oneshot(call.unwrap()).await.unwrap();
+        assert_eq!(answer.status(), 200);
+        assert_eq!(code_of(answer.headers()), Code::Internal);
     }
 
     #[test]

@@ -28,7 +28,7 @@ pub const BODY_LIMIT_BYTES: usize = 64 * 1024;
 /// Longest time any request may take. Routes that wait on others have shorter deadlines of their own.
 pub const REQUEST_DEADLINE: Duration = Duration::from_secs(5);
 
-/// Response header with the id under which the request's trace is found.
+/// Response header with the id under which the request's trace is found; absent where the trace was not sampled.
 pub const TRACE_ID: &str = "trace-id";
 
 /// Wraps the routes of a service: unknown routes answer as problems, panics as faults, and every request is traced

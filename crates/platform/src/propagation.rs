@@ -50,11 +50,13 @@ pub fn link(span: &Span, traceparent: &str) {
     }
 }
 
-/// The trace id of `span`, 32 hexadecimal digits; `None` when nobody traces.
+/// The id under which the trace of `span` is found, 32 hexadecimal digits; `None` when nobody traces, and outside a
+/// sampled trace: its id would open nothing.
 pub fn trace_id(span: &Span) -> Option<String> {
     let context = span.context();
-    let id = context.span().span_context().trace_id();
-    (id != opentelemetry::trace::TraceId::INVALID).then(|| id.to_string())
+    let span = context.span();
+    let trace = span.span_context();
+    trace.is_sampled().then(|| trace.trace_id().to_string())
 }
 
 fn inject(carrier: &mut dyn Injector) {
@@ -119,5 +121,29 @@ impl Extractor for Column {
 
     fn keys(&self) -> Vec<&str> {
         vec![TRACEPARENT]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use opentelemetry::trace::TracerProvider;
+    use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
+    use tracing_subscriber::layer::SubscriberExt;
+
+    use super::*;
+
+    fn trace_id_sampled_by(sampler: Sampler) -> Option<String> {
+        let provider = SdkTracerProvider::builder().with_sampler(sampler).build();
+        let traces = tracing_opentelemetry::layer().with_tracer(provider.tracer("test"));
+        let subscriber = tracing_subscriber::registry().with(traces);
+        tracing::subscriber::with_default(subscriber, || trace_id(&tracing::info_span!("quote")))
+    }
+
+    #[test]
+    fn only_a_trace_that_can_be_opened_has_an_id() {
+        let sampled = trace_id_sampled_by(Sampler::AlwaysOn).unwrap();
+        assert_eq!(sampled.len(), 32);
+        assert_eq!(trace_id_sampled_by(Sampler::AlwaysOff), None);
+        assert_eq!(trace_id(&Span::none()), None);
     }
 }

@@ -1,7 +1,7 @@
 //! Binds and serves the two edges of a service. Listeners are bound before anything else starts, so a busy port is a
 //! clear error and port 0 works for tests.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use axum::Router;
 use tokio::net::TcpListener;
@@ -13,6 +13,12 @@ use tonic::{
 use tracing::info;
 
 use crate::shutdown;
+
+/// How often a gRPC connection is asked whether its caller is still there. Streams without a deadline end with it.
+const PING_EVERY: Duration = Duration::from_secs(30);
+
+/// How long a caller may take to answer that.
+const PING_DEADLINE: Duration = Duration::from_secs(10);
 
 /// The two bound listeners of a service.
 #[derive(Debug)]
@@ -110,6 +116,8 @@ pub async fn serve(
         let incoming = TcpIncoming::from(listeners.grpc).with_nodelay(Some(true));
         let stopped = token.clone().cancelled_owned();
         Server::builder()
+            .http2_keepalive_interval(Some(PING_EVERY))
+            .http2_keepalive_timeout(Some(PING_DEADLINE))
             .add_routes(grpc)
             .serve_with_incoming_shutdown(incoming, stopped)
             .await?;

@@ -1,7 +1,10 @@
 //! The use cases: make a quote, show the multiplier of every zone, tell and switch the mode. A quote is two steps: ask
 //! the dataflow of the mode for the market around the pickup, then one pure function that is the same for all modes.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Once},
+    time::Duration,
+};
 
 use marketplace::{
     fare::Trip,
@@ -13,7 +16,7 @@ use marketplace::{
 use platform::clock::MarketClock;
 use surge_proto::{DataflowMode, token::QuoteKey};
 use tokio::time::Instant;
-use tracing::{Instrument, Span, field::Empty, info_span};
+use tracing::{Instrument, Span, field::Empty, info_span, warn};
 use uuid::Uuid;
 
 use crate::{
@@ -39,6 +42,8 @@ struct Inner {
     dataflows: Dataflows,
     control: ModeControl,
     metrics: QuoteMetrics,
+    /// Levels from the future are told of once; each quote that they spoil is marked and counted as degraded.
+    told_of_future: Once,
 }
 
 /// A quote, what it was made of, and the token that a ride request presents.
@@ -87,6 +92,7 @@ impl App {
             dataflows,
             control,
             metrics,
+            told_of_future: Once::new(),
         };
         Self {
             inner: Arc::new(inner),
@@ -169,11 +175,14 @@ impl App {
     async fn market_view(&self, mode: DataflowMode, zones: &[Zone]) -> Result<MarketView, Error> {
         let span =
             info_span!("dataflow", otel.name = format!("dataflow {mode}"), surge.dataflow = %mode);
-        self.inner
-            .dataflows
-            .market_view(mode, zones)
-            .instrument(span)
-            .await
+        let answer = self.inner.dataflows.market_view(mode, zones);
+        let view = answer.instrument(span).await?;
+        if view.is_ahead_of(self.now()) {
+            self.inner.told_of_future.call_once(|| {
+                warn!(surge.dataflow = %mode, "dataflow {mode} tells of the future: has its source another market clock?");
+            });
+        }
+        Ok(view)
     }
 
     fn served(&self, field: &'static str, position: Position) -> Result<Zone, Error> {
@@ -188,7 +197,10 @@ impl App {
 
     /// The part of a view of the whole area that prices `zone`.
     fn around(&self, zone: Zone, market: &[ZoneLevels]) -> MarketView {
-        let levels_of = |zone: &Zone| market[self.inner.area.index_of(*zone).unwrap_or_default()];
+        let levels_of = |zone: &Zone| {
+            let index = self.inner.area.index_of(*zone);
+            market[index.expect("the zones of a ring are zones of the area")]
+        };
         MarketView {
             zones: self.ring(zone).iter().map(levels_of).collect(),
         }

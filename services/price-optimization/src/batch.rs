@@ -28,9 +28,6 @@ const STEP_DEADLINE: Duration = Duration::from_secs(60);
 /// How soon a failed run is tried again, if the period is not shorter.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
 
-/// The length of window that supply is predicted for.
-const SUPPLY_WINDOW: Duration = Duration::from_secs(300);
-
 /// The batch job.
 #[derive(Debug)]
 pub struct Batch {
@@ -38,6 +35,7 @@ pub struct Batch {
     area: ServiceArea,
     profile: Arc<DemandProfile>,
     clock: MarketClock,
+    supply_window: Duration,
 }
 
 impl Batch {
@@ -59,6 +57,7 @@ impl Batch {
             area,
             profile: Arc::new(profile),
             clock: MarketClock::from_config(&config.clock),
+            supply_window: config.forecast_window,
         })
     }
 
@@ -157,7 +156,7 @@ impl Batch {
             let due = row.into_iter().flat_map(|row| row.dropoffs_due_at.iter());
             let due = due.map(|due_at| market_time(*due_at));
             Level {
-                value: predicted_available(idle, due, as_of, SUPPLY_WINDOW),
+                value: predicted_available(idle, due, as_of, self.supply_window),
                 as_of,
             }
         };

@@ -66,7 +66,7 @@ pub struct Config {
     pub surge_emergency_cap: Option<Multiplier>,
 
     /// The area served, as "south,west,north,east" in degrees.
-    #[arg(long, env = "SERVICE_AREA", default_value_t = Bounds::NEW_YORK)]
+    #[arg(long, env = "SERVICE_AREA", default_value_t = Bounds::NEW_YORK, allow_hyphen_values = true)]
     pub service_area: Bounds,
 
     /// The market clock.
@@ -88,13 +88,18 @@ impl Config {
 #[derive(Clone, Debug, Parser)]
 #[command(name = "price-optimization batch", version)]
 pub struct BatchConfig {
-    /// Run once and end, as a cron job does.
-    #[arg(long, conflicts_with = "every")]
+    /// Run once and end, as a cron job does, whatever BATCH_EVERY says.
+    #[arg(long)]
     pub once: bool,
 
     /// Time between two runs, in market time.
     #[arg(long, env = "BATCH_EVERY", default_value = "5m", value_parser = period)]
     pub every: Duration,
+
+    /// How far ahead supply is predicted, in market time: 1m to 1h, and the same as driver-management's. The window of
+    /// demand comes with ride-management's rows.
+    #[arg(long, env = "FORECAST_WINDOW", default_value = "5m", value_parser = forecast_window)]
+    pub forecast_window: Duration,
 
     /// PostgreSQL, as role price_optimization.
     #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
@@ -105,7 +110,7 @@ pub struct BatchConfig {
     pub demand_profile: Option<PathBuf>,
 
     /// The area served, as "south,west,north,east" in degrees.
-    #[arg(long, env = "SERVICE_AREA", default_value_t = Bounds::NEW_YORK)]
+    #[arg(long, env = "SERVICE_AREA", default_value_t = Bounds::NEW_YORK, allow_hyphen_values = true)]
     pub service_area: Bounds,
 
     /// The market clock.
@@ -125,6 +130,10 @@ fn period(text: &str) -> Result<Duration, String> {
     )
 }
 
+fn forecast_window(text: &str) -> Result<Duration, String> {
+    duration(text, Duration::from_secs(60), Duration::from_secs(3_600))
+}
+
 fn duration(text: &str, least: Duration, most: Duration) -> Result<Duration, String> {
     let duration = humantime::parse_duration(text).map_err(|error| error.to_string())?;
     if (least..=most).contains(&duration) {
@@ -137,4 +146,47 @@ fn duration(text: &str, least: Duration, most: Duration) -> Result<Duration, Str
 fn multiplier(text: &str) -> Result<Multiplier, String> {
     let value: f64 = text.parse().map_err(|_| "must be a number such as 2.8")?;
     Multiplier::try_from(value).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn batch(arguments: &[&str]) -> Result<BatchConfig, clap::Error> {
+        let required = ["batch", "--database-url=postgres://somewhere"];
+        BatchConfig::try_parse_from(required.iter().chain(arguments))
+    }
+
+    #[test]
+    fn once_is_once_also_beside_a_period() {
+        assert!(batch(&["--once", "--every=1h"]).unwrap().once);
+        assert!(!batch(&["--every=1h"]).unwrap().once);
+    }
+
+    #[test]
+    fn the_forecast_window_is_bounded_as_in_driver_management() {
+        let window = |arguments: &[&str]| batch(arguments).map(|config| config.forecast_window);
+        assert_eq!(window(&[]).unwrap(), Duration::from_secs(300));
+        assert_eq!(
+            window(&["--forecast-window=10m"]).unwrap(),
+            Duration::from_secs(600)
+        );
+        let refused = window(&["--forecast-window=2h"]).unwrap_err().to_string();
+        assert!(refused.contains("1m to 1h"), "{refused}");
+    }
+
+    #[test]
+    fn a_service_area_may_lie_in_the_west() {
+        let buenos_aires = ["--service-area", "-34.7,-58.6,-34.5,-58.3"];
+        let area = batch(&buenos_aires).unwrap().service_area;
+        assert_eq!(area.to_string(), buenos_aires[1]);
+
+        let required = [
+            "price-optimization",
+            "--database-url=postgres://somewhere",
+            "--quote-key=a key that only tests have",
+        ];
+        let config = Config::try_parse_from(required.iter().chain(&buenos_aires));
+        assert_eq!(config.unwrap().service_area, area);
+    }
 }

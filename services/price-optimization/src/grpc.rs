@@ -15,8 +15,9 @@ use tracing::Instrument;
 use crate::app::{App, Quoted, quote_span};
 
 /// The services of this process.
-pub(crate) fn routes(app: App) -> anyhow::Result<Routes> {
-    let (_, health) = tonic_health::server::health_reporter();
+pub(crate) async fn routes(app: App) -> anyhow::Result<Routes> {
+    let (reporter, health) = tonic_health::server::health_reporter();
+    reporter.set_serving::<QuoteServiceServer<Quotes>>().await;
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)

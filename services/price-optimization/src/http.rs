@@ -135,10 +135,11 @@ struct SwitchRequest {
     post, path = "/v1/quotes", request_body = QuoteRequest,
     params(("surge-dataflow" = Option<Mode>, Header, description = "Mode of this quote; default: the mode in force")),
     responses(
-        (status = 200, body = QuoteResponse, headers(("trace-id" = String, description = "Opens the trace of this quote"))),
+        (status = 200, body = QuoteResponse, headers(("trace-id" = String, description = "Opens the trace of this quote; absent where it was not sampled"))),
         (status = 400, body = Problem, content_type = "application/problem+json"),
         (status = 413, body = Problem, content_type = "application/problem+json"),
         (status = 415, body = Problem, content_type = "application/problem+json"),
+        (status = 500, body = Problem, content_type = "application/problem+json"),
         (status = 503, body = Problem, content_type = "application/problem+json"),
         (status = 504, body = Problem, content_type = "application/problem+json"),
     )
@@ -163,6 +164,7 @@ async fn post_quote(
     responses(
         (status = 200, body = SurgeResponse),
         (status = 400, body = Problem, content_type = "application/problem+json"),
+        (status = 500, body = Problem, content_type = "application/problem+json"),
         (status = 503, body = Problem, content_type = "application/problem+json"),
         (status = 504, body = Problem, content_type = "application/problem+json"),
     )
@@ -176,7 +178,13 @@ async fn get_surge(
 }
 
 /// Show the dataflow mode in force.
-#[utoipa::path(get, path = "/v1/dataflow", responses((status = 200, body = ModeInForce)))]
+#[utoipa::path(
+    get, path = "/v1/dataflow",
+    responses(
+        (status = 200, body = ModeInForce),
+        (status = 500, body = Problem, content_type = "application/problem+json"),
+    )
+)]
 async fn get_dataflow(State(app): State<App>) -> Json<ModeInForce> {
     Json(app.mode())
 }
@@ -189,7 +197,9 @@ async fn get_dataflow(State(app): State<App>) -> Json<ModeInForce> {
         (status = 400, body = Problem, content_type = "application/problem+json"),
         (status = 413, body = Problem, content_type = "application/problem+json"),
         (status = 415, body = Problem, content_type = "application/problem+json"),
+        (status = 500, body = Problem, content_type = "application/problem+json"),
         (status = 503, body = Problem, content_type = "application/problem+json"),
+        (status = 504, body = Problem, content_type = "application/problem+json"),
     )
 )]
 async fn put_dataflow(

@@ -19,7 +19,7 @@ use std::{process::ExitCode, sync::Arc};
 
 use anyhow::Context;
 use futures::FutureExt;
-use marketplace::zone::ServiceArea;
+use marketplace::{quote::Freshness, time::MarketTime, zone::ServiceArea};
 use platform::{
     clock::MarketClock,
     health::Health,
@@ -112,9 +112,10 @@ impl Service {
         let store = Store::new(pool.clone());
 
         let control = ModeControl::new(nats.clone(), config.dataflow_mode);
-        let subscriber = Subscriber::new(nats.clone(), &area);
+        let subscriber = Subscriber::new(nats.clone(), &area, clock);
         let dataflows = Dataflows::connect(&config, store.clone(), &subscriber)?;
-        let health = health(clock, pool, nats, &control, &dataflows);
+        let freshness = config.pricing().freshness;
+        let health = health(clock, freshness, pool, nats, &control, &dataflows);
 
         let mut registry = Registry::default();
         let edges = EdgeMetrics::register(&mut registry);
@@ -154,7 +155,7 @@ impl Service {
             .merge(self.health.router())
             .merge(platform::metrics::router(self.registry));
         let http = platform::http::edge(routes, self.edges.clone());
-        let grpc = platform::grpc::edge(grpc::routes(self.app)?, self.edges);
+        let grpc = platform::grpc::edge(grpc::routes(self.app).await?, self.edges);
         let served = serve::serve(self.listeners, http, grpc, token.clone()).await;
 
         token.cancel();
@@ -163,9 +164,11 @@ impl Service {
     }
 }
 
-/// A dependency is needed only while the mode in force leans on it.
+/// A dependency is needed only while the mode in force leans on it. `events` leans on what it has heard, not on the
+/// broker: were NATS needed, its death would take every replica out of service at once, while all of them can quote.
 fn health(
     clock: MarketClock,
+    freshness: Freshness,
     pool: sqlx::PgPool,
     nats: async_nats::Client,
     control: &ModeControl,
@@ -176,12 +179,19 @@ fn health(
         move || control.current().mode == mode
     };
     let (supply, demand) = dataflows.request.probes();
+    let events = Arc::clone(&dataflows.events);
     Health::new(clock)
         .needs_while("postgres", in_mode(DataflowMode::Database), move || {
             postgres::probe(pool.clone()).boxed()
         })
-        .needs_while("nats", in_mode(DataflowMode::Events), move || {
-            std::future::ready(nats::probe(&nats)).boxed()
+        .needs_while(
+            "nats",
+            || false,
+            move || std::future::ready(nats::probe(&nats)).boxed(),
+        )
+        .needs_while("local-state", in_mode(DataflowMode::Events), move || {
+            let now = MarketTime::from_millis(clock.now_millis());
+            std::future::ready(events.is_usable(now, freshness)).boxed()
         })
         .needs_while(
             "driver-management",

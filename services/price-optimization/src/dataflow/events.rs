@@ -3,7 +3,7 @@
 //! producer is away the data grows old, and says so.
 
 use std::{
-    sync::{Arc, PoisonError, RwLock, atomic::Ordering},
+    sync::{Arc, Once, PoisonError, RwLock, atomic::Ordering},
     time::Duration,
 };
 
@@ -14,11 +14,12 @@ use async_nats::jetstream::{
 use async_trait::async_trait;
 use futures::StreamExt;
 use marketplace::{
+    quote::Freshness,
     time::MarketTime,
     view::{Level, LevelBoard, MarketView},
     zone::{ServiceArea, Zone},
 };
-use platform::{nats, outage::Outage, propagation};
+use platform::{clock::MarketClock, nats, outage::Outage, propagation};
 use prost::Message as _;
 use surge_proto::{
     convert::{Malformed, market_time},
@@ -51,6 +52,8 @@ struct Heard {
     /// Traces that published the newest watermarks.
     supply_traceparent: Option<String>,
     demand_traceparent: Option<String>,
+    /// News from the future is told of once: the streams may hold all of another replay.
+    told_of_future: Once,
 }
 
 /// Reads local state.
@@ -65,6 +68,20 @@ impl EventsDataflow {
         Self {
             state: Arc::clone(&subscriber.state),
         }
+    }
+
+    /// Whether what was heard may still set a price at `now`.
+    ///
+    /// # Errors
+    /// Says why not, for whoever reads `/readyz`.
+    pub(crate) fn is_usable(&self, now: MarketTime, freshness: Freshness) -> Result<(), String> {
+        let heard = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        let as_of = heard.board.complete_as_of();
+        let as_of = as_of.ok_or("supply and demand were not both heard of yet")?;
+        if freshness.is_usable(as_of.age_of(now)) {
+            return Ok(());
+        }
+        Err(format!("the older feed ended at {as_of}, market time"))
     }
 }
 
@@ -84,6 +101,7 @@ impl Dataflow for EventsDataflow {
 #[derive(Clone, Debug)]
 pub struct Subscriber {
     nats: async_nats::Client,
+    clock: MarketClock,
     state: State,
 }
 
@@ -95,16 +113,27 @@ enum News {
     DemandWatermark(MarketTime),
 }
 
+impl News {
+    fn as_of(&self) -> MarketTime {
+        match self {
+            Self::Supply(_, level) | Self::Demand(_, level) => level.as_of,
+            Self::SupplyWatermark(as_of) | Self::DemandWatermark(as_of) => *as_of,
+        }
+    }
+}
+
 impl Subscriber {
     /// A subscriber that has heard of nothing yet.
-    pub fn new(nats: async_nats::Client, area: &ServiceArea) -> Self {
+    pub fn new(nats: async_nats::Client, area: &ServiceArea, clock: MarketClock) -> Self {
         let heard = Heard {
             board: LevelBoard::new(area),
             supply_traceparent: None,
             demand_traceparent: None,
+            told_of_future: Once::new(),
         };
         Self {
             nats,
+            clock,
             state: Arc::new(RwLock::new(heard)),
         }
     }
@@ -172,21 +201,29 @@ impl Subscriber {
     }
 
     fn apply(&self, news: News, message: &Message) {
+        let now = MarketTime::from_millis(self.clock.now_millis());
         let mut heard = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        if news.as_of().is_ahead_of(now) {
+            heard
+                .told_of_future
+                .call_once(|| tell_of_future(&news, message));
+        }
         match news {
             News::Supply(zone, level) => {
-                heard.board.apply_supply(zone, level);
+                heard.board.apply_supply(zone, level, now);
             }
             News::Demand(zone, level) => {
-                heard.board.apply_demand(zone, level);
+                heard.board.apply_demand(zone, level, now);
             }
             News::SupplyWatermark(as_of) => {
-                heard.board.supply_watermark(as_of);
-                heard.supply_traceparent = process_span(SUPPLY, message);
+                if heard.board.supply_watermark(as_of, now) {
+                    heard.supply_traceparent = process_span(SUPPLY, message);
+                }
             }
             News::DemandWatermark(as_of) => {
-                heard.board.demand_watermark(as_of);
-                heard.demand_traceparent = process_span(DEMAND, message);
+                if heard.board.demand_watermark(as_of, now) {
+                    heard.demand_traceparent = process_span(DEMAND, message);
+                }
             }
         }
     }
@@ -212,6 +249,14 @@ impl Subscriber {
             warn!(error.message = %error, "and it could not be kept: {error}");
         }
     }
+}
+
+fn tell_of_future(news: &News, message: &Message) {
+    let as_of = news.as_of();
+    warn!(
+        messaging.destination.name = %message.subject,
+        "news as of {as_of}, in the future, is not taken in: was it published by a replay with another clock?"
+    );
 }
 
 /// A watermark ends a round of levels: one span for the round, linked to the trace that published it.

@@ -36,7 +36,8 @@ pub struct Dataflows {
     database: Arc<DatabaseDataflow>,
     /// Public to the composition root, which asks its callees for their health.
     pub(crate) request: Arc<RequestDataflow>,
-    events: Arc<EventsDataflow>,
+    /// Public to the composition root, which asks whether what it heard is still usable.
+    pub(crate) events: Arc<EventsDataflow>,
     deadline: Duration,
 }
 

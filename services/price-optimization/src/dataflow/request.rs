@@ -1,14 +1,17 @@
 //! Dataflow through request and response: the quote asks both services over gRPC, at the same time, and waits. The
 //! data is as fresh as a round trip; when one of the two is slow or away, so is the quote.
 
+use std::{error::Error as _, time::Duration};
+
 use async_trait::async_trait;
+use futures::future::try_join_all;
 use marketplace::{
     view::{Level, MarketView, ZoneLevels},
     zone::Zone,
 };
 use platform::grpc::{self, TracedChannel};
 use surge_proto::{
-    convert::Malformed,
+    convert::{MAX_ZONES_PER_CALL, Malformed},
     v1::{
         GetDemandRequest, GetSupplyRequest, demand_service_client::DemandServiceClient,
         supply_service_client::SupplyServiceClient,
@@ -29,6 +32,7 @@ const DEMAND: &str = "ride-management";
 pub struct RequestDataflow {
     supply: TracedChannel,
     demand: TracedChannel,
+    deadline: Duration,
 }
 
 impl RequestDataflow {
@@ -40,6 +44,7 @@ impl RequestDataflow {
         Ok(Self {
             supply: grpc::channel(&config.supply_url, config.dataflow_deadline)?,
             demand: grpc::channel(&config.demand_url, config.dataflow_deadline)?,
+            deadline: config.dataflow_deadline,
         })
     }
 
@@ -48,12 +53,36 @@ impl RequestDataflow {
         (Probe(self.supply.clone()), Probe(self.demand.clone()))
     }
 
+    /// What a failed call means: a callee that hangs is one thing whichever clock noticed first, one that is dead another.
+    fn failed(&self, dependency: &'static str, status: &Status) -> DataflowError {
+        let detail = format!("{:?}: {}", status.code(), status.message());
+        match status.code() {
+            _ if grpc::is_overdue(status) => DataflowError::Deadline(self.deadline),
+            Code::Unavailable | Code::Cancelled => DataflowError::away(dependency, detail),
+            // Not an answer at all: the connection broke under the call, for which tonic has several codes.
+            _ if status.source().is_some() => DataflowError::away(dependency, detail),
+            _ => DataflowError::Nonsense { dependency, detail },
+        }
+    }
+
+    /// Supply and demand of no more zones than one call may name, asked for at the same time.
+    async fn levels(&self, zones: &[Zone]) -> Result<Vec<ZoneLevels>, DataflowError> {
+        let names: Vec<String> = zones.iter().map(Zone::to_string).collect();
+        let (supply, demand) = tokio::try_join!(self.supply(names.clone()), self.demand(names))?;
+        let levels_of = |(index, zone): (usize, &Zone)| ZoneLevels {
+            zone: *zone,
+            supply: answered(&supply, index, *zone),
+            demand: answered(&demand, index, *zone),
+        };
+        Ok(zones.iter().enumerate().map(levels_of).collect())
+    }
+
     async fn supply(&self, zones: Vec<String>) -> Result<Vec<(Zone, Level)>, DataflowError> {
         let mut client = SupplyServiceClient::new(self.supply.clone());
         let request = client.get_supply(GetSupplyRequest { zones });
         let answer = grpc::call("surge.v1.SupplyService/GetSupply", request)
             .await
-            .map_err(|status| failed(SUPPLY, &status))?;
+            .map_err(|status| self.failed(SUPPLY, &status))?;
         let levels = answer.levels.iter().map(TryInto::try_into);
         levels
             .collect::<Result<_, Malformed>>()
@@ -65,7 +94,7 @@ impl RequestDataflow {
         let request = client.get_demand(GetDemandRequest { zones });
         let answer = grpc::call("surge.v1.DemandService/GetDemand", request)
             .await
-            .map_err(|status| failed(DEMAND, &status))?;
+            .map_err(|status| self.failed(DEMAND, &status))?;
         let levels = answer.levels.iter().map(TryInto::try_into);
         levels
             .collect::<Result<_, Malformed>>()
@@ -76,15 +105,11 @@ impl RequestDataflow {
 #[async_trait]
 impl Dataflow for RequestDataflow {
     async fn market_view(&self, zones: &[Zone]) -> Result<MarketView, DataflowError> {
-        let names: Vec<String> = zones.iter().map(Zone::to_string).collect();
-        let (supply, demand) = tokio::try_join!(self.supply(names.clone()), self.demand(names))?;
-        let levels_of = |(index, zone): (usize, &Zone)| ZoneLevels {
-            zone: *zone,
-            supply: answered(&supply, index, *zone),
-            demand: answered(&demand, index, *zone),
-        };
+        // A quote asks once; the map of a large area asks several times, at once.
+        let calls = zones.chunks(MAX_ZONES_PER_CALL);
+        let levels = try_join_all(calls.map(|zones| self.levels(zones))).await?;
         Ok(MarketView {
-            zones: zones.iter().enumerate().map(levels_of).collect(),
+            zones: levels.concat(),
         })
     }
 }
@@ -93,16 +118,6 @@ impl Dataflow for RequestDataflow {
 fn answered(levels: &[(Zone, Level)], index: usize, zone: Zone) -> Option<Level> {
     let (answered, level) = levels.get(index)?;
     (*answered == zone).then_some(*level)
-}
-
-fn failed(dependency: &'static str, status: &Status) -> DataflowError {
-    let detail = format!("{:?}: {}", status.code(), status.message());
-    match status.code() {
-        Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled => {
-            DataflowError::away(dependency, detail)
-        }
-        _ => DataflowError::Nonsense { dependency, detail },
-    }
 }
 
 /// Asks a callee for its gRPC health.

@@ -3,10 +3,12 @@
 
 use std::time::Duration;
 
-use crate::support::{Exchange, market, now};
+use crate::support::{Exchange, PATIENCE, market, now, publish};
+use async_nats::jetstream::{Context, message::StreamMessage};
 use http::StatusCode;
-use marketplace::time::MarketTime;
-use surge_proto::subjects;
+use marketplace::{time::MarketTime, view::Level};
+use prost::Message;
+use surge_proto::{subjects, v1::DemandLevel};
 
 #[tokio::test]
 async fn the_same_market_has_the_same_price_in_every_mode() {
@@ -54,6 +56,22 @@ async fn request_leans_on_its_callees_alone() {
     assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{problem}");
     let detail = problem["detail"].as_str().unwrap();
     assert!(detail.contains("-management is away"), "{detail}");
+}
+
+#[tokio::test]
+async fn a_callee_that_hangs_is_a_missed_deadline_whatever_notices_it() {
+    let mut exchange = Exchange::start().await;
+    // Connections to it are made by the kernel, and nobody ever answers on them.
+    let hangs = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    exchange.callees.address = hangs.local_addr().unwrap();
+    let service = exchange.service(&[]).await;
+
+    // Long enough for the ping of the connection, too, to go unanswered.
+    let until = tokio::time::Instant::now() + Duration::from_secs(9);
+    while tokio::time::Instant::now() < until {
+        let (status, problem) = service.quote("request").await;
+        assert_eq!(status, StatusCode::GATEWAY_TIMEOUT, "{problem}");
+    }
 }
 
 #[tokio::test]
@@ -139,36 +157,64 @@ async fn old_data_is_never_priced_with() {
 }
 
 #[tokio::test]
+async fn data_from_the_future_is_as_good_as_none_and_does_not_keep_out_the_present() {
+    let exchange = Exchange::start().await;
+    let service = exchange.service(&[]).await;
+    service
+        .quote_until("database", |status, _| status.is_success())
+        .await;
+    let hours_ahead = now() + Duration::from_secs(3 * 3_600);
+    exchange.feed(&market(hours_ahead, |_| (1.0, 30.0))).await;
+    for mode in ["request", "database"] {
+        let (_, quote) = service.quote(mode).await;
+        assert_eq!(quote["degraded"], true, "{quote}");
+        assert_eq!(quote["surge_multiplier"], 1.0);
+        assert!(quote["data_age_ms"].is_null());
+    }
+
+    exchange.publish(&market(now(), |_| (2.0, 2.0))).await;
+    let present = service.quote_with_data("events").await;
+    assert_eq!(present["demand"], 2.0);
+}
+
+#[tokio::test]
 async fn a_message_that_cannot_be_read_is_put_aside_and_the_stream_goes_on() {
     let exchange = Exchange::start().await;
     let service = exchange.service(&[]).await;
     exchange.publish(&market(now(), |_| (2.0, 2.0))).await;
     service.quote_with_data("events").await;
 
-    let jetstream = exchange.jetstream().await;
-    let nonsense = platform::nats::message("surge.v1.SupplyLevel", b"\xff\xff".to_vec());
+    let nonsense = b"\xff\xff".to_vec();
     let subject = format!(
         "{}.nonsense",
         subjects::SUPPLY.subjects.trim_end_matches(".>")
     );
-    jetstream
-        .send_publish(subject, nonsense)
-        .await
-        .unwrap()
-        .await
-        .unwrap();
-    exchange.publish(&market(now(), |_| (2.0, 7.0))).await;
+    let jetstream = exchange.jetstream().await;
+    publish(&jetstream, subject, nonsense.clone()).await;
+    exchange.publish(&market(now(), |_| (7.0, 2.0))).await;
     service
-        .quote_until("events", |_, quote| quote["demand"] == 7.0)
+        .quote_until("events", |_, quote| quote["supply"] == 7.0)
         .await;
 
-    let dead = jetstream.get_stream(subjects::DEAD.name).await.unwrap();
-    let letter = dead
-        .get_last_raw_message_by_subject("surge.dead.SUPPLY")
-        .await
-        .unwrap();
-    assert_eq!(&letter.payload[..], b"\xff\xff");
+    let letter = dead_letter(&jetstream, "surge.dead.SUPPLY").await;
+    assert_eq!(letter.payload, nonsense);
     assert!(letter.headers.get(platform::nats::DEAD_REASON).is_some());
+}
+
+/// The last message that was put aside there.
+async fn dead_letter(jetstream: &Context, subject: &str) -> StreamMessage {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        let letter = match jetstream.get_stream(subjects::DEAD.name).await {
+            Ok(dead) => dead.get_last_raw_message_by_subject(subject).await.ok(),
+            Err(_) => None,
+        };
+        if let Some(letter) = letter {
+            return letter;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "no dead letter");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 #[tokio::test]
@@ -178,9 +224,22 @@ async fn an_older_level_never_overwrites_a_newer_one() {
     let new = now();
     let old = MarketTime::from_millis(new.millis() - 5_000);
     exchange.publish(&market(new, |_| (2.0, 8.0))).await;
+    let here = service
+        .quote_until("events", |_, quote| quote["demand"] == 8.0)
+        .await["zone"]
+        .clone();
     exchange.publish(&market(old, |_| (2.0, 3.0))).await;
-    // A third market, of another zone count, marks the end of the second: everything before it was taken in.
-    exchange.publish(&market(old, |_| (2.0, 4.0))).await;
-    let quote = service.quote_with_data("events").await;
+
+    // The same feed tells of another zone: when that is heard, all before it was.
+    let zones = market(new, |_| (2.0, 8.0)).zones;
+    let elsewhere = zones.iter().find(|levels| here != levels.zone.to_string());
+    let elsewhere = elsewhere.unwrap().zone;
+    let as_of = MarketTime::from_millis(new.millis() + 1);
+    let marker = DemandLevel::new(elsewhere, Level { value: 5.0, as_of }).encode_to_vec();
+    let jetstream = exchange.jetstream().await;
+    publish(&jetstream, subjects::demand_of(elsewhere), marker).await;
+    service.demand_becomes("events", elsewhere, 5.0).await;
+
+    let (_, quote) = service.quote("events").await;
     assert_eq!(quote["demand"], 8.0);
 }

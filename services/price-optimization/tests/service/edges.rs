@@ -1,13 +1,22 @@
 //! Both edges as a stranger meets them: bad input is refused with the field named, dependencies show in /readyz, and
 //! the OpenAPI document tells the truth.
 
-use crate::support::{Exchange, GRAND_CENTRAL, WALL_STREET, a_trip, market, now};
+use std::time::Duration;
+
+use crate::support::{Exchange, GRAND_CENTRAL, WALL_STREET, a_trip, market, market_of, now};
 use bytes::Bytes;
 use http::{Method, Request, StatusCode};
 use http_body_util::Full;
+use marketplace::zone::Bounds;
 use serde_json::{Value, json};
-use surge_proto::v1::{self, quote_service_client::QuoteServiceClient};
-use tonic::Code;
+use surge_proto::{
+    convert::MAX_ZONES_PER_CALL,
+    v1::{self, quote_service_client::QuoteServiceClient},
+};
+use tonic::{Code, transport::Endpoint};
+use tonic_health::pb::{
+    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+};
 
 #[tokio::test]
 async fn bad_input_is_refused_with_its_field() {
@@ -181,6 +190,39 @@ async fn readiness_asks_only_for_what_the_mode_leans_on() {
 }
 
 #[tokio::test]
+async fn events_is_ready_while_what_it_heard_is_usable_also_without_the_broker() {
+    let mut exchange = Exchange::start().await;
+    let service = exchange.service(&["--dataflow-mode=events"]).await;
+    let (status, unready) = service.get("/readyz").await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{unready}");
+    assert_eq!(unready["dependencies"]["local-state"]["needed"], true);
+
+    let too_old = now() - Duration::from_secs(16 * 60);
+    exchange.publish(&market(too_old, |_| (3.0, 4.0))).await;
+    let unready = service
+        .ready_until(|ready| {
+            let reason = &ready["dependencies"]["local-state"]["reason"];
+            reason
+                .as_str()
+                .is_some_and(|reason| reason.contains("ended at"))
+        })
+        .await;
+    assert_eq!(unready["status"], "unready");
+
+    exchange.publish(&market(now(), |_| (3.0, 4.0))).await;
+    service
+        .ready_until(|ready| ready["status"] == "ready")
+        .await;
+    exchange.nats.kill().await;
+    let ready = service
+        .ready_until(|ready| ready["dependencies"]["nats"]["status"] == "down")
+        .await;
+    assert_eq!(ready["status"], "ready", "{ready}");
+    assert_eq!(ready["dependencies"]["nats"]["needed"], false);
+    service.quote_with_data("events").await;
+}
+
+#[tokio::test]
 async fn quotes_are_counted_under_their_mode() {
     let exchange = Exchange::start().await;
     let service = exchange.service(&[]).await;
@@ -215,6 +257,37 @@ async fn every_zone_has_a_multiplier_on_the_map() {
         zones.iter().all(|zone| zone["surge_multiplier"] == 2.2),
         "{map}"
     );
+}
+
+#[tokio::test]
+async fn the_map_of_an_area_larger_than_one_call_is_whole() {
+    let exchange = Exchange::start().await;
+    let bounds = Bounds::new(40.2, -74.5, 41.0, -73.5).unwrap();
+    let area = format!("--service-area={bounds}");
+    let service = exchange.service(&[&area]).await;
+    let market = market_of(bounds, now(), |zone| (5.0, zone as f64));
+    assert!(market.zones.len() > MAX_ZONES_PER_CALL);
+    exchange.callees.answer_with(&market);
+    let map = service.surge_map("request").await;
+    let zones = map["zones"].as_array().unwrap();
+    assert_eq!(zones.len(), market.zones.len());
+    for (shown, levels) in zones.iter().zip(&market.zones) {
+        assert_eq!(shown["zone"], levels.zone.to_string());
+        assert_eq!(shown["demand"], levels.demand.unwrap().value);
+    }
+}
+
+#[tokio::test]
+async fn grpc_health_knows_the_process_and_its_service() {
+    let exchange = Exchange::start().await;
+    let service = exchange.service(&[]).await;
+    let channel = Endpoint::from_shared(service.grpc.clone()).unwrap();
+    let mut client = HealthClient::new(channel.connect().await.unwrap());
+    for name in ["", "surge.v1.QuoteService"] {
+        let service = name.to_owned();
+        let health = client.check(HealthCheckRequest { service }).await.unwrap();
+        assert_eq!(health.into_inner().status(), ServingStatus::Serving);
+    }
 }
 
 /// Every answer that the tests above saw has the fields that the document promises, and no others.

@@ -138,7 +138,12 @@ impl Exchange {
     }
 }
 
-async fn publish(jetstream: &async_nats::jetstream::Context, subject: String, payload: Vec<u8>) {
+/// Publishes one message, and waits until the broker keeps it.
+pub(crate) async fn publish(
+    jetstream: &async_nats::jetstream::Context,
+    subject: String,
+    payload: Vec<u8>,
+) {
     let message = nats::message("test", payload);
     jetstream
         .send_publish(subject, message)
@@ -165,7 +170,16 @@ async fn make_roles(postgres: &Postgres) -> String {
 
 /// A market in which every zone of the area has the levels that `levels` gives for its number.
 pub(crate) fn market(as_of: MarketTime, levels: impl Fn(usize) -> (f64, f64)) -> MarketView {
-    let area = ServiceArea::new(Bounds::NEW_YORK);
+    market_of(Bounds::NEW_YORK, as_of, levels)
+}
+
+/// [`market`], of another area.
+pub(crate) fn market_of(
+    bounds: Bounds,
+    as_of: MarketTime,
+    levels: impl Fn(usize) -> (f64, f64),
+) -> MarketView {
+    let area = ServiceArea::new(bounds);
     let zone_levels = |(index, zone): (usize, &Zone)| {
         let (supply, demand) = levels(index);
         let level = |value| Some(Level { value, as_of });
@@ -380,11 +394,17 @@ impl PriceOptimization {
     }
 
     async fn is_connected_to_nats(&self) {
+        self.ready_until(|ready| ready["dependencies"]["nats"]["status"] == "up")
+            .await;
+    }
+
+    /// Asks for readiness until it pleases.
+    pub(crate) async fn ready_until(&self, pleases: impl Fn(&Value) -> bool) -> Value {
         let deadline = tokio::time::Instant::now() + PATIENCE;
         loop {
             let (_, ready) = self.get("/readyz").await;
-            if ready["dependencies"]["nats"]["status"] == "up" {
-                return;
+            if pleases(&ready) {
+                return ready;
             }
             assert!(tokio::time::Instant::now() < deadline, "still {ready}");
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -424,6 +444,30 @@ impl PriceOptimization {
             status.is_success() && quote["degraded"] == false
         })
         .await
+    }
+
+    /// Waits until the map of `mode` shows this demand in a zone.
+    pub(crate) async fn demand_becomes(&self, mode: &str, zone: Zone, demand: f64) {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            let map = self.surge_map(mode).await;
+            let shown = map["zones"].as_array().unwrap().iter();
+            let mut here = shown.filter(|shown| shown["zone"] == zone.to_string());
+            if here.any(|shown| shown["demand"] == demand) {
+                return;
+            }
+            assert!(tokio::time::Instant::now() < deadline, "still {map}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// The multiplier of every zone in one mode.
+    pub(crate) async fn surge_map(&self, mode: &str) -> Value {
+        let headers = [("surge-dataflow", mode)];
+        let map = self.json(Method::GET, "/v1/surge", &headers, &Value::Null);
+        let (status, map) = map.await;
+        assert_eq!(status, StatusCode::OK, "{map}");
+        map
     }
 
     pub(crate) async fn switch(&self, mode: &str) -> (StatusCode, Value) {

@@ -1,0 +1,73 @@
+//! The batch job as a cron job runs it: its own process, set up by environment variables, reading the views that the
+//! other two services publish.
+
+use std::process::{Output, Stdio};
+
+use crate::support::{Exchange, PATIENCE};
+use sqlx::{AssertSqlSafe, Executor, PgPool};
+use tokio::process::Command;
+
+const ZONE: &str = "872a100d2ffffff";
+
+/// What the producers publish, with one idle driver in the zone and one due there in seven minutes.
+const PUBLISHED: &str = "
+    CREATE VIEW driver.supply_watermark AS
+    SELECT timestamptz '2014-04-04 20:00Z' AS as_of, NULL::text AS traceparent;
+    CREATE VIEW driver.supply_by_zone AS
+    SELECT '{zone}' AS zone, 1::int8 AS idle_drivers, ARRAY[timestamptz '2014-04-04 20:07Z'] AS dropoffs_due_at;
+    CREATE VIEW ride.demand_watermark AS
+    SELECT timestamptz '2014-04-04 19:00Z' AS observed_since, timestamptz '2014-04-04 20:00Z' AS as_of,
+           300 AS window_seconds, NULL::text AS traceparent;
+    CREATE VIEW ride.demand_by_zone_window AS
+    SELECT '{zone}' AS zone, timestamptz '2014-04-04 19:55Z' AS window_start, 3::int8 AS requests;
+    GRANT USAGE ON SCHEMA driver, ride TO price_optimization;
+    GRANT SELECT ON ALL TABLES IN SCHEMA driver, ride TO price_optimization;";
+
+#[tokio::test]
+async fn the_batch_counts_drop_offs_within_the_forecast_window() {
+    let exchange = Exchange::start().await;
+    publish_views(&exchange).await;
+    run_once(&exchange, &[]).await;
+    assert_eq!(supply(&exchange).await, 1.0);
+    run_once(&exchange, &[("FORECAST_WINDOW", "10m")]).await;
+    assert_eq!(supply(&exchange).await, 2.0);
+}
+
+#[tokio::test]
+async fn the_batch_runs_once_also_where_a_period_is_set() {
+    let exchange = Exchange::start().await;
+    publish_views(&exchange).await;
+    run_once(&exchange, &[("BATCH_EVERY", "1h")]).await;
+    assert_eq!(supply(&exchange).await, 1.0);
+}
+
+async fn publish_views(exchange: &Exchange) {
+    let admin = PgPool::connect(&exchange.postgres.admin_url())
+        .await
+        .unwrap();
+    let views = PUBLISHED.replace("{zone}", ZONE);
+    admin.execute(AssertSqlSafe(views)).await.unwrap();
+}
+
+/// `price-optimization batch --once`, which ends well and in time.
+async fn run_once(exchange: &Exchange, environment: &[(&str, &str)]) {
+    let batch = Command::new(env!("CARGO_BIN_EXE_price-optimization"))
+        .args(["batch", "--once"])
+        .env("DATABASE_URL", &exchange.database_url)
+        .envs(environment.iter().copied())
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output();
+    let ended = tokio::time::timeout(PATIENCE, batch).await;
+    let Output { status, stderr, .. } = ended.expect("an end in time").unwrap();
+    assert!(status.success(), "{}", String::from_utf8_lossy(&stderr));
+}
+
+async fn supply(exchange: &Exchange) -> f64 {
+    let pool = PgPool::connect(&exchange.database_url).await.unwrap();
+    sqlx::query_scalar("SELECT supply FROM zone_market WHERE zone = $1")
+        .bind(ZONE)
+        .fetch_one(&pool)
+        .await
+        .unwrap()
+}
