@@ -72,6 +72,15 @@ impl Batch {
             .context("schema pricing could not be brought up to date")
     }
 
+    /// Runs once, on a schema that is up to date.
+    ///
+    /// # Errors
+    /// Those of [`migrate`](Self::migrate) and [`step`](Self::step).
+    pub async fn run_once(&self) -> anyhow::Result<()> {
+        self.migrate().await?;
+        self.step().await
+    }
+
     /// Runs every `every` of market time until `token` is cancelled. A run that fails leaves the old rows, whose age
     /// tells, and is tried again soon.
     pub async fn run(self, every: Duration, token: CancellationToken) {

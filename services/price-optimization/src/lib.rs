@@ -17,7 +17,7 @@ pub mod store;
 
 use std::{process::ExitCode, sync::Arc};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use futures::FutureExt;
 use marketplace::{quote::Freshness, time::MarketTime, zone::ServiceArea};
 use platform::{
@@ -72,9 +72,8 @@ async fn run_batch(config: BatchConfig, token: CancellationToken) -> anyhow::Res
     let once = config.once;
     let batch = Batch::connect(config)?;
     if once {
-        batch.migrate().await?;
-        batch.step().await?;
-        return Ok(());
+        let done = token.run_until_cancelled(batch.run_once()).await;
+        return done.unwrap_or_else(|| bail!("told to end before the run was done"));
     }
     batch.run(every, token).await;
     Ok(())
