@@ -1,14 +1,14 @@
 //! The gRPC edges: a server layer that is the twin of the HTTP one, and a client channel that is bounded, traced and
 //! reconnects by itself.
 
-use std::{error::Error, sync::Arc, time::Duration};
+use std::{error::Error, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use axum::{
-    body::Body,
     extract::{Request, State},
     middleware::{self, Next},
     response::Response,
 };
+use futures::FutureExt;
 use http::{HeaderMap, HeaderValue};
 use tokio::time::Instant;
 use tonic::{
@@ -16,7 +16,6 @@ use tonic::{
     service::{Interceptor, Routes, interceptor::InterceptedService},
     transport::{Channel, Endpoint},
 };
-use tower_http::catch_panic::CatchPanicLayer;
 use tracing::{Instrument, Span, field::Empty, info_span};
 
 use crate::{fault::Fault, http::REQUEST_DEADLINE, metrics::EdgeMetrics, propagation};
@@ -26,11 +25,6 @@ use crate::{fault::Fault, http::REQUEST_DEADLINE, metrics::EdgeMetrics, propagat
 pub fn edge(services: Routes, metrics: EdgeMetrics) -> Routes {
     let router = services
         .into_axum_router()
-        .layer(CatchPanicLayer::custom(
-            |_panic: Box<dyn std::any::Any + Send>| {
-                Status::from(Fault::internal("a handler panicked")).into_http::<Body>()
-            },
-        ))
         .layer(middleware::from_fn_with_state(metrics, observe));
     Routes::from(router)
 }
@@ -39,11 +33,13 @@ async fn observe(State(metrics): State<EdgeMetrics>, request: Request, next: Nex
     let started = Instant::now();
     let method: Arc<str> = Arc::from(request.uri().path().trim_start_matches('/'));
     let span = server_span(&request, &method);
-    let answer =
-        tokio::time::timeout(deadline_of(&method), next.run(request)).instrument(span.clone());
-    let mut response = answer
-        .await
-        .unwrap_or_else(|_| overdue().into_http::<Body>());
+    let answer = AssertUnwindSafe(next.run(request)).catch_unwind();
+    let answer = tokio::time::timeout(deadline_of(&method), answer).instrument(span.clone());
+    let mut response = match answer.await {
+        Ok(Ok(response)) => response,
+        Ok(Err(_panic)) => Status::from(Fault::internal("a handler panicked")).into_http(),
+        Err(_elapsed) => overdue().into_http(),
+    };
 
     blame_the_caller_for_nonsense(response.headers_mut());
     let code = code_of(response.headers());
@@ -78,17 +74,17 @@ fn server_span(request: &Request, method: &str) -> Span {
     if method.starts_with("grpc.") {
         return Span::none();
     }
-    let span = info_span!(
-        "RPC",
-        otel.name = method,
-        otel.kind = "server",
-        otel.status_code = Empty,
-        rpc.system.name = "grpc",
-        rpc.method = method,
-        rpc.response.status_code = Empty,
-    );
-    propagation::continue_from_http(&span, request.headers());
-    span
+    propagation::continue_from_http(request.headers(), || {
+        info_span!(
+            "RPC",
+            otel.name = method,
+            otel.kind = "server",
+            otel.status_code = Empty,
+            rpc.system.name = "grpc",
+            rpc.method = method,
+            rpc.response.status_code = Empty,
+        )
+    })
 }
 
 /// A message that is no protobuf comes out of tonic as INTERNAL; nothing inside is broken, the caller's bytes are.
@@ -197,6 +193,7 @@ pub async fn call<T>(
 
 #[cfg(test)]
 mod tests {
+    use axum::body::Body;
     use prometheus_client::registry::Registry;
     use tower::ServiceExt;
 

@@ -1,7 +1,7 @@
 //! The HTTP edge: one layer that traces, measures, bounds and words every answer the same way, and an extractor that
 //! reads JSON strictly. Routes and bodies belong to the services.
 
-use std::{sync::Arc, time::Duration};
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -11,9 +11,9 @@ use axum::{
     middleware::{self, Next},
     response::{IntoResponse, Response},
 };
+use futures::FutureExt;
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
-use tower_http::catch_panic::CatchPanicLayer;
 use tracing::{Instrument, Span, field::Empty, info_span};
 
 use crate::{
@@ -47,11 +47,6 @@ pub fn edge(routes: Router, metrics: EdgeMetrics) -> Router {
                 "no such method here; /openapi.json lists them all",
             )
         })
-        .layer(CatchPanicLayer::custom(
-            |_panic: Box<dyn std::any::Any + Send>| {
-                Fault::internal("a handler panicked").into_response()
-            },
-        ))
         .layer(middleware::from_fn_with_state(metrics, observe))
 }
 
@@ -60,8 +55,14 @@ async fn observe(State(metrics): State<EdgeMetrics>, request: Request, next: Nex
     let method = request.method().clone();
     let route = route_of(&request);
     let span = server_span(&request, &route);
-    let answer = tokio::time::timeout(REQUEST_DEADLINE, next.run(request)).instrument(span.clone());
-    let mut response = answer.await.unwrap_or_else(|_| overdue().into_response());
+    // A layer of its own for panics would cost every request a boxed service more.
+    let answer = AssertUnwindSafe(next.run(request)).catch_unwind();
+    let answer = tokio::time::timeout(REQUEST_DEADLINE, answer).instrument(span.clone());
+    let mut response = match answer.await {
+        Ok(Ok(response)) => response,
+        Ok(Err(_panic)) => Fault::internal("a handler panicked").into_response(),
+        Err(_elapsed) => overdue().into_response(),
+    };
 
     let status = response.status();
     span.record("http.response.status_code", i64::from(status.as_u16()));
@@ -96,19 +97,19 @@ fn server_span(request: &Request, route: &str) -> Span {
     if !route.starts_with("/v1/") {
         return Span::none();
     }
-    let span = info_span!(
-        "HTTP",
-        otel.name = format!("{method} {route}"),
-        otel.kind = "server",
-        otel.status_code = Empty,
-        http.request.method = method,
-        http.route = route,
-        url.path = request.uri().path(),
-        url.scheme = "http",
-        http.response.status_code = Empty,
-    );
-    propagation::continue_from_http(&span, request.headers());
-    span
+    propagation::continue_from_http(request.headers(), || {
+        info_span!(
+            "HTTP",
+            otel.name = format!("{method} {route}"),
+            otel.kind = "server",
+            otel.status_code = Empty,
+            http.request.method = method,
+            http.route = route,
+            url.path = request.uri().path(),
+            url.scheme = "http",
+            http.response.status_code = Empty,
+        )
+    })
 }
 
 /// A JSON body, read strictly: content type, size, syntax, types and unknown fields are all checked, and a refusal
@@ -148,6 +149,11 @@ async fn read_body(body: Body) -> Result<axum::body::Bytes, Fault> {
 }
 
 fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Fault> {
+    // Most bodies are right; only for one that is not does it pay to keep track of where in it the parser is.
+    serde_json::from_slice(body).or_else(|_| parse_with_path(body))
+}
+
+fn parse_with_path<T: DeserializeOwned>(body: &[u8]) -> Result<T, Fault> {
     let mut json = serde_json::Deserializer::from_slice(body);
     let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let field = error.path().to_string();

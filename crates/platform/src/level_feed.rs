@@ -16,6 +16,7 @@ use tracing::{Instrument, Span, info_span};
 use crate::{
     nats::{self, NatsError},
     outage::Outage,
+    sampling::{self, Upstream},
 };
 
 /// A level that moved no more than this is no news: it changes no price by a visible amount.
@@ -199,16 +200,18 @@ fn news(values: &[f64], told: &[f64]) -> Vec<(usize, f64)> {
 
 /// A producer span by the semantic conventions for messaging; its context travels in every message.
 fn publish_span(feed: &'static str, messages: usize) -> Span {
-    info_span!(
-        "publish",
-        otel.name = format!("publish {feed}"),
-        otel.kind = "producer",
-        messaging.system = "nats",
-        messaging.operation.name = "publish",
-        messaging.operation.type = "send",
-        messaging.destination.name = feed,
-        messaging.batch.message_count = messages,
-    )
+    sampling::root(Upstream::Silent, || {
+        info_span!(
+            "publish",
+            otel.name = format!("publish {feed}"),
+            otel.kind = "producer",
+            messaging.system = "nats",
+            messaging.operation.name = "publish",
+            messaging.operation.type = "send",
+            messaging.destination.name = feed,
+            messaging.batch.message_count = messages,
+        )
+    })
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ pub mod outbox;
 pub mod postgres;
 pub mod process;
 pub mod propagation;
+pub mod sampling;
 pub mod serve;
 pub mod shutdown;
 pub mod telemetry;

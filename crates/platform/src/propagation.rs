@@ -13,21 +13,59 @@ use tonic::metadata::{MetadataKey, MetadataMap, MetadataValue};
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
+use crate::sampling::{self, Upstream};
+
 /// Name of the header, and of the column, that carries the trace context.
 pub const TRACEPARENT: &str = "traceparent";
 
-/// Makes `span` the child of whatever the HTTP headers carry.
-pub fn continue_from_http(span: &Span, headers: &http::HeaderMap) {
-    if headers.contains_key(TRACEPARENT) {
+/// Makes the first span of a request: the child of whatever its headers carry, or the begin of a trace, or disabled, as
+/// the caller or the sampler decided.
+pub fn continue_from_http(headers: &http::HeaderMap, make: impl FnOnce() -> Span) -> Span {
+    if !headers.contains_key(TRACEPARENT) {
+        return sampling::root(Upstream::Silent, make);
+    }
+    let caller = extract(&HttpCarrier(headers));
+    let span = sampling::root(decision_of(&caller), make);
+    if !span.is_disabled() {
         // Fails only where no tracer is installed: then there is nothing to continue.
-        let _ = span.set_parent(extract(&HttpCarrier(headers)));
+        let _ = span.set_parent(caller);
+    }
+    span
+}
+
+/// Makes the span under which something is taken up that another trace left behind: a trace of its own, linked to that
+/// one, and sampled as that one was.
+pub fn take_up(producer: Option<&str>, make: impl FnOnce() -> Span) -> Span {
+    let upstream = producer.map_or(Upstream::Silent, |_| Upstream::Sampled);
+    let span = sampling::root(upstream, make);
+    if let Some(producer) = producer {
+        link(&span, producer);
+    }
+    span
+}
+
+fn decision_of(caller: &Context) -> Upstream {
+    let span = caller.span();
+    let caller = span.span_context();
+    match (caller.is_valid(), caller.is_sampled()) {
+        (false, _) => Upstream::Silent,
+        (true, true) => Upstream::Sampled,
+        (true, false) => Upstream::Unsampled,
     }
 }
 
-/// Writes the current trace context to the metadata of an outgoing gRPC call.
+/// Writes the current trace context to the metadata of an outgoing gRPC call. A callee is also told that there is none,
+/// or it would begin a trace in the middle of a request.
 pub fn inject_grpc(metadata: &mut MetadataMap) {
-    inject(&mut GrpcCarrier(metadata));
+    if Span::current().is_disabled() {
+        metadata.insert(TRACEPARENT, MetadataValue::from_static(UNSAMPLED));
+    } else {
+        inject(&mut GrpcCarrier(metadata));
+    }
 }
+
+/// A `traceparent` that says no more than that nobody traces this.
+const UNSAMPLED: &str = "00-00000000000000000000000000000001-0000000000000001-00";
 
 /// Writes the current trace context to the headers of a NATS message.
 pub fn inject_nats(headers: &mut NatsHeaders) {
@@ -43,6 +81,9 @@ pub fn traceparent() -> Option<String> {
 
 /// Links `span` to the trace that produced what it reads.
 pub fn link(span: &Span, traceparent: &str) {
+    if span.is_disabled() {
+        return;
+    }
     let producer = extract(&Column(Some(traceparent.to_owned())));
     let producer = producer.span().span_context().clone();
     if producer.is_valid() {
@@ -53,6 +94,9 @@ pub fn link(span: &Span, traceparent: &str) {
 /// The id under which the trace of `span` is found, 32 hexadecimal digits; `None` when nobody traces, and outside a
 /// sampled trace: its id would open nothing.
 pub fn trace_id(span: &Span) -> Option<String> {
+    if span.is_disabled() {
+        return None;
+    }
     let context = span.context();
     let span = context.span();
     let trace = span.span_context();
@@ -60,7 +104,11 @@ pub fn trace_id(span: &Span) -> Option<String> {
 }
 
 fn inject(carrier: &mut dyn Injector) {
-    let context = Span::current().context();
+    let span = Span::current();
+    if span.is_disabled() {
+        return;
+    }
+    let context = span.context();
     if context.span().span_context().is_sampled() {
         TraceContextPropagator::new().inject_context(&context, carrier);
     }

@@ -8,8 +8,10 @@ use opentelemetry::{KeyValue, trace::TracerProvider};
 use opentelemetry_otlp::SpanExporter;
 use opentelemetry_sdk::{Resource, trace::SdkTracerProvider};
 use tracing_subscriber::{
-    EnvFilter, Layer, Registry, layer::SubscriberExt, util::SubscriberInitExt,
+    EnvFilter, Layer, Registry, filter::filter_fn, layer::SubscriberExt, util::SubscriberInitExt,
 };
+
+use crate::sampling::{HeadSampling, Sampler, UnknownSampler};
 
 /// Telemetry of the process. Keep it until the end, then [`finish`](Telemetry::finish).
 #[derive(Debug)]
@@ -24,6 +26,9 @@ pub enum TelemetryError {
     /// The exporter's settings make no sense.
     #[error("OTEL_EXPORTER_OTLP_ENDPOINT or a sibling of it is wrong: {0}")]
     Exporter(#[from] opentelemetry_otlp::ExporterBuildError),
+    /// `OTEL_TRACES_SAMPLER` or its argument makes no sense.
+    #[error(transparent)]
+    Sampler(#[from] UnknownSampler),
     /// `RUST_LOG` makes no sense.
     #[error("RUST_LOG is wrong: {0}")]
     Filter(#[from] tracing_subscriber::filter::FromEnvError),
@@ -45,12 +50,18 @@ impl Telemetry {
         let traces = provider.as_ref().map(|provider| {
             tracing_opentelemetry::layer().with_tracer(provider.tracer(service_name))
         });
+        let sampler = match provider {
+            Some(_) => Sampler::from_env()?,
+            None => Sampler::OFF,
+        };
         let filter = EnvFilter::builder()
             .with_default_directive(tracing::Level::INFO.into())
             .from_env()?;
         tracing_subscriber::registry()
             .with(logs())
             .with(traces)
+            .with(HeadSampling::new(sampler))
+            // Outermost: what it excludes, such as the spans that libraries make for themselves, costs nothing then.
             .with(filter)
             .try_init()?;
         Ok(Self { provider })
@@ -65,12 +76,20 @@ impl Telemetry {
     }
 }
 
+/// Logs are made of events alone: wording the fields of every span would cost more than the quotes that it is about.
 fn logs() -> Box<dyn Layer<Registry> + Send + Sync> {
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     if std::io::stderr().is_terminal() {
-        lines.compact().boxed()
+        let lines = lines.compact();
+        lines
+            .with_filter(filter_fn(|metadata| metadata.is_event()))
+            .boxed()
     } else {
-        lines.json().with_ansi(false).with_span_list(false).boxed()
+        let lines = lines.json().with_ansi(false).with_current_span(false);
+        lines
+            .with_span_list(false)
+            .with_filter(filter_fn(|metadata| metadata.is_event()))
+            .boxed()
     }
 }
 
@@ -90,6 +109,8 @@ fn tracer_provider(
         .build();
     let provider = SdkTracerProvider::builder()
         .with_batch_exporter(exporter)
+        // What is not wanted never becomes a span: `sampling`.
+        .with_sampler(opentelemetry_sdk::trace::Sampler::AlwaysOn)
         .with_resource(resource)
         .build();
     Ok(Some(provider))

@@ -11,7 +11,12 @@ use marketplace::{
     view::{Level, ZoneLevels},
     zone::{ServiceArea, Zone},
 };
-use platform::{clock::MarketClock, outage::Outage, postgres, propagation};
+use platform::{
+    clock::MarketClock,
+    outage::Outage,
+    postgres, propagation,
+    sampling::{self, Upstream},
+};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span, info_span};
@@ -119,7 +124,9 @@ impl Batch {
     /// # Errors
     /// Those of the database, a deadline, and a service that published nothing yet; nothing was changed then.
     pub async fn step(&self) -> anyhow::Result<()> {
-        let span = info_span!("batch", otel.name = "batch zone_market");
+        let span = sampling::root(Upstream::Silent, || {
+            info_span!("batch", otel.name = "batch zone_market")
+        });
         tokio::time::timeout(STEP_DEADLINE, self.rewrite())
             .instrument(span)
             .await

@@ -78,9 +78,8 @@ impl Dispatcher {
 
 /// A trace of its own, linked to the one in which the ride was requested.
 fn settle_span(ride: &Ride) -> Span {
-    let span = info_span!("settle ride", ride.id = %ride.ride_id, ride.state = %ride.state);
-    if let Some(request) = &ride.traceparent {
-        propagation::link(&span, request);
-    }
-    span
+    propagation::take_up(
+        ride.traceparent.as_deref(),
+        || info_span!("settle ride", ride.id = %ride.ride_id, ride.state = %ride.state),
+    )
 }

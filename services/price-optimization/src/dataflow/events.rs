@@ -266,15 +266,16 @@ fn process_span(stream: Stream, message: &Message) -> Option<String> {
         .as_ref()?
         .get(propagation::TRACEPARENT)?
         .to_string();
-    let span = info_span!(
-        "process",
-        otel.name = format!("process {}", stream.subjects.trim_end_matches(".>")),
-        otel.kind = "consumer",
-        messaging.system = "nats",
-        messaging.operation.type = "process",
-        messaging.destination.name = %message.subject,
-    );
-    propagation::link(&span, &traceparent);
+    propagation::take_up(Some(&traceparent), || {
+        info_span!(
+            "process",
+            otel.name = format!("process {}", stream.subjects.trim_end_matches(".>")),
+            otel.kind = "consumer",
+            messaging.system = "nats",
+            messaging.operation.type = "process",
+            messaging.destination.name = %message.subject,
+        )
+    });
     Some(traceparent)
 }
 

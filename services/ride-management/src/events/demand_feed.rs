@@ -9,6 +9,7 @@ use platform::{
     level_feed::{LevelFeed, Levels},
     nats::{self, PublishMessage},
     outage::Outage,
+    sampling::{self, Upstream},
 };
 use prost::Message;
 use surge_proto::{
@@ -72,7 +73,9 @@ impl WatermarkKeeper {
     /// # Errors
     /// The database is away.
     pub async fn step(&self) -> Result<(), Error> {
-        let span = info_span!("publish ride.demand_watermark");
+        let span = sampling::root(Upstream::Silent, || {
+            info_span!("publish ride.demand_watermark")
+        });
         self.app.mark_demand().instrument(span).await
     }
 

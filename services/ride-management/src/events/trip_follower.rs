@@ -222,21 +222,20 @@ fn parse(payload: &[u8]) -> Result<(Uuid, Change), Dead> {
 
 /// A consumer span of its own trace, linked to the one that published the message.
 fn process_span(delivery: &Delivery) -> Span {
-    let span = info_span!(
-        "process",
-        otel.name = "process surge.v1.trips",
-        otel.kind = "consumer",
-        messaging.system = "nats",
-        messaging.operation.name = "process",
-        messaging.operation.type = "process",
-        messaging.destination.name = %delivery.subject,
-        messaging.consumer.group.name = DURABLE,
-    );
     let headers = delivery.headers.as_ref();
-    if let Some(producer) = headers.and_then(|headers| headers.get(TRACEPARENT)) {
-        propagation::link(&span, producer.as_str());
-    }
-    span
+    let producer = headers.and_then(|headers| headers.get(TRACEPARENT));
+    propagation::take_up(producer.map(|producer| producer.as_str()), || {
+        info_span!(
+            "process",
+            otel.name = "process surge.v1.trips",
+            otel.kind = "consumer",
+            messaging.system = "nats",
+            messaging.operation.name = "process",
+            messaging.operation.type = "process",
+            messaging.destination.name = %delivery.subject,
+            messaging.consumer.group.name = DURABLE,
+        )
+    })
 }
 
 #[cfg(test)]
