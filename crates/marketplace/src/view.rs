@@ -29,6 +29,17 @@ pub struct ZoneLevels {
     pub demand: Option<Level>,
 }
 
+impl ZoneLevels {
+    /// A zone of which nothing is known.
+    pub const fn unknown(zone: Zone) -> Self {
+        Self {
+            zone,
+            supply: None,
+            demand: None,
+        }
+    }
+}
+
 /// The market around one zone: that zone first, then its neighbours. This is what every dataflow delivers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct MarketView {

@@ -53,6 +53,11 @@ pub struct Config {
     #[arg(long, env = "DATAFLOW_DEADLINE", default_value = "500ms", value_parser = deadline)]
     pub dataflow_deadline: Duration,
 
+    /// Quotes of the modes database and request that come at the same time share one read: `off`, or how long a read waits
+    /// for company when no other is under way (0us to 5ms, in real time).
+    #[arg(long, env = "SHARED_READS", default_value = "off", value_parser = shared_reads)]
+    pub shared_reads: SharedReadWindow,
+
     /// Secret that quotes are signed with, 16 bytes or more; ride-management has the same.
     #[arg(long, env = "QUOTE_KEY", hide_env_values = true)]
     pub quote_key: QuoteKey,
@@ -72,6 +77,15 @@ pub struct Config {
     /// The market clock.
     #[command(flatten)]
     pub clock: ClockConfig,
+}
+
+/// Whether quotes that come at the same time share a read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SharedReadWindow {
+    /// Every quote reads for itself.
+    Off,
+    /// They do; a read waits this long for company when no other is under way.
+    Of(Duration),
 }
 
 impl Config {
@@ -120,6 +134,13 @@ pub struct BatchConfig {
 
 fn deadline(text: &str) -> Result<Duration, String> {
     duration(text, Duration::from_millis(1), Duration::from_secs(4))
+}
+
+fn shared_reads(text: &str) -> Result<SharedReadWindow, String> {
+    if text == "off" {
+        return Ok(SharedReadWindow::Off);
+    }
+    duration(text, Duration::ZERO, Duration::from_millis(5)).map(SharedReadWindow::Of)
 }
 
 fn period(text: &str) -> Result<Duration, String> {

@@ -31,7 +31,7 @@ pub enum Error {
 }
 
 /// Why a dataflow had no answer.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum DataflowError {
     /// The deadline passed.
     #[error("no answer within {0:?}")]

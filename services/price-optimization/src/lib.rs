@@ -37,7 +37,7 @@ use crate::{
     batch::Batch,
     config::{BatchConfig, Config},
     control::ModeControl,
-    dataflow::{Dataflows, events::Subscriber},
+    dataflow::{Dataflows, events::Subscriber, request::Callees},
     metrics::QuoteMetrics,
     store::Store,
 };
@@ -177,7 +177,7 @@ fn health(
         let control = control.clone();
         move || control.current().mode == mode
     };
-    let (supply, demand) = dataflows.request.probes();
+    let Callees { supply, demand } = dataflows.callees.clone();
     let events = Arc::clone(&dataflows.events);
     Health::new(clock)
         .needs_while("postgres", in_mode(DataflowMode::Database), move || {

@@ -32,17 +32,15 @@ impl Dataflow for DatabaseDataflow {
         if let Some(traceparent) = &market.traceparent {
             propagation::link(&Span::current(), traceparent);
         }
-        let levels_of = |zone: &Zone| market.levels.get(zone).copied().unwrap_or(unknown(*zone));
+        let levels_of = |zone: &Zone| {
+            market
+                .levels
+                .get(zone)
+                .copied()
+                .unwrap_or(ZoneLevels::unknown(*zone))
+        };
         Ok(MarketView {
             zones: zones.iter().map(levels_of).collect(),
         })
-    }
-}
-
-fn unknown(zone: Zone) -> ZoneLevels {
-    ZoneLevels {
-        zone,
-        supply: None,
-        demand: None,
     }
 }

@@ -4,6 +4,7 @@
 pub mod database;
 pub mod events;
 pub mod request;
+mod shared;
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,11 +13,12 @@ use marketplace::{view::MarketView, zone::Zone};
 use surge_proto::DataflowMode;
 
 use crate::{
-    config::Config,
+    config::{Config, SharedReadWindow},
     dataflow::{
         database::DatabaseDataflow,
         events::{EventsDataflow, Subscriber},
-        request::RequestDataflow,
+        request::{Callees, RequestDataflow},
+        shared::SharedReads,
     },
     error::{DataflowError, Error},
     store::Store,
@@ -24,7 +26,7 @@ use crate::{
 
 /// A way in which supply and demand reach the price.
 #[async_trait]
-pub trait Dataflow: Send + Sync {
+pub trait Dataflow: std::fmt::Debug + Send + Sync {
     /// Supply and demand of `zones`, in their order, each with the moment it describes. What nobody has told yet is
     /// missing from the view, not an error.
     async fn market_view(&self, zones: &[Zone]) -> Result<MarketView, DataflowError>;
@@ -33,9 +35,10 @@ pub trait Dataflow: Send + Sync {
 /// All three dataflows, connected at once, so that a switch is instant and a single quote may choose.
 #[derive(Clone, Debug)]
 pub struct Dataflows {
-    database: Arc<DatabaseDataflow>,
-    /// Public to the composition root, which asks its callees for their health.
-    pub(crate) request: Arc<RequestDataflow>,
+    database: Arc<dyn Dataflow>,
+    request: Arc<dyn Dataflow>,
+    /// Public to the composition root, which asks for their health.
+    pub(crate) callees: Callees,
     /// Public to the composition root, which asks whether what it heard is still usable.
     pub(crate) events: Arc<EventsDataflow>,
     deadline: Duration,
@@ -47,9 +50,12 @@ impl Dataflows {
     /// # Errors
     /// When a URL cannot be used.
     pub fn connect(config: &Config, store: Store, subscriber: &Subscriber) -> anyhow::Result<Self> {
+        let request = RequestDataflow::connect(config)?;
+        let callees = request.callees();
         Ok(Self {
-            database: Arc::new(DatabaseDataflow::new(store)),
-            request: Arc::new(RequestDataflow::connect(config)?),
+            database: reading(DatabaseDataflow::new(store), config),
+            request: reading(request, config),
+            callees,
             events: Arc::new(EventsDataflow::new(subscriber)),
             deadline: config.dataflow_deadline,
         })
@@ -76,6 +82,18 @@ impl Dataflows {
             DataflowMode::Database => &*self.database,
             DataflowMode::Request => &*self.request,
             DataflowMode::Events => &*self.events,
+        }
+    }
+}
+
+/// A dataflow that does something outside this process for every quote, or, where that is asked for, for several at once.
+fn reading(dataflow: impl Dataflow + 'static, config: &Config) -> Arc<dyn Dataflow> {
+    let dataflow = Arc::new(dataflow);
+    match config.shared_reads {
+        SharedReadWindow::Off => dataflow,
+        SharedReadWindow::Of(window) => {
+            let deadline = config.dataflow_deadline;
+            Arc::new(SharedReads::of(dataflow, window, deadline))
         }
     }
 }

@@ -48,9 +48,12 @@ impl RequestDataflow {
         })
     }
 
-    /// Probes of the two callees: supply, demand.
-    pub(crate) fn probes(&self) -> (Probe, Probe) {
-        (Probe(self.supply.clone()), Probe(self.demand.clone()))
+    /// The two callees, to be asked for their health.
+    pub(crate) fn callees(&self) -> Callees {
+        Callees {
+            supply: Probe(self.supply.clone()),
+            demand: Probe(self.demand.clone()),
+        }
     }
 
     /// What a failed call means: a callee that hangs is one thing whichever clock noticed first, one that is dead another.
@@ -120,8 +123,15 @@ fn answered(levels: &[(Zone, Level)], index: usize, zone: Zone) -> Option<Level>
     (*answered == zone).then_some(*level)
 }
 
+/// The services that the mode leans on.
+#[derive(Clone, Debug)]
+pub(crate) struct Callees {
+    pub(crate) supply: Probe,
+    pub(crate) demand: Probe,
+}
+
 /// Asks a callee for its gRPC health.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(crate) struct Probe(TracedChannel);
 
 impl Probe {

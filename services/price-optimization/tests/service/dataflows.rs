@@ -3,8 +3,9 @@
 
 use std::time::Duration;
 
-use crate::support::{Exchange, PATIENCE, market, now, publish};
+use crate::support::{Exchange, PATIENCE, PriceOptimization, market, now, publish};
 use async_nats::jetstream::{Context, message::StreamMessage};
+use futures::future::join_all;
 use http::StatusCode;
 use marketplace::{time::MarketTime, view::Level};
 use prost::Message;
@@ -13,7 +14,13 @@ use surge_proto::{subjects, v1::DemandLevel};
 #[tokio::test]
 async fn the_same_market_has_the_same_price_in_every_mode() {
     let exchange = Exchange::start().await;
-    let service = exchange.service(&[]).await;
+    for shared_reads in ["off", "0us", "300us"] {
+        let service = exchange.service(&["--shared-reads", shared_reads]).await;
+        modes_agree(&exchange, &service).await;
+    }
+}
+
+async fn modes_agree(exchange: &Exchange, service: &PriceOptimization) {
     exchange.callees.answer_with(&market(now(), |_| (1.0, 1.0)));
     service
         .quote_until("database", |status, _| status.is_success())
@@ -38,6 +45,36 @@ async fn the_same_market_has_the_same_price_in_every_mode() {
             assert_eq!(quote["dataflow"], mode);
         }
     }
+}
+
+#[tokio::test]
+async fn quotes_that_share_a_read_share_its_answer_and_its_failure() {
+    let mut exchange = Exchange::start().await;
+    let service = exchange.service(&["--shared-reads=0us"]).await;
+    service
+        .quote_until("database", |status, _| status.is_success())
+        .await;
+    exchange.feed(&market(now(), |_| (3.0, 4.0))).await;
+    let crowd = async |mode| join_all((0..64).map(|_| service.quote(mode))).await;
+    for mode in ["request", "database"] {
+        for (status, quote) in crowd(mode).await {
+            assert_eq!(status, StatusCode::OK, "{quote}");
+            assert_eq!(
+                (&quote["supply"], &quote["demand"]),
+                (&3.0.into(), &4.0.into())
+            );
+        }
+    }
+
+    exchange.callees.die();
+    exchange.postgres.kill().await;
+    for mode in ["request", "database"] {
+        for (status, problem) in crowd(mode).await {
+            assert!(status.is_server_error(), "{problem}");
+        }
+    }
+    exchange.postgres.restart().await.unwrap();
+    service.quote_with_data("database").await;
 }
 
 #[tokio::test]
