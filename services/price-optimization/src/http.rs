@@ -1,6 +1,10 @@
 //! The REST edge. A handler parses, asks [`App`], and answers.
 
-use axum::{Json, extract::State, http::HeaderMap};
+use axum::{
+    Json,
+    extract::{FromRequestParts, State},
+    http::request::Parts,
+};
 use chrono::{DateTime, Utc};
 use marketplace::zone::Position;
 use platform::{
@@ -146,10 +150,9 @@ struct SwitchRequest {
 )]
 async fn post_quote(
     State(app): State<App>,
-    headers: HeaderMap,
+    NamedMode(mode): NamedMode,
     StrictJson(trip): StrictJson<QuoteRequest>,
 ) -> Result<Json<QuoteResponse>, Fault> {
-    let mode = named_mode(&headers)?;
     let quoted = app
         .quote(trip.pickup, trip.dropoff, mode)
         .instrument(quote_span())
@@ -171,9 +174,8 @@ async fn post_quote(
 )]
 async fn get_surge(
     State(app): State<App>,
-    headers: HeaderMap,
+    NamedMode(mode): NamedMode,
 ) -> Result<Json<SurgeResponse>, Fault> {
-    let mode = named_mode(&headers)?;
     Ok(Json(app.surge(mode).await?.into()))
 }
 
@@ -209,15 +211,20 @@ async fn put_dataflow(
     Ok(Json(app.switch(wanted.mode).await?))
 }
 
-fn named_mode(headers: &HeaderMap) -> Result<Option<DataflowMode>, Fault> {
-    let Some(value) = headers.get(DATAFLOW_HEADER) else {
-        return Ok(None);
-    };
-    let name = String::from_utf8_lossy(value.as_bytes());
-    let mode = name
-        .parse()
-        .map_err(|error| Fault::invalid(DATAFLOW_HEADER, error))?;
-    Ok(Some(mode))
+/// The mode that the request names, if it does.
+struct NamedMode(Option<DataflowMode>);
+
+impl<S: Sync> FromRequestParts<S> for NamedMode {
+    type Rejection = Fault;
+
+    async fn from_request_parts(request: &mut Parts, _: &S) -> Result<Self, Fault> {
+        let Some(value) = request.headers.get(DATAFLOW_HEADER) else {
+            return Ok(Self(None));
+        };
+        let mode = String::from_utf8_lossy(value.as_bytes()).parse();
+        let mode = mode.map_err(|error| Fault::invalid(DATAFLOW_HEADER, error))?;
+        Ok(Self(Some(mode)))
+    }
 }
 
 impl From<Quoted> for QuoteResponse {
