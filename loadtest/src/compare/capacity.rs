@@ -14,6 +14,8 @@ use tokio_util::sync::CancellationToken;
 use super::floors::Floor;
 use super::measure::{Measured, RoundRobin, Trips};
 use super::processor::{Rate, Reading, Seconds};
+use super::report;
+use super::series::Probe;
 use super::suite::{CONNECTIONS, QUOTE_DEADLINE, Suite};
 use super::tally::Failures;
 use super::{GRACE, MAX_IN_FLIGHT};
@@ -53,6 +55,8 @@ impl Effort {
 pub(crate) struct Capacity {
     /// The highest rate that held, of each round.
     pub(crate) rounds: Vec<u32>,
+    /// Every rate that was tried.
+    pub(crate) probes: Vec<Probe>,
     /// Latency at the quiet rate, microseconds.
     pub(crate) quiet: Histogram<u64>,
     /// Processor time of all probes that held.
@@ -67,6 +71,7 @@ impl Capacity {
     fn new() -> Self {
         Self {
             rounds: Vec::new(),
+            probes: Vec::new(),
             quiet: histogram(),
             spent: Seconds::NOTHING,
             quotes: 0,
@@ -214,6 +219,7 @@ impl<'a> Contender<'a> {
                 modes: vec![mode],
                 trips: Arc::clone(trips),
                 oracle: Arc::new(|_| None),
+                recorder: None,
             },
             suite,
             is_floor: false,
@@ -260,6 +266,13 @@ impl<'a> Contender<'a> {
         let before = self.reading().await;
         let measured = self.probe(rate, length, stop).await;
         let holds = is_sustained(&measured, self.mode);
+        self.found.probes.push(Probe {
+            mode: self.mode,
+            floor: self.is_floor,
+            rate_per_s: rate,
+            held: holds,
+            latency_us: report::latency(&measured.tally(self.mode).latency),
+        });
         if holds {
             let used = before.used_until(self.reading().await, idle);
             self.found.spent = self.found.spent.plus(used);

@@ -17,6 +17,7 @@ mod progress;
 mod readiness;
 mod report;
 mod scenario;
+mod series;
 mod suite;
 mod table;
 mod tally;
@@ -36,10 +37,12 @@ pub use report::{
     Report, SCHEMA, Workload,
 };
 pub use scenario::Scenario;
+pub use series::{CurvePoint, Interval, Moment, Probe, Series, ZoneCourse};
 
 use self::capacity::Capacities;
 use self::measure::{Measured, RoundRobin};
 use self::progress::Progress;
+use self::series::{Recorder, Surveyor};
 use self::suite::{QUOTE_DEADLINE, Suite};
 use crate::city::City;
 use crate::clock::MarketClock;
@@ -70,12 +73,14 @@ pub async fn run_until(args: Args, stop: CancellationToken) -> anyhow::Result<Ou
     let config = args.replay.config(suite.target.clone())?;
     let city = City::start(config, suite.client.clone()).await?;
     let comparison = Comparison::new(&args, &suite, city, clock);
-    let measured = comparison.hold(progress, &stop).await;
+    let (measured, map) = comparison.hold(progress, &stop).await;
     let capacities = comparison.drive_to_the_limit(&suite, progress, &stop).await;
     let interrupted = stop.is_cancelled();
     let void_reasons = verdict::void_reasons(&measured, &capacities, interrupted);
     let figures = (&measured, &capacities);
+    let series = Series::of(&measured, &capacities, &comparison.recorder, map);
     let mut report = comparison.close(figures, started_at, void_reasons).await;
+    report.series = series;
 
     warnings.append(&mut report.warnings);
     warnings.extend(capacities.warnings);
@@ -128,6 +133,8 @@ struct Comparison<'a> {
     city: City,
     clock: MarketClock,
     quotes: RoundRobin,
+    recorder: Arc<Recorder>,
+    surveyor: Surveyor,
 }
 
 impl<'a> Comparison<'a> {
@@ -142,26 +149,42 @@ impl<'a> Comparison<'a> {
             modes: args.distinct_modes(),
             trips: Arc::new(trip),
             oracle: Arc::new(move |zone| books.multiplier(zone, clock.now())),
+            recorder: None,
         };
+        let recorder = Recorder::new(&quotes.modes, args.rate, args.measured_seconds());
         Self {
             args,
             city,
             clock,
+            recorder: Arc::new(recorder),
+            surveyor: Surveyor {
+                client: suite.client.clone(),
+                price: suite.target.price.clone(),
+                clock,
+                modes: quotes.modes.clone(),
+                oracle: Arc::clone(&quotes.oracle),
+            },
             quotes,
         }
     }
 
     /// Warms up, then measures; what is left out because of `stop` is missing from the result.
-    async fn hold(&self, progress: Progress, stop: &CancellationToken) -> Measured {
+    async fn hold(&self, progress: Progress, stop: &CancellationToken) -> (Measured, Vec<Moment>) {
         self.warm_up(progress, stop).await;
         if stop.is_cancelled() {
-            return Measured::nothing(&self.quotes.modes);
+            return (Measured::nothing(&self.quotes.modes), Vec::new());
         }
         let length = Duration::from_secs(self.args.measured_seconds().into());
         let from = self.clock.now();
-        let mut measured = self.load("measuring", length, progress, stop).await;
+        let recorded = RoundRobin {
+            recorder: Some(Arc::clone(&self.recorder)),
+            ..self.quotes.clone()
+        };
+        let load = self.load(&recorded, "measuring", length, progress, stop);
+        let survey = stop.run_until_cancelled(self.surveyor.survey(length));
+        let (mut measured, map) = tokio::join!(load, survey);
         measured.market = Some((from, self.clock.now()));
-        measured
+        (measured, map.unwrap_or_default())
     }
 
     async fn warm_up(&self, progress: Progress, stop: &CancellationToken) {
@@ -172,13 +195,20 @@ impl<'a> Comparison<'a> {
             .during("warming up", quiet, || self.state_of_the_city(), wait)
             .await;
         if !stop.is_cancelled() {
-            self.load("rehearsing", REHEARSAL.min(warmup), progress, stop)
-                .await;
+            self.load(
+                &self.quotes,
+                "rehearsing",
+                REHEARSAL.min(warmup),
+                progress,
+                stop,
+            )
+            .await;
         }
     }
 
     async fn load(
         &self,
+        quotes: &RoundRobin,
         title: &str,
         length: Duration,
         progress: Progress,
@@ -189,7 +219,7 @@ impl<'a> Comparison<'a> {
             max_in_flight: MAX_IN_FLIGHT,
             drain: QUOTE_DEADLINE + GRACE,
         };
-        let quotes = self.quotes.run(plan, stop.clone());
+        let quotes = quotes.run(plan, stop.clone());
         progress
             .during(title, length, || self.state_of_the_city(), quotes)
             .await
@@ -252,6 +282,7 @@ impl<'a> Comparison<'a> {
                 measured_until: measured.market.map(|(_, until)| until.to_string()),
                 outcome: Some(outcome),
             },
+            series: Series::default(),
         }
     }
 

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use surge_proto::DataflowMode;
 
 use super::capacity::{Capacities, Capacity};
 use super::machine::Machine;
 use super::measure::Measured;
+use super::series::Series;
 use super::tally::Tally;
 use crate::city::CityOutcome;
 
@@ -43,6 +44,8 @@ pub struct Report {
     pub generator: Generator,
     /// The market that was priced.
     pub city: Market,
+    /// What the charts are drawn from.
+    pub series: Series,
 }
 
 impl Report {
@@ -55,7 +58,7 @@ impl Report {
 }
 
 /// The settings that make two runs comparable.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Workload {
     /// Name of the scenario.
     pub scenario: String,
@@ -83,7 +86,7 @@ pub struct Market {
 }
 
 /// The figures of one mode.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ModeFigures {
     /// Quotes answered and found right.
     pub quotes: u64,
@@ -112,7 +115,7 @@ pub struct ModeFigures {
 }
 
 /// Percentiles of latency in microseconds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[expect(
     missing_docs,
     reason = "each field is the percentile it is named after"
@@ -126,7 +129,7 @@ pub struct LatencyMicros {
 }
 
 /// Percentiles of data age in milliseconds.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[expect(
     missing_docs,
     reason = "each field is the percentile it is named after"
@@ -138,7 +141,7 @@ pub struct AgeMillis {
 }
 
 /// How far the quoted multipliers were from the oracle's.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct MultiplierError {
     /// Mean absolute difference.
     pub mean_abs: Option<f64>,
@@ -147,7 +150,7 @@ pub struct MultiplierError {
 }
 
 /// The bare frameworks.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct Floors {
     /// A bare HTTP handler: the floor of `events`.
     pub http: Floor,
@@ -158,7 +161,7 @@ pub struct Floors {
 }
 
 /// The load generator, measured against the bare HTTP handler.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct Generator {
     /// The rate beyond which it would measure itself.
     pub ceiling_per_s: Option<f64>,
@@ -180,7 +183,7 @@ impl Generator {
 }
 
 /// One bare framework.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct Floor {
     /// Highest rate with p99 at or under 50 ms and no error: the median of the rounds.
     pub capacity_per_s: Option<f64>,
@@ -276,7 +279,8 @@ fn mode_figures(tally: &Tally, measured: &Measured) -> ModeFigures {
     }
 }
 
-fn latency(histogram: &Histogram<u64>) -> LatencyMicros {
+/// Percentiles of a histogram of microseconds.
+pub(crate) fn latency(histogram: &Histogram<u64>) -> LatencyMicros {
     let at = |quantile| (!histogram.is_empty()).then(|| histogram.value_at_quantile(quantile));
     LatencyMicros {
         p50: at(0.5),
@@ -374,5 +378,6 @@ pub(crate) fn example() -> Report {
             measured_until: Some("2014-04-04T22:20:00.000Z".to_owned()),
             outcome: None,
         },
+        series: Series::default(),
     }
 }
