@@ -51,6 +51,10 @@ pub struct Args {
     #[arg(long, default_value = "report/compare.html", value_name = "PATH")]
     pub html: PathBuf,
 
+    /// Measure nothing: print the table and draw the page of the figures in this file again
+    #[arg(long, value_name = "PATH")]
+    pub from: Option<PathBuf>,
+
     /// Market minutes before the measurement, in which drivers find their riders [default: 20, at most one real minute;
     /// with --quick 10, at most 10 real seconds]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=1_440))]

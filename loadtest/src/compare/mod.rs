@@ -7,7 +7,7 @@
 
 mod args;
 mod capacity;
-mod files;
+mod charts;
 mod floors;
 mod machine;
 mod measure;
@@ -15,6 +15,7 @@ mod page;
 mod processor;
 mod progress;
 mod readiness;
+mod receipt;
 mod report;
 mod scenario;
 mod series;
@@ -24,6 +25,7 @@ mod tally;
 mod verdict;
 mod wording;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -63,6 +65,9 @@ pub async fn run(args: Args) -> anyhow::Result<Outcome> {
 /// # Errors
 /// As [`run`].
 pub async fn run_until(args: Args, stop: CancellationToken) -> anyhow::Result<Outcome> {
+    if let Some(path) = &args.from {
+        return redraw(path, &args);
+    }
     let started_at = Utc::now();
     let progress = Progress::on_stderr();
     let suite = Suite::of(&args)?;
@@ -86,10 +91,20 @@ pub async fn run_until(args: Args, stop: CancellationToken) -> anyhow::Result<Ou
     warnings.extend(capacities.warnings);
     warnings.extend(verdict::warnings(&report));
     report.warnings = warnings;
-    publish(&report, &args)?;
+    receipt::publish(&report, &args)?;
     Ok(Outcome {
         report,
         interrupted,
+    })
+}
+
+/// Prints the table and writes the page of an older comparison, from its figures alone.
+fn redraw(path: &Path, args: &Args) -> anyhow::Result<Outcome> {
+    let report = receipt::read(path)?;
+    receipt::redraw(&report, args)?;
+    Ok(Outcome {
+        report,
+        interrupted: false,
     })
 }
 
@@ -265,7 +280,7 @@ impl<'a> Comparison<'a> {
         let workload = self.workload();
         let outcome = self.city.stop().await;
         Report {
-            schema: SCHEMA,
+            schema: SCHEMA.to_owned(),
             started_at: started_at.to_rfc3339_opts(SecondsFormat::Millis, true),
             git: machine::git_commit(),
             machine: Machine::here(),
@@ -295,18 +310,4 @@ impl<'a> Comparison<'a> {
             seconds: self.args.measured_seconds(),
         }
     }
-}
-
-/// Prints the table first: a disk that is full must not cost the figures.
-fn publish(report: &Report, args: &Args) -> anyhow::Result<()> {
-    anstream::print!("{}", table::render(report));
-    let json = serde_json::to_string_pretty(report)?;
-    files::replace(&args.json, &format!("{json}\n"))?;
-    files::replace(&args.html, &page::render(report))?;
-    anstream::println!(
-        "Report: {} (what each column means) and {}",
-        args.html.display(),
-        args.json.display()
-    );
-    Ok(())
 }

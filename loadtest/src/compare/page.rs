@@ -3,6 +3,7 @@
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use surge_proto::DataflowMode;
 
+use super::charts;
 use super::report::Report;
 use super::verdict;
 use super::wording;
@@ -18,7 +19,7 @@ pub(crate) fn render(report: &Report) -> String {
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 meta name="color-scheme" content="light dark";
                 title { "Surge: " (TITLE) }
-                style { (PreEscaped(STYLE)) }
+                style { (PreEscaped(STYLE)) (PreEscaped(charts::style())) }
             }
             body {
                 main {
@@ -30,6 +31,7 @@ pub(crate) fn render(report: &Report) -> String {
                         (figures(report, &LIMITS, "Capacity of each dataflow"))
                         @if let Some(generator) = wording::generator(report) { p { (generator) } }
                     }
+                    (charts::all(report))
                     (definitions())
                     (circumstances(report))
                 }

@@ -18,10 +18,10 @@ use crate::city::CityOutcome;
 pub const SCHEMA: &str = "surge.compare/1";
 
 /// One comparison.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Report {
     /// [`SCHEMA`].
-    pub schema: &'static str,
+    pub schema: String,
     /// When the run began, RFC 3339, real time.
     pub started_at: String,
     /// The commit that was compared.
@@ -45,6 +45,7 @@ pub struct Report {
     /// The market that was priced.
     pub city: Market,
     /// What the charts are drawn from.
+    #[serde(default)]
     pub series: Series,
 }
 
@@ -73,7 +74,7 @@ pub struct Workload {
 }
 
 /// What happened in the city meanwhile.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Market {
     /// Drivers in the fleet.
     pub fleet: usize,
@@ -81,7 +82,8 @@ pub struct Market {
     pub measured_from: Option<String>,
     /// Market time when the last measured quote was asked, RFC 3339.
     pub measured_until: Option<String>,
-    /// Riders and rides from the start of the warm-up to the end.
+    /// Riders and rides from the start of the warm-up to the end; not read again, since no page shows it.
+    #[serde(skip_deserializing)]
     pub outcome: Option<CityOutcome>,
 }
 
@@ -339,7 +341,7 @@ pub(crate) fn example() -> Report {
         share_of_floor: None,
     };
     Report {
-        schema: SCHEMA,
+        schema: SCHEMA.to_owned(),
         started_at: "2000-01-01T00:00:00Z (made up in a test)".to_owned(),
         git: None,
         machine: Machine {
