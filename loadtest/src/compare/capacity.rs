@@ -100,17 +100,17 @@ impl Capacity {
 
     /// Processor time of the services for one quote, microseconds.
     pub(crate) fn cpu_us_per_quote(&self) -> Option<f64> {
-        self.micros_per_quote(self.spent.services?)
+        micros_per_quote(self.spent.services?, self.quotes)
     }
 
     /// Processor time of the load generator for one quote, microseconds.
     pub(crate) fn generator_us_per_quote(&self) -> Option<f64> {
-        self.micros_per_quote(self.spent.own)
+        micros_per_quote(self.spent.own, self.quotes)
     }
+}
 
-    fn micros_per_quote(&self, seconds: f64) -> Option<f64> {
-        (self.quotes > 0 && seconds > 0.0).then(|| seconds * 1e6 / self.quotes as f64)
-    }
+fn micros_per_quote(seconds: f64, quotes: u64) -> Option<f64> {
+    (quotes > 0 && seconds > 0.0).then(|| seconds * 1e6 / quotes as f64)
 }
 
 /// The capacities of modes and of their floors.
@@ -266,18 +266,24 @@ impl<'a> Contender<'a> {
         let before = self.reading().await;
         let measured = self.probe(rate, length, stop).await;
         let holds = is_sustained(&measured, self.mode);
+        let mut cost = None;
+        if holds {
+            let used = before.used_until(self.reading().await, idle);
+            let quotes = measured.tally(self.mode).quotes;
+            cost = used
+                .services
+                .and_then(|seconds| micros_per_quote(seconds, quotes));
+            self.found.spent = self.found.spent.plus(used);
+            self.found.quotes += quotes;
+        }
         self.found.probes.push(Probe {
             mode: self.mode,
             floor: self.is_floor,
             rate_per_s: rate,
             held: holds,
             latency_us: report::latency(&measured.tally(self.mode).latency),
+            cpu_us_per_quote: cost.filter(|_| !self.is_floor).map(f64::round),
         });
-        if holds {
-            let used = before.used_until(self.reading().await, idle);
-            self.found.spent = self.found.spent.plus(used);
-            self.found.quotes += measured.tally(self.mode).quotes;
-        }
         let wrong = measured
             .tally(self.mode)
             .failures()

@@ -6,6 +6,7 @@
 //! servers that stand on the same. [`run_until`] reads as the whole story.
 
 mod args;
+mod baseline;
 mod capacity;
 mod charts;
 mod floors;
@@ -33,6 +34,7 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use tokio_util::sync::CancellationToken;
 
 pub use args::Args;
+pub use baseline::{Baseline, Change, NotComparable, Verdict};
 pub use machine::Machine;
 pub use report::{
     AgeMillis, Floor, Floors, Generator, LatencyMicros, Market, ModeFigures, MultiplierError,
@@ -74,6 +76,9 @@ pub async fn run_until(args: Args, stop: CancellationToken) -> anyhow::Result<Ou
     let readied = stop.run_until_cancelled(suite.ready(&args));
     let (clock, mut warnings) = readied.await.ok_or(Interrupted)??;
 
+    // Before a minute is spent on what could not be compared in the end.
+    let older = args.older(&clock)?;
+
     progress.say("Starting the city ...");
     let config = args.replay.config(suite.target.clone())?;
     let city = City::start(config, suite.client.clone()).await?;
@@ -91,6 +96,7 @@ pub async fn run_until(args: Args, stop: CancellationToken) -> anyhow::Result<Ou
     warnings.extend(capacities.warnings);
     warnings.extend(verdict::warnings(&report));
     report.warnings = warnings;
+    report.baseline = older.map(|older| older.changes_to(&report));
     receipt::publish(&report, &args)?;
     Ok(Outcome {
         report,
@@ -125,6 +131,17 @@ impl Outcome {
             (false, true) => 0,
             (false, false) => 1,
         }
+    }
+}
+
+/// The code to exit with after a failure: 130 when interrupted, 2 for a baseline that is none, 1 for anything else.
+pub fn exit_code_of(error: &anyhow::Error) -> u8 {
+    if error.is::<Interrupted>() {
+        INTERRUPTED
+    } else if error.is::<NotComparable>() {
+        2
+    } else {
+        1
     }
 }
 
@@ -277,7 +294,7 @@ impl<'a> Comparison<'a> {
         started_at: DateTime<Utc>,
         void_reasons: Vec<String>,
     ) -> Report {
-        let workload = self.workload();
+        let workload = self.args.workload(&self.clock);
         let outcome = self.city.stop().await;
         Report {
             schema: SCHEMA.to_owned(),
@@ -297,17 +314,8 @@ impl<'a> Comparison<'a> {
                 measured_until: measured.market.map(|(_, until)| until.to_string()),
                 outcome: Some(outcome),
             },
+            baseline: None,
             series: Series::default(),
-        }
-    }
-
-    fn workload(&self) -> Workload {
-        Workload {
-            scenario: self.args.scenario.name().to_owned(),
-            seed: self.args.replay.seed,
-            speed: self.clock.speed(),
-            rate_per_s: self.args.rate,
-            seconds: self.args.measured_seconds(),
         }
     }
 }

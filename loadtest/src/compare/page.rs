@@ -3,6 +3,7 @@
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use surge_proto::DataflowMode;
 
+use super::baseline::{Baseline, words};
 use super::charts;
 use super::report::Report;
 use super::verdict;
@@ -31,6 +32,7 @@ pub(crate) fn render(report: &Report) -> String {
                         (figures(report, &LIMITS, "Capacity of each dataflow"))
                         @if let Some(generator) = wording::generator(report) { p { (generator) } }
                     }
+                    @if let Some(baseline) = &report.baseline { (changes(baseline)) }
                     (charts::all(report))
                     (definitions())
                     (circumstances(report))
@@ -79,6 +81,24 @@ fn figures(report: &Report, columns: &[Column], label: &str) -> Markup {
                 }
             }
         }
+    }
+}
+
+fn changes(baseline: &Baseline) -> Markup {
+    html! {
+        h2 { (words::title(baseline)) }
+        @if let Some(caution) = words::caution(baseline) { p.void { (caution) } }
+        div.scroll tabindex="0" role="region" aria-label="Changes since the baseline" {
+            table {
+                thead { tr { @for head in words::HEADS { th scope="col" { (head) } } } }
+                tbody {
+                    @for row in words::rows(baseline) {
+                        tr { @for cell in &row { td { (cell) } } }
+                    }
+                }
+            }
+        }
+        p { (words::NOISE) }
     }
 }
 

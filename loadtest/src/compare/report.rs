@@ -7,6 +7,7 @@ use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 use surge_proto::DataflowMode;
 
+use super::baseline::Baseline;
 use super::capacity::{Capacities, Capacity};
 use super::machine::Machine;
 use super::measure::Measured;
@@ -44,6 +45,9 @@ pub struct Report {
     pub generator: Generator,
     /// The market that was priced.
     pub city: Market,
+    /// The changes since an older run, where one was named.
+    #[serde(default)]
+    pub baseline: Option<Baseline>,
     /// What the charts are drawn from.
     #[serde(default)]
     pub series: Series,
@@ -59,7 +63,7 @@ impl Report {
 }
 
 /// The settings that make two runs comparable.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Workload {
     /// Name of the scenario.
     pub scenario: String,
@@ -380,6 +384,7 @@ pub(crate) fn example() -> Report {
             measured_until: Some("2014-04-04T22:20:00.000Z".to_owned()),
             outcome: None,
         },
+        baseline: None,
         series: Series::default(),
     }
 }

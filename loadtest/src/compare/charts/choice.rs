@@ -12,9 +12,7 @@ pub(super) fn one_of(question: &str, name: &str, charts: &[(String, Markup)]) ->
         fieldset.choice {
             legend { (question) }
             @for (number, (label, _)) in charts.iter().enumerate() {
-                @let id = format!("{name}-{number}");
-                input type="radio" name=(name) id=(id) checked[number == 0];
-                label for=(id) { (label) }
+                label { input type="radio" name=(name) checked[number == 0]; (label) }
             }
             @for (_, chart) in charts { div { (chart) } }
         }
@@ -25,11 +23,11 @@ pub(super) fn one_of(question: &str, name: &str, charts: &[(String, Markup)]) ->
 pub(crate) const STYLE: &str = "
 .choice { border: 0; padding: 0; margin: .5rem 0; min-width: 0; }
 .choice > legend { padding: 0; color: var(--quiet); }
-.choice > label { margin: 0 .9rem 0 .2rem; font-variant-numeric: tabular-nums; white-space: nowrap; }
-.choice > input:checked + label { font-weight: 600; }
+.choice > label { display: inline-block; margin-right: 1rem; font-variant-numeric: tabular-nums; }
+.choice > label:has(:checked) { font-weight: 600; }
 @media screen { .choice > div { display: none; } }
-.choice > input:nth-of-type(1):checked ~ div:nth-of-type(1), .choice > input:nth-of-type(2):checked ~ div:nth-of-type(2),
-.choice > input:nth-of-type(3):checked ~ div:nth-of-type(3), .choice > input:nth-of-type(4):checked ~ div:nth-of-type(4),
-.choice > input:nth-of-type(5):checked ~ div:nth-of-type(5), .choice > input:nth-of-type(6):checked ~ div:nth-of-type(6)
+.choice:has(label:nth-of-type(1) :checked) > div:nth-of-type(1), .choice:has(label:nth-of-type(2) :checked) > div:nth-of-type(2),
+.choice:has(label:nth-of-type(3) :checked) > div:nth-of-type(3), .choice:has(label:nth-of-type(4) :checked) > div:nth-of-type(4),
+.choice:has(label:nth-of-type(5) :checked) > div:nth-of-type(5), .choice:has(label:nth-of-type(6) :checked) > div:nth-of-type(6)
 { display: block; }
 ";

@@ -12,7 +12,12 @@ use crate::compare::report::Report;
 use crate::compare::series::{Interval, ZoneCourse};
 
 pub(super) fn section(report: &Report) -> Markup {
-    let charts = [data_age(report), latency(report), errors(report)];
+    let charts = [
+        data_age(report),
+        multiplier_error(report),
+        latency(report),
+        errors(report),
+    ];
     let figures: Vec<Markup> = charts.iter().flatten().map(Chart::figure).collect();
     super::section(
         "Second by second",
@@ -44,6 +49,24 @@ fn data_age(report: &Report) -> Option<Chart> {
         caption: "Age of the data behind the prices in s, the median of each second; logarithmic."
             .to_owned(),
         in_words: spans(report, "Age of the data behind the prices", "s", age_s),
+        ..chart
+    })
+}
+
+fn multiplier_error(report: &Report) -> Option<Chart> {
+    let error = |interval: &Interval| interval.multiplier_error_mean_abs;
+    let chart = over_time(report, "mean |Δ|", error, |name, values| {
+        Axis::linear(name, values)
+    })?;
+    Some(Chart {
+        caption: "Distance of the multiplier from what was right, the mean of each second."
+            .to_owned(),
+        in_words: spans(
+            report,
+            "Distance of the multiplier from what was right",
+            "",
+            error,
+        ),
         ..chart
     })
 }

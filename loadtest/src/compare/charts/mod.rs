@@ -35,7 +35,7 @@ pub(crate) fn style() -> String {
 const LAYOUT: &str = "
 .charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 21rem), 1fr)); gap: 1.25rem; }
 figure { margin: .5rem 0; min-width: 0; max-width: 36rem; }
-figure svg { width: 100%; height: auto; display: block; }
+figure > svg { width: 100%; height: auto; display: block; }
 figcaption { font-size: .85rem; color: var(--quiet); }
 .legend { display: flex; flex-wrap: wrap; gap: .1rem 1rem; font-size: .85rem; margin: 0 0 .25rem; }
 ";

@@ -59,6 +59,8 @@ pub struct Probe {
     pub held: bool,
     /// Latency of the answered quotes.
     pub latency_us: LatencyMicros,
+    /// Processor time of the three services for one quote, of a rate that held.
+    pub cpu_us_per_quote: Option<f64>,
 }
 
 /// What one mode answered to the requests that were meant to leave in one interval.
@@ -76,6 +78,8 @@ pub struct Interval {
     pub data_age_ms_p50: Option<f64>,
     /// The oldest data behind a quote, milliseconds.
     pub data_age_ms_max: Option<f64>,
+    /// Mean distance of the multiplier from what was right.
+    pub multiplier_error_mean_abs: Option<f64>,
 }
 
 /// The multiplier of one zone, interval by interval: the last one quoted in each, `None` where none was.

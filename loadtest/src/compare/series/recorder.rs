@@ -10,6 +10,7 @@ use marketplace::{Multiplier, Zone};
 use surge_proto::DataflowMode;
 
 use super::{Interval, ZoneCourse};
+use crate::compare::tally::Deviation;
 use crate::load::{Failure, Quoted};
 
 /// A longer measurement has longer intervals: ten minutes are told second by second, an hour by six seconds.
@@ -59,7 +60,7 @@ impl Recorder {
         if interval >= self.intervals {
             return;
         }
-        at(&mut held(lane), interval).add(latency, outcome);
+        at(&mut held(lane), interval).add(latency, outcome, oracle);
         if let Ok(quoted) = outcome {
             held(&self.zones).entry(quoted.zone).or_default().add(
                 interval,
@@ -111,6 +112,7 @@ struct Bin {
     errors: u64,
     latency_us: Histogram<u32>,
     data_age_us: Histogram<u32>,
+    deviation: Deviation,
 }
 
 impl Default for Bin {
@@ -120,17 +122,26 @@ impl Default for Bin {
             errors: 0,
             latency_us: histogram(),
             data_age_us: histogram(),
+            deviation: Deviation::default(),
         }
     }
 }
 
 impl Bin {
-    fn add(&mut self, latency: Duration, outcome: &Result<Quoted, Failure>) {
+    fn add(
+        &mut self,
+        latency: Duration,
+        outcome: &Result<Quoted, Failure>,
+        oracle: Option<Multiplier>,
+    ) {
         match outcome {
             Ok(quoted) => {
                 record(&mut self.latency_us, latency);
                 if let Some(age) = quoted.data_age {
                     record(&mut self.data_age_us, age);
+                }
+                if let Some(oracle) = oracle {
+                    self.deviation.add(quoted.multiplier, oracle);
                 }
             }
             Err(_) => self.errors += 1,
@@ -149,6 +160,7 @@ impl Bin {
             latency_us_p99: at(&self.latency_us, 0.99),
             data_age_ms_p50: age_ms(0.5),
             data_age_ms_max: age_ms(1.0),
+            multiplier_error_mean_abs: self.deviation.mean_abs(),
         }
     }
 }
