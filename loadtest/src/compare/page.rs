@@ -1,4 +1,5 @@
-//! The report as one web page that needs nothing else: no script, no font, no network.
+//! The report as one web page that needs nothing else: no script, no font, no network. What is drawn is in
+//! [`charts`]; here is what is written.
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use surge_proto::DataflowMode;
@@ -46,13 +47,13 @@ pub(crate) fn render(report: &Report) -> String {
 fn heading(report: &Report) -> Markup {
     html! {
         h1 { (TITLE) }
-        @for line in done(report) { p { (line) } }
         @if !report.valid {
             section.void {
                 h2 { "VOID: do not use these figures" }
                 ul { @for reason in &report.void_reasons { li { (reason) } } }
             }
         }
+        @for line in done(report) { p { (line) } }
     }
 }
 
@@ -199,10 +200,13 @@ dd { margin: 0; max-width: 46rem; }
 mod tests {
     use super::*;
     use crate::compare::report::example;
+    use crate::compare::series;
 
     #[test]
     fn the_page_is_complete_in_itself() {
-        let page = render(&example());
+        let mut report = example();
+        report.series = series::example();
+        let page = render(&report);
         assert!(page.starts_with("<!DOCTYPE html>"));
         for outside in ["http://", "https://", "<script", "url(", "<link"] {
             assert!(!page.contains(outside), "{outside}");

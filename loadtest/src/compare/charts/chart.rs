@@ -114,6 +114,7 @@ impl Chart {
     ) -> Result<Plane<'a>, Unwritable> {
         let mut plane = ChartBuilder::on(paper)
             .margin(12)
+            .margin_top(26)
             .margin_right(36)
             .x_label_area_size(96)
             .y_label_area_size(124)

@@ -132,3 +132,125 @@ impl Series {
         }
     }
 }
+
+/// A few hand-made points of everything; no run ever gave these figures.
+#[cfg(test)]
+pub(crate) fn example() -> Series {
+    let zone = Zone::at(crate::load::stand_in::pickup());
+    let multiplier = |tenths| Multiplier::from_tenths(tenths).unwrap();
+    let point = |percentile, latency_us| CurvePoint {
+        percentile,
+        latency_us,
+    };
+    let curve = vec![point(0.0, 100), point(90.0, 400), point(100.0, 2_000)];
+    let interval = Interval {
+        quotes: 10,
+        errors: 1,
+        latency_us_p50: Some(300),
+        latency_us_p99: Some(900),
+        data_age_ms_p50: Some(140.0),
+        data_age_ms_max: Some(290.0),
+        multiplier_error_mean_abs: Some(0.02),
+    };
+    let probe = |mode, floor, rate_per_s, held| Probe {
+        mode,
+        floor,
+        rate_per_s,
+        held,
+        latency_us: LatencyMicros {
+            p50: Some(2_000),
+            p99: Some(if held { 9_000 } else { 90_000 }),
+            ..LatencyMicros::default()
+        },
+        cpu_us_per_quote: None,
+    };
+    let probes = |mode| [probe(mode, false, 500, true), probe(mode, true, 900, false)];
+    let zones = BTreeMap::from([(zone, multiplier(15))]);
+    Series {
+        latency_curve: DataflowMode::ALL.map(|mode| (mode, curve.clone())).into(),
+        probes: DataflowMode::ALL.into_iter().flat_map(probes).collect(),
+        interval_s: 1,
+        timeline: DataflowMode::ALL
+            .map(|mode| (mode, vec![interval; 12]))
+            .into(),
+        zones: vec![ZoneCourse {
+            zone,
+            quotes: 40,
+            oracle: vec![Some(multiplier(12)); 12],
+            quoted: DataflowMode::ALL
+                .map(|mode| (mode, vec![Some(multiplier(15)); 12]))
+                .into(),
+        }],
+        map: vec![Moment {
+            market_time: "2014-04-04T21:30:00.000Z".to_owned(),
+            at_s: 6.0,
+            oracle: BTreeMap::from([(zone, multiplier(12))]),
+            quoted: DataflowMode::ALL.map(|mode| (mode, zones.clone())).into(),
+        }],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use marketplace::ServiceArea;
+
+    use super::*;
+    use crate::load::{Failure, Quoted};
+
+    /// The largest receipt of ten minutes: every second of every mode, and as many zones as New York has.
+    #[test]
+    fn ten_minutes_stay_under_two_megabytes() {
+        let (rate, seconds) = (3, 600);
+        let recorder = Recorder::new(&DataflowMode::ALL, rate, seconds);
+        let zones = ServiceArea::new(marketplace::Bounds::NEW_YORK)
+            .zones()
+            .to_vec();
+        let multiplier = Multiplier::from_tenths(13).ok();
+        for arrival in 0..u64::from(rate * seconds) {
+            let mode = DataflowMode::ALL[(arrival % 3) as usize];
+            let quoted: Result<Quoted, Failure> = Ok(Quoted {
+                zone: zones[(arrival / 1_800) as usize],
+                multiplier: multiplier.unwrap(),
+                data_age: Some(Duration::from_micros(1_234_567)),
+                degraded: false,
+            });
+            recorder.add(
+                arrival,
+                mode,
+                Duration::from_micros(123_456),
+                &quoted,
+                multiplier,
+            );
+        }
+        let course = ZoneCourse {
+            zone: zones[0],
+            quotes: 1,
+            oracle: vec![multiplier; 600],
+            quoted: DataflowMode::ALL
+                .map(|mode| (mode, vec![multiplier; 600]))
+                .into(),
+        };
+        let everywhere: BTreeMap<_, _> = zones
+            .iter()
+            .map(|&zone| (zone, multiplier.unwrap()))
+            .collect();
+        let moment = Moment {
+            oracle: everywhere.clone(),
+            quoted: DataflowMode::ALL
+                .map(|mode| (mode, everywhere.clone()))
+                .into(),
+            ..example().map[0].clone()
+        };
+        let series = Series {
+            timeline: recorder.timeline(),
+            zones: vec![course; 6],
+            map: vec![moment; 6],
+            probes: vec![example().probes[0]; 500],
+            ..example()
+        };
+        let size = serde_json::to_string_pretty(&series).unwrap().len();
+        assert!(size < 2_000_000, "{size} bytes");
+    }
+}

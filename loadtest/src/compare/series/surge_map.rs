@@ -20,6 +20,9 @@ use crate::compare::measure::Oracle;
 /// Moments of one measurement, evenly spaced.
 const MOMENTS: u32 = 6;
 
+/// New York has a hundred; a service area so large that nobody could see its zones on a page has no map.
+const MOST_ZONES: usize = 400;
+
 /// Asks for the multipliers of all zones.
 pub(crate) struct Surveyor {
     /// Not the load's: its quotes must not wait behind a map.
@@ -53,7 +56,11 @@ impl Surveyor {
                 quoted.insert(mode, zones);
             }
         }
-        let zones = quoted.values().next()?.keys();
+        let zones = quoted
+            .values()
+            .next()
+            .filter(|zones| zones.len() <= MOST_ZONES)?
+            .keys();
         Some(Moment {
             market_time: market_time.to_string(),
             at_s: (since_start.as_secs_f64() * 10.0).round() / 10.0,
