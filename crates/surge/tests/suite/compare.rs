@@ -72,7 +72,7 @@ fn is_drawn(series: &Value, page: &str) {
         Some(zones)
     );
     for key in ["probes", "zones"] {
-        assert!(!series[key].as_array().unwrap().is_empty(), "{key}");
+        assert!(series[key].get(0).is_some(), "{key}");
     }
     assert!(page.matches("role=\"img\"").count() > 10);
 }
@@ -94,8 +94,10 @@ async fn costs_no_figures_on_a_full_disk(folder: &Path, json: &Path) {
 }
 
 async fn output_of(mut command: Command) -> Output {
-    let output = tokio::task::spawn_blocking(move || command.output());
-    output.await.unwrap().unwrap()
+    tokio::task::spawn_blocking(move || command.output())
+        .await
+        .expect("waiting does not panic")
+        .expect("the command was built beside this test")
 }
 
 /// The keys below `path` that hold no figure.
