@@ -48,7 +48,7 @@ fn write_page(report: &Report, path: &Path) -> anyhow::Result<()> {
 
 fn way_out(option: &str) -> String {
     format!(
-        "the table above is all there is; make room on the disk, or name another place with {option}"
+        "the figures stand in the table above; make room on the disk, or name another place with {option}"
     )
 }
 

@@ -27,7 +27,7 @@ pub struct Baseline {
     pub started_at: String,
     /// The commit that it compared.
     pub git: Option<String>,
-    /// Why the two runs are not comparable, a clause each; empty unless somebody insisted.
+    /// Why the two runs are not comparable, a clause each; empty unless somebody insisted, or this run turned out void.
     pub differences: Vec<String>,
     /// The figures that both runs have, of the modes that both asked.
     pub modes: BTreeMap<DataflowMode, Vec<Change>>,

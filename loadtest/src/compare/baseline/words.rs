@@ -23,7 +23,7 @@ pub(crate) fn title(baseline: &Baseline) -> String {
 pub(crate) fn caution(baseline: &Baseline) -> Option<String> {
     (!baseline.differences.is_empty()).then(|| {
         let differences = baseline.differences.join("; ");
-        format!("NOT COMPARABLE, shown because --baseline-anyway was asked for: {differences}")
+        format!("NOT COMPARABLE, shown all the same: {differences}")
     })
 }
 
