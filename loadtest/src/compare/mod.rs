@@ -172,6 +172,7 @@ struct Comparison<'a> {
 impl<'a> Comparison<'a> {
     fn new(args: &'a Args, suite: &Suite, city: City, clock: MarketClock) -> Self {
         let (books, trips) = (city.books(), city.trips());
+        let zones = books.area().zones().to_vec();
         let trip = move |n| {
             let trip = trips.nth(n);
             (trip.pickup, trip.dropoff)
@@ -194,6 +195,7 @@ impl<'a> Comparison<'a> {
                 price: suite.target.price.clone(),
                 clock,
                 modes: quotes.modes.clone(),
+                zones,
                 oracle: Arc::clone(&quotes.oracle),
             },
             quotes,

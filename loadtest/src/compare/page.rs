@@ -90,11 +90,11 @@ fn changes(baseline: &Baseline) -> Markup {
         h2 { (words::title(baseline)) }
         @if let Some(caution) = words::caution(baseline) { p.void { (caution) } }
         div.scroll tabindex="0" role="region" aria-label="Changes since the baseline" {
-            table {
+            table.changes {
                 thead { tr { @for head in words::HEADS { th scope="col" { (head) } } } }
                 tbody {
-                    @for row in words::rows(baseline) {
-                        tr { @for cell in &row { td { (cell) } } }
+                    @for [mode, rest @ ..] in words::rows(baseline) {
+                        tr { th scope="row" { (mode) } @for cell in rest { td { (cell) } } }
                     }
                 }
             }
@@ -186,6 +186,8 @@ thead th { vertical-align: bottom; font-size: .85rem; font-weight: 600; backgrou
 thead small { display: block; font-weight: 400; color: var(--quiet); white-space: nowrap; }
 th:first-child { text-align: left; position: sticky; left: 0; background: var(--paper); }
 thead th:first-child { background: var(--shade); }
+td { white-space: nowrap; }
+.changes :is(th, td):is(:nth-child(2), :last-child) { text-align: left; }
 .finding { font-weight: 600; margin: .5rem 0; }
 .warning { color: var(--quiet); margin: .5rem 0; }
 .void { border: 2px solid var(--void); border-radius: .4rem; padding: .5rem 1rem; margin: 1rem 0; }

@@ -96,8 +96,8 @@ impl Chart {
         let paper = SVGBackend::with_string(drawing, (WIDTH, HEIGHT)).into_drawing_area();
         let mut plane = self.plane(&paper)?;
         for rule in &self.rules {
-            let ends = self.ends(rule);
-            plane.draw_series([PathElement::new(ends.0, stroke(ends.1, 2))])?;
+            let (ends, ink) = self.ends(rule);
+            plane.draw_series([PathElement::new(ends, stroke(ink, 2))])?;
         }
         for trace in &self.traces {
             self.draw_trace(trace, &mut plane)?;
@@ -134,32 +134,23 @@ impl Chart {
     }
 
     fn draw_trace(&self, trace: &Trace, plane: &mut Plane<'_>) -> Result<(), Unwritable> {
-        let places = || trace.points.iter().map(Self::place);
+        let places = trace.points.iter().map(Self::place);
         match trace.mark {
             Mark::Line { width, gap } => {
-                for part in trace.points.chunk_by(|one, next| next.x - one.x <= gap) {
-                    let part = part.iter().map(Self::place);
-                    let path = PathElement::new(part.collect::<Vec<_>>(), stroke(trace.ink, width));
-                    plane.draw_series([path])?;
-                }
+                let parts = trace.points.chunk_by(|one, next| next.x - one.x <= gap);
+                let line = |part: &[Point]| {
+                    let places: Vec<Place> = part.iter().map(Self::place).collect();
+                    PathElement::new(places, stroke(trace.ink, width))
+                };
+                plane.draw_series(parts.map(line))?;
             }
             Mark::Dots => {
-                let style = trace.ink.colour().into();
-                let dot = |place| {
-                    Circle::new(
-                        place,
-                        7,
-                        ShapeStyle {
-                            filled: true,
-                            ..style
-                        },
-                    )
-                };
-                plane.draw_series(places().map(dot))?;
+                let dot = |place| Circle::new(place, 7, trace.ink.colour().filled());
+                plane.draw_series(places.map(dot))?;
             }
             Mark::Crosses => {
                 let cross = |place| Cross::new(place, 7, stroke(trace.ink, 3));
-                plane.draw_series(places().map(cross))?;
+                plane.draw_series(places.map(cross))?;
             }
         }
         Ok(())

@@ -10,6 +10,7 @@ use http_body_util::Full;
 use marketplace::{Multiplier, Zone};
 use serde::Deserialize;
 use surge_proto::DataflowMode;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::Moment;
@@ -31,6 +32,7 @@ pub(crate) struct Surveyor {
     pub(crate) price: String,
     pub(crate) clock: MarketClock,
     pub(crate) modes: Vec<DataflowMode>,
+    pub(crate) zones: Vec<Zone>,
     pub(crate) oracle: Oracle,
 }
 
@@ -39,6 +41,9 @@ impl Surveyor {
     pub(crate) async fn survey(&self, length: Duration) -> Vec<Moment> {
         let started = Instant::now();
         let mut moments = Vec::new();
+        if self.zones.len() > MOST_ZONES {
+            return moments;
+        }
         for number in 0..MOMENTS {
             // In the middle of each part, so that neither the first nor the last call is outside the measurement.
             let share = (f64::from(number) + 0.5) / f64::from(MOMENTS);
@@ -48,40 +53,40 @@ impl Surveyor {
         moments
     }
 
+    /// All modes at the same time, and the books while their requests are on their way.
     async fn moment(&self, since_start: Duration) -> Option<Moment> {
         let market_time = self.clock.now();
-        let mut quoted = BTreeMap::new();
+        let mut asked = JoinSet::new();
         for &mode in &self.modes {
-            if let Some(zones) = self.multipliers(mode).await {
-                quoted.insert(mode, zones);
-            }
+            let (client, price) = (self.client.clone(), self.price.clone());
+            asked.spawn(async move { Some((mode, multipliers(&client, &price, mode).await?)) });
         }
-        let zones = quoted
-            .values()
-            .next()
-            .filter(|zones| zones.len() <= MOST_ZONES)?
-            .keys();
-        Some(Moment {
+        let right = |&zone| Some((zone, (self.oracle)(zone)?));
+        let oracle = self.zones.iter().filter_map(right).collect();
+        let quoted: BTreeMap<_, _> = asked.join_all().await.into_iter().flatten().collect();
+        (!quoted.is_empty()).then(|| Moment {
             market_time: market_time.to_string(),
             at_s: (since_start.as_secs_f64() * 10.0).round() / 10.0,
-            oracle: zones
-                .filter_map(|&zone| Some((zone, (self.oracle)(zone)?)))
-                .collect(),
+            oracle,
             quoted,
         })
     }
+}
 
-    /// What a mode would quote in each zone; none when it does not say: the quotes themselves tell of failures.
-    async fn multipliers(&self, mode: DataflowMode) -> Option<BTreeMap<Zone, Multiplier>> {
-        let mut request = Request::new(Full::new(Bytes::new()));
-        *request.uri_mut() = format!("{}/v1/surge", self.price).parse().ok()?;
-        let name = HeaderValue::from_static(mode.as_str());
-        request.headers_mut().insert("surge-dataflow", name);
-        let answer = self.client.call(request).await.ok()?;
-        let map: WireMap = answer.json().ok()?;
-        let zones = map.zones.into_iter();
-        (map.dataflow == mode).then(|| zones.map(WireZone::pair).collect())
-    }
+/// What a mode would quote in each zone; none when it does not say: the quotes themselves tell of failures.
+async fn multipliers(
+    client: &Client,
+    price: &str,
+    mode: DataflowMode,
+) -> Option<BTreeMap<Zone, Multiplier>> {
+    let mut request = Request::new(Full::new(Bytes::new()));
+    *request.uri_mut() = format!("{price}/v1/surge").parse().ok()?;
+    let name = HeaderValue::from_static(mode.as_str());
+    request.headers_mut().insert("surge-dataflow", name);
+    let answer = client.call(request).await.ok()?;
+    let map: WireMap = answer.json().ok()?;
+    let zones = map.zones.into_iter();
+    (map.dataflow == mode).then(|| zones.map(WireZone::pair).collect())
 }
 
 /// The map as the service writes it, as far as it is drawn.
