@@ -14,6 +14,7 @@ pub mod load;
 pub mod pickups;
 pub mod target;
 pub mod wall_clock;
+pub mod whole_file;
 
 pub use client::Client;
 pub use target::{Target, TargetArgs};

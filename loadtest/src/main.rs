@@ -41,9 +41,5 @@ async fn main() -> ExitCode {
 
 fn failed(error: &anyhow::Error) -> ExitCode {
     anstream::eprintln!("error: {error:#}");
-    if error.is::<compare::Interrupted>() {
-        loadtest::interrupt::INTERRUPTED.into()
-    } else {
-        ExitCode::FAILURE
-    }
+    compare::exit_code_of(error).into()
 }

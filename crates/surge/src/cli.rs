@@ -220,7 +220,7 @@ fn command() -> clap::Command {
 /// The demo compares the stack that it starts, and does not keep a newcomer waiting for capacities.
 fn for_newcomers(demo: clap::Command) -> clap::Command {
     let demo = demo.mut_arg("rounds", |rounds| rounds.default_value("0"));
-    ["target", "driver_url", "ride_url"]
+    ["target", "driver_url", "ride_url", "from"]
         .into_iter()
         .fold(demo, |demo, option| {
             demo.mut_arg(option, |argument| argument.hide(true))

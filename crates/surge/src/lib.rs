@@ -10,7 +10,6 @@ mod interrupts;
 mod stack;
 mod terminal;
 pub mod training;
-mod whole_file;
 
 use std::process::ExitCode;
 

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use surge_proto::DataflowMode;
 
-use super::Scenario;
+use super::baseline::{Circumstances, Older};
 use super::capacity::Effort;
+use super::{Machine, Scenario, Workload};
 use crate::city::ReplayArgs;
 use crate::clock::MarketClock;
 use crate::target::TargetArgs;
@@ -51,6 +52,18 @@ pub struct Args {
     #[arg(long, default_value = "report/compare.html", value_name = "PATH")]
     pub html: PathBuf,
 
+    /// An older receipt, of the same settings on the same machine, to tell the changes from
+    #[arg(long, value_name = "PATH", conflicts_with = "from")]
+    pub baseline: Option<PathBuf>,
+
+    /// Compare with --baseline although the two runs are not comparable, and say so
+    #[arg(long, requires = "baseline")]
+    pub baseline_anyway: bool,
+
+    /// Measure nothing: print the table and draw the page of the figures in this file again
+    #[arg(long, value_name = "PATH")]
+    pub from: Option<PathBuf>,
+
     /// Market minutes before the measurement, in which drivers find their riders [default: 20, at most one real minute;
     /// with --quick 10, at most 10 real seconds]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=1_440))]
@@ -78,6 +91,31 @@ impl Args {
             (None, true) => real(10).min(Duration::from_secs(10)),
             (None, false) => real(20).min(Duration::from_secs(60)),
         }
+    }
+
+    /// The settings that make two runs comparable.
+    pub(super) fn workload(&self, clock: &MarketClock) -> Workload {
+        Workload {
+            scenario: self.scenario.name().to_owned(),
+            seed: self.replay.seed,
+            speed: clock.speed(),
+            rate_per_s: self.rate,
+            seconds: self.measured_seconds(),
+        }
+    }
+
+    /// The run to hold this one against, where one is named.
+    pub(super) fn older(&self, clock: &MarketClock) -> anyhow::Result<Option<Older>> {
+        let Some(path) = &self.baseline else {
+            return Ok(None);
+        };
+        let planned = Circumstances {
+            machine: Machine::here(),
+            workload: self.workload(clock),
+            fleet: self.replay.fleet,
+            modes: self.distinct_modes(),
+        };
+        Older::of(path, &planned, self.baseline_anyway).map(Some)
     }
 
     /// How thoroughly to look for capacities.

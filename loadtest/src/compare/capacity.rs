@@ -14,6 +14,8 @@ use tokio_util::sync::CancellationToken;
 use super::floors::Floor;
 use super::measure::{Measured, RoundRobin, Trips};
 use super::processor::{Rate, Reading, Seconds};
+use super::report;
+use super::series::Probe;
 use super::suite::{CONNECTIONS, QUOTE_DEADLINE, Suite};
 use super::tally::Failures;
 use super::{GRACE, MAX_IN_FLIGHT};
@@ -53,6 +55,8 @@ impl Effort {
 pub(crate) struct Capacity {
     /// The highest rate that held, of each round.
     pub(crate) rounds: Vec<u32>,
+    /// Every rate that was tried.
+    pub(crate) probes: Vec<Probe>,
     /// Latency at the quiet rate, microseconds.
     pub(crate) quiet: Histogram<u64>,
     /// Processor time of all probes that held.
@@ -67,6 +71,7 @@ impl Capacity {
     fn new() -> Self {
         Self {
             rounds: Vec::new(),
+            probes: Vec::new(),
             quiet: histogram(),
             spent: Seconds::NOTHING,
             quotes: 0,
@@ -95,17 +100,17 @@ impl Capacity {
 
     /// Processor time of the services for one quote, microseconds.
     pub(crate) fn cpu_us_per_quote(&self) -> Option<f64> {
-        self.micros_per_quote(self.spent.services?)
+        micros_per_quote(self.spent.services?, self.quotes)
     }
 
     /// Processor time of the load generator for one quote, microseconds.
     pub(crate) fn generator_us_per_quote(&self) -> Option<f64> {
-        self.micros_per_quote(self.spent.own)
+        micros_per_quote(self.spent.own, self.quotes)
     }
+}
 
-    fn micros_per_quote(&self, seconds: f64) -> Option<f64> {
-        (self.quotes > 0 && seconds > 0.0).then(|| seconds * 1e6 / self.quotes as f64)
-    }
+fn micros_per_quote(seconds: f64, quotes: u64) -> Option<f64> {
+    (quotes > 0 && seconds > 0.0).then(|| seconds * 1e6 / quotes as f64)
 }
 
 /// The capacities of modes and of their floors.
@@ -214,6 +219,7 @@ impl<'a> Contender<'a> {
                 modes: vec![mode],
                 trips: Arc::clone(trips),
                 oracle: Arc::new(|_| None),
+                recorder: None,
             },
             suite,
             is_floor: false,
@@ -260,11 +266,24 @@ impl<'a> Contender<'a> {
         let before = self.reading().await;
         let measured = self.probe(rate, length, stop).await;
         let holds = is_sustained(&measured, self.mode);
+        let mut cost = None;
         if holds {
             let used = before.used_until(self.reading().await, idle);
+            let quotes = measured.tally(self.mode).quotes;
+            cost = used
+                .services
+                .and_then(|seconds| micros_per_quote(seconds, quotes));
             self.found.spent = self.found.spent.plus(used);
-            self.found.quotes += measured.tally(self.mode).quotes;
+            self.found.quotes += quotes;
         }
+        self.found.probes.push(Probe {
+            mode: self.mode,
+            floor: self.is_floor,
+            rate_per_s: rate,
+            held: holds,
+            latency_us: report::latency(&measured.tally(self.mode).latency),
+            cpu_us_per_quote: cost.filter(|_| !self.is_floor).map(f64::round),
+        });
         let wrong = measured
             .tally(self.mode)
             .failures()

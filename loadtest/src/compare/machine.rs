@@ -2,10 +2,10 @@
 
 use std::process::{Command, Stdio};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// The machine that ran the load engine; with a local suite also the one under test.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Machine {
     /// Processors this process may use.
     pub cpus: Option<usize>,

@@ -8,6 +8,7 @@ use marketplace::{MarketTime, Multiplier, Position, Zone};
 use surge_proto::DataflowMode;
 use tokio_util::sync::CancellationToken;
 
+use super::series::Recorder;
 use super::tally::Tally;
 use crate::load::{Arrival, Delivery, Plan, QuoteDesk, engine};
 
@@ -24,6 +25,8 @@ pub(crate) struct RoundRobin {
     pub(crate) modes: Vec<DataflowMode>,
     pub(crate) trips: Trips,
     pub(crate) oracle: Oracle,
+    /// Writes down the course of it, where somebody wants to see that.
+    pub(crate) recorder: Option<Arc<Recorder>>,
 }
 
 impl RoundRobin {
@@ -105,6 +108,15 @@ impl Sheet {
         let oracle = async { (self.plan.oracle)(Zone::at(pickup)) };
         let (outcome, oracle) = tokio::join!(biased; quote, oracle);
         let latency = arrival.elapsed();
+        if let Some(recorder) = &self.plan.recorder {
+            recorder.add(
+                arrival.index,
+                self.plan.modes[lane],
+                latency,
+                &outcome,
+                oracle,
+            );
+        }
         self.tallies[lane]
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -157,6 +169,7 @@ mod tests {
             modes: DataflowMode::ALL.to_vec(),
             trips: Arc::new(|_| (pickup(), pickup())),
             oracle: Arc::new(move |_| Some(tenths(13))),
+            recorder: None,
         }
         .run(plan, CancellationToken::new())
         .await

@@ -6,8 +6,9 @@
 //! servers that stand on the same. [`run_until`] reads as the whole story.
 
 mod args;
+mod baseline;
 mod capacity;
-mod files;
+mod charts;
 mod floors;
 mod machine;
 mod measure;
@@ -15,14 +16,17 @@ mod page;
 mod processor;
 mod progress;
 mod readiness;
+mod receipt;
 mod report;
 mod scenario;
+mod series;
 mod suite;
 mod table;
 mod tally;
 mod verdict;
 mod wording;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,16 +34,19 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use tokio_util::sync::CancellationToken;
 
 pub use args::Args;
+pub use baseline::{Baseline, Change, NotComparable, Verdict};
 pub use machine::Machine;
 pub use report::{
     AgeMillis, Floor, Floors, Generator, LatencyMicros, Market, ModeFigures, MultiplierError,
     Report, SCHEMA, Workload,
 };
 pub use scenario::Scenario;
+pub use series::{CurvePoint, Interval, Moment, Probe, Series, ZoneCourse};
 
 use self::capacity::Capacities;
 use self::measure::{Measured, RoundRobin};
 use self::progress::Progress;
+use self::series::{Recorder, Surveyor};
 use self::suite::{QUOTE_DEADLINE, Suite};
 use crate::city::City;
 use crate::clock::MarketClock;
@@ -60,31 +67,50 @@ pub async fn run(args: Args) -> anyhow::Result<Outcome> {
 /// # Errors
 /// As [`run`].
 pub async fn run_until(args: Args, stop: CancellationToken) -> anyhow::Result<Outcome> {
+    if let Some(path) = &args.from {
+        return redraw(path, &args);
+    }
     let started_at = Utc::now();
     let progress = Progress::on_stderr();
     let suite = Suite::of(&args)?;
     let readied = stop.run_until_cancelled(suite.ready(&args));
     let (clock, mut warnings) = readied.await.ok_or(Interrupted)??;
 
+    // Before a minute is spent on what could not be compared in the end.
+    let older = args.older(&clock)?;
+
     progress.say("Starting the city ...");
     let config = args.replay.config(suite.target.clone())?;
     let city = City::start(config, suite.client.clone()).await?;
     let comparison = Comparison::new(&args, &suite, city, clock);
-    let measured = comparison.hold(progress, &stop).await;
+    let (measured, map) = comparison.hold(progress, &stop).await;
     let capacities = comparison.drive_to_the_limit(&suite, progress, &stop).await;
     let interrupted = stop.is_cancelled();
     let void_reasons = verdict::void_reasons(&measured, &capacities, interrupted);
     let figures = (&measured, &capacities);
+    let series = Series::of(&measured, &capacities, &comparison.recorder, map);
     let mut report = comparison.close(figures, started_at, void_reasons).await;
+    report.series = series;
 
     warnings.append(&mut report.warnings);
     warnings.extend(capacities.warnings);
     warnings.extend(verdict::warnings(&report));
     report.warnings = warnings;
-    publish(&report, &args)?;
+    report.baseline = older.map(|older| older.changes_to(&report));
+    receipt::publish(&report, &args)?;
     Ok(Outcome {
         report,
         interrupted,
+    })
+}
+
+/// Prints the table and writes the page of an older comparison, from its figures alone.
+fn redraw(path: &Path, args: &Args) -> anyhow::Result<Outcome> {
+    let report = receipt::read(path)?;
+    receipt::redraw(&report, args)?;
+    Ok(Outcome {
+        report,
+        interrupted: false,
     })
 }
 
@@ -108,6 +134,17 @@ impl Outcome {
     }
 }
 
+/// The code to exit with after a failure: 130 when interrupted, 2 for a baseline that is none, 1 for anything else.
+pub fn exit_code_of(error: &anyhow::Error) -> u8 {
+    if error.is::<Interrupted>() {
+        INTERRUPTED
+    } else if error.is::<NotComparable>() {
+        2
+    } else {
+        1
+    }
+}
+
 /// The run was stopped before there was anything to report.
 #[derive(Debug, Clone, Copy, thiserror::Error)]
 #[error("interrupted before anything was measured")]
@@ -128,11 +165,14 @@ struct Comparison<'a> {
     city: City,
     clock: MarketClock,
     quotes: RoundRobin,
+    recorder: Arc<Recorder>,
+    surveyor: Surveyor,
 }
 
 impl<'a> Comparison<'a> {
     fn new(args: &'a Args, suite: &Suite, city: City, clock: MarketClock) -> Self {
         let (books, trips) = (city.books(), city.trips());
+        let zones = books.area().zones().to_vec();
         let trip = move |n| {
             let trip = trips.nth(n);
             (trip.pickup, trip.dropoff)
@@ -142,26 +182,43 @@ impl<'a> Comparison<'a> {
             modes: args.distinct_modes(),
             trips: Arc::new(trip),
             oracle: Arc::new(move |zone| books.multiplier(zone, clock.now())),
+            recorder: None,
         };
+        let recorder = Recorder::new(&quotes.modes, args.rate, args.measured_seconds());
         Self {
             args,
             city,
             clock,
+            recorder: Arc::new(recorder),
+            surveyor: Surveyor {
+                client: suite.client.clone(),
+                price: suite.target.price.clone(),
+                clock,
+                modes: quotes.modes.clone(),
+                zones,
+                oracle: Arc::clone(&quotes.oracle),
+            },
             quotes,
         }
     }
 
     /// Warms up, then measures; what is left out because of `stop` is missing from the result.
-    async fn hold(&self, progress: Progress, stop: &CancellationToken) -> Measured {
+    async fn hold(&self, progress: Progress, stop: &CancellationToken) -> (Measured, Vec<Moment>) {
         self.warm_up(progress, stop).await;
         if stop.is_cancelled() {
-            return Measured::nothing(&self.quotes.modes);
+            return (Measured::nothing(&self.quotes.modes), Vec::new());
         }
         let length = Duration::from_secs(self.args.measured_seconds().into());
         let from = self.clock.now();
-        let mut measured = self.load("measuring", length, progress, stop).await;
+        let recorded = RoundRobin {
+            recorder: Some(Arc::clone(&self.recorder)),
+            ..self.quotes.clone()
+        };
+        let load = self.load(&recorded, "measuring", length, progress, stop);
+        let survey = stop.run_until_cancelled(self.surveyor.survey(length));
+        let (mut measured, map) = tokio::join!(load, survey);
         measured.market = Some((from, self.clock.now()));
-        measured
+        (measured, map.unwrap_or_default())
     }
 
     async fn warm_up(&self, progress: Progress, stop: &CancellationToken) {
@@ -172,13 +229,20 @@ impl<'a> Comparison<'a> {
             .during("warming up", quiet, || self.state_of_the_city(), wait)
             .await;
         if !stop.is_cancelled() {
-            self.load("rehearsing", REHEARSAL.min(warmup), progress, stop)
-                .await;
+            self.load(
+                &self.quotes,
+                "rehearsing",
+                REHEARSAL.min(warmup),
+                progress,
+                stop,
+            )
+            .await;
         }
     }
 
     async fn load(
         &self,
+        quotes: &RoundRobin,
         title: &str,
         length: Duration,
         progress: Progress,
@@ -189,7 +253,7 @@ impl<'a> Comparison<'a> {
             max_in_flight: MAX_IN_FLIGHT,
             drain: QUOTE_DEADLINE + GRACE,
         };
-        let quotes = self.quotes.run(plan, stop.clone());
+        let quotes = quotes.run(plan, stop.clone());
         progress
             .during(title, length, || self.state_of_the_city(), quotes)
             .await
@@ -232,10 +296,10 @@ impl<'a> Comparison<'a> {
         started_at: DateTime<Utc>,
         void_reasons: Vec<String>,
     ) -> Report {
-        let workload = self.workload();
+        let workload = self.args.workload(&self.clock);
         let outcome = self.city.stop().await;
         Report {
-            schema: SCHEMA,
+            schema: SCHEMA.to_owned(),
             started_at: started_at.to_rfc3339_opts(SecondsFormat::Millis, true),
             git: machine::git_commit(),
             machine: Machine::here(),
@@ -252,30 +316,8 @@ impl<'a> Comparison<'a> {
                 measured_until: measured.market.map(|(_, until)| until.to_string()),
                 outcome: Some(outcome),
             },
+            baseline: None,
+            series: Series::default(),
         }
     }
-
-    fn workload(&self) -> Workload {
-        Workload {
-            scenario: self.args.scenario.name().to_owned(),
-            seed: self.args.replay.seed,
-            speed: self.clock.speed(),
-            rate_per_s: self.args.rate,
-            seconds: self.args.measured_seconds(),
-        }
-    }
-}
-
-/// Prints the table first: a disk that is full must not cost the figures.
-fn publish(report: &Report, args: &Args) -> anyhow::Result<()> {
-    anstream::print!("{}", table::render(report));
-    let json = serde_json::to_string_pretty(report)?;
-    files::replace(&args.json, &format!("{json}\n"))?;
-    files::replace(&args.html, &page::render(report))?;
-    anstream::println!(
-        "Report: {} (what each column means) and {}",
-        args.html.display(),
-        args.json.display()
-    );
-    Ok(())
 }

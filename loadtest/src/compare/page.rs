@@ -1,8 +1,11 @@
-//! The report as one web page that needs nothing else: no script, no font, no network.
+//! The report as one web page that needs nothing else: no script, no font, no network. What is drawn is in
+//! [`charts`]; here is what is written.
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use surge_proto::DataflowMode;
 
+use super::baseline::{Baseline, words};
+use super::charts;
 use super::report::Report;
 use super::verdict;
 use super::wording;
@@ -18,7 +21,7 @@ pub(crate) fn render(report: &Report) -> String {
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 meta name="color-scheme" content="light dark";
                 title { "Surge: " (TITLE) }
-                style { (PreEscaped(STYLE)) }
+                style { (PreEscaped(STYLE)) (PreEscaped(charts::style())) }
             }
             body {
                 main {
@@ -30,6 +33,8 @@ pub(crate) fn render(report: &Report) -> String {
                         (figures(report, &LIMITS, "Capacity of each dataflow"))
                         @if let Some(generator) = wording::generator(report) { p { (generator) } }
                     }
+                    @if let Some(baseline) = &report.baseline { (changes(baseline)) }
+                    (charts::all(report))
                     (definitions())
                     (circumstances(report))
                 }
@@ -42,13 +47,13 @@ pub(crate) fn render(report: &Report) -> String {
 fn heading(report: &Report) -> Markup {
     html! {
         h1 { (TITLE) }
-        @for line in done(report) { p { (line) } }
         @if !report.valid {
             section.void {
                 h2 { "VOID: do not use these figures" }
                 ul { @for reason in &report.void_reasons { li { (reason) } } }
             }
         }
+        @for line in done(report) { p { (line) } }
     }
 }
 
@@ -77,6 +82,24 @@ fn figures(report: &Report, columns: &[Column], label: &str) -> Markup {
                 }
             }
         }
+    }
+}
+
+fn changes(baseline: &Baseline) -> Markup {
+    html! {
+        h2 { (words::title(baseline)) }
+        @if let Some(caution) = words::caution(baseline) { p.void { (caution) } }
+        div.scroll tabindex="0" role="region" aria-label="Changes since the baseline" {
+            table.changes {
+                thead { tr { @for head in words::HEADS { th scope="col" { (head) } } } }
+                tbody {
+                    @for [mode, rest @ ..] in words::rows(baseline) {
+                        tr { th scope="row" { (mode) } @for cell in rest { td { (cell) } } }
+                    }
+                }
+            }
+        }
+        p { (words::NOISE) }
     }
 }
 
@@ -163,6 +186,8 @@ thead th { vertical-align: bottom; font-size: .85rem; font-weight: 600; backgrou
 thead small { display: block; font-weight: 400; color: var(--quiet); white-space: nowrap; }
 th:first-child { text-align: left; position: sticky; left: 0; background: var(--paper); }
 thead th:first-child { background: var(--shade); }
+td { white-space: nowrap; }
+.changes :is(th, td):is(:nth-child(2), :last-child) { text-align: left; }
 .finding { font-weight: 600; margin: .5rem 0; }
 .warning { color: var(--quiet); margin: .5rem 0; }
 .void { border: 2px solid var(--void); border-radius: .4rem; padding: .5rem 1rem; margin: 1rem 0; }
@@ -177,10 +202,13 @@ dd { margin: 0; max-width: 46rem; }
 mod tests {
     use super::*;
     use crate::compare::report::example;
+    use crate::compare::series;
 
     #[test]
     fn the_page_is_complete_in_itself() {
-        let page = render(&example());
+        let mut report = example();
+        report.series = series::example();
+        let page = render(&report);
         assert!(page.starts_with("<!DOCTYPE html>"));
         for outside in ["http://", "https://", "<script", "url(", "<link"] {
             assert!(!page.contains(outside), "{outside}");

@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use surge_proto::DataflowMode;
 
+use super::baseline::Baseline;
 use super::capacity::{Capacities, Capacity};
 use super::machine::Machine;
 use super::measure::Measured;
+use super::series::Series;
 use super::tally::Tally;
 use crate::city::CityOutcome;
 
@@ -17,10 +19,10 @@ use crate::city::CityOutcome;
 pub const SCHEMA: &str = "surge.compare/1";
 
 /// One comparison.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Report {
     /// [`SCHEMA`].
-    pub schema: &'static str,
+    pub schema: String,
     /// When the run began, RFC 3339, real time.
     pub started_at: String,
     /// The commit that was compared.
@@ -43,6 +45,12 @@ pub struct Report {
     pub generator: Generator,
     /// The market that was priced.
     pub city: Market,
+    /// The changes since an older run, where one was named.
+    #[serde(default)]
+    pub baseline: Option<Baseline>,
+    /// What the charts are drawn from.
+    #[serde(default)]
+    pub series: Series,
 }
 
 impl Report {
@@ -55,7 +63,7 @@ impl Report {
 }
 
 /// The settings that make two runs comparable.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Workload {
     /// Name of the scenario.
     pub scenario: String,
@@ -70,7 +78,7 @@ pub struct Workload {
 }
 
 /// What happened in the city meanwhile.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Market {
     /// Drivers in the fleet.
     pub fleet: usize,
@@ -78,12 +86,13 @@ pub struct Market {
     pub measured_from: Option<String>,
     /// Market time when the last measured quote was asked, RFC 3339.
     pub measured_until: Option<String>,
-    /// Riders and rides from the start of the warm-up to the end.
+    /// Riders and rides from the start of the warm-up to the end; not read again, since no page shows it.
+    #[serde(skip_deserializing)]
     pub outcome: Option<CityOutcome>,
 }
 
 /// The figures of one mode.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ModeFigures {
     /// Quotes answered and found right.
     pub quotes: u64,
@@ -112,7 +121,7 @@ pub struct ModeFigures {
 }
 
 /// Percentiles of latency in microseconds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[expect(
     missing_docs,
     reason = "each field is the percentile it is named after"
@@ -126,7 +135,7 @@ pub struct LatencyMicros {
 }
 
 /// Percentiles of data age in milliseconds.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[expect(
     missing_docs,
     reason = "each field is the percentile it is named after"
@@ -138,7 +147,7 @@ pub struct AgeMillis {
 }
 
 /// How far the quoted multipliers were from the oracle's.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct MultiplierError {
     /// Mean absolute difference.
     pub mean_abs: Option<f64>,
@@ -147,7 +156,7 @@ pub struct MultiplierError {
 }
 
 /// The bare frameworks.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct Floors {
     /// A bare HTTP handler: the floor of `events`.
     pub http: Floor,
@@ -158,7 +167,7 @@ pub struct Floors {
 }
 
 /// The load generator, measured against the bare HTTP handler.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct Generator {
     /// The rate beyond which it would measure itself.
     pub ceiling_per_s: Option<f64>,
@@ -180,7 +189,7 @@ impl Generator {
 }
 
 /// One bare framework.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct Floor {
     /// Highest rate with p99 at or under 50 ms and no error: the median of the rounds.
     pub capacity_per_s: Option<f64>,
@@ -276,7 +285,8 @@ fn mode_figures(tally: &Tally, measured: &Measured) -> ModeFigures {
     }
 }
 
-fn latency(histogram: &Histogram<u64>) -> LatencyMicros {
+/// Percentiles of a histogram of microseconds.
+pub(crate) fn latency(histogram: &Histogram<u64>) -> LatencyMicros {
     let at = |quantile| (!histogram.is_empty()).then(|| histogram.value_at_quantile(quantile));
     LatencyMicros {
         p50: at(0.5),
@@ -335,7 +345,7 @@ pub(crate) fn example() -> Report {
         share_of_floor: None,
     };
     Report {
-        schema: SCHEMA,
+        schema: SCHEMA.to_owned(),
         started_at: "2000-01-01T00:00:00Z (made up in a test)".to_owned(),
         git: None,
         machine: Machine {
@@ -374,5 +384,7 @@ pub(crate) fn example() -> Report {
             measured_until: Some("2014-04-04T22:20:00.000Z".to_owned()),
             outcome: None,
         },
+        baseline: None,
+        series: Series::default(),
     }
 }

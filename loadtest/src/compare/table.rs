@@ -5,6 +5,7 @@ use std::fmt::Write;
 use anstyle::{AnsiColor, Style};
 use comfy_table::{CellAlignment, LineStyle, Table, TableStyle};
 
+use super::baseline::{Baseline, words};
 use super::report::Report;
 use super::verdict;
 use super::wording;
@@ -33,6 +34,10 @@ pub(crate) fn render(report: &Report) -> String {
         for finding in verdict::findings(report) {
             sentence(&mut text, Style::new().bold(), &finding);
         }
+    }
+    if let Some(baseline) = &report.baseline {
+        writeln!(text).expect(STRING_TAKES_ALL);
+        changes(&mut text, baseline);
     }
     for warning in &report.warnings {
         sentence(&mut text, Style::new(), &format!("Note: {warning}"));
@@ -88,6 +93,23 @@ fn figures(report: &Report, columns: &[Column]) -> Table {
         column.set_padding((1, 0));
     }
     table
+}
+
+fn changes(text: &mut String, baseline: &Baseline) {
+    sentence(text, Style::new().bold(), &words::title(baseline));
+    if let Some(caution) = words::caution(baseline) {
+        let red = Style::new().bold().fg_color(Some(AnsiColor::Red.into()));
+        sentence(text, red, &caution);
+    }
+    let mut table = Table::new();
+    table.load_style(RULED);
+    table.set_header(words::HEADS);
+    table.add_rows(words::rows(baseline));
+    for column in table.column_iter_mut().skip(2).take(4) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    writeln!(text, "\n{table}\n").expect(STRING_TAKES_ALL);
+    sentence(text, Style::new(), words::NOISE);
 }
 
 /// A line under the names and one under the figures.

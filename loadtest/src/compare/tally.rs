@@ -108,7 +108,7 @@ pub(crate) struct Deviation {
 }
 
 impl Deviation {
-    fn add(&mut self, quoted: Multiplier, oracle: Multiplier) {
+    pub(crate) fn add(&mut self, quoted: Multiplier, oracle: Multiplier) {
         let tenths = quoted.tenths().abs_diff(oracle.tenths());
         self.compared += 1;
         self.sum_of_tenths += u64::from(tenths);

@@ -112,10 +112,12 @@ pub(crate) fn findings(report: &Report) -> Vec<String> {
         && report.modes.len() > 1
     {
         findings.push(best(fastest, freshest));
+        findings.extend(price_of_freshness(fastest, freshest));
     }
-    if let Some(price) = stalest.and_then(|stalest| price_of_age(report, stalest)) {
-        findings.push(price);
-    }
+    findings.extend(stalest.and_then(|stalest| price_of_age(report, stalest)));
+    findings.extend(stalest.and_then(|stalest| without_price_of_age(report, stalest.0)));
+    findings.extend(most_quotes(report));
+    findings.extend(generator_share(report));
     findings
 }
 
@@ -155,6 +157,68 @@ fn price_of_age(report: &Report, (mode, figures): Named<'_>) -> Option<String> {
              0.2 or more."
         )
     })
+}
+
+/// What the freshest mode pays for it, beside the fastest.
+fn price_of_freshness(fastest: Named<'_>, freshest: Named<'_>) -> Option<String> {
+    let milliseconds = |named: Named<'_>| Some(named.1.latency_us.p50? as f64 / 1000.0);
+    let (fast, fresh) = (milliseconds(fastest)?, milliseconds(freshest)?);
+    let younger = fastest.1.data_age_ms.p50? - freshest.1.data_age_ms.p50?;
+    (fastest.0 != freshest.0 && fast > 0.0).then(|| {
+        format!(
+            "Full freshness costs latency: data {} younger than that of {} takes {} {:.1} ms more, {:.1} times as long.",
+            real_age(younger),
+            fastest.0,
+            freshest.0,
+            fresh - fast,
+            fresh / fast
+        )
+    })
+}
+
+/// The modes that age costs nothing, beside the one that it costs most.
+fn without_price_of_age(report: &Report, stalest: DataflowMode) -> Option<String> {
+    let costs_nothing = |(mode, figures): &(&DataflowMode, &ModeFigures)| {
+        let off = figures.multiplier_error.share_off_by_0_2;
+        **mode != stalest && off.is_some_and(|off| off < 0.001)
+    };
+    let spared: Vec<_> = report.modes.iter().filter(costs_nothing).collect();
+    let names: Vec<&str> = spared.iter().map(|(mode, _)| mode.as_str()).collect();
+    let ages = spared
+        .iter()
+        .filter_map(|(_, figures)| figures.data_age_ms.p50);
+    let oldest = age_in_words(ages.reduce(f64::max)?, report.workload.speed);
+    Some(format!(
+        "No such cost for {}: at data up to {oldest} old, fewer than 1 quote in 1000 is off by 0.2 or more.",
+        names.join(" and ")
+    ))
+}
+
+/// Who holds the most, and how much of what is possible on the same ground.
+fn most_quotes(report: &Report) -> Option<String> {
+    let (mode, figures) = least(report, |mode| mode.capacity_per_s.map(|rate| -rate))?;
+    let rate = figures.capacity_per_s?;
+    let floor = figures.share_of_floor.map(|share| {
+        let percent = share * 100.0;
+        format!(": {percent:.0} % of what a bare server does that stands on the same")
+    });
+    let rivals = report.modes.len() > 1;
+    let what = if rivals { "the most quotes, " } else { "" };
+    Some(format!(
+        "{mode} holds {what}{rate:.0} a second{}.",
+        floor.unwrap_or_default()
+    ))
+}
+
+/// How much of the machine was not there for the services, because the load came from it.
+fn generator_share(report: &Report) -> Option<String> {
+    let micros = report.generator.cpu_us_per_quote?;
+    let cpus = report.machine.cpus?;
+    let rate = report.workload.rate_per_s;
+    let percent = f64::from(rate) * micros / 1e6 / cpus as f64 * 100.0;
+    Some(format!(
+        "To ask {rate} quotes/s the load generator itself takes {percent:.0} % of the machine's {cpus} processors."
+    ))
 }
 
 type Named<'a> = (DataflowMode, &'a ModeFigures);
@@ -202,8 +266,12 @@ mod tests {
             findings(&example()),
             [
                 "events is the fastest (half of its quotes within 0.3 ms), request the freshest (data 1 ms old).",
+                "Full freshness costs latency: data 140 ms younger than that of events takes request 0.8 ms more, 3.7 \
+                 times as long.",
                 "Age costs accuracy: database prices from data that is 2.5 s (2.5 min of this market) old, and 11.2 % \
                  of its quotes are off by 0.2 or more.",
+                "No such cost for request and events: at data up to 141 ms (8 s of this market) old, fewer than 1 quote \
+                 in 1000 is off by 0.2 or more.",
             ]
         );
     }
@@ -217,6 +285,29 @@ mod tests {
             [
                 "Age costs little here: even events, from data that is 141 ms (8 s of this market) old, has fewer \
                  than 1 quote in 1000 off by 0.2 or more."
+            ]
+        );
+    }
+
+    #[test]
+    fn who_holds_the_most_is_named_with_its_share_and_what_the_load_takes_itself() {
+        let mut report = example();
+        for (mode, capacity, share) in [
+            (DataflowMode::Request, 800.0, 0.4),
+            (DataflowMode::Events, 2_731.0, 0.62),
+        ] {
+            let figures = report.modes.get_mut(&mode).unwrap();
+            figures.capacity_per_s = Some(capacity);
+            figures.share_of_floor = Some(share);
+        }
+        report.generator.cpu_us_per_quote = Some(100.0);
+        let findings = findings(&report);
+        assert_eq!(
+            findings[4..],
+            [
+                "events holds the most quotes, 2731 a second: 62 % of what a bare server does that stands on the same.",
+                // 300 quotes/s of 100 us are 0.03 of one processor of two.
+                "To ask 300 quotes/s the load generator itself takes 2 % of the machine's 2 processors.",
             ]
         );
     }

@@ -200,7 +200,8 @@ pub(crate) fn time_of_day(at: MarketTime) -> String {
     in_new_york(at).map_or_else(|| at.to_string(), |local| local.format("%H:%M").to_string())
 }
 
-fn new_york(instant: &str) -> Option<DateTime<FixedOffset>> {
+/// An instant, RFC 3339, as the clocks of New York show it.
+pub(crate) fn new_york(instant: &str) -> Option<DateTime<FixedOffset>> {
     in_new_york(instant.parse().ok()?)
 }
 

@@ -63,6 +63,15 @@ impl Zone {
         Position::new(centre.lat(), centre.lng()).expect("the centre of a cell lies on the globe")
     }
 
+    /// The corners of the cell, in order round it, to draw it on a map.
+    pub fn corners(self) -> Vec<Position> {
+        let corner = |corner: &LatLng| {
+            Position::new(corner.lat(), corner.lng())
+                .expect("the corner of a cell lies on the globe")
+        };
+        self.0.boundary().iter().map(corner).collect()
+    }
+
     /// This zone and every zone within `steps` of it, in no particular order.
     fn disk(self, steps: u32) -> impl Iterator<Item = Zone> {
         self.0.grid_disk_safe(steps).map(Self)
@@ -146,6 +155,15 @@ mod tests {
         let zone = Zone::at(grand_central());
         assert_eq!(Zone::at(zone.centre()), zone);
         assert!(grand_central().miles_to(zone.centre()) <= zone.reach_miles());
+    }
+
+    #[test]
+    fn a_zone_has_six_corners_as_far_from_its_centre_as_it_reaches() {
+        let zone = Zone::at(grand_central());
+        let corners = zone.corners();
+        assert_eq!(corners.len(), 6);
+        let farthest = corners.iter().map(|corner| corner.miles_to(zone.centre()));
+        assert!((farthest.fold(0.0, f64::max) - zone.reach_miles()).abs() < 0.01);
     }
 
     #[test]

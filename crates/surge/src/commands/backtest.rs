@@ -4,13 +4,13 @@
 use std::process::ExitCode;
 
 use anyhow::Context as _;
+use loadtest::whole_file;
 use marketplace::backtest::{self, Method, Report, Scores, Settings};
 
 use crate::{
     cli::BacktestArgs,
     terminal::{align_numbers, say, table},
     training::read_pickups,
-    whole_file,
 };
 
 pub(crate) fn run(args: &BacktestArgs) -> anyhow::Result<ExitCode> {

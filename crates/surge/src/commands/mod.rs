@@ -19,7 +19,7 @@ use crate::{
     terminal::complain,
 };
 
-/// Runs a subcommand to its exit code: 0 done, 1 failed, 130 interrupted.
+/// Runs a subcommand to its exit code: 0 done, 1 failed, 2 misused, 130 interrupted.
 pub(crate) fn run(cli: Cli) -> ExitCode {
     // A service brings its own runtime and its own telemetry.
     if let Command::Service(args) = cli.command {
@@ -40,11 +40,7 @@ async fn report(cli: Cli) -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             complain(format_args!("{error:#}"));
-            if error.is::<compare::Interrupted>() {
-                INTERRUPTED.into()
-            } else {
-                ExitCode::FAILURE
-            }
+            compare::exit_code_of(&error).into()
         }
     }
 }

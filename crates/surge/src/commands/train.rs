@@ -2,10 +2,12 @@
 
 use std::process::ExitCode;
 
+use loadtest::whole_file;
+
 use crate::{
     cli::TrainArgs,
     terminal::{new_york, say},
-    training, whole_file,
+    training,
 };
 
 pub(crate) fn run(args: &TrainArgs) -> anyhow::Result<ExitCode> {

@@ -14,8 +14,9 @@ use std::{
 use anyhow::{Context as _, bail};
 use serde::{Deserialize, Serialize};
 
+use loadtest::whole_file;
+
 use super::{Part, PortMap, ports::url};
-use crate::whole_file;
 
 /// A stack holds the lock while it lives; whoever else holds it, only looks for a stack and is gone in microseconds.
 const LOOK_LIMIT: Duration = Duration::from_millis(200);

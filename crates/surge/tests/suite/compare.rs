@@ -1,5 +1,12 @@
 //! The comparison from the command line, on a stack of its own: short, so that its figures mean nothing, and complete.
 
+use std::{
+    ffi::OsStr,
+    fs,
+    path::Path,
+    process::{Command, Output},
+};
+
 use serde_json::Value;
 use surge::Stack;
 use tokio_util::sync::CancellationToken;
@@ -12,27 +19,80 @@ async fn every_figure_of_the_receipt_is_measured() {
     let stack = Stack::start(stack_in(folder.path())).await.unwrap();
     let target = stack.target();
     let json = folder.path().join("compare.json");
-    let mut compare = surge(folder.path(), &["compare", "--quick", "--rate", "60"]);
-    compare
-        .args(["--target", &target.price])
-        .args(["--driver-url", &target.driver, "--ride-url", &target.ride])
-        .arg("--json")
-        .arg(&json)
-        .arg("--html")
-        .arg(folder.path().join("compare.html"));
-    let output = tokio::task::spawn_blocking(move || compare.output())
-        .await
-        .unwrap()
-        .unwrap();
+    let page = folder.path().join("compare.html");
+    let compare = |rate: &str| {
+        let mut compare = surge(folder.path(), &["compare", "--quick", "--rate", rate]);
+        compare
+            .args(["--target", &target.price])
+            .args(["--driver-url", &target.driver, "--ride-url", &target.ride])
+            .args([OsStr::new("--json"), json.as_ref()])
+            .args([OsStr::new("--html"), page.as_ref()]);
+        compare
+    };
+    let output = output_of(compare("60")).await;
+    let written = fs::read(&json).unwrap();
+    let mut another = compare("61");
+    another.args([OsStr::new("--baseline"), json.as_ref()]);
+    let refused = output_of(another).await;
     stack.stop(&CancellationToken::new()).await.unwrap();
 
-    let receipt: Value = serde_json::from_slice(&std::fs::read(json).unwrap()).unwrap();
+    assert_eq!(refused.status.code(), Some(2), "{}", text(&refused));
+    assert!(
+        text(&refused).contains("rate: 60 then, 61 now"),
+        "{}",
+        text(&refused)
+    );
+    assert_eq!(fs::read(&json).unwrap(), written);
+    costs_no_figures_on_a_full_disk(folder.path(), &json).await;
+
+    let receipt: Value = serde_json::from_slice(&written).unwrap();
+    is_drawn(&receipt["series"], &fs::read_to_string(&page).unwrap());
     for part in ["modes", "floors", "generator"] {
         let unmeasured = unmeasured(part, &receipt[part]);
         assert_eq!(unmeasured, [""; 0], "{}", text(&output));
     }
     let share = &receipt["modes"]["events"]["share_of_floor"];
     assert!(share.as_f64().is_some_and(|share| share > 0.0), "{share}");
+}
+
+/// Something of everything was recorded, and the page has charts of it.
+fn is_drawn(series: &Value, page: &str) {
+    let events = |key: &str| series[key]["events"].as_array().map_or(0, Vec::len);
+    assert!(
+        events("latency_curve") > 0 && events("timeline") >= 12,
+        "{series}"
+    );
+    let zones = |side: &Value| side.as_object().map_or(0, |zones| zones.len());
+    let moment = &series["map"][0];
+    let (quoted, right) = (zones(&moment["quoted"]["events"]), zones(&moment["oracle"]));
+    assert!(quoted > 20 && quoted == right, "{quoted} of {right} zones");
+    for key in ["probes", "zones"] {
+        assert!(series[key].get(0).is_some(), "{key}");
+    }
+    assert!(page.matches("role=\"img\"").count() > 10);
+}
+
+async fn costs_no_figures_on_a_full_disk(folder: &Path, json: &Path) {
+    let mut redraw = surge(folder, &["compare", "--html", "/dev/full", "--from"]);
+    redraw.arg(json);
+    let output = output_of(redraw).await;
+    assert_eq!(output.status.code(), Some(1));
+    let (printed, complaint) = (
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
+    assert!(printed.contains("data age"), "{printed}");
+    assert!(
+        complaint.contains("No space left") && complaint.contains("--html"),
+        "{complaint}"
+    );
+}
+
+async fn output_of(mut command: Command) -> Output {
+    tokio::task::spawn_blocking(move || command.output())
+        .await
+        .expect("waiting does not panic")
+        .expect("the command was built beside this test")
 }
 
 /// The keys below `path` that hold no figure.
