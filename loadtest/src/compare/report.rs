@@ -11,6 +11,7 @@ use super::capacity::{Capacities, Capacity};
 use super::machine::Machine;
 use super::measure::Measured;
 use super::tally::Tally;
+use super::workload::Arrivals;
 use crate::city::CityOutcome;
 
 /// The name and version of this format.
@@ -65,6 +66,8 @@ pub struct Workload {
     pub speed: f64,
     /// Quotes asked a second, all modes together.
     pub rate_per_s: u32,
+    /// How they follow one another.
+    pub arrivals: Arrivals,
     /// Length of the measurement, real seconds.
     pub seconds: u32,
 }
@@ -347,6 +350,7 @@ pub(crate) fn example() -> Report {
             seed: 1,
             speed: 60.0,
             rate_per_s: 300,
+            arrivals: Arrivals::Constant,
             seconds: 60,
         },
         valid: true,
