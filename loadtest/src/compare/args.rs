@@ -10,6 +10,7 @@ use super::capacity::Effort;
 use super::workload::Arrivals;
 use crate::city::ReplayArgs;
 use crate::clock::MarketClock;
+use crate::load::Transport;
 use crate::target::TargetArgs;
 
 /// What to compare, and how.
@@ -26,6 +27,10 @@ pub struct Args {
     /// How arrivals follow one another: evenly, or as those of people who do not know of each other
     #[arg(long, value_enum, default_value_t, value_name = "SHAPE")]
     pub arrivals: Arrivals,
+
+    /// How quotes are asked; bare servers are asked over HTTP always
+    #[arg(long, value_enum, default_value_t, value_name = "NAME")]
+    pub transport: Transport,
 
     /// Length of the measurement in real seconds [default: 60; with --quick 12]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=86_400))]

@@ -6,21 +6,21 @@
 //! servers that stand on the same. [`run_until`] reads as the whole story.
 
 mod args;
-mod capacity;
+pub(crate) mod capacity;
 mod files;
 mod floors;
 mod machine;
-mod measure;
+pub(crate) mod measure;
 mod page;
 mod processor;
 mod progress;
 mod readiness;
-mod report;
+pub(crate) mod report;
 mod scenario;
 mod suite;
 mod table;
 mod tally;
-mod verdict;
+pub(crate) mod verdict;
 mod wording;
 mod workload;
 
@@ -115,8 +115,9 @@ impl Outcome {
 #[error("interrupted before anything was measured")]
 pub struct Interrupted;
 
-/// Quotes that may be under way at once: three seconds of standstill at the default rate.
-const MAX_IN_FLIGHT: u32 = 1_024;
+/// Quotes that may be under way at once, those included that wait for a line. A quote that has no answer within
+/// [`QUOTE_DEADLINE`] is given up, so up to 32,000 a second the bound is never met, whatever the service does.
+const MAX_IN_FLIGHT: u32 = 65_536;
 
 /// What a call that was cut off may need to end.
 const GRACE: Duration = Duration::from_millis(500);
@@ -267,6 +268,7 @@ impl<'a> Comparison<'a> {
             speed: self.clock.speed(),
             rate_per_s: self.args.rate,
             arrivals: self.args.arrivals,
+            transport: self.args.transport,
             seconds: self.args.measured_seconds(),
         }
     }

@@ -13,6 +13,7 @@ use super::measure::Measured;
 use super::tally::Tally;
 use super::workload::Arrivals;
 use crate::city::CityOutcome;
+use crate::load::Transport;
 
 /// The name and version of this format.
 pub const SCHEMA: &str = "surge.compare/1";
@@ -68,6 +69,8 @@ pub struct Workload {
     pub rate_per_s: u32,
     /// How they follow one another.
     pub arrivals: Arrivals,
+    /// How they were asked.
+    pub transport: Transport,
     /// Length of the measurement, real seconds.
     pub seconds: u32,
 }
@@ -279,7 +282,8 @@ fn mode_figures(tally: &Tally, measured: &Measured) -> ModeFigures {
     }
 }
 
-fn latency(histogram: &Histogram<u64>) -> LatencyMicros {
+/// The percentiles of a histogram of microseconds.
+pub(crate) fn latency(histogram: &Histogram<u64>) -> LatencyMicros {
     let at = |quantile| (!histogram.is_empty()).then(|| histogram.value_at_quantile(quantile));
     LatencyMicros {
         p50: at(0.5),
@@ -351,6 +355,7 @@ pub(crate) fn example() -> Report {
             speed: 60.0,
             rate_per_s: 300,
             arrivals: Arrivals::Constant,
+            transport: Transport::Http,
             seconds: 60,
         },
         valid: true,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 use serde::Serialize;
 
-use crate::load::Schedule;
+use crate::load::{Schedule, Transport};
 
 /// How the arrivals of the measurement follow one another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum, Serialize)]
@@ -20,7 +20,7 @@ pub enum Arrivals {
 
 impl Arrivals {
     /// The schedule of a measurement.
-    pub(super) fn schedule(self, rate: u32, length: Duration, seed: u64) -> Schedule {
+    pub(crate) fn schedule(self, rate: u32, length: Duration, seed: u64) -> Schedule {
         match self {
             Self::Constant => Schedule::constant(rate, length),
             Self::Poisson => Schedule::poisson(rate, length, seed),
@@ -33,5 +33,13 @@ impl Arrivals {
             Self::Constant => "",
             Self::Poisson => " on average (Poisson arrivals)",
         }
+    }
+}
+
+/// What a reader must know of the transport.
+pub(super) const fn over(transport: Transport) -> &'static str {
+    match transport {
+        Transport::Http => "",
+        Transport::Grpc => " over gRPC",
     }
 }
