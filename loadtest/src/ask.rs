@@ -3,7 +3,7 @@
 //! By it the engine is held against other load generators, and its own honesty is tested. It always asks for the same
 //! trip, so that any tool can ask the same.
 
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -14,7 +14,7 @@ use surge_proto::DataflowMode;
 use tokio_util::sync::CancellationToken;
 
 use crate::compare::capacity::{self, Capacities};
-use crate::compare::measure::{Measured, RoundRobin};
+use crate::compare::measure::{Measured, Oracle, RoundRobin};
 use crate::compare::{Arrivals, LatencyMicros, report, verdict};
 use crate::load::search::Search;
 use crate::load::{LoadThread, Plan, Question, QuoteDesk, Transport};
@@ -183,7 +183,16 @@ fn quotes(args: &Args) -> anyhow::Result<RoundRobin> {
         desk,
         modes: vec![args.mode],
         trips: Arc::new(move |_| trip),
-        oracle: Arc::new(|_| None),
+        oracle: announcer(args),
+    })
+}
+
+/// Knows no multiplier. It is called at every question, and at the first one it says that the run has begun.
+fn announcer(args: &Args) -> Oracle {
+    let (begun, url) = (Once::new(), args.url.clone());
+    Arc::new(move |_| {
+        begun.call_once(|| anstream::eprintln!("Asking {url} ..."));
+        None
     })
 }
 

@@ -17,7 +17,7 @@ use super::alarm::Alarm;
 use super::board::Board;
 
 /// Sends every arrival of the plan at its time by `ask` over one of the `lines`, then waits for the answers that are
-/// still out.
+/// still out. Gives back the lines that are free again.
 ///
 /// Ends early when `stop` is cancelled; what was sent until then is still waited for.
 pub async fn run<Line, Ask, Asked>(
@@ -25,7 +25,7 @@ pub async fn run<Line, Ask, Asked>(
     lines: Vec<Line>,
     stop: CancellationToken,
     ask: Ask,
-) -> Delivery
+) -> (Delivery, Vec<Line>)
 where
     Line: Send + 'static,
     Ask: Fn(Line, Arrival) -> Asked + Send + Sync + 'static,
@@ -43,13 +43,14 @@ where
     let all_sent = paced.await.is_some();
     board.close();
     // An elapsed deadline shows as answers that are missing, below.
-    let _ = tokio::time::timeout(plan.drain, all_home(&mut at_work)).await;
+    let mut free = Vec::new();
+    let _ = tokio::time::timeout(plan.drain, all_home(&mut at_work, &mut free)).await;
     let lasted = started.elapsed();
-    delivery(&plan.schedule, &board, all_sent, lasted)
+    (delivery(&plan.schedule, &board, all_sent, lasted), free)
 }
 
 /// Takes arrivals until there are no more.
-async fn work<Line, Ask, Asked>(mut line: Line, board: Arc<Board>, ask: Arc<Ask>)
+async fn work<Line, Ask, Asked>(mut line: Line, board: Arc<Board>, ask: Arc<Ask>) -> Line
 where
     Ask: Fn(Line, Arrival) -> Asked,
     Asked: Future<Output = Line>,
@@ -58,6 +59,7 @@ where
         line = ask(line, arrival).await;
         board.done();
     }
+    line
 }
 
 /// When it is behind, it does not wait, so that one wake sends all that are due.
@@ -70,9 +72,11 @@ async fn pace(schedule: &Schedule, started: Instant, board: &Board) {
     }
 }
 
-async fn all_home(at_work: &mut JoinSet<()>) {
-    // One that panicked leaves an arrival without an outcome, and is counted so.
-    while at_work.join_next().await.is_some() {}
+async fn all_home<Line: 'static>(at_work: &mut JoinSet<Line>, free: &mut Vec<Line>) {
+    while let Some(ended) = at_work.join_next().await {
+        // One that panicked leaves an arrival without an outcome, and is counted so.
+        free.extend(ended);
+    }
 }
 
 fn delivery(schedule: &Schedule, board: &Board, all_sent: bool, lasted: Duration) -> Delivery {
@@ -206,12 +210,13 @@ mod tests {
                 assert_eq!(counter.fetch_add(1, Ordering::Relaxed), arrival.index);
             }
         };
-        let delivery = run(plan(200, 500), lines(1), CancellationToken::new(), ask).await;
+        let (delivery, free) = run(plan(200, 500), lines(1), CancellationToken::new(), ask).await;
         assert_eq!((delivery.sent, delivery.dropped), (100, 0));
         assert_eq!(delivery.unanswered, 0);
         assert_eq!(seen.load(Ordering::Relaxed), 100);
         assert_eq!(delivery.paced_for, Duration::from_millis(500));
         assert!(delivery.lasted >= delivery.paced_for);
+        assert_eq!(free.len(), 1, "the line comes back");
     }
 
     #[tokio::test]
@@ -221,7 +226,7 @@ mod tests {
                 std::thread::sleep(Duration::from_millis(300));
             }
         };
-        let delivery = run(plan(100, 400), lines(8), CancellationToken::new(), ask).await;
+        let (delivery, _) = run(plan(100, 400), lines(8), CancellationToken::new(), ask).await;
         assert!(
             delivery.faults()[0].contains("missed its schedule"),
             "{:?}",
@@ -235,7 +240,7 @@ mod tests {
         plan.max_in_flight = 4;
         plan.drain = Duration::from_millis(10);
         let ask = |(), _| std::future::pending();
-        let mut delivery = run(plan, lines(2), CancellationToken::new(), ask).await;
+        let (mut delivery, _) = run(plan, lines(2), CancellationToken::new(), ask).await;
         // How late a busy test machine is, is not the question here.
         delivery.lateness.reset();
         assert_eq!(
@@ -257,7 +262,7 @@ mod tests {
                 longest.fetch_max(millis, Ordering::Relaxed);
             }
         };
-        let delivery = run(plan(100, 400), lines(1), CancellationToken::new(), ask).await;
+        let (delivery, _) = run(plan(100, 400), lines(1), CancellationToken::new(), ask).await;
         assert_eq!((delivery.sent, delivery.unanswered), (40, 0));
         // 40 questions of 40 ms one after the other, the last of which was due at 390 ms.
         assert!(waited.load(Ordering::Relaxed) >= 1_200, "{waited:?} ms");
@@ -277,7 +282,7 @@ mod tests {
                 }
             }
         };
-        let delivery = run(plan(100, 60_000), lines(1), stop, ask).await;
+        let (delivery, _) = run(plan(100, 60_000), lines(1), stop, ask).await;
         assert!(delivery.sent >= 21 && delivery.sent < 200);
         assert_eq!(
             delivery.paced_for,

@@ -1,6 +1,7 @@
 //! Quotes over gRPC, on connections that the load holds itself.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use chrono::DateTime;
@@ -23,12 +24,19 @@ use crate::client::{CallError, innermost};
 /// One connection, open or not.
 #[derive(Debug)]
 pub(super) struct Wire {
-    address: Address,
-    connection: Option<QuoteServiceClient<Connection>>,
+    address: Arc<Address>,
+    connection: Option<Open>,
+}
+
+#[derive(Debug)]
+struct Open {
+    client: QuoteServiceClient<Connection>,
+    /// Of the same connection, to see whether it is still there.
+    sender: http2::SendRequest<Body>,
 }
 
 /// Where to connect.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct Address {
     authority: String,
     origin: Uri,
@@ -36,7 +44,7 @@ pub(super) struct Address {
 
 impl Wire {
     /// Not open yet.
-    pub(super) const fn to(address: Address) -> Self {
+    pub(super) const fn to(address: Arc<Address>) -> Self {
         Self {
             address,
             connection: None,
@@ -54,15 +62,18 @@ impl Wire {
         question: &Question,
         cap: Multiplier,
     ) -> Result<Quoted, Failure> {
-        if self.connection.is_none() {
-            self.open().await?;
-        }
-        let Some(connection) = &mut self.connection else {
-            unreachable!("it was opened above");
+        let open = match &mut self.connection {
+            Some(open) if !open.sender.is_closed() => open,
+            gone => gone.insert(self.address.connect().await?),
         };
-        let answer = connection.get_quote(message(question)).await;
+        let answer = open.client.get_quote(message(question)).await;
         let answer = answer.map_err(failure)?.into_inner();
         claim(&answer)?.check(question, cap)
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        let open = self.connection.as_ref();
+        open.is_some_and(|open| !open.sender.is_closed())
     }
 
     pub(super) fn hang_up(&mut self) {
@@ -82,7 +93,7 @@ impl Address {
         })
     }
 
-    async fn connect(&self) -> Result<QuoteServiceClient<Connection>, CallError> {
+    async fn connect(&self) -> Result<Open, CallError> {
         let stream = TokioIo::new(dial(&self.authority).await?);
         let (mut sender, connection) = http2::Builder::new(TokioExecutor::new())
             .handshake(stream)
@@ -92,10 +103,11 @@ impl Address {
         tokio::spawn(connection);
         let ready = sender.ready().await;
         ready.map_err(|error| CallError::Broken(innermost(&error)))?;
-        Ok(QuoteServiceClient::with_origin(
-            Connection(sender),
-            self.origin.clone(),
-        ))
+        let connection = Connection(sender.clone());
+        Ok(Open {
+            client: QuoteServiceClient::with_origin(connection, self.origin.clone()),
+            sender,
+        })
     }
 }
 

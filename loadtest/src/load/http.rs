@@ -1,5 +1,7 @@
 //! Quotes over HTTP/1.1, on connections that the load holds itself: a pool would look for one at every question.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HOST, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Uri};
@@ -17,12 +19,12 @@ use crate::client::CallError;
 /// One connection, open or not.
 #[derive(Debug)]
 pub(super) struct Wire {
-    address: Address,
+    address: Arc<Address>,
     connection: Option<http1::SendRequest<Full<Bytes>>>,
 }
 
 /// Where to connect, and what every request says alike.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct Address {
     authority: String,
     host: HeaderValue,
@@ -32,7 +34,7 @@ pub(super) struct Address {
 
 impl Wire {
     /// Not open yet.
-    pub(super) const fn to(address: Address) -> Self {
+    pub(super) const fn to(address: Arc<Address>) -> Self {
         Self {
             address,
             connection: None,
@@ -54,6 +56,12 @@ impl Wire {
     ) -> Result<Quoted, Failure> {
         let (status, body) = self.exchange(self.address.quote(question)).await?;
         read(status, &body, question, cap)
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        self.connection
+            .as_ref()
+            .is_some_and(|open| !open.is_closed())
     }
 
     pub(super) fn hang_up(&mut self) {

@@ -3,6 +3,7 @@
 //! Lines are opened before a run. Opened on demand under load they would overflow the server's accept queue and add
 //! seconds that no service caused. One that breaks is opened anew by the next question over it.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
@@ -42,8 +43,8 @@ enum Wire {
 /// Where lines lead.
 #[derive(Debug, Clone)]
 pub(super) enum Address {
-    Http(http::Address),
-    Grpc(grpc::Address),
+    Http(Arc<http::Address>),
+    Grpc(Arc<grpc::Address>),
 }
 
 impl Address {
@@ -53,8 +54,8 @@ impl Address {
     /// When `base` is not a base URL with a host.
     pub(super) fn of(transport: Transport, base: &str) -> anyhow::Result<Self> {
         Ok(match transport {
-            Transport::Http => Self::Http(http::Address::of(base)?),
-            Transport::Grpc => Self::Grpc(grpc::Address::of(base)?),
+            Transport::Http => Self::Http(Arc::new(http::Address::of(base)?)),
+            Transport::Grpc => Self::Grpc(Arc::new(grpc::Address::of(base)?)),
         })
     }
 
@@ -73,6 +74,13 @@ impl Address {
 }
 
 impl Line {
+    pub(super) fn is_open(&self) -> bool {
+        match &self.wire {
+            Wire::Http(wire) => wire.is_open(),
+            Wire::Grpc(wire) => wire.is_open(),
+        }
+    }
+
     /// Connects, and makes sure that the service has taken the connection.
     ///
     /// # Errors

@@ -1,6 +1,7 @@
 //! What is asked for and what may be answered: an answer that nobody looked at is not a measurement.
 
 use std::borrow::Cow;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, FixedOffset};
@@ -24,6 +25,8 @@ pub struct QuoteDesk {
     address: Address,
     cap: Multiplier,
     deadline: Duration,
+    /// Lines between two runs. A std mutex: held to take them or to put them back.
+    spare: Arc<Mutex<Vec<Line>>>,
 }
 
 impl QuoteDesk {
@@ -44,6 +47,7 @@ impl QuoteDesk {
             address: Address::of(transport, base)?,
             cap,
             deadline,
+            spare: Arc::default(),
         })
     }
 
@@ -55,7 +59,8 @@ impl QuoteDesk {
         self.line().ask(&question, Instant::now()).await
     }
 
-    /// Opens the lines, then asks as the plan says, until its end or until `stop`.
+    /// Asks as the plan says, until its end or until `stop`, over lines that are opened before and kept for the next
+    /// run.
     pub async fn run<Ask, Asked>(&self, plan: Plan, stop: CancellationToken, ask: Ask) -> Delivery
     where
         Ask: Fn(Line, Arrival) -> Asked + Send + Sync + 'static,
@@ -64,7 +69,9 @@ impl QuoteDesk {
         let desk = self.clone();
         let delivered = async move {
             let lines = desk.open_lines().await;
-            engine::run(plan, lines, stop, ask).await
+            let (delivery, free) = engine::run(plan, lines, stop, ask).await;
+            *desk.spare() = free;
+            delivery
         };
         self.thread.run(delivered).await
     }
@@ -72,13 +79,20 @@ impl QuoteDesk {
     /// Those that could not be opened try again when their turn comes, and then the failure counts.
     async fn open_lines(&self) -> Vec<Line> {
         let until = tokio::time::Instant::now() + self.deadline;
-        let opened = (0..LINES).map(|_| async {
-            let mut line = self.line();
-            let _ = tokio::time::timeout_at(until, line.open()).await;
+        let mut lines = std::mem::take(&mut *self.spare());
+        lines.resize_with(LINES, || self.line());
+        let opened = lines.into_iter().map(|mut line| async move {
+            if !line.is_open() {
+                let _ = tokio::time::timeout_at(until, line.open()).await;
+            }
             line
         });
         let at_once = futures::stream::iter(opened).buffer_unordered(OPENED_AT_ONCE);
         at_once.collect().await
+    }
+
+    fn spare(&self) -> MutexGuard<'_, Vec<Line>> {
+        self.spare.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn line(&self) -> Line {
