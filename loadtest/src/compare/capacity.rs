@@ -288,7 +288,7 @@ impl<'a> Contender<'a> {
 /// The bound on quotes under way in a probe: when a quarter of a second of arrivals is unanswered, more than one in a
 /// hundred has long missed the limit, so it never decides. It only spares us the rest of a queue that grows.
 pub(crate) fn most_in_flight(rate: u32) -> u32 {
-    (rate / 4).max(1_024)
+    (rate / 4).max(256)
 }
 
 /// Whether a rate holds.

@@ -102,8 +102,7 @@ impl Sheet {
         let quote = line.ask(&question, arrival.intended);
         // Looked up while the request is on its way: of the same instant, and no part of the latency.
         let oracle = async { (self.plan.oracle)(question.zone) };
-        let (outcome, oracle) = tokio::join!(biased; quote, oracle);
-        let latency = arrival.elapsed();
+        let ((latency, outcome), oracle) = tokio::join!(biased; quote, oracle);
         self.tallies[lane]
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

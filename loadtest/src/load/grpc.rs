@@ -57,18 +57,14 @@ impl Wire {
         Ok(())
     }
 
-    pub(super) async fn ask(
-        &mut self,
-        question: &Question,
-        cap: Multiplier,
-    ) -> Result<Quoted, Failure> {
+    /// Asks, and takes the answer as it comes.
+    pub(super) async fn ask(&mut self, question: &Question) -> Result<GetQuoteResponse, Failure> {
         let open = match &mut self.connection {
             Some(open) if !open.sender.is_closed() => open,
             gone => gone.insert(self.address.connect().await?),
         };
         let answer = open.client.get_quote(message(question)).await;
-        let answer = answer.map_err(failure)?.into_inner();
-        claim(&answer)?.check(question, cap)
+        Ok(answer.map_err(failure)?.into_inner())
     }
 
     pub(super) fn is_open(&self) -> bool {
@@ -150,6 +146,15 @@ fn failure(status: Status) -> Failure {
         Some(cause) => CallError::Broken(innermost(cause)).into(),
         None => Failure::Refused(status.code(), status.message().to_owned()),
     }
+}
+
+/// Checks an answer.
+pub(super) fn read(
+    answer: &GetQuoteResponse,
+    question: &Question,
+    cap: Multiplier,
+) -> Result<Quoted, Failure> {
+    claim(answer)?.check(question, cap)
 }
 
 /// Reads the fields that have a form.

@@ -49,13 +49,12 @@ impl Wire {
         self.exchange(request).await.map(drop)
     }
 
+    /// Asks, and takes the answer as it comes.
     pub(super) async fn ask(
         &mut self,
         question: &Question,
-        cap: Multiplier,
-    ) -> Result<Quoted, Failure> {
-        let (status, body) = self.exchange(self.address.quote(question)).await?;
-        read(status, &body, question, cap)
+    ) -> Result<(StatusCode, Bytes), CallError> {
+        self.exchange(self.address.quote(question)).await
     }
 
     pub(super) fn is_open(&self) -> bool {
@@ -168,7 +167,7 @@ async fn whole_body(response: Response<Incoming>) -> Result<Bytes, CallError> {
 const MAX_BODY: usize = 64 * 1024;
 
 /// Checks an answer.
-fn read(
+pub(super) fn read(
     status: StatusCode,
     body: &[u8],
     question: &Question,

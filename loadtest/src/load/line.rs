@@ -6,9 +6,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ::http::StatusCode;
+use bytes::Bytes;
 use clap::ValueEnum;
 use marketplace::Multiplier;
 use serde::Serialize;
+use surge_proto::v1::GetQuoteResponse;
 use tokio::time::timeout_at;
 
 use super::quote::{Failure, Question, Quoted};
@@ -92,32 +95,46 @@ impl Line {
         }
     }
 
-    /// Asks for one quote and checks the answer. The deadline counts from the moment at which the question was meant
-    /// to leave.
-    ///
-    /// # Errors
-    /// [`Failure`]: there was no quote, or it was not right.
-    pub async fn ask(&mut self, question: &Question, intended: Instant) -> Result<Quoted, Failure> {
-        let until = intended + self.deadline;
-        if Instant::now() >= until {
-            // It waited for a free line too long; this one is sound, and stays open.
-            return Err(CallError::Deadline(self.deadline).into());
-        }
-        let outcome = match timeout_at(until.into(), self.exchange(question)).await {
-            Ok(outcome) => outcome,
-            Err(_) => Err(CallError::Deadline(self.deadline).into()),
-        };
-        if matches!(outcome, Err(Failure::NoAnswer(_))) {
-            self.hang_up();
-        }
-        outcome
+    /// Asks for one quote and checks the answer; beside it the time from the moment at which the question was meant to
+    /// leave to the complete answer. From the same moment counts the deadline. Checking is our own work and no part of
+    /// the latency.
+    pub async fn ask(
+        &mut self,
+        question: &Question,
+        intended: Instant,
+    ) -> (Duration, Result<Quoted, Failure>) {
+        let answer = self.answer(question, intended + self.deadline).await;
+        let latency = intended.elapsed();
+        let cap = self.cap;
+        (
+            latency,
+            answer.and_then(|answer| answer.check(question, cap)),
+        )
     }
 
-    async fn exchange(&mut self, question: &Question) -> Result<Quoted, Failure> {
-        match &mut self.wire {
-            Wire::Http(wire) => wire.ask(question, self.cap).await,
-            Wire::Grpc(wire) => wire.ask(question, self.cap).await,
+    async fn answer(&mut self, question: &Question, until: Instant) -> Result<Answer, Failure> {
+        let too_late = Failure::from(CallError::Deadline(self.deadline));
+        if Instant::now() >= until {
+            // It waited too long for a free line; the line is sound and stays open.
+            return Err(too_late);
         }
+        let answer = timeout_at(until.into(), self.exchange(question))
+            .await
+            .unwrap_or(Err(too_late));
+        if matches!(answer, Err(Failure::NoAnswer(_))) {
+            self.hang_up();
+        }
+        answer
+    }
+
+    async fn exchange(&mut self, question: &Question) -> Result<Answer, Failure> {
+        Ok(match &mut self.wire {
+            Wire::Http(wire) => {
+                let (status, body) = wire.ask(question).await?;
+                Answer::Http(status, body)
+            }
+            Wire::Grpc(wire) => Answer::Grpc(wire.ask(question).await?),
+        })
     }
 
     /// A late answer must not be taken for that of the next question.
@@ -126,5 +143,73 @@ impl Line {
             Wire::Http(wire) => wire.hang_up(),
             Wire::Grpc(wire) => wire.hang_up(),
         }
+    }
+}
+
+/// A complete answer that nobody has looked at.
+enum Answer {
+    Http(StatusCode, Bytes),
+    Grpc(GetQuoteResponse),
+}
+
+impl Answer {
+    fn check(self, question: &Question, cap: Multiplier) -> Result<Quoted, Failure> {
+        match self {
+            Self::Http(status, body) => http::read(status, &body, question, cap),
+            Self::Grpc(answer) => grpc::read(&answer, question, cap),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use surge_proto::DataflowMode;
+
+    use super::*;
+    use crate::load::stand_in::{Behaviour, pickup, price_optimization};
+
+    const DEADLINE: Duration = Duration::from_millis(200);
+
+    async fn line(behaviour: Behaviour) -> Line {
+        let url = price_optimization(behaviour).await;
+        let cap = Multiplier::from_tenths(30).unwrap();
+        let mut line = Address::of(Transport::Http, &url)
+            .unwrap()
+            .line(cap, DEADLINE);
+        line.open().await.unwrap();
+        line
+    }
+
+    fn question() -> Question {
+        Question::new(DataflowMode::Events, pickup(), pickup())
+    }
+
+    #[tokio::test]
+    async fn a_question_that_waited_too_long_is_not_asked_and_leaves_the_line_open() {
+        let mut line = line(Behaviour::default()).await;
+        let long_ago = Instant::now() - 2 * DEADLINE;
+        let (latency, outcome) = line.ask(&question(), long_ago).await;
+        assert!(latency >= 2 * DEADLINE);
+        assert!(outcome.unwrap_err().is_timeout());
+        assert!(line.is_open());
+        let (_, outcome) = line.ask(&question(), Instant::now()).await;
+        assert!(outcome.is_ok(), "{outcome:?}");
+    }
+
+    #[tokio::test]
+    async fn a_question_without_an_answer_costs_the_line_its_connection() {
+        let stall = Some((Duration::ZERO, Duration::from_secs(60)));
+        let mut line = line(Behaviour {
+            stall,
+            ..Behaviour::default()
+        })
+        .await;
+        let (latency, outcome) = line.ask(&question(), Instant::now()).await;
+        assert!(latency >= DEADLINE);
+        assert!(outcome.unwrap_err().is_timeout());
+        assert!(
+            !line.is_open(),
+            "a late answer would be taken for the next one"
+        );
     }
 }

@@ -56,7 +56,8 @@ impl QuoteDesk {
     /// # Errors
     /// [`Failure`]: there was no quote, or it was not right.
     pub async fn ask(&self, question: Question) -> Result<Quoted, Failure> {
-        self.line().ask(&question, Instant::now()).await
+        let (_, outcome) = self.line().ask(&question, Instant::now()).await;
+        outcome
     }
 
     /// Asks as the plan says, until its end or until `stop`, over lines that are opened before and kept for the next

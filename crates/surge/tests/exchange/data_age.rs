@@ -90,7 +90,7 @@ async fn ages_of_answers(
                 _ => (wall_street(), grand_central()),
             };
             let question = Question::new(mode, pickup, dropoff);
-            let outcome = line.ask(&question, arrival.intended).await;
+            let (_, outcome) = line.ask(&question, arrival.intended).await;
             sheet.lock().expect("no test panics here").push(outcome);
             line
         }
