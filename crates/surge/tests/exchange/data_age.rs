@@ -151,10 +151,8 @@ impl Exposed {
                 .collect::<Vec<_>>()
         };
         let only = |name| {
-            samples(name)
-                .first()
-                .context("no such sample")
-                .and_then(value)
+            let samples = samples(name);
+            value(samples.first().context("no such sample")?)
         };
         let buckets = samples("bucket").into_iter().map(|line| {
             let bound = line
@@ -174,7 +172,7 @@ impl Exposed {
     }
 }
 
-fn value(sample: &String) -> anyhow::Result<f64> {
+fn value(sample: &str) -> anyhow::Result<f64> {
     let value = sample.split_whitespace().next_back();
     Ok(value.context("a sample has a value")?.parse()?)
 }

@@ -81,7 +81,7 @@ async fn eventually_quotes(metrics: &str, count: u64) {
     let deadline = Instant::now() + PATIENCE;
     let of_events = |line: &&str| line.starts_with("surge_quotes_total") && line.contains("events");
     loop {
-        let answer = client.get(metrics).await.unwrap();
+        let answer = client.get(metrics).await.expect("the service runs");
         let told = String::from_utf8_lossy(&answer.body).into_owned();
         let counts = told.lines().filter(of_events);
         let total: f64 = counts
