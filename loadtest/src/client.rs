@@ -1,7 +1,6 @@
-//! The HTTP client that the city and the load engine share: JSON over HTTP/1.1 with kept connections.
+//! The HTTP client of the city, and of whoever asks a service now and then: JSON over HTTP/1.1 with kept connections.
 //!
-//! Every call has a deadline that covers the whole answer, and connections can be opened before a run: opened on
-//! demand under load they would overflow the server's accept queue and add seconds that no service caused.
+//! Every call has a deadline that covers the whole answer. The load engine has connections of its own.
 
 use std::time::Duration;
 
@@ -14,7 +13,6 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::task::JoinSet;
 
 /// A cheap handle on a pool of connections; clones share the pool.
 #[derive(Debug, Clone)]
@@ -29,28 +27,8 @@ impl Client {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(deadline));
-        let pool = legacy::Client::builder(TokioExecutor::new())
-            // A connection opened before a run must still be there at its busiest moment.
-            .pool_idle_timeout(None)
-            .build(connector);
+        let pool = legacy::Client::builder(TokioExecutor::new()).build(connector);
         Self { pool, deadline }
-    }
-
-    /// Opens about `count` connections to the service at `base` by asking `/livez` that many times at once.
-    ///
-    /// # Errors
-    /// The first call that failed.
-    pub async fn open_connections(&self, base: &str, count: usize) -> Result<(), CallError> {
-        let mut calls = JoinSet::new();
-        let url = format!("{base}/livez");
-        for _ in 0..count {
-            let (client, url) = (self.clone(), url.clone());
-            calls.spawn(async move { client.get(&url).await });
-        }
-        while let Some(answer) = calls.join_next().await {
-            answer.map_err(|error| CallError::Broken(error.to_string()))??;
-        }
-        Ok(())
     }
 
     /// Sends `GET url`.
@@ -173,7 +151,7 @@ impl From<legacy::Error> for CallError {
 }
 
 /// The last cause of a chain: "connection refused" says more than "client error".
-fn innermost(error: &dyn std::error::Error) -> String {
+pub(crate) fn innermost(error: &dyn std::error::Error) -> String {
     let mut cause = error;
     while let Some(next) = cause.source() {
         cause = next;

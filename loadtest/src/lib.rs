@@ -4,6 +4,7 @@
 //! books) and the names in `surge-proto`: an instrument that shared code with what it measures could cheat. Start
 //! reading at [`compare::run`].
 
+pub mod ask;
 pub mod books;
 pub mod city;
 pub mod client;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use floors::Floor;
-use loadtest::{city, compare};
+use loadtest::{ask, city, compare};
 
 /// Lives on the public APIs of the suite, and measures them.
 #[derive(Parser)]
@@ -21,6 +21,8 @@ enum Command {
     City(city::Args),
     /// Compare the three dataflows on the same market at the same moment
     Compare(Box<compare::Args>),
+    /// Ask one address for quotes at a fixed rate, and print what came as JSON
+    Ask(ask::Args),
     /// Serve one of the bare servers that modes are held against
     #[command(subcommand, hide = true)]
     Floor(Floor),
@@ -30,6 +32,7 @@ enum Command {
 async fn main() -> ExitCode {
     let ended = match Cli::parse().command {
         Command::City(args) => city::run(args).await.map(|_| 0),
+        Command::Ask(args) => ask::run(args).await,
         Command::Floor(floor) => floors::run(floor).await.map(|()| 0),
         Command::Compare(args) => compare::run(*args).await.map(|outcome| outcome.exit_code()),
     };

@@ -28,6 +28,7 @@ impl Target {
             target: price.to_owned(),
             driver_url: None,
             ride_url: None,
+            grpc_url: None,
         }
         .resolve()
     }
@@ -61,6 +62,10 @@ pub struct TargetArgs {
     /// Base URL of ride-management, where it is not one port below the target
     #[arg(long, env = "RIDE_URL", value_name = "URL")]
     pub ride_url: Option<String>,
+
+    /// Base URL of price-optimization's gRPC, where it is not 100 ports above the target
+    #[arg(long, env = "PRICE_GRPC_URL", value_name = "URL")]
+    pub grpc_url: Option<String>,
 }
 
 impl TargetArgs {
@@ -76,15 +81,27 @@ impl TargetArgs {
         })
     }
 
+    /// The base URL under which price-optimization quotes over gRPC.
+    ///
+    /// # Errors
+    /// As [`TargetArgs::resolve`].
+    pub fn grpc(&self) -> anyhow::Result<String> {
+        match &self.grpc_url {
+            Some(url) => base_url("--grpc-url", url),
+            None => port_beside(&base_url("--target", &self.target)?, GRPC_ABOVE)
+                .context("name its gRPC with --grpc-url"),
+        }
+    }
+
     fn sibling(
         &self,
         option: &str,
         given: Option<&str>,
-        ports_below: u16,
+        ports_below: i32,
     ) -> anyhow::Result<String> {
         match given {
             Some(url) => base_url(option, url),
-            None => port_below(&base_url("--target", &self.target)?, ports_below)
+            None => port_beside(&base_url("--target", &self.target)?, -ports_below)
                 .with_context(|| format!("name the service with {option}")),
         }
     }
@@ -105,14 +122,17 @@ fn base_url(option: &str, url: &str) -> anyhow::Result<String> {
     Ok(url.trim_end_matches('/').to_owned())
 }
 
-/// The same URL with a port that is `ports_below` lower.
-fn port_below(url: &str, ports_below: u16) -> anyhow::Result<String> {
+/// Every service has its gRPC as many ports above its REST.
+const GRPC_ABOVE: i32 = 100;
+
+/// The same URL with a port so many higher, or lower.
+fn port_beside(url: &str, distance: i32) -> anyhow::Result<String> {
     let uri: Uri = url.parse()?;
     let port = uri
         .port_u16()
-        .and_then(|port| port.checked_sub(ports_below));
+        .and_then(|port| u16::try_from(i32::from(port) + distance).ok());
     let (Some(port), Some(host)) = (port.filter(|&port| port > 0), uri.host()) else {
-        bail!("{url} has no port to count down from");
+        bail!("{url} has no port to count from");
     };
     let path = uri.path().trim_end_matches('/');
     Ok(format!("http://{host}:{port}{path}"))
@@ -131,11 +151,25 @@ mod tests {
     }
 
     #[test]
+    fn grpc_is_found_above_the_target_or_named() {
+        let mut args = TargetArgs {
+            target: "http://127.0.0.1:7103".to_owned(),
+            driver_url: None,
+            ride_url: None,
+            grpc_url: None,
+        };
+        assert_eq!(args.grpc().unwrap(), "http://127.0.0.1:7203");
+        args.grpc_url = Some("http://price:9000/".to_owned());
+        assert_eq!(args.grpc().unwrap(), "http://price:9000");
+    }
+
+    #[test]
     fn each_service_can_be_named_by_itself() {
         let target = TargetArgs {
             target: "http://price".to_owned(),
             driver_url: Some("http://driver".to_owned()),
             ride_url: Some("http://ride:8080".to_owned()),
+            grpc_url: None,
         }
         .resolve()
         .unwrap();

@@ -7,9 +7,11 @@ use surge_proto::DataflowMode;
 
 use super::baseline::{Circumstances, Older};
 use super::capacity::Effort;
+use super::workload::Arrivals;
 use super::{Machine, Scenario, Workload};
 use crate::city::ReplayArgs;
 use crate::clock::MarketClock;
+use crate::load::Transport;
 use crate::target::TargetArgs;
 
 /// What to compare, and how.
@@ -22,6 +24,14 @@ pub struct Args {
     /// Quotes asked a second, all modes together
     #[arg(long, default_value_t = 300, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=50_000))]
     pub rate: u32,
+
+    /// How arrivals follow one another: evenly, or as those of people who do not know of each other
+    #[arg(long, value_enum, default_value_t, value_name = "SHAPE")]
+    pub arrivals: Arrivals,
+
+    /// How quotes are asked; bare servers are asked over HTTP always
+    #[arg(long, value_enum, default_value_t, value_name = "NAME")]
+    pub transport: Transport,
 
     /// Length of the measurement in real seconds [default: 60; with --quick 12]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=86_400))]
@@ -100,6 +110,8 @@ impl Args {
             seed: self.replay.seed,
             speed: clock.speed(),
             rate_per_s: self.rate,
+            arrivals: self.arrivals,
+            transport: self.transport,
             seconds: self.measured_seconds(),
         }
     }
@@ -181,6 +193,13 @@ mod tests {
         assert_eq!(warmup(&[]), 60);
         assert_eq!(warmup(&["--quick"]), 10);
         assert_eq!(warmup(&["--warmup-minutes", "5"]), 300);
+    }
+
+    #[test]
+    fn arrivals_are_even_unless_asked_for_otherwise() {
+        let shape = |options: &[&str]| args(options).unwrap().arrivals;
+        assert_eq!(shape(&[]), Arrivals::Constant);
+        assert_eq!(shape(&["--arrivals", "poisson"]), Arrivals::Poisson);
     }
 
     #[test]

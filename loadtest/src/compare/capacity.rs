@@ -11,14 +11,14 @@ use hdrhistogram::Histogram;
 use surge_proto::DataflowMode;
 use tokio_util::sync::CancellationToken;
 
+use super::GRACE;
 use super::floors::Floor;
 use super::measure::{Measured, RoundRobin, Trips};
 use super::processor::{Rate, Reading, Seconds};
 use super::report;
 use super::series::Probe;
-use super::suite::{CONNECTIONS, QUOTE_DEADLINE, Suite};
+use super::suite::{QUOTE_DEADLINE, Suite};
 use super::tally::Failures;
-use super::{GRACE, MAX_IN_FLIGHT};
 use crate::load::search::Search;
 use crate::load::{Plan, QuoteDesk, Schedule, histogram};
 
@@ -124,7 +124,7 @@ pub(crate) struct Capacities {
 }
 
 /// Measures in rounds until done, or until `stop`; what was found until then stays.
-pub(crate) async fn measure(
+pub(super) async fn measure(
     suite: &Suite,
     modes: &[DataflowMode],
     trips: Trips,
@@ -172,10 +172,6 @@ async fn floor<'a>(
     trips: &Trips,
 ) -> anyhow::Result<(Floor, Contender<'a>)> {
     let floor = Floor::of(mode).await?;
-    suite
-        .load_client
-        .open_connections(&floor.url, CONNECTIONS)
-        .await?;
     let desk = suite.desk_at(&floor.url)?;
     Ok((floor, Contender::floor(suite, desk, mode, trips)))
 }
@@ -301,14 +297,21 @@ impl<'a> Contender<'a> {
     async fn probe(&self, rate: u32, length: Duration, stop: &CancellationToken) -> Measured {
         let plan = Plan {
             schedule: Schedule::constant(rate, length),
-            max_in_flight: MAX_IN_FLIGHT,
+            max_in_flight: most_in_flight(rate),
             drain: QUOTE_DEADLINE + GRACE,
         };
         self.quotes.run(plan, stop.clone()).await
     }
 }
 
-fn is_sustained(measured: &Measured, mode: DataflowMode) -> bool {
+/// The bound on quotes under way in a probe: when a quarter of a second of arrivals is unanswered, more than one in a
+/// hundred has long missed the limit, so it never decides. It only spares us the rest of a queue that grows.
+pub(crate) fn most_in_flight(rate: u32) -> u32 {
+    (rate / 4).max(256)
+}
+
+/// Whether a rate holds.
+pub(crate) fn is_sustained(measured: &Measured, mode: DataflowMode) -> bool {
     let tally = measured.tally(mode);
     let p99 = Duration::from_micros(tally.latency.value_at_quantile(0.99));
     let all_sent = measured

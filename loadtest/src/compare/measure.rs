@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use marketplace::{MarketTime, Multiplier, Position, Zone};
 use surge_proto::DataflowMode;
@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::series::Recorder;
 use super::tally::Tally;
-use crate::load::{Arrival, Delivery, Plan, QuoteDesk, engine};
+use crate::load::{Arrival, Delivery, Line, Plan, Question, QuoteDesk};
 
 /// The pickup and the drop-off of the n-th trip to ask for.
 pub(crate) type Trips = Arc<dyn Fn(u64) -> (Position, Position) + Send + Sync>;
@@ -33,18 +33,16 @@ impl RoundRobin {
     /// Asks as the plan says, until its end or until `stop`.
     pub(crate) async fn run(&self, plan: Plan, stop: CancellationToken) -> Measured {
         let sheet = Arc::new(Sheet::new(self.clone()));
-        let started = Instant::now();
         let writer = sheet.clone();
-        let delivery = engine::run(plan, stop, move |arrival| {
+        let ask = move |line, arrival| {
             let sheet = writer.clone();
-            async move { sheet.ask(arrival).await }
-        })
-        .await;
-        let answered_within = started.elapsed().max(delivery.paced_for);
+            async move { sheet.ask(line, arrival).await }
+        };
+        let delivery = self.desk.run(plan, stop, ask).await;
         Measured {
             tallies: sheet.tallies(&delivery),
+            answered_within: Some(delivery.lasted),
             delivery: Some(delivery),
-            answered_within: Some(answered_within),
             market: None,
         }
     }
@@ -100,27 +98,23 @@ impl Sheet {
         }
     }
 
-    async fn ask(&self, arrival: Arrival) {
+    async fn ask(&self, mut line: Line, arrival: Arrival) -> Line {
         let (trip, lane) = self.place(arrival.index);
         let (pickup, dropoff) = (self.plan.trips)(trip);
-        let quote = self.plan.desk.ask(self.plan.modes[lane], pickup, dropoff);
+        let question = Question::new(self.plan.modes[lane], pickup, dropoff);
+        let quote = line.ask(&question, arrival.intended);
         // Looked up while the request is on its way: of the same instant, and no part of the latency.
-        let oracle = async { (self.plan.oracle)(Zone::at(pickup)) };
-        let (outcome, oracle) = tokio::join!(biased; quote, oracle);
-        let latency = arrival.elapsed();
+        let oracle = async { (self.plan.oracle)(question.zone) };
+        let ((latency, outcome), oracle) = tokio::join!(biased; quote, oracle);
         if let Some(recorder) = &self.plan.recorder {
-            recorder.add(
-                arrival.index,
-                self.plan.modes[lane],
-                latency,
-                &outcome,
-                oracle,
-            );
+            let mode = self.plan.modes[lane];
+            recorder.add(arrival.index, mode, latency, &outcome, oracle);
         }
         self.tallies[lane]
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .add(latency, outcome, oracle);
+        line
     }
 
     /// Which trip an arrival asks for, and of which mode: one trip goes round all modes before the next.
@@ -145,19 +139,17 @@ impl Sheet {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::client::Client;
     use crate::compare::capacity::Capacities;
     use crate::compare::verdict;
-    use crate::load::Schedule;
     use crate::load::stand_in::{Behaviour, pickup, price_optimization};
+    use crate::load::{LoadThread, Schedule, Transport};
 
     const SECOND: Duration = Duration::from_secs(1);
 
     /// Asks the stand-in 150 quotes a second for two seconds; the oracle says 1.3, as it does.
     async fn measured(behaviour: Behaviour) -> Measured {
         let url = price_optimization(behaviour).await;
-        let client = Client::new(5 * SECOND);
-        client.open_connections(&url, 16).await.unwrap();
+        let thread = LoadThread::start().unwrap();
         let tenths = |tenths| Multiplier::from_tenths(tenths).unwrap();
         let plan = Plan {
             schedule: Schedule::constant(150, 2 * SECOND),
@@ -165,7 +157,7 @@ mod tests {
             drain: 6 * SECOND,
         };
         RoundRobin {
-            desk: QuoteDesk::new(client, &url, tenths(30)).unwrap(),
+            desk: QuoteDesk::new(thread, Transport::Http, &url, tenths(30), 5 * SECOND).unwrap(),
             modes: DataflowMode::ALL.to_vec(),
             trips: Arc::new(|_| (pickup(), pickup())),
             oracle: Arc::new(move |_| Some(tenths(13))),

@@ -7,24 +7,25 @@
 
 mod args;
 mod baseline;
-mod capacity;
+pub(crate) mod capacity;
 mod charts;
 mod floors;
 mod machine;
-mod measure;
+pub(crate) mod measure;
 mod page;
 mod processor;
 mod progress;
 mod readiness;
 mod receipt;
-mod report;
+pub(crate) mod report;
 mod scenario;
 mod series;
 mod suite;
 mod table;
 mod tally;
-mod verdict;
+pub(crate) mod verdict;
 mod wording;
+mod workload;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -42,6 +43,7 @@ pub use report::{
 };
 pub use scenario::Scenario;
 pub use series::{CurvePoint, Interval, Moment, Probe, Series, ZoneCourse};
+pub use workload::Arrivals;
 
 use self::capacity::Capacities;
 use self::measure::{Measured, RoundRobin};
@@ -51,7 +53,7 @@ use self::suite::{QUOTE_DEADLINE, Suite};
 use crate::city::City;
 use crate::clock::MarketClock;
 use crate::interrupt::INTERRUPTED;
-use crate::load::{Plan, Schedule};
+use crate::load::Plan;
 
 /// Compares as asked, prints the table and writes the reports; Ctrl-C gives the partial result, marked as void.
 ///
@@ -150,8 +152,9 @@ pub fn exit_code_of(error: &anyhow::Error) -> u8 {
 #[error("interrupted before anything was measured")]
 pub struct Interrupted;
 
-/// Quotes that may be under way at once: three seconds of standstill at the default rate.
-const MAX_IN_FLIGHT: u32 = 1_024;
+/// Quotes that may be under way at once, those included that wait for a line. A quote that has no answer within
+/// [`QUOTE_DEADLINE`] is given up, so up to 32,000 a second the bound is never met, whatever the service does.
+const MAX_IN_FLIGHT: u32 = 65_536;
 
 /// What a call that was cut off may need to end.
 const GRACE: Duration = Duration::from_millis(500);
@@ -249,7 +252,10 @@ impl<'a> Comparison<'a> {
         stop: &CancellationToken,
     ) -> Measured {
         let plan = Plan {
-            schedule: Schedule::constant(self.args.rate, length),
+            schedule: self
+                .args
+                .arrivals
+                .schedule(self.args.rate, length, self.args.replay.seed),
             max_in_flight: MAX_IN_FLIGHT,
             drain: QUOTE_DEADLINE + GRACE,
         };

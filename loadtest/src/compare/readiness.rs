@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use surge_proto::DataflowMode;
 
 use crate::client::{CallError, Client};
-use crate::load::{Failure, QuoteDesk, Quoted};
+use crate::load::{Failure, Question, QuoteDesk, Quoted};
 use crate::target::Target;
 
 /// Waits until each service says that it is ready; one that is not there at all is not waited for.
@@ -83,8 +83,9 @@ async fn first_quote(
     mode: DataflowMode,
     deadline: Instant,
 ) -> Result<Quoted, Failure> {
+    let question = Question::new(mode, grand_central(), financial_district());
     loop {
-        let outcome = desk.ask(mode, grand_central(), financial_district()).await;
+        let outcome = desk.ask(question).await;
         let final_word = match &outcome {
             Ok(quoted) => !quoted.degraded,
             Err(Failure::NoAnswer(CallError::Connect(_))) => true,
@@ -142,6 +143,7 @@ mod tests {
 
     use super::*;
     use crate::load::stand_in::{Behaviour, price_optimization};
+    use crate::load::{LoadThread, Transport};
 
     fn target(base: &str) -> Target {
         Target {
@@ -153,8 +155,11 @@ mod tests {
 
     async fn desk(behaviour: Behaviour) -> QuoteDesk {
         let url = price_optimization(behaviour).await;
-        let client = Client::new(Duration::from_secs(2));
-        QuoteDesk::new(client, &url, Multiplier::from_tenths(30).unwrap()).unwrap()
+        let (thread, cap) = (
+            LoadThread::start().unwrap(),
+            Multiplier::from_tenths(30).unwrap(),
+        );
+        QuoteDesk::new(thread, Transport::Http, &url, cap, Duration::from_secs(2)).unwrap()
     }
 
     #[tokio::test]

@@ -13,7 +13,9 @@ use super::machine::Machine;
 use super::measure::Measured;
 use super::series::Series;
 use super::tally::Tally;
+use super::workload::Arrivals;
 use crate::city::CityOutcome;
+use crate::load::Transport;
 
 /// The name and version of this format.
 pub const SCHEMA: &str = "surge.compare/1";
@@ -73,6 +75,12 @@ pub struct Workload {
     pub speed: f64,
     /// Quotes asked a second, all modes together.
     pub rate_per_s: u32,
+    /// How they follow one another.
+    #[serde(default)]
+    pub arrivals: Arrivals,
+    /// How they were asked.
+    #[serde(default)]
+    pub transport: Transport,
     /// Length of the measurement, real seconds.
     pub seconds: u32,
 }
@@ -285,7 +293,7 @@ fn mode_figures(tally: &Tally, measured: &Measured) -> ModeFigures {
     }
 }
 
-/// Percentiles of a histogram of microseconds.
+/// The percentiles of a histogram of microseconds.
 pub(crate) fn latency(histogram: &Histogram<u64>) -> LatencyMicros {
     let at = |quantile| (!histogram.is_empty()).then(|| histogram.value_at_quantile(quantile));
     LatencyMicros {
@@ -357,6 +365,8 @@ pub(crate) fn example() -> Report {
             seed: 1,
             speed: 60.0,
             rate_per_s: 300,
+            arrivals: Arrivals::Constant,
+            transport: Transport::Http,
             seconds: 60,
         },
         valid: true,

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use anyhow::Context as _;
 use marketplace::SurgePolicy;
 
 use super::{Args, readiness};
 use crate::client::Client;
 use crate::clock::MarketClock;
-use crate::load::QuoteDesk;
+use crate::load::{LoadThread, QuoteDesk, Transport};
 use crate::target::Target;
 
 /// The services under test, and the clients to speak to them.
@@ -15,25 +16,30 @@ pub(super) struct Suite {
     pub(super) target: Target,
     /// The city's own connections, so that its calls never wait behind quotes of the load.
     pub(super) client: Client,
-    pub(super) load_client: Client,
+    /// Where the load is made.
+    thread: LoadThread,
     pub(super) desk: QuoteDesk,
 }
 
 impl Suite {
     pub(super) fn of(args: &Args) -> anyhow::Result<Self> {
         let target = args.target.resolve()?;
-        let load_client = Client::new(QUOTE_DEADLINE);
+        let thread = LoadThread::start().context("no thread for the load")?;
+        let address = match args.transport {
+            Transport::Http => target.price.clone(),
+            Transport::Grpc => args.target.grpc()?,
+        };
         Ok(Self {
-            desk: desk(&load_client, &target.price)?,
+            desk: desk(&thread, args.transport, &address)?,
             client: Client::new(CITY_DEADLINE),
-            load_client,
+            thread,
             target,
         })
     }
 
-    /// A desk at another address, to which the load's client takes its quotes too.
+    /// A desk at a bare server; all of them speak HTTP.
     pub(super) fn desk_at(&self, url: &str) -> anyhow::Result<QuoteDesk> {
-        desk(&self.load_client, url)
+        desk(&self.thread, Transport::Http, url)
     }
 
     /// Makes sure that there is something to measure; returns its clock and what to be wary of.
@@ -42,16 +48,14 @@ impl Suite {
         let clock = MarketClock::read(&self.client, &self.target).await?;
         let modes = args.distinct_modes();
         let without_data = readiness::modes(&self.desk, &modes, args.patience()).await?;
-        self.load_client
-            .open_connections(&self.target.price, CONNECTIONS)
-            .await?;
         let warning = |mode| format!("{mode} had no live data when the city started");
         Ok((clock, without_data.into_iter().map(warning).collect()))
     }
 }
 
-fn desk(client: &Client, url: &str) -> anyhow::Result<QuoteDesk> {
-    QuoteDesk::new(client.clone(), url, SurgePolicy::default().effective_cap())
+fn desk(thread: &LoadThread, transport: Transport, url: &str) -> anyhow::Result<QuoteDesk> {
+    let cap = SurgePolicy::default().effective_cap();
+    QuoteDesk::new(thread.clone(), transport, url, cap, QUOTE_DEADLINE)
 }
 
 /// Longer than any deadline inside the services: their own answer is worth more than our impatience. Short enough that
@@ -59,6 +63,3 @@ fn desk(client: &Client, url: &str) -> anyhow::Result<QuoteDesk> {
 pub(super) const QUOTE_DEADLINE: Duration = Duration::from_secs(2);
 
 const CITY_DEADLINE: Duration = Duration::from_secs(2);
-
-/// Connections opened before the run; more come by themselves when the service is slow.
-pub(super) const CONNECTIONS: usize = 128;

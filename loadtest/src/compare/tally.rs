@@ -17,7 +17,8 @@ pub(crate) struct Tally {
     pub(crate) quotes: u64,
     /// Those of them priced without surge for want of fresh data.
     pub(crate) degraded: u64,
-    /// From the intended send to the complete answer, microseconds; answered quotes only.
+    /// From the intended send to the complete answer, microseconds. A quote that was waited for in vain counts with
+    /// the time it was waited for; refused and wrong answers have no latency.
     pub(crate) latency: Histogram<u64>,
     /// Age of the data behind the quotes that had data, microseconds of real time.
     pub(crate) data_age: Histogram<u64>,
@@ -48,7 +49,7 @@ impl Tally {
     ) {
         match outcome {
             Ok(quoted) => self.add_quote(latency, quoted, oracle),
-            Err(failure) => self.add_failure(&failure),
+            Err(failure) => self.add_failure(latency, &failure),
         }
     }
 
@@ -64,7 +65,10 @@ impl Tally {
         }
     }
 
-    fn add_failure(&mut self, failure: &Failure) {
+    fn add_failure(&mut self, latency: Duration, failure: &Failure) {
+        if failure.is_timeout() {
+            record(&mut self.latency, latency);
+        }
         let failures = self.failures.entry(failure.kind()).or_insert(Failures {
             count: 0,
             wrong_answers: failure.is_wrong_answer(),
@@ -131,6 +135,7 @@ mod tests {
     use marketplace::Zone;
 
     use super::*;
+    use crate::client::CallError;
     use crate::load::stand_in::pickup;
 
     fn tenths(tenths: u16) -> Multiplier {
@@ -175,5 +180,20 @@ mod tests {
         let failures = tally.failures().next().unwrap();
         assert!(failures.wrong_answers);
         assert_eq!(failures.example, "token empty");
+    }
+
+    #[test]
+    fn a_quote_waited_for_in_vain_counts_with_its_wait() {
+        let mut tally = Tally::new();
+        let deadline = Duration::from_secs(2);
+        for _ in 0..98 {
+            tally.add(Duration::from_millis(1), quoted(13), None);
+        }
+        for _ in 0..2 {
+            tally.add(deadline, Err(CallError::Deadline(deadline).into()), None);
+        }
+        assert_eq!((tally.quotes, tally.errors()), (98, 2));
+        assert!(tally.latency.value_at_quantile(0.99) >= 2_000_000);
+        assert!(tally.latency.value_at_quantile(0.5) < 2_000);
     }
 }

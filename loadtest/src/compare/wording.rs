@@ -4,6 +4,7 @@ use chrono::{DateTime, FixedOffset};
 use marketplace::{Calendar, MarketTime};
 
 use super::report::{Floor, ModeFigures, Report};
+use super::workload::over;
 
 /// What was compared.
 pub(crate) const TITLE: &str = "One market, priced by each dataflow";
@@ -147,8 +148,10 @@ pub(crate) fn done(report: &Report) -> Vec<String> {
         lines.push(format!("Market: {span}.{}", pace(workload.speed)));
     }
     lines.push(format!(
-        "Load: {} quotes/s for {} s, each trip asked of {}; {} drivers, scenario {}, seed {}.",
+        "Load: {} quotes/s{}{} for {} s, each trip asked of {}; {} drivers, scenario {}, seed {}.",
         workload.rate_per_s,
+        workload.arrivals.in_words(),
+        over(workload.transport),
         workload.seconds,
         modes_in_words(report.modes.len()),
         report.city.fleet,

@@ -1,53 +1,110 @@
-//! Keeps a schedule: one task per arrival, a bound on how many are under way, and a record of its own lateness.
+//! Keeps a schedule: arrivals leave at their time over lines that were opened before, with a bound on how many are
+//! under way and a record of the engine's own lateness.
 //!
-//! A thread of its own paces the arrivals, because the timer of an async runtime ticks once a millisecond and that tick
-//! would be counted as latency of the service. What a request is and what becomes of its answer is the caller's matter.
+//! Everything happens on one thread. One task paces and sends all that is due whenever it wakes; each line has a task
+//! of its own, so that an arrival costs no new one. What a line is, what is asked over it and what becomes of the answer
+//! is the caller's matter.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
-use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::{Schedule, histogram, record};
+use super::Schedule;
+use super::alarm::Alarm;
+use super::board::Board;
 
-/// Sends every arrival of the plan at its time by `ask`, then waits for the answers that are still out.
+/// Sends every arrival of the plan at its time by `ask` over one of the `lines`, then waits for the answers that are
+/// still out. Gives back the lines that are free again.
 ///
 /// Ends early when `stop` is cancelled; what was sent until then is still waited for.
-pub async fn run<Ask, Asked>(plan: Plan, stop: CancellationToken, ask: Ask) -> Delivery
+pub async fn run<Line, Ask, Asked>(
+    plan: Plan,
+    lines: Vec<Line>,
+    stop: CancellationToken,
+    ask: Ask,
+) -> (Delivery, Vec<Line>)
 where
-    Ask: Fn(Arrival) -> Asked + Send + Sync + 'static,
-    Asked: Future<Output = ()> + Send + 'static,
+    Line: Send + 'static,
+    Ask: Fn(Line, Arrival) -> Asked + Send + Sync + 'static,
+    Asked: Future<Output = Line> + Send + 'static,
 {
-    let pacer = Pacer::new(plan, stop);
-    let (in_flight, lateness) = (pacer.in_flight.clone(), pacer.lateness.clone());
-    let paced = tokio::task::spawn_blocking(move || pacer.pace(&ask))
-        .await
-        .expect("the pacer only sleeps, counts and spawns");
-    let all_back = in_flight.acquire_many(plan.max_in_flight);
+    let (board, ask) = (Arc::new(Board::new(plan.max_in_flight)), Arc::new(ask));
+    let mut at_work = JoinSet::new();
+    for line in lines {
+        at_work.spawn(work(line, Arc::clone(&board), Arc::clone(&ask)));
+    }
+    // Lets every line come forward before the first arrival looks for one.
+    tokio::task::yield_now().await;
+    let started = Instant::now();
+    let paced = stop.run_until_cancelled(pace(&plan.schedule, started, &board));
+    let all_sent = paced.await.is_some();
+    board.close();
     // An elapsed deadline shows as answers that are missing, below.
-    let _ = tokio::time::timeout(plan.drain, all_back).await;
+    let mut free = Vec::new();
+    let _ = tokio::time::timeout(plan.drain, all_home(&mut at_work, &mut free)).await;
+    let lasted = started.elapsed();
+    (delivery(&plan.schedule, &board, all_sent, lasted), free)
+}
+
+/// Takes arrivals until there are no more.
+async fn work<Line, Ask, Asked>(mut line: Line, board: Arc<Board>, ask: Arc<Ask>) -> Line
+where
+    Ask: Fn(Line, Arrival) -> Asked,
+    Asked: Future<Output = Line>,
+{
+    while let Some(arrival) = board.next().await {
+        line = ask(line, arrival).await;
+        board.done();
+    }
+    line
+}
+
+/// When it is behind, it does not wait, so that one wake sends all that are due.
+async fn pace(schedule: &Schedule, started: Instant, board: &Board) {
+    let alarm = Alarm::new();
+    for (index, offset) in (0..).zip(schedule.offsets()) {
+        let intended = started + offset;
+        alarm.until(intended).await;
+        board.take_on(Arrival { index, intended });
+    }
+}
+
+async fn all_home<Line: 'static>(at_work: &mut JoinSet<Line>, free: &mut Vec<Line>) {
+    while let Some(ended) = at_work.join_next().await {
+        // One that panicked leaves an arrival without an outcome, and is counted so.
+        free.extend(ended);
+    }
+}
+
+fn delivery(schedule: &Schedule, board: &Board, all_sent: bool, lasted: Duration) -> Delivery {
+    let counts = board.counts();
+    let paced_for = if all_sent {
+        schedule.length()
+    } else {
+        let due = usize::try_from(counts.sent + counts.dropped).unwrap_or(usize::MAX);
+        schedule.offsets().nth(due).unwrap_or(schedule.length())
+    };
     Delivery {
-        sent: paced.sent,
-        dropped: paced.dropped,
-        unanswered: plan.max_in_flight as usize - in_flight.available_permits(),
-        paced_for: paced.paced_for,
-        lateness: lateness
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone(),
+        sent: counts.sent,
+        dropped: counts.dropped,
+        unanswered: counts.under_way as usize,
+        paced_for,
+        lasted: lasted.max(paced_for),
+        lateness: counts.lateness,
     }
 }
 
 /// What to send, and how far to go in it.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Plan {
     /// The intended send times.
     pub schedule: Schedule,
-    /// Requests that may be under way at once. It must be generous: a small bound would hold arrivals back exactly
-    /// when the server is slow. An arrival that finds no room is dropped and counted.
+    /// Requests that may be under way at once, those included that wait for a free line. It must be generous: a small
+    /// bound would hold arrivals back exactly when the server is slow. An arrival that finds no room is dropped and
+    /// counted.
     pub max_in_flight: u32,
     /// How long to wait for the last answers; longer than the deadline of one call.
     pub drain: Duration,
@@ -80,6 +137,8 @@ pub struct Delivery {
     pub unanswered: usize,
     /// From the start to the end of the last interval that was paced.
     pub paced_for: Duration,
+    /// From the start to the last answer.
+    pub lasted: Duration,
     /// How late requests left, in microseconds.
     pub lateness: Histogram<u64>,
 }
@@ -122,86 +181,6 @@ const LATE_P99: Duration = Duration::from_millis(10);
 /// No request may leave this late: a generator that was stopped for a moment would otherwise pass in a long run.
 const LATE_WORST: Duration = Duration::from_millis(250);
 
-struct Pacer {
-    plan: Plan,
-    stop: CancellationToken,
-    in_flight: Arc<Semaphore>,
-    // A std mutex: held for one increment of a counter, never across an await.
-    lateness: Arc<Mutex<Histogram<u64>>>,
-    runtime: Handle,
-}
-
-struct Paced {
-    sent: u64,
-    dropped: u64,
-    paced_for: Duration,
-}
-
-impl Pacer {
-    fn new(plan: Plan, stop: CancellationToken) -> Self {
-        Self {
-            plan,
-            stop,
-            in_flight: Arc::new(Semaphore::new(plan.max_in_flight as usize)),
-            lateness: Arc::new(Mutex::new(histogram())),
-            runtime: Handle::current(),
-        }
-    }
-
-    fn pace<Ask, Asked>(&self, ask: &Ask) -> Paced
-    where
-        Ask: Fn(Arrival) -> Asked,
-        Asked: Future<Output = ()> + Send + 'static,
-    {
-        let schedule = self.plan.schedule;
-        // Read before the first wait is armed, or every arrival would be late by that wait.
-        let start = Instant::now();
-        let (mut sent, mut dropped) = (0, 0);
-        for index in 0..schedule.arrivals() {
-            let intended = start + schedule.offset(index);
-            std::thread::sleep(intended.saturating_duration_since(Instant::now()));
-            if self.stop.is_cancelled() {
-                break;
-            }
-            match self.launch(Arrival { index, intended }, ask) {
-                Launch::Sent => sent += 1,
-                Launch::Dropped => dropped += 1,
-            }
-        }
-        Paced {
-            sent,
-            dropped,
-            paced_for: schedule.offset(sent + dropped),
-        }
-    }
-
-    fn launch<Ask, Asked>(&self, arrival: Arrival, ask: &Ask) -> Launch
-    where
-        Ask: Fn(Arrival) -> Asked,
-        Asked: Future<Output = ()> + Send + 'static,
-    {
-        let Ok(permit) = self.in_flight.clone().try_acquire_owned() else {
-            return Launch::Dropped;
-        };
-        let (asked, lateness) = (ask(arrival), self.lateness.clone());
-        self.runtime.spawn(async move {
-            // Taken here and not by the pacer: a runtime too busy to start the task is late as well.
-            record(
-                &mut lateness.lock().unwrap_or_else(PoisonError::into_inner),
-                arrival.elapsed(),
-            );
-            asked.await;
-            drop(permit);
-        });
-        Launch::Sent
-    }
-}
-
-enum Launch {
-    Sent,
-    Dropped,
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicU64, Ordering};
@@ -216,31 +195,38 @@ mod tests {
         }
     }
 
+    /// Lines that lead nowhere.
+    fn lines(count: usize) -> Vec<()> {
+        vec![(); count]
+    }
+
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn every_arrival_is_sent_once_in_order() {
         let seen = Arc::new(AtomicU64::new(0));
         let counter = seen.clone();
-        let delivery = run(plan(200, 500), CancellationToken::new(), move |_| {
+        let ask = move |(), arrival: Arrival| {
             let counter = counter.clone();
             async move {
-                counter.fetch_add(1, Ordering::Relaxed);
+                assert_eq!(counter.fetch_add(1, Ordering::Relaxed), arrival.index);
             }
-        })
-        .await;
+        };
+        let (delivery, free) = run(plan(200, 500), lines(1), CancellationToken::new(), ask).await;
         assert_eq!((delivery.sent, delivery.dropped), (100, 0));
+        assert_eq!(delivery.unanswered, 0);
         assert_eq!(seen.load(Ordering::Relaxed), 100);
         assert_eq!(delivery.paced_for, Duration::from_millis(500));
+        assert!(delivery.lasted >= delivery.paced_for);
+        assert_eq!(free.len(), 1, "the line comes back");
     }
 
-    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    #[tokio::test]
     async fn a_slow_generator_voids_its_own_run() {
-        let delivery = run(plan(100, 400), CancellationToken::new(), |arrival| {
+        let ask = |(), arrival: Arrival| async move {
             if arrival.index == 10 {
                 std::thread::sleep(Duration::from_millis(300));
             }
-            async {}
-        })
-        .await;
+        };
+        let (delivery, _) = run(plan(100, 400), lines(8), CancellationToken::new(), ask).await;
         assert!(
             delivery.faults()[0].contains("missed its schedule"),
             "{:?}",
@@ -253,7 +239,8 @@ mod tests {
         let mut plan = plan(100, 300);
         plan.max_in_flight = 4;
         plan.drain = Duration::from_millis(10);
-        let mut delivery = run(plan, CancellationToken::new(), |_| std::future::pending()).await;
+        let ask = |(), _| std::future::pending();
+        let (mut delivery, _) = run(plan, lines(2), CancellationToken::new(), ask).await;
         // How late a busy test machine is, is not the question here.
         delivery.lateness.reset();
         assert_eq!(
@@ -264,18 +251,42 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn too_few_lines_make_arrivals_wait_and_that_is_latency_and_not_lateness() {
+        let waited = Arc::new(AtomicU64::new(0));
+        let longest = waited.clone();
+        let ask = move |(), arrival: Arrival| {
+            let longest = longest.clone();
+            async move {
+                tokio::time::sleep(Duration::from_millis(40)).await;
+                let millis = u64::try_from(arrival.elapsed().as_millis()).unwrap();
+                longest.fetch_max(millis, Ordering::Relaxed);
+            }
+        };
+        let (delivery, _) = run(plan(100, 400), lines(1), CancellationToken::new(), ask).await;
+        assert_eq!((delivery.sent, delivery.unanswered), (40, 0));
+        // 40 questions of 40 ms one after the other, the last of which was due at 390 ms.
+        assert!(waited.load(Ordering::Relaxed) >= 1_200, "{waited:?} ms");
+        let late = Duration::from_micros(delivery.lateness.value_at_quantile(0.5));
+        assert!(late < Duration::from_millis(100), "{late:?}");
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_stopped_run_keeps_what_it_has() {
         let stop = CancellationToken::new();
         let stopper = stop.clone();
-        let delivery = run(plan(100, 60_000), stop, move |arrival| {
+        let ask = move |(), arrival: Arrival| {
             let stopper = stopper.clone();
             async move {
                 if arrival.index == 20 {
                     stopper.cancel();
                 }
             }
-        })
-        .await;
+        };
+        let (delivery, _) = run(plan(100, 60_000), lines(1), stop, ask).await;
         assert!(delivery.sent >= 21 && delivery.sent < 200);
+        assert_eq!(
+            delivery.paced_for,
+            Duration::from_millis(10 * delivery.sent)
+        );
     }
 }

@@ -1,20 +1,29 @@
 //! The open-loop load engine: quotes asked at times fixed beforehand, whatever the answers do.
 //!
-//! [`schedule`] says when, [`engine`] keeps to it, [`quote`] asks and checks every answer. Latency counts from the
-//! *intended* send time, so a stalled server cannot hide by delaying the requests that would have shown the stall
-//! (coordinated omission). The engine also watches itself: a generator that missed its schedule has measured nothing.
+//! [`schedule`] says when, [`engine`] keeps to it over [`line`]s that are open before, [`quote`] checks every answer.
+//! Latency counts from the *intended* send time, so a stalled server cannot hide by delaying the requests that would
+//! have shown the stall (coordinated omission). The engine also watches itself: a generator that missed its schedule
+//! has measured nothing. And it is light, since it often shares the processors of what it measures.
 
+mod alarm;
+mod board;
 pub mod engine;
+mod grpc;
+mod http;
+pub mod line;
 pub mod quote;
 pub mod schedule;
 pub mod search;
+pub mod thread;
 
 #[cfg(test)]
 pub(crate) mod stand_in;
 
 pub use engine::{Arrival, Delivery, Plan};
-pub use quote::{Failure, QuoteDesk, Quoted};
+pub use line::{Line, Transport};
+pub use quote::{Failure, Question, QuoteDesk, Quoted};
 pub use schedule::Schedule;
+pub use thread::LoadThread;
 
 use std::time::Duration;
 

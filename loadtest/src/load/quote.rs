@@ -1,86 +1,134 @@
-//! Asks for quotes over HTTP and checks every answer: an answer that nobody looked at is not a measurement.
+//! What is asked for and what may be answered: an answer that nobody looked at is not a measurement.
 
-use std::time::Duration;
+use std::borrow::Cow;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use chrono::{DateTime, FixedOffset};
-use http::header::{CONTENT_TYPE, HeaderValue};
-use http::{Request, StatusCode, Uri};
-use http_body_util::Full;
+use futures::StreamExt as _;
+use http::StatusCode;
 use marketplace::{Multiplier, Position, Zone};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use surge_proto::DataflowMode;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::client::{Answer, CallError, Client};
+use super::engine::{self, Arrival, Delivery, Plan};
+use super::line::{Address, Line, Transport};
+use super::thread::LoadThread;
+use crate::client::CallError;
 
 /// Where quotes are asked.
 #[derive(Debug, Clone)]
 pub struct QuoteDesk {
-    client: Client,
-    uri: Uri,
+    thread: LoadThread,
+    address: Address,
     cap: Multiplier,
+    deadline: Duration,
+    /// Lines between two runs. A std mutex: held to take them or to put them back.
+    spare: Arc<Mutex<Vec<Line>>>,
 }
 
 impl QuoteDesk {
-    /// The desk of the price-optimization at `price`, which never quotes above `cap`.
+    /// The desk of the price-optimization that listens at `base` for this transport and never quotes above `cap`. Each
+    /// question must be answered within `deadline`.
     ///
     /// # Errors
-    /// When `price` is not a base URL.
-    pub fn new(client: Client, price: &str, cap: Multiplier) -> anyhow::Result<Self> {
-        let uri = format!("{price}/v1/quotes").parse()?;
-        Ok(Self { client, uri, cap })
+    /// When `base` is not a base URL.
+    pub fn new(
+        thread: LoadThread,
+        transport: Transport,
+        base: &str,
+        cap: Multiplier,
+        deadline: Duration,
+    ) -> anyhow::Result<Self> {
+        Ok(Self {
+            thread,
+            address: Address::of(transport, base)?,
+            cap,
+            deadline,
+            spare: Arc::default(),
+        })
     }
 
-    /// Asks for one quote in one mode and checks the answer.
+    /// Asks for one quote over a line of its own.
     ///
     /// # Errors
     /// [`Failure`]: there was no quote, or it was not right.
-    pub async fn ask(
-        &self,
-        mode: DataflowMode,
-        pickup: Position,
-        dropoff: Position,
-    ) -> Result<Quoted, Failure> {
-        let answer = self
-            .client
-            .call(self.request(mode, &Question { pickup, dropoff }))
-            .await?;
-        self.check(&answer, mode, pickup)
+    pub async fn ask(&self, question: Question) -> Result<Quoted, Failure> {
+        let (_, outcome) = self.line().ask(&question, Instant::now()).await;
+        outcome
     }
 
-    fn request(&self, mode: DataflowMode, question: &Question) -> Request<Full<Bytes>> {
-        let body = serde_json::to_vec(question).expect("two positions are JSON");
-        let mut request = Request::new(Full::from(body));
-        *request.method_mut() = http::Method::POST;
-        *request.uri_mut() = self.uri.clone();
-        let headers = request.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        headers.insert("surge-dataflow", HeaderValue::from_static(mode.as_str()));
-        request
+    /// Asks as the plan says, until its end or until `stop`, over lines that are opened before and kept for the next
+    /// run.
+    pub async fn run<Ask, Asked>(&self, plan: Plan, stop: CancellationToken, ask: Ask) -> Delivery
+    where
+        Ask: Fn(Line, Arrival) -> Asked + Send + Sync + 'static,
+        Asked: Future<Output = Line> + Send + 'static,
+    {
+        let desk = self.clone();
+        let delivered = async move {
+            let lines = desk.open_lines().await;
+            let (delivery, free) = engine::run(plan, lines, stop, ask).await;
+            *desk.spare() = free;
+            delivery
+        };
+        self.thread.run(delivered).await
     }
 
-    fn check(
-        &self,
-        answer: &Answer,
-        asked: DataflowMode,
-        pickup: Position,
-    ) -> Result<Quoted, Failure> {
-        if answer.status != StatusCode::OK {
-            return Err(Failure::Status(answer.status, refusal(answer)));
-        }
-        let quote: WireQuote = answer
-            .json()
-            .map_err(|error| Failure::Wrong(format!("the body is not a quote: {error}")))?;
-        if quote.dataflow != asked {
-            return Err(Failure::OtherMode {
-                asked,
-                answered: quote.dataflow,
-            });
-        }
-        match quote.flaw(pickup, self.cap) {
-            Some(flaw) => Err(Failure::Wrong(flaw)),
-            None => Ok(quote.into()),
+    /// Those that could not be opened try again when their turn comes, and then the failure counts.
+    async fn open_lines(&self) -> Vec<Line> {
+        let until = tokio::time::Instant::now() + self.deadline;
+        let mut lines = std::mem::take(&mut *self.spare());
+        lines.resize_with(LINES, || self.line());
+        let opened = lines.into_iter().map(|mut line| async move {
+            if !line.is_open() {
+                let _ = tokio::time::timeout_at(until, line.open()).await;
+            }
+            line
+        });
+        let at_once = futures::stream::iter(opened).buffer_unordered(OPENED_AT_ONCE);
+        at_once.collect().await
+    }
+
+    fn spare(&self) -> MutexGuard<'_, Vec<Line>> {
+        self.spare.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn line(&self) -> Line {
+        self.address.line(self.cap, self.deadline)
+    }
+}
+
+/// Lines of a run: how many questions a server has before it at once. Further arrivals wait on our side, their latency
+/// counting, so the number decides what a server is given to do at once, and not how much it can do.
+pub const LINES: usize = 256;
+
+/// Far less than what a server lets wait to be accepted: 128 at the least, 1,024 with tokio.
+const OPENED_AT_ONCE: usize = 32;
+
+/// One trip to be quoted in one mode.
+#[derive(Debug, Clone, Copy)]
+pub struct Question {
+    /// The mode to quote in.
+    pub mode: DataflowMode,
+    /// Where the trip starts.
+    pub pickup: Position,
+    /// Where it ends.
+    pub dropoff: Position,
+    /// The zone of the pickup.
+    pub zone: Zone,
+}
+
+impl Question {
+    /// A question, with its zone looked up.
+    pub fn new(mode: DataflowMode, pickup: Position, dropoff: Position) -> Self {
+        Self {
+            mode,
+            pickup,
+            dropoff,
+            zone: Zone::at(pickup),
         }
     }
 }
@@ -104,9 +152,12 @@ pub enum Failure {
     /// No complete answer.
     #[error(transparent)]
     NoAnswer(#[from] CallError),
-    /// An answer that refuses.
+    /// An answer over HTTP that refuses.
     #[error("status {0}: {1}")]
     Status(StatusCode, String),
+    /// An answer over gRPC that refuses.
+    #[error("gRPC status {0:?}: {1}")]
+    Refused(tonic::Code, String),
     /// A quote made by another mode than the one asked for.
     #[error("asked for {asked}, answered by {answered}")]
     OtherMode {
@@ -125,7 +176,7 @@ impl Failure {
     pub const fn kind(&self) -> &'static str {
         match self {
             Self::NoAnswer(error) => error.kind(),
-            Self::Status(..) => "status",
+            Self::Status(..) | Self::Refused(..) => "status",
             Self::OtherMode { .. } => "other mode",
             Self::Wrong(_) => "wrong",
         }
@@ -135,50 +186,63 @@ impl Failure {
     pub const fn is_wrong_answer(&self) -> bool {
         matches!(self, Self::OtherMode { .. } | Self::Wrong(_))
     }
-}
 
-/// What a refusal says, without the form it says it in.
-fn refusal(answer: &Answer) -> String {
-    #[derive(Deserialize)]
-    struct Problem {
-        detail: String,
+    /// Whether it was waited for to the last: such a quote took at least as long as was waited.
+    pub const fn is_timeout(&self) -> bool {
+        matches!(self, Self::NoAnswer(CallError::Deadline(_)))
     }
-    answer
-        .json()
-        .map_or_else(|_| answer.excerpt(), |problem: Problem| problem.detail)
 }
 
-#[derive(Serialize)]
-struct Question {
-    pickup: Position,
-    dropoff: Position,
-}
-
-/// A quote as the service writes it. Multiplier and zone check their own form while they are read.
+/// A quote as the service tells it, before it is believed. Texts are borrowed from the answer. Multiplier and zone
+/// check their own form while they are read.
 #[derive(Deserialize)]
-struct WireQuote {
-    #[serde(rename = "quote_id")]
-    _quote_id: Uuid,
-    fare_cents: i64,
-    currency: String,
-    surge_multiplier: Multiplier,
-    zone: Zone,
-    dataflow: DataflowMode,
-    #[serde(rename = "epoch")]
-    _epoch: u64,
-    supply: f64,
-    demand: f64,
-    data_age_ms: Option<f64>,
-    degraded: bool,
-    #[serde(rename = "expires_at")]
-    _expires_at: DateTime<FixedOffset>,
-    token: String,
+pub(super) struct Claim<'a> {
+    #[expect(
+        dead_code,
+        reason = "read only to see that it is there and well formed"
+    )]
+    pub(super) quote_id: Uuid,
+    pub(super) fare_cents: i64,
+    #[serde(borrow)]
+    pub(super) currency: Cow<'a, str>,
+    pub(super) surge_multiplier: Multiplier,
+    pub(super) zone: Zone,
+    pub(super) dataflow: DataflowMode,
+    #[expect(
+        dead_code,
+        reason = "read only to see that it is there and well formed"
+    )]
+    pub(super) epoch: u64,
+    pub(super) supply: f64,
+    pub(super) demand: f64,
+    pub(super) data_age_ms: Option<f64>,
+    pub(super) degraded: bool,
+    #[expect(
+        dead_code,
+        reason = "read only to see that it is there and well formed"
+    )]
+    pub(super) expires_at: DateTime<FixedOffset>,
+    #[serde(borrow)]
+    pub(super) token: Cow<'a, str>,
 }
 
-impl WireQuote {
-    /// The first thing that cannot be true of a quote for a trip from `pickup`.
-    fn flaw(&self, pickup: Position, cap: Multiplier) -> Option<String> {
-        let expected_zone = Zone::at(pickup);
+impl Claim<'_> {
+    /// Believes it, or says why not.
+    pub(super) fn check(self, asked: &Question, cap: Multiplier) -> Result<Quoted, Failure> {
+        if self.dataflow != asked.mode {
+            return Err(Failure::OtherMode {
+                asked: asked.mode,
+                answered: self.dataflow,
+            });
+        }
+        match self.flaw(asked, cap) {
+            Some(flaw) => Err(Failure::Wrong(flaw.to_owned())),
+            None => Ok(self.into()),
+        }
+    }
+
+    /// The first thing that cannot be true of a quote for the trip that was asked for.
+    fn flaw(&self, asked: &Question, cap: Multiplier) -> Option<&'static str> {
         let checks = [
             (
                 self.surge_multiplier <= cap,
@@ -186,7 +250,7 @@ impl WireQuote {
             ),
             (self.fare_cents > 0, "fare_cents not positive"),
             (!self.currency.is_empty(), "currency empty"),
-            (self.zone == expected_zone, "zone is not that of the pickup"),
+            (self.zone == asked.zone, "zone is not that of the pickup"),
             (is_amount(self.supply), "supply negative or not finite"),
             (is_amount(self.demand), "demand negative or not finite"),
             (self.age_is_plausible(), "data_age_ms missing or negative"),
@@ -199,7 +263,7 @@ impl WireQuote {
         checks
             .into_iter()
             .find(|(holds, _)| !holds)
-            .map(|(_, flaw)| flaw.to_owned())
+            .map(|(_, flaw)| flaw)
     }
 
     /// A price without surge may lack an age, since there may be no data at all.
@@ -212,78 +276,14 @@ fn is_amount(number: f64) -> bool {
     number.is_finite() && number >= 0.0
 }
 
-impl From<WireQuote> for Quoted {
-    fn from(quote: WireQuote) -> Self {
+impl From<Claim<'_>> for Quoted {
+    fn from(claim: Claim<'_>) -> Self {
         let age = |milliseconds| Duration::try_from_secs_f64(milliseconds / 1000.0).ok();
         Self {
-            zone: quote.zone,
-            multiplier: quote.surge_multiplier,
-            data_age: quote.data_age_ms.and_then(age),
-            degraded: quote.degraded,
+            zone: claim.zone,
+            multiplier: claim.surge_multiplier,
+            data_age: claim.data_age_ms.and_then(age),
+            degraded: claim.degraded,
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-    use crate::load::stand_in::{pickup, quote_body};
-
-    fn checked(body: &serde_json::Value) -> Result<Quoted, Failure> {
-        let cap = Multiplier::from_tenths(30).unwrap();
-        let desk = QuoteDesk::new(Client::new(Duration::ZERO), "http://price", cap).unwrap();
-        let answer = Answer {
-            status: StatusCode::OK,
-            headers: http::HeaderMap::new(),
-            body: body.to_string().into(),
-        };
-        desk.check(&answer, DataflowMode::Events, pickup())
-    }
-
-    #[test]
-    fn a_sound_quote_passes() {
-        let quoted = checked(&quote_body("events")).unwrap();
-        assert_eq!(quoted.multiplier.tenths(), 13);
-        assert_eq!(quoted.data_age, Some(Duration::from_millis(250)));
-        assert!(!quoted.degraded);
-    }
-
-    #[test]
-    fn each_flaw_is_found() {
-        for (field, value) in [
-            ("surge_multiplier", json!(3.1)),
-            ("surge_multiplier", json!(1.25)),
-            ("surge_multiplier", json!(0.9)),
-            ("fare_cents", json!(0)),
-            ("zone", json!("872a10089ffffff")),
-            ("zone", json!("Manhattan")),
-            ("data_age_ms", json!(null)),
-            ("data_age_ms", json!(-1.0)),
-            ("degraded", json!(true)),
-            ("token", json!("")),
-            ("quote_id", json!("7")),
-        ] {
-            let mut body = quote_body("events");
-            body[field] = value.clone();
-            let refused = checked(&body).expect_err(field);
-            assert!(refused.is_wrong_answer(), "{field} = {value}: {refused}");
-        }
-    }
-
-    #[test]
-    fn another_mode_is_not_the_mode_asked_for() {
-        let refused = checked(&quote_body("request")).unwrap_err();
-        assert_eq!(refused.to_string(), "asked for events, answered by request");
-    }
-
-    #[test]
-    fn a_quote_without_data_needs_no_age() {
-        let mut body = quote_body("events");
-        body["surge_multiplier"] = json!(1.0);
-        body["data_age_ms"] = json!(null);
-        body["degraded"] = json!(true);
-        assert_eq!(checked(&body).unwrap().data_age, None);
     }
 }

@@ -47,6 +47,7 @@ async fn compare_on(
         target: target.price,
         driver_url: Some(target.driver),
         ride_url: Some(target.ride),
+        grpc_url: Some(stack.quotes_grpc_url()),
     };
     tokio::select! {
         outcome = compare::run_until(args, interrupts.end().clone()) => Ok(outcome?.exit_code().into()),

@@ -78,6 +78,12 @@ impl Stack {
         }
     }
 
+    /// Base URL of price-optimization's gRPC.
+    pub fn quotes_grpc_url(&self) -> String {
+        let [_, _, price] = self.reservation.map.grpc;
+        url(price)
+    }
+
     /// URL of the Jaeger UI.
     pub fn traces_url(&self) -> String {
         url(self.reservation.map.traces)

@@ -8,6 +8,7 @@ mod noise;
 pub(crate) mod words;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -100,6 +101,7 @@ impl Circumstances {
             let names: Vec<&str> = modes.iter().map(|mode| mode.as_str()).collect();
             names.join(",")
         };
+        let word = |setting: &dyn fmt::Debug| format!("{setting:?}").to_lowercase();
         let older_modes: Vec<DataflowMode> = older.modes.keys().copied().collect();
         let both = [
             (
@@ -120,6 +122,8 @@ impl Circumstances {
                 was.rate_per_s.to_string(),
                 is.rate_per_s.to_string(),
             ),
+            ("arrivals", word(&was.arrivals), word(&is.arrivals)),
+            ("transport", word(&was.transport), word(&is.transport)),
             ("seconds", was.seconds.to_string(), is.seconds.to_string()),
             (
                 "fleet",

@@ -1,0 +1,224 @@
+//! The load engine must not lie: real processes are stopped, killed and missing, and the figures and the exit code say
+//! so. The server is the bare HTTP handler, the generator the command `ask`, each a process of its own.
+
+#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+use std::io::{BufRead as _, BufReader, Read};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+const LOADTEST: &str = env!("CARGO_BIN_EXE_loadtest");
+
+/// For a debug build on a busy machine; nothing waits this long when all is well.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long a process stands still.
+const STANDSTILL: Duration = Duration::from_millis(500);
+
+#[test]
+fn a_server_that_stood_still_shows_it_in_p99_and_max() {
+    let server = Server::start();
+    // Half a second of five is a tenth of all quotes.
+    let generator = Generator::start(&server.url, &["--rate", "200", "--seconds", "5"]);
+    stand_still(&server.process);
+    let (code, told) = generator.end();
+    let p99 = micros(&told, "p99");
+    assert!(p99 > 400_000, "p99 of {p99} us hides the standstill");
+    assert!(micros(&told, "max") >= p99);
+    assert!(micros(&told, "p50") < 200_000, "{told}");
+    assert_eq!(
+        told["quotes"], 1_000,
+        "every quote was asked and answered: {told}"
+    );
+    // The service was slow, and the generator was not: a busy machine apart, the figures stand.
+    let about_itself = told["void_reasons"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .all(is_lateness);
+    assert!(about_itself, "{told}");
+    assert_eq!(code == Some(0), told["valid"] == true);
+}
+
+#[test]
+fn a_generator_that_stood_still_voids_its_run() {
+    let server = Server::start();
+    let generator = Generator::start(&server.url, &["--rate", "200", "--seconds", "4"]);
+    stand_still(&generator.process);
+    let (code, told) = generator.end();
+    assert_eq!(code, Some(1), "{told}");
+    assert_eq!(told["valid"], false);
+    assert!(
+        told["void_reasons"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(is_lateness),
+        "{told}"
+    );
+    assert!(told["late_us"]["max"].as_u64().unwrap() > 400_000, "{told}");
+}
+
+#[test]
+fn a_server_that_dies_voids_the_run() {
+    let mut server = Server::start();
+    let generator = Generator::start(&server.url, &["--rate", "200", "--seconds", "3"]);
+    server.process.kill().unwrap();
+    let (code, told) = generator.end();
+    assert_eq!(code, Some(1), "{told}");
+    assert!(told["errors"].as_u64().unwrap() > 0, "{told}");
+    let reasons = told["void_reasons"].to_string();
+    assert!(reasons.contains("quotes failed"), "{reasons}");
+    assert!(
+        reasons.contains("refused") || reasons.contains("broke"),
+        "{reasons}"
+    );
+}
+
+#[test]
+fn a_server_that_never_answers_again_counts_with_the_time_it_was_waited_for() {
+    let server = Server::start();
+    let generator = Generator::start(&server.url, &["--rate", "100", "--seconds", "2"]);
+    signal(&server.process, Signal::STOP);
+    let (code, told) = generator.end();
+    assert_eq!(code, Some(1), "{told}");
+    assert!(micros(&told, "max") >= 1_990_000, "{told}");
+    let (quotes, errors) = (
+        told["quotes"].as_u64().unwrap(),
+        told["errors"].as_u64().unwrap(),
+    );
+    assert_eq!(quotes + errors, 200, "none vanishes: {told}");
+}
+
+#[test]
+fn an_interrupted_run_tells_what_it_has() {
+    let server = Server::start();
+    let generator = Generator::start(&server.url, &["--rate", "100", "--seconds", "600"]);
+    signal(&generator.process, Signal::INT);
+    let (code, told) = generator.end();
+    assert_eq!(code, Some(130), "{told}");
+    assert!(told["quotes"].as_u64().unwrap() > 0, "{told}");
+    assert!(
+        told["void_reasons"].to_string().contains("interrupted"),
+        "{told}"
+    );
+}
+
+#[test]
+fn an_address_where_nobody_listens_is_named() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    drop(listener);
+    let output = ask(&url, &[]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains(&url) && said.contains("refused"), "{said}");
+}
+
+/// Whether a reason for a void run is that the generator was late.
+fn is_lateness(reason: &Value) -> bool {
+    let reason = reason.as_str().unwrap();
+    reason.contains("missed its schedule") || reason.contains("stood still")
+}
+
+fn micros(told: &Value, percentile: &str) -> u64 {
+    told["latency_us"][percentile].as_u64().unwrap()
+}
+
+/// The duration of the standstill is what is tested, so it is slept.
+fn stand_still(process: &Child) {
+    signal(process, Signal::STOP);
+    std::thread::sleep(STANDSTILL);
+    signal(process, Signal::CONT);
+}
+
+fn signal(process: &Child, signal: Signal) {
+    kill_process(Pid::from_child(process), signal).unwrap();
+}
+
+/// A bare HTTP server; it ends with its standard input, that is with the test.
+struct Server {
+    process: Child,
+    url: String,
+}
+
+impl Server {
+    fn start() -> Self {
+        let mut process = Command::new(LOADTEST)
+            .args(["floor", "http"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let url = first_line(process.stdout.take().unwrap());
+        Self { process, url }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // By force, so that one that stands still ends as well.
+        self.process.kill().ok();
+        self.process.wait().ok();
+    }
+}
+
+/// A load on a server.
+struct Generator {
+    process: Child,
+}
+
+impl Generator {
+    /// Starts it and waits until its first measured question has left.
+    fn start(url: &str, options: &[&str]) -> Self {
+        let mut process = ask(url, options).spawn().unwrap();
+        let said = first_line(process.stderr.take().unwrap());
+        assert!(said.starts_with("Asking"), "{said}");
+        Self { process }
+    }
+
+    /// Waits for its end; gives the exit code and what it told.
+    fn end(mut self) -> (Option<i32>, Value) {
+        let mut told = String::new();
+        let mut output = self.process.stdout.take().unwrap();
+        output.read_to_string(&mut told).unwrap();
+        let code = self.process.wait().unwrap().code();
+        (code, serde_json::from_str(&told).expect(&told))
+    }
+}
+
+impl Drop for Generator {
+    fn drop(&mut self) {
+        self.process.kill().ok();
+        self.process.wait().ok();
+    }
+}
+
+fn ask(url: &str, options: &[&str]) -> Command {
+    let mut command = Command::new(LOADTEST);
+    command
+        .arg("ask")
+        .arg(url)
+        .args(options)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command
+}
+
+/// Reads on in the background, so that what is printed later does not fail.
+fn first_line(output: impl Read + Send + 'static) -> String {
+    let (told, lines) = mpsc::channel();
+    std::thread::spawn(move || {
+        for line in BufReader::new(output).lines().map_while(Result::ok) {
+            told.send(line).ok();
+        }
+    });
+    lines
+        .recv_timeout(PATIENCE)
+        .expect("it says something in time")
+}
