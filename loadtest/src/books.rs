@@ -100,6 +100,12 @@ impl Books {
         self.ledger().demand.record(zone, at);
     }
 
+    /// Takes over what was counted before these books were opened: so many requests of the window that starts then.
+    pub fn requests_counted(&self, zone: Zone, window_start: MarketTime, requests: u32) {
+        let mut ledger = self.ledger();
+        ledger.demand.record_count(zone, window_start, requests);
+    }
+
     /// Whom a dispatch without delay would send.
     #[cfg(test)]
     pub(crate) fn nearest_idle(&self, from: Position) -> Option<(Uuid, Position)> {
@@ -214,6 +220,22 @@ mod tests {
         assert_eq!(books.multiplier(zone, minute(2)).unwrap().tenths(), 11);
         books.driver_changed(Uuid::from_u128(2), idle(grand_central()));
         assert_eq!(books.multiplier(zone, minute(2)), Some(Multiplier::ONE));
+    }
+
+    #[test]
+    fn books_that_take_over_a_count_expect_what_those_who_counted_expect() {
+        let ((counting, zone), (taking_over, _)) = (books(), books());
+        for at in [minute(2), minute(4), minute(6)] {
+            counting.ride_requested(zone, at);
+        }
+        taking_over.requests_counted(zone, minute(0), 2);
+        taking_over.requests_counted(zone, minute(5), 1);
+        // The window from minute 5 on is open still, and goes on being counted.
+        for books in [&counting, &taking_over] {
+            books.ride_requested(zone, minute(7));
+        }
+        let at = minute(9);
+        assert_eq!(taking_over.demand(zone, at), counting.demand(zone, at));
     }
 
     #[test]

@@ -92,7 +92,9 @@ async fn check_area(services: &Services, area: &ServiceArea) -> anyhow::Result<(
     Ok(())
 }
 
-/// Opens the books as of when ride-management began to count.
+/// Opens the books as of when ride-management began to count, with what it has counted: another city may have lived on
+/// these services before. No rider of this one has asked for a ride yet, so nothing is counted twice, also not in the
+/// window that is open.
 async fn open_books(
     services: &Services,
     area: Arc<ServiceArea>,
@@ -100,11 +102,13 @@ async fn open_books(
 ) -> anyhow::Result<Arc<Books>> {
     let zone = *area.zones().first().context("the service area is empty")?;
     let observed_since = services.demand(zone).await?.observed_since;
-    Ok(Arc::new(Books::new(
-        area,
-        Arc::new(profile),
-        observed_since,
-    )))
+    let books = Books::new(area, Arc::new(profile), observed_since);
+    for zone in books.area().zones() {
+        for window in services.demand(*zone).await?.windows {
+            books.requests_counted(*zone, window.start, window.requests);
+        }
+    }
+    Ok(Arc::new(books))
 }
 
 /// Brings all drivers online.
@@ -125,8 +129,8 @@ async fn register(fleet: &[Driver], services: &Services) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Where the services see another market than the books, although nothing has happened yet. Drivers or requests that
-/// are there from before are facts that the city cannot know.
+/// Where the services see another market than the books, although nothing has happened yet. The drivers of a city that
+/// was killed are facts that this one cannot know, and so is whoever else requests rides meanwhile.
 async fn disagreements(services: &Services, books: &Books) -> anyhow::Result<Vec<String>> {
     let mut supply_differs = 0;
     let mut demand_differs = 0;
@@ -143,8 +147,8 @@ async fn disagreements(services: &Services, books: &Books) -> anyhow::Result<Vec
     }
     if demand_differs > 0 {
         warnings.push(format!(
-            "ride-management expects other demand in {demand_differs} zones: it has counted requests before this city \
-             began, or uses another demand profile; the oracle is off by that"
+            "ride-management expects other demand in {demand_differs} zones: somebody else is requesting rides, or it \
+             uses another demand profile or forecast window; the oracle is off by that"
         ));
     }
     Ok(warnings)

@@ -1,10 +1,17 @@
-//! The comparison from the command line, on a stack of its own: short, so that its figures mean nothing, and complete.
+//! The comparison, and the city that it lives on, on a stack of their own: short, so that figures mean nothing, and complete.
 
+use std::time::{Duration, Instant};
+
+use loadtest::{
+    Client,
+    city::{City, CityConfig},
+};
+use marketplace::Bounds;
 use serde_json::Value;
 use surge::Stack;
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{stack_in, state_folder, surge, text};
+use crate::support::{PATIENCE, project, stack_in, state_folder, surge, text};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_figure_of_the_receipt_is_measured() {
@@ -33,6 +40,41 @@ async fn every_figure_of_the_receipt_is_measured() {
     }
     let share = &receipt["modes"]["events"]["share_of_floor"];
     assert!(share.as_f64().is_some_and(|share| share > 0.0), "{share}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_city_that_follows_another_on_the_same_services_sees_what_they_see() {
+    let folder = state_folder().unwrap();
+    let stack = Stack::start(stack_in(folder.path())).await.unwrap();
+    let former = city(&stack, 1).await;
+    assert_eq!(former.warnings(), [""; 0]);
+    let deadline = Instant::now() + PATIENCE;
+    while former.progress().requests < 30 {
+        assert!(Instant::now() < deadline, "{:?}", former.progress());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(former.stop().await.drivers_left_behind, 0);
+
+    let latter = city(&stack, 2).await;
+    assert_eq!(latter.warnings(), [""; 0]);
+    latter.stop().await;
+    stack.stop(&CancellationToken::new()).await.unwrap();
+}
+
+/// A city of the bundled evening on these services; at its start it compares its books with them.
+async fn city(stack: &Stack, seed: u64) -> City {
+    let profile = std::fs::read(project().join(surge::DEMAND_PROFILE)).unwrap();
+    let evening = project().join("data/uber-pickups-2014-04-04-evening.csv.gz");
+    let config = CityConfig {
+        target: stack.target(),
+        seed,
+        fleet: 60,
+        profile: serde_json::from_slice(&profile).unwrap(),
+        pickups: loadtest::pickups::read(evening).unwrap(),
+        service_area: Bounds::NEW_YORK,
+    };
+    let client = Client::new(Duration::from_secs(5));
+    City::start(config, client).await.unwrap()
 }
 
 /// The keys below `path` that hold no figure.
