@@ -18,6 +18,7 @@ use marketplace::{
 use uuid::Uuid;
 
 use super::agenda::Agenda;
+use super::crowd::Crowd;
 use super::draws::Draws;
 use super::driver::{Doing, Driver, Leg, Ride};
 use super::errands::{Errand, News};
@@ -197,6 +198,15 @@ impl Simulation {
         }
         self.agenda
             .enter(minute + MINUTE, Event::Minute(minute + MINUTE));
+    }
+
+    /// Enters the riders of a crowd that is still to come.
+    pub(crate) fn expect_crowd(&mut self, crowd: &Crowd) {
+        for played in crowd.played() {
+            let rider = Rider::behind(&played, &self.places, self.draws);
+            self.agenda
+                .enter(rider.appears_at, Event::RiderAppears(Box::new(rider)));
+        }
     }
 
     fn look_at_surge(&mut self, now: MarketTime) -> Option<Errand> {
