@@ -39,6 +39,11 @@ pub struct Args {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=20))]
     pub rounds: Option<u32>,
 
+    /// Evenings to live with each dataflow's data age, and with a few ages more, to see what age costs the market; 0
+    /// leaves that out [default: 24; with --quick 3]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=1_000))]
+    pub market_seeds: Option<u32>,
+
     /// Be done within a minute: a shorter warm-up, 12 seconds of measurement, one round of capacity
     #[arg(long, conflicts_with_all = ["seconds", "warmup_minutes"])]
     pub quick: bool,
@@ -89,6 +94,11 @@ impl Args {
             precision: if self.quick { 1.1 } else { 1.05 },
             quiet_rate: (self.rate / modes.max(1)).max(1),
         }
+    }
+
+    /// How many evenings to live with each pricing.
+    pub(super) fn market_seeds(&self) -> u32 {
+        self.market_seeds.unwrap_or(if self.quick { 3 } else { 24 })
     }
 
     /// How long to wait for services and modes that are not ready yet.

@@ -10,6 +10,7 @@ mod capacity;
 mod files;
 mod floors;
 mod machine;
+mod market_cost;
 mod measure;
 mod page;
 mod processor;
@@ -31,6 +32,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use args::Args;
 pub use machine::Machine;
+pub use market_cost::{Estimate, Figure, MarketCost, Row};
 pub use report::{
     AgeMillis, Floor, Floors, Generator, LatencyMicros, Market, ModeFigures, MultiplierError,
     Report, SCHEMA, Workload,
@@ -41,7 +43,7 @@ use self::capacity::Capacities;
 use self::measure::{Measured, RoundRobin};
 use self::progress::Progress;
 use self::suite::{QUOTE_DEADLINE, Suite};
-use crate::city::City;
+use crate::city::{City, Evening};
 use crate::clock::MarketClock;
 use crate::interrupt::INTERRUPTED;
 use crate::load::{Plan, Schedule};
@@ -68,6 +70,7 @@ pub async fn run_until(args: Args, stop: CancellationToken) -> anyhow::Result<Ou
 
     progress.say("Starting the city ...");
     let config = args.replay.config(suite.target.clone())?;
+    let evening = market_cost::evening_of(&config, clock.now());
     let city = City::start(config, suite.client.clone()).await?;
     let comparison = Comparison::new(&args, &suite, city, clock);
     let measured = comparison.hold(progress, &stop).await;
@@ -76,6 +79,7 @@ pub async fn run_until(args: Args, stop: CancellationToken) -> anyhow::Result<Ou
     let void_reasons = verdict::void_reasons(&measured, &capacities, interrupted);
     let figures = (&measured, &capacities);
     let mut report = comparison.close(figures, started_at, void_reasons).await;
+    report.market_cost = what_age_costs(&report, evening, &args, progress, &stop).await;
 
     warnings.append(&mut report.warnings);
     warnings.extend(capacities.warnings);
@@ -86,6 +90,20 @@ pub async fn run_until(args: Args, stop: CancellationToken) -> anyhow::Result<Ou
         report,
         interrupted,
     })
+}
+
+/// Lives evenings off the wire, with data as old as it was measured.
+async fn what_age_costs(
+    report: &Report,
+    evening: Option<Evening>,
+    args: &Args,
+    progress: Progress,
+    stop: &CancellationToken,
+) -> Option<MarketCost> {
+    let mut candidates = market_cost::of_modes(&report.modes, report.workload.speed);
+    candidates.extend(market_cost::dial());
+    let seeds = (args.replay.seed, args.market_seeds());
+    market_cost::study(evening, candidates, seeds, progress, stop).await
 }
 
 /// What a comparison came to.
@@ -246,6 +264,7 @@ impl<'a> Comparison<'a> {
             modes: report::figures(measured, capacities),
             floors: Floors::of(capacities),
             generator: Generator::of(capacities),
+            market_cost: None,
             city: Market {
                 fleet: self.args.replay.fleet,
                 measured_from: measured.market.map(|(from, _)| from.to_string()),

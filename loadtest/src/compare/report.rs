@@ -9,6 +9,7 @@ use surge_proto::DataflowMode;
 
 use super::capacity::{Capacities, Capacity};
 use super::machine::Machine;
+use super::market_cost::MarketCost;
 use super::measure::Measured;
 use super::tally::Tally;
 use crate::city::CityOutcome;
@@ -43,6 +44,8 @@ pub struct Report {
     pub generator: Generator,
     /// The market that was priced.
     pub city: Market,
+    /// What data as old as each mode's costs the market; `None` when that was left out.
+    pub market_cost: Option<MarketCost>,
 }
 
 impl Report {
@@ -374,5 +377,6 @@ pub(crate) fn example() -> Report {
             measured_until: Some("2014-04-04T22:20:00.000Z".to_owned()),
             outcome: None,
         },
+        market_cost: None,
     }
 }

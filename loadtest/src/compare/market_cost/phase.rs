@@ -1,0 +1,58 @@
+//! The study as the last step of a comparison: everything is measured by then, so it may have all processors.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use marketplace::{Calendar, MarketTime};
+use tokio_util::sync::CancellationToken;
+
+use super::super::progress::Progress;
+use super::{Candidate, MarketCost, Study};
+use crate::city::{CityConfig, Evening};
+
+/// Lives the evenings, unless `seeds` is zero; `None` also when it is stopped before one seed was done.
+pub(crate) async fn study(
+    evening: Option<Evening>,
+    candidates: Vec<Candidate>,
+    (first_seed, seeds): (u64, u32),
+    progress: Progress,
+    stop: &CancellationToken,
+) -> Option<MarketCost> {
+    let study = Study {
+        evening: evening.filter(|_| seeds > 0 && !candidates.is_empty())?,
+        candidates,
+        first_seed,
+        seeds,
+    };
+    let lived = Arc::new(AtomicUsize::new(0));
+    let evenings = study.evenings();
+    let length = ABOUT_AN_EVENING * u32::try_from(evenings).unwrap_or(u32::MAX) / PROCESSORS;
+    let (counter, stop) = (Arc::clone(&lived), stop.clone());
+    let work = tokio::task::spawn_blocking(move || study.carry_out(&counter, &stop));
+    let detail = || format!("{} of {evenings} evenings", lived.load(Ordering::Relaxed));
+    let result = progress.during("market", length, detail, work).await;
+    result.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()))
+}
+
+/// For the progress bar alone: what an evening takes on a processor of 2024, and how many of those there may be.
+const ABOUT_AN_EVENING: Duration = Duration::from_millis(400);
+const PROCESSORS: u32 = 2;
+
+/// The evening of the day on which `at` lies, with the fleet, the record and the profile of this city. Riders are scored
+/// from half past four, as the office workers go home, until midnight.
+pub(crate) fn evening_of(city: &CityConfig, at: MarketTime) -> Option<Evening> {
+    let midnight = Calendar::NEW_YORK_SUMMER.start_of_day(at);
+    let scored = midnight + HALF_PAST_FOUR..midnight + DAY;
+    let profile = city.profile.clone();
+    Evening::new(
+        city.service_area,
+        profile,
+        &city.pickups,
+        city.fleet,
+        scored,
+    )
+}
+
+const HALF_PAST_FOUR: Duration = Duration::from_secs(16 * 3600 + 1800);
+const DAY: Duration = Duration::from_secs(24 * 3600);
