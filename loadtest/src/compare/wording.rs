@@ -143,7 +143,12 @@ pub(crate) const LIMITS: [Column; 7] = [
 pub(crate) fn done(report: &Report) -> Vec<String> {
     let workload = &report.workload;
     let mut lines = Vec::new();
-    if let Some(span) = market_span(report) {
+    let city = &report.city;
+    let measured = city
+        .measured_from
+        .as_deref()
+        .zip(city.measured_until.as_deref());
+    if let Some(span) = measured.and_then(|(from, until)| market_span(from, until)) {
         lines.push(format!("Market: {span}.{}", pace(workload.speed)));
     }
     lines.push(format!(
@@ -184,10 +189,9 @@ fn pace(speed: f64) -> String {
     }
 }
 
-/// Weekday, date and hours of the market that was measured, in New York time.
-fn market_span(report: &Report) -> Option<String> {
-    let from = new_york(report.city.measured_from.as_deref()?)?;
-    let until = new_york(report.city.measured_until.as_deref()?)?;
+/// Weekday, date and hours of a stretch of market time between two instants, RFC 3339, in New York time.
+pub(crate) fn market_span(from: &str, until: &str) -> Option<String> {
+    let (from, until) = (new_york(from)?, new_york(until)?);
     Some(format!(
         "{} to {} in New York",
         from.format("%A %Y-%m-%d, %H:%M"),

@@ -61,7 +61,7 @@ impl fmt::Display for Pricing {
         match self {
             Self::Delayed(Duration::ZERO) => f.write_str("fresh"),
             Self::Delayed(age) => write!(f, "{} old", in_words(*age)),
-            Self::Batch(period) => write!(f, "batch every {}", in_words(*period)),
+            Self::Batch(period) => write!(f, "{} batch", in_words(*period)),
             Self::Nightly => f.write_str("nightly batch"),
             Self::WithoutSurge => f.write_str("no surge"),
             Self::Outage { length, .. } => write!(f, "no surge for {}", in_words(*length)),

@@ -98,7 +98,7 @@ mod tests {
         assert_eq!(
             labels,
             [
-                "database (batch every 5 min)",
+                "database (5 min batch)",
                 "request (0.054 s old)",
                 "events (8.5 s old)"
             ]

@@ -58,7 +58,7 @@ pub(crate) const COLUMNS: [Column; 7] = [
     },
     Column {
         name: "value",
-        unit: "k$, then %",
+        unit: "k$, %",
         meaning: "What the riders who were driven would have paid at most, up to five times the normal fare each.",
         figure: Figure::ValueUsd,
         show: Show::Percent,
@@ -73,7 +73,7 @@ pub(crate) const COLUMNS: [Column; 7] = [
     },
     Column {
         name: "revenue",
-        unit: "k$, then %",
+        unit: "k$, %",
         meaning: "What the riders who were driven paid.",
         figure: Figure::RevenueUsd,
         show: Show::Percent,

@@ -1,5 +1,6 @@
 //! What the figures come to, in a sentence or two. Each is computed; where nothing can be told, it says so.
 
+use super::super::wording::market_span;
 use super::{Figure, MarketCost, Row};
 
 /// What was found out.
@@ -7,10 +8,12 @@ pub(crate) const TITLE: &str = "What the age of data costs the market";
 
 /// What was done.
 pub(crate) fn done(cost: &MarketCost) -> String {
+    let span = market_span(&cost.from, &cost.until);
     format!(
-        "The evening from {} to {} lived off the wire {} times with each row's data: first the figures of fresh data, then \
-         differences to it in the same evening, with their standard error.",
-        cost.from, cost.until, cost.seeds
+        "{}{} evenings lived off the wire with the data of each row: first the figures of fresh data, then differences to \
+         them in the same evening, with their standard errors.",
+        span.map_or_else(String::new, |span| format!("{span}. ")),
+        cost.seeds
     )
 }
 
@@ -146,7 +149,7 @@ pub(crate) mod tests {
             rows: vec![
                 row("fresh", None, 0.0, fresh),
                 row("events (8 s old)", events, 8.0, nothing),
-                row("database (batch every 15 min)", database, 450.0, harm),
+                row("database (15 min batch)", database, 450.0, harm),
                 row("5 min old", None, 300.0, harm),
                 row("1 min old", None, 60.0, nothing),
             ],
@@ -161,7 +164,7 @@ pub(crate) mod tests {
             [
                 "Riders and drivers feel nothing of events (8 s old): over 12 evenings, no difference to fresh data in \
                  unserved riders, wait, value or rides can be told from noise.",
-                "database (batch every 15 min) costs the market: +20 ± 4 unserved riders, +0.03 ± 0.00 min of wait, -700 ± \
+                "database (15 min batch) costs the market: +20 ± 4 unserved riders, +0.03 ± 0.00 min of wait, -700 ± \
                  150 $ of value, -29 ± 5 rides.",
                 "Of the ages tried, 5 min old is the first to be felt; at 1 min old and below no difference can be told \
                  from noise.",
