@@ -7,6 +7,7 @@ use surge_proto::DataflowMode;
 
 use super::Scenario;
 use super::capacity::Effort;
+use super::workload::Arrivals;
 use crate::city::ReplayArgs;
 use crate::clock::MarketClock;
 use crate::target::TargetArgs;
@@ -21,6 +22,10 @@ pub struct Args {
     /// Quotes asked a second, all modes together
     #[arg(long, default_value_t = 300, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=50_000))]
     pub rate: u32,
+
+    /// How arrivals follow one another: evenly, or as those of people who do not know of each other
+    #[arg(long, value_enum, default_value_t, value_name = "SHAPE")]
+    pub arrivals: Arrivals,
 
     /// Length of the measurement in real seconds [default: 60; with --quick 12]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=86_400))]
@@ -153,6 +158,13 @@ mod tests {
         assert_eq!(warmup(&[]), 60);
         assert_eq!(warmup(&["--quick"]), 10);
         assert_eq!(warmup(&["--warmup-minutes", "5"]), 300);
+    }
+
+    #[test]
+    fn arrivals_are_even_unless_asked_for_otherwise() {
+        let shape = |options: &[&str]| args(options).unwrap().arrivals;
+        assert_eq!(shape(&[]), Arrivals::Constant);
+        assert_eq!(shape(&["--arrivals", "poisson"]), Arrivals::Poisson);
     }
 
     #[test]

@@ -23,6 +23,7 @@ mod table;
 mod tally;
 mod verdict;
 mod wording;
+mod workload;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,6 +39,7 @@ pub use report::{
     Report, SCHEMA, Workload,
 };
 pub use scenario::Scenario;
+pub use workload::Arrivals;
 
 use self::capacity::Capacities;
 use self::measure::{Measured, RoundRobin};
@@ -46,7 +48,7 @@ use self::suite::{QUOTE_DEADLINE, Suite};
 use crate::city::{City, Evening};
 use crate::clock::MarketClock;
 use crate::interrupt::INTERRUPTED;
-use crate::load::{Plan, Schedule};
+use crate::load::Plan;
 
 /// Compares as asked, prints the table and writes the reports; Ctrl-C gives the partial result, marked as void.
 ///
@@ -203,7 +205,10 @@ impl<'a> Comparison<'a> {
         stop: &CancellationToken,
     ) -> Measured {
         let plan = Plan {
-            schedule: Schedule::constant(self.args.rate, length),
+            schedule: self
+                .args
+                .arrivals
+                .schedule(self.args.rate, length, self.args.replay.seed),
             max_in_flight: MAX_IN_FLIGHT,
             drain: QUOTE_DEADLINE + GRACE,
         };
@@ -280,6 +285,7 @@ impl<'a> Comparison<'a> {
             seed: self.args.replay.seed,
             speed: self.clock.speed(),
             rate_per_s: self.args.rate,
+            arrivals: self.args.arrivals,
             seconds: self.args.measured_seconds(),
         }
     }

@@ -12,6 +12,7 @@ use super::machine::Machine;
 use super::market_cost::MarketCost;
 use super::measure::Measured;
 use super::tally::Tally;
+use super::workload::Arrivals;
 use crate::city::CityOutcome;
 
 /// The name and version of this format.
@@ -68,6 +69,8 @@ pub struct Workload {
     pub speed: f64,
     /// Quotes asked a second, all modes together.
     pub rate_per_s: u32,
+    /// How they follow one another.
+    pub arrivals: Arrivals,
     /// Length of the measurement, real seconds.
     pub seconds: u32,
 }
@@ -350,6 +353,7 @@ pub(crate) fn example() -> Report {
             seed: 1,
             speed: 60.0,
             rate_per_s: 300,
+            arrivals: Arrivals::Constant,
             seconds: 60,
         },
         valid: true,

@@ -152,8 +152,9 @@ pub(crate) fn done(report: &Report) -> Vec<String> {
         lines.push(format!("Market: {span}.{}", pace(workload.speed)));
     }
     lines.push(format!(
-        "Load: {} quotes/s for {} s, each trip asked of {}; {} drivers, scenario {}, seed {}.",
+        "Load: {} quotes/s{} for {} s, each trip asked of {}; {} drivers, scenario {}, seed {}.",
         workload.rate_per_s,
+        workload.arrivals.in_words(),
         workload.seconds,
         modes_in_words(report.modes.len()),
         report.city.fleet,

@@ -21,18 +21,19 @@ where
     Ask: Fn(Arrival) -> Asked + Send + Sync + 'static,
     Asked: Future<Output = ()> + Send + 'static,
 {
+    let (max_in_flight, drain) = (plan.max_in_flight, plan.drain);
     let pacer = Pacer::new(plan, stop);
     let (in_flight, lateness) = (pacer.in_flight.clone(), pacer.lateness.clone());
     let paced = tokio::task::spawn_blocking(move || pacer.pace(&ask))
         .await
         .expect("the pacer only sleeps, counts and spawns");
-    let all_back = in_flight.acquire_many(plan.max_in_flight);
+    let all_back = in_flight.acquire_many(max_in_flight);
     // An elapsed deadline shows as answers that are missing, below.
-    let _ = tokio::time::timeout(plan.drain, all_back).await;
+    let _ = tokio::time::timeout(drain, all_back).await;
     Delivery {
         sent: paced.sent,
         dropped: paced.dropped,
-        unanswered: plan.max_in_flight as usize - in_flight.available_permits(),
+        unanswered: max_in_flight as usize - in_flight.available_permits(),
         paced_for: paced.paced_for,
         lateness: lateness
             .lock()
@@ -42,7 +43,7 @@ where
 }
 
 /// What to send, and how far to go in it.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Plan {
     /// The intended send times.
     pub schedule: Schedule,
@@ -140,9 +141,9 @@ struct Paced {
 impl Pacer {
     fn new(plan: Plan, stop: CancellationToken) -> Self {
         Self {
+            in_flight: Arc::new(Semaphore::new(plan.max_in_flight as usize)),
             plan,
             stop,
-            in_flight: Arc::new(Semaphore::new(plan.max_in_flight as usize)),
             lateness: Arc::new(Mutex::new(histogram())),
             runtime: Handle::current(),
         }
@@ -153,12 +154,13 @@ impl Pacer {
         Ask: Fn(Arrival) -> Asked,
         Asked: Future<Output = ()> + Send + 'static,
     {
-        let schedule = self.plan.schedule;
+        let schedule = &self.plan.schedule;
+        let mut offsets = schedule.offsets().enumerate().peekable();
         // Read before the first wait is armed, or every arrival would be late by that wait.
         let start = Instant::now();
         let (mut sent, mut dropped) = (0, 0);
-        for index in 0..schedule.arrivals() {
-            let intended = start + schedule.offset(index);
+        while let Some(&(index, offset)) = offsets.peek() {
+            let (index, intended) = (index as u64, start + offset);
             std::thread::sleep(intended.saturating_duration_since(Instant::now()));
             if self.stop.is_cancelled() {
                 break;
@@ -167,11 +169,12 @@ impl Pacer {
                 Launch::Sent => sent += 1,
                 Launch::Dropped => dropped += 1,
             }
+            offsets.next();
         }
         Paced {
             sent,
             dropped,
-            paced_for: schedule.offset(sent + dropped),
+            paced_for: offsets.next().map_or(schedule.length(), |(_, next)| next),
         }
     }
 

@@ -1,54 +1,241 @@
 //! When requests are meant to leave: fixed before the first one does, and independent of every answer.
+//!
+//! A schedule is a row of steps, each with a rate, and the law by which arrivals spread within a step. It is told one
+//! arrival at a time, so that a day of them takes no more memory than a second.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-/// Arrivals at a constant rate.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+use rand::SeedableRng as _;
+use rand_chacha::ChaCha8Rng;
+use rand_distr::{Distribution as _, Exp1};
+
+/// Intended send times, counted from the start of a run. A clone is cheap.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Schedule {
+    steps: Arc<[Step]>,
+    gaps: Gaps,
+}
+
+/// How arrivals follow one another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Gaps {
+    /// All alike.
+    Even,
+    /// Drawn from an exponential distribution: people who do not know of each other.
+    Exponential { seed: u64 },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Step {
     rate_per_second: u32,
-    arrivals: u64,
+    length: Duration,
 }
 
 impl Schedule {
-    /// `rate_per_second` arrivals a second for as long as `length`; a rate of zero counts as one.
+    /// `rate_per_second` arrivals a second, evenly spread, for as long as `length`.
     pub fn constant(rate_per_second: u32, length: Duration) -> Self {
-        let rate_per_second = rate_per_second.max(1);
-        let arrivals = length.as_nanos() * u128::from(rate_per_second) / NANOS_PER_SECOND;
+        Self::steps(&[(rate_per_second, length)])
+    }
+
+    /// Arrivals of a Poisson process: `rate_per_second` a second on average for as long as `length`. The same seed
+    /// gives the same arrivals.
+    pub fn poisson(rate_per_second: u32, length: Duration, seed: u64) -> Self {
         Self {
-            rate_per_second,
-            arrivals: u64::try_from(arrivals).unwrap_or(u64::MAX),
+            gaps: Gaps::Exponential { seed },
+            ..Self::constant(rate_per_second, length)
         }
     }
 
-    /// How many requests are meant to leave in all.
-    pub const fn arrivals(self) -> u64 {
-        self.arrivals
+    /// One rate after the other, each evenly spread and held for its length; a rate of zero is a pause.
+    pub fn steps(steps: &[(u32, Duration)]) -> Self {
+        let step = |&(rate_per_second, length)| Step {
+            rate_per_second,
+            length,
+        };
+        Self {
+            steps: steps.iter().map(step).collect(),
+            gaps: Gaps::Even,
+        }
     }
 
-    /// When arrival number `index` is meant to leave, after the start.
-    pub fn offset(self, index: u64) -> Duration {
-        let nanos = u128::from(index) * NANOS_PER_SECOND / u128::from(self.rate_per_second);
-        Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+    /// When each request is meant to leave, in order.
+    pub fn offsets(&self) -> Offsets {
+        Offsets::new(self.clone())
     }
 
-    /// From the start to the moment at which one arrival more would leave.
-    pub fn length(self) -> Duration {
-        self.offset(self.arrivals)
+    /// How many requests are meant to leave in all. Counts them one by one.
+    pub fn arrivals(&self) -> u64 {
+        self.offsets().count() as u64
+    }
+
+    /// From the start to the end of the last step.
+    pub fn length(&self) -> Duration {
+        self.steps
+            .iter()
+            .fold(Duration::ZERO, |sum, step| sum.saturating_add(step.length))
     }
 }
 
-const NANOS_PER_SECOND: u128 = 1_000_000_000;
+/// The intended send times of a schedule, one after the other.
+#[derive(Debug, Clone)]
+pub struct Offsets {
+    schedule: Schedule,
+    /// The step that is being gone through, and when it began.
+    step: usize,
+    began: Duration,
+    /// Arrivals of this step so far, for even gaps.
+    told: u64,
+    /// The last arrival within this step, for drawn gaps: nanoseconds, as a sum of fractions must not lose them.
+    last_nanos: f64,
+    draws: ChaCha8Rng,
+}
+
+impl Offsets {
+    fn new(schedule: Schedule) -> Self {
+        let seed = match schedule.gaps {
+            Gaps::Even => 0,
+            Gaps::Exponential { seed } => seed,
+        };
+        Self {
+            schedule,
+            step: 0,
+            began: Duration::ZERO,
+            told: 0,
+            last_nanos: 0.0,
+            draws: ChaCha8Rng::seed_from_u64(seed),
+        }
+    }
+
+    /// When the next arrival of the step is due, after the start of the step.
+    fn next_within(&mut self, rate_per_second: u32) -> Duration {
+        match self.schedule.gaps {
+            Gaps::Even => self.next_even(rate_per_second),
+            Gaps::Exponential { .. } => self.next_drawn(rate_per_second),
+        }
+    }
+
+    /// By multiplication and not by adding gaps up: a third of a second has no exact number of nanoseconds.
+    fn next_even(&mut self, rate_per_second: u32) -> Duration {
+        let rate = u64::from(rate_per_second);
+        let (seconds, rest) = (self.told / rate, self.told % rate);
+        self.told += 1;
+        Duration::from_secs(seconds) + Duration::from_nanos(rest * NANOS_PER_SECOND / rate)
+    }
+
+    fn next_drawn(&mut self, rate_per_second: u32) -> Duration {
+        let gap: f64 = Exp1.sample(&mut self.draws);
+        self.last_nanos += gap * 1e9 / f64::from(rate_per_second);
+        // A number of nanoseconds too large for the type saturates, and is beyond any step.
+        Duration::from_nanos(self.last_nanos as u64)
+    }
+
+    /// Goes to the next step. An exponential gap has no memory, so nothing is carried over.
+    fn turn(&mut self, length: Duration) {
+        self.step += 1;
+        self.began = self.began.saturating_add(length);
+        self.told = 0;
+        self.last_nanos = 0.0;
+    }
+}
+
+impl Iterator for Offsets {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        loop {
+            let step = *self.schedule.steps.get(self.step)?;
+            if step.rate_per_second > 0 {
+                let within = self.next_within(step.rate_per_second);
+                if within < step.length {
+                    return Some(self.began + within);
+                }
+            }
+            self.turn(step.length);
+        }
+    }
+}
+
+const NANOS_PER_SECOND: u64 = 1_000_000_000;
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
     fn arrivals_are_evenly_spread_and_do_not_drift() {
-        let schedule = Schedule::constant(300, Duration::from_secs(60));
-        assert_eq!(schedule.arrivals(), 18_000);
-        assert_eq!(schedule.offset(0), Duration::ZERO);
-        assert_eq!(schedule.offset(300), Duration::from_secs(1));
-        assert_eq!(schedule.length(), Duration::from_secs(60));
+        let schedule = Schedule::constant(300, 60 * SECOND);
+        let offsets: Vec<Duration> = schedule.offsets().collect();
+        assert_eq!(offsets.len(), 18_000);
+        assert_eq!(offsets[0], Duration::ZERO);
+        assert_eq!(offsets[300], SECOND);
+        assert_eq!(offsets[17_700], 59 * SECOND);
+        assert_eq!(schedule.length(), 60 * SECOND);
+    }
+
+    #[test]
+    fn steps_follow_each_other_and_a_rate_of_zero_is_a_pause() {
+        let schedule = Schedule::steps(&[(2, SECOND), (0, SECOND), (4, SECOND / 2)]);
+        let millis: Vec<u128> = schedule.offsets().map(|at| at.as_millis()).collect();
+        assert_eq!(millis, [0, 500, 2_000, 2_250]);
+        assert_eq!(schedule.length(), SECOND * 5 / 2);
+        assert_eq!(Schedule::steps(&[]).arrivals(), 0);
+    }
+
+    /// Of an exponential distribution: its standard deviation is its mean, and 63.2 % of it (1 - 1/e) lie below.
+    #[test]
+    fn gaps_of_a_poisson_process_are_exponential() {
+        let offsets: Vec<f64> = Schedule::poisson(1_000, 100 * SECOND, 7)
+            .offsets()
+            .map(|at| at.as_secs_f64() * 1e3)
+            .collect();
+        let gaps: Vec<f64> = offsets.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        let count = gaps.len() as f64;
+        let mean = gaps.iter().sum::<f64>() / count;
+        let variance = gaps.iter().map(|gap| (gap - mean).powi(2)).sum::<f64>() / count;
+        let below = gaps.iter().filter(|&&gap| gap < mean).count() as f64 / count;
+        assert!((mean - 1.0).abs() < 0.02, "mean {mean} ms");
+        assert!((variance.sqrt() - 1.0).abs() < 0.03, "{variance}");
+        assert!((below - 0.632).abs() < 0.01, "{below} below the mean");
+    }
+
+    fn some_steps() -> impl Strategy<Value = Vec<(u32, Duration)>> {
+        let step = (0_u32..3_000, 0_u64..700);
+        let step = step.prop_map(|(rate, millis)| (rate, Duration::from_millis(millis)));
+        prop::collection::vec(step, 0..6)
+    }
+
+    proptest! {
+        #[test]
+        fn even_arrivals_are_as_many_as_the_rates_say_and_in_order(steps in some_steps()) {
+            let schedule = Schedule::steps(&steps);
+            let offsets: Vec<Duration> = schedule.offsets().collect();
+            // The first of a step leaves at its start, so a part of a gap at its end counts as a whole one.
+            let expected: u128 = steps
+                .iter()
+                .map(|&(rate, length)| (length.as_nanos() * u128::from(rate)).div_ceil(1_000_000_000))
+                .sum();
+            prop_assert_eq!(offsets.len() as u128, expected);
+            prop_assert!(offsets.is_sorted());
+            prop_assert!(offsets.iter().all(|&at| at < schedule.length()));
+        }
+
+        #[test]
+        fn a_seed_gives_the_same_arrivals_every_time(rate in 1_u32..3_000, seed: u64) {
+            let schedule = Schedule::poisson(rate, SECOND, seed);
+            let offsets: Vec<Duration> = schedule.offsets().collect();
+            prop_assert!(offsets.is_sorted());
+            prop_assert!(offsets.iter().all(|&at| at < SECOND));
+            prop_assert!(offsets.iter().copied().eq(schedule.offsets()));
+            let other = Schedule::poisson(rate, SECOND, seed ^ 1);
+            prop_assert!(offsets.is_empty() || !offsets.iter().copied().eq(other.offsets()));
+            // Six standard deviations of a Poisson count.
+            let off = (offsets.len() as f64 - f64::from(rate)).abs();
+            prop_assert!(off <= 6.0 * f64::from(rate).sqrt() + 3.0, "{} of {}", offsets.len(), rate);
+        }
     }
 }
