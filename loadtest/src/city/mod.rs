@@ -68,6 +68,8 @@ pub struct CityConfig {
     pub pickups: Vec<Pickup>,
     /// The service area of the services.
     pub service_area: Bounds,
+    /// Riders who come on top of the record.
+    pub crowds: Vec<Crowd>,
 }
 
 /// A city that lives until it is stopped. Dropping it stops it too, but leaves its drivers where they are.

@@ -50,7 +50,7 @@ pub(super) async fn found(mut config: CityConfig, client: Client) -> anyhow::Res
     let fleet: Vec<Driver> = (0..config.fleet as u64)
         .map(|number| Driver::starting(number, draws, &places, clock.now()))
         .collect();
-    let simulation = Simulation::new(
+    let mut simulation = Simulation::new(
         draws,
         Arc::clone(&books),
         replay,
@@ -58,6 +58,9 @@ pub(super) async fn found(mut config: CityConfig, client: Client) -> anyhow::Res
         &clock,
         clock.now(),
     );
+    for crowd in &config.crowds {
+        simulation.expect_crowd(crowd);
+    }
     register(simulation.fleet(), &services).await?;
     simulation.book_fleet();
     let warnings = disagreements(&services, &books).await?;

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use surge_proto::DataflowMode;
 
-use super::Scenario;
 use super::capacity::Effort;
+use super::scenario::{self, Scenario};
 use super::workload::Arrivals;
 use crate::city::ReplayArgs;
 use crate::clock::MarketClock;
@@ -15,8 +15,9 @@ use crate::target::TargetArgs;
 /// What to compare, and how.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
-    /// The market to replay
-    #[arg(long, value_enum, default_value_t, value_name = "NAME")]
+    /// The market to compare on: friday-evening, concert, spike, soak, breakpoint, batch-cadence, pricing-outage, or a
+    /// TOML file of one's own
+    #[arg(long, value_parser = scenario::named_or_read, default_value = scenario::DEFAULT, value_name = "NAME|PATH")]
     pub scenario: Scenario,
 
     /// Quotes asked a second, all modes together
@@ -27,7 +28,7 @@ pub struct Args {
     #[arg(long, value_enum, default_value_t, value_name = "SHAPE")]
     pub arrivals: Arrivals,
 
-    /// Length of the measurement in real seconds [default: 60; with --quick 12]
+    /// Length of the measurement in real seconds [default: that of the scenario, or 60; with --quick 12]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=86_400))]
     pub seconds: Option<u32>,
 
@@ -77,7 +78,12 @@ pub struct Args {
 
 impl Args {
     pub(super) fn measured_seconds(&self) -> u32 {
-        self.seconds.unwrap_or(if self.quick { 12 } else { 60 })
+        let usual = if self.quick {
+            12
+        } else {
+            self.scenario.seconds().unwrap_or(60)
+        };
+        self.seconds.unwrap_or(usual)
     }
 
     /// The warm-up in real time. What nobody asked for does not keep anybody waiting, even on a slow market clock.
@@ -188,6 +194,14 @@ mod tests {
     #[test]
     fn an_unknown_scenario_is_told_the_valid_ones() {
         let refused = args(&["--scenario", "moon"]).unwrap_err();
-        assert!(refused.contains("friday-evening"), "{refused}");
+        assert!(refused.contains("friday-evening, concert"), "{refused}");
+    }
+
+    #[test]
+    fn a_scenario_may_have_a_length_of_its_own_and_the_command_line_has_the_last_word() {
+        let seconds = |options: &[&str]| args(options).unwrap().measured_seconds();
+        assert_eq!(seconds(&["--scenario", "soak"]), 3_600);
+        assert_eq!(seconds(&["--scenario", "soak", "--seconds", "90"]), 90);
+        assert_eq!(seconds(&["--scenario", "soak", "--quick"]), 12);
     }
 }

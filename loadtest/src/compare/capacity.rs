@@ -289,7 +289,7 @@ impl<'a> Contender<'a> {
     }
 }
 
-fn is_sustained(measured: &Measured, mode: DataflowMode) -> bool {
+pub(super) fn is_sustained(measured: &Measured, mode: DataflowMode) -> bool {
     let tally = measured.tally(mode);
     let p99 = Duration::from_micros(tally.latency.value_at_quantile(0.99));
     let all_sent = measured

@@ -7,6 +7,7 @@
 
 mod args;
 mod capacity;
+mod climb;
 mod files;
 mod floors;
 mod machine;
@@ -29,14 +30,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat, Utc};
+use marketplace::MarketTime;
 use tokio_util::sync::CancellationToken;
 
 pub use args::Args;
+pub use climb::{Breakpoint, ClimbStep, Footing};
 pub use machine::Machine;
 pub use market_cost::{Estimate, Figure, MarketCost, Row};
 pub use report::{
     AgeMillis, Floor, Floors, Generator, LatencyMicros, Market, ModeFigures, MultiplierError,
-    Report, SCHEMA, Workload,
+    RateStep, Report, SCHEMA, Workload,
 };
 pub use scenario::Scenario;
 pub use workload::Arrivals;
@@ -45,10 +48,10 @@ use self::capacity::Capacities;
 use self::measure::{Measured, RoundRobin};
 use self::progress::Progress;
 use self::suite::{QUOTE_DEADLINE, Suite};
-use crate::city::{City, Evening};
+use crate::city::{City, CityConfig, Crowd, Evening};
 use crate::clock::MarketClock;
 use crate::interrupt::INTERRUPTED;
-use crate::load::Plan;
+use crate::load::{Plan, Schedule};
 
 /// Compares as asked, prints the table and writes the reports; Ctrl-C gives the partial result, marked as void.
 ///
@@ -70,17 +73,25 @@ pub async fn run_until(args: Args, stop: CancellationToken) -> anyhow::Result<Ou
     let readied = stop.run_until_cancelled(suite.ready(&args));
     let (clock, mut warnings) = readied.await.ok_or(Interrupted)??;
 
+    progress.say(&format!(
+        "Scenario {}: {}",
+        args.scenario.name(),
+        args.scenario.purpose()
+    ));
     progress.say("Starting the city ...");
-    let config = args.replay.config(suite.target.clone())?;
-    let evening = market_cost::evening_of(&config, clock.now());
+    let mut config = args.replay.config(suite.target.clone())?;
+    config.crowds = live_crowds(&args, &clock);
+    let evening = evening(&args, &config, clock.now());
     let city = City::start(config, suite.client.clone()).await?;
     let comparison = Comparison::new(&args, &suite, city, clock);
     let measured = comparison.hold(progress, &stop).await;
+    let breakpoint = comparison.climb(progress, &stop).await;
     let capacities = comparison.drive_to_the_limit(&suite, progress, &stop).await;
     let interrupted = stop.is_cancelled();
     let void_reasons = verdict::void_reasons(&measured, &capacities, interrupted);
     let figures = (&measured, &capacities);
     let mut report = comparison.close(figures, started_at, void_reasons).await;
+    report.breakpoint = breakpoint;
     report.market_cost = what_age_costs(&report, evening, &args, progress, &stop).await;
 
     warnings.append(&mut report.warnings);
@@ -94,6 +105,26 @@ pub async fn run_until(args: Args, stop: CancellationToken) -> anyhow::Result<Ou
     })
 }
 
+/// The crowds of the scenario, in the measurement that is about to begin.
+fn live_crowds(args: &Args, clock: &MarketClock) -> Vec<Crowd> {
+    let start = clock.now() + clock.market(args.warmup(clock));
+    let length = Duration::from_secs(args.measured_seconds().into());
+    args.scenario.live_crowds(start, clock.market(length))
+}
+
+/// The evening of this day, with the residents of this city and the crowds of the scenario.
+fn evening(args: &Args, city: &CityConfig, now: MarketTime) -> Option<Evening> {
+    let (profile, scored) = (city.profile.clone(), args.scenario.scored(now));
+    let evening = Evening::new(
+        city.service_area,
+        profile,
+        &city.pickups,
+        city.fleet,
+        scored,
+    );
+    Some(evening?.with_crowds(args.scenario.evening_crowds(now)))
+}
+
 /// Lives evenings off the wire, with data as old as it was measured.
 async fn what_age_costs(
     report: &Report,
@@ -103,7 +134,7 @@ async fn what_age_costs(
     stop: &CancellationToken,
 ) -> Option<MarketCost> {
     let mut candidates = market_cost::of_modes(&report.modes, report.workload.speed);
-    candidates.extend(market_cost::dial());
+    candidates.extend(args.scenario.dial(evening.as_ref()?.scored().start));
     let seeds = (args.replay.seed, args.market_seeds());
     market_cost::study(evening, candidates, seeds, progress, stop).await
 }
@@ -179,7 +210,9 @@ impl<'a> Comparison<'a> {
         }
         let length = Duration::from_secs(self.args.measured_seconds().into());
         let from = self.clock.now();
-        let mut measured = self.load("measuring", length, progress, stop).await;
+        let schedule = self.args.scenario.schedule(self.args.rate, length);
+        let schedule = schedule.unwrap_or_else(|| self.level(length));
+        let mut measured = self.load("measuring", schedule, progress, stop).await;
         measured.market = Some((from, self.clock.now()));
         measured
     }
@@ -192,23 +225,27 @@ impl<'a> Comparison<'a> {
             .during("warming up", quiet, || self.state_of_the_city(), wait)
             .await;
         if !stop.is_cancelled() {
-            self.load("rehearsing", REHEARSAL.min(warmup), progress, stop)
-                .await;
+            let schedule = self.level(REHEARSAL.min(warmup));
+            self.load("rehearsing", schedule, progress, stop).await;
         }
+    }
+
+    /// The rate of the command line, as its arrivals follow one another.
+    fn level(&self, length: Duration) -> Schedule {
+        let (rate, seed) = (self.args.rate, self.args.replay.seed);
+        self.args.arrivals.schedule(rate, length, seed)
     }
 
     async fn load(
         &self,
         title: &str,
-        length: Duration,
+        schedule: Schedule,
         progress: Progress,
         stop: &CancellationToken,
     ) -> Measured {
+        let length = schedule.length();
         let plan = Plan {
-            schedule: self
-                .args
-                .arrivals
-                .schedule(self.args.rate, length, self.args.replay.seed),
+            schedule,
             max_in_flight: MAX_IN_FLIGHT,
             drain: QUOTE_DEADLINE + GRACE,
         };
@@ -216,6 +253,17 @@ impl<'a> Comparison<'a> {
         progress
             .during(title, length, || self.state_of_the_city(), quotes)
             .await
+    }
+
+    /// Looks for the breaking point, where the scenario wants it.
+    async fn climb(&self, progress: Progress, stop: &CancellationToken) -> Option<Breakpoint> {
+        let plan = self.args.scenario.climb()?;
+        if stop.is_cancelled() {
+            return None;
+        }
+        let climbed = climb::climb(&self.quotes, plan, self.args.rate, stop);
+        let (length, detail) = (climb::estimate(plan), || self.state_of_the_city());
+        Some(progress.during("climbing", length, detail, climbed).await)
     }
 
     /// Looks for the capacities of all modes and floors, while the city lives on.
@@ -270,6 +318,7 @@ impl<'a> Comparison<'a> {
             floors: Floors::of(capacities),
             generator: Generator::of(capacities),
             market_cost: None,
+            breakpoint: None,
             city: Market {
                 fleet: self.args.replay.fleet,
                 measured_from: measured.market.map(|(from, _)| from.to_string()),
@@ -277,6 +326,16 @@ impl<'a> Comparison<'a> {
                 outcome: Some(outcome),
             },
         }
+    }
+
+    fn rate_steps(&self) -> Vec<RateStep> {
+        let length = Duration::from_secs(self.args.measured_seconds().into());
+        let steps = self.args.scenario.rate_steps(self.args.rate, length);
+        let step = |(rate_per_s, length): (u32, Duration)| RateStep {
+            rate_per_s,
+            seconds: length.as_secs_f64(),
+        };
+        steps.into_iter().map(step).collect()
     }
 
     fn workload(&self) -> Workload {
@@ -287,6 +346,7 @@ impl<'a> Comparison<'a> {
             rate_per_s: self.args.rate,
             arrivals: self.args.arrivals,
             seconds: self.args.measured_seconds(),
+            rate_steps: self.rate_steps(),
         }
     }
 }

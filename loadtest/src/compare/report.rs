@@ -8,6 +8,7 @@ use serde::Serialize;
 use surge_proto::DataflowMode;
 
 use super::capacity::{Capacities, Capacity};
+use super::climb::Breakpoint;
 use super::machine::Machine;
 use super::market_cost::MarketCost;
 use super::measure::Measured;
@@ -47,6 +48,8 @@ pub struct Report {
     pub city: Market,
     /// What data as old as each mode's costs the market; `None` when that was left out.
     pub market_cost: Option<MarketCost>,
+    /// Where the rate broke a dataflow; `None` where the scenario did not look for that.
+    pub breakpoint: Option<Breakpoint>,
 }
 
 impl Report {
@@ -73,6 +76,17 @@ pub struct Workload {
     pub arrivals: Arrivals,
     /// Length of the measurement, real seconds.
     pub seconds: u32,
+    /// How the rate changed during the measurement; empty for a level one.
+    pub rate_steps: Vec<RateStep>,
+}
+
+/// A part of the measurement.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct RateStep {
+    /// Quotes asked a second, all modes together.
+    pub rate_per_s: u32,
+    /// Length, real seconds.
+    pub seconds: f64,
 }
 
 /// What happened in the city meanwhile.
@@ -355,6 +369,7 @@ pub(crate) fn example() -> Report {
             rate_per_s: 300,
             arrivals: Arrivals::Constant,
             seconds: 60,
+            rate_steps: Vec::new(),
         },
         valid: true,
         void_reasons: Vec::new(),
@@ -382,5 +397,6 @@ pub(crate) fn example() -> Report {
             outcome: None,
         },
         market_cost: None,
+        breakpoint: None,
     }
 }

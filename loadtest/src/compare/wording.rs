@@ -3,7 +3,7 @@
 use chrono::{DateTime, FixedOffset};
 use marketplace::{Calendar, MarketTime};
 
-use super::report::{Floor, ModeFigures, Report};
+use super::report::{Floor, ModeFigures, RateStep, Report};
 
 /// What was compared.
 pub(crate) const TITLE: &str = "One market, priced by each dataflow";
@@ -161,7 +161,15 @@ pub(crate) fn done(report: &Report) -> Vec<String> {
         workload.scenario,
         workload.seed
     ));
+    lines.extend(rate_steps(&workload.rate_steps));
     lines
+}
+
+/// How the rate changed, if it did.
+fn rate_steps(steps: &[RateStep]) -> Option<String> {
+    let step = |step: &RateStep| format!("{} quotes/s for {:.0} s", step.rate_per_s, step.seconds);
+    let steps: Vec<String> = steps.iter().map(step).collect();
+    (!steps.is_empty()).then(|| format!("The rate in steps: {}.", steps.join(", then ")))
 }
 
 /// What the load generator takes for itself, where that was measured.

@@ -72,6 +72,7 @@ async fn city(stack: &Stack, seed: u64) -> City {
         profile: serde_json::from_slice(&profile).unwrap(),
         pickups: loadtest::pickups::read(evening).unwrap(),
         service_area: Bounds::NEW_YORK,
+        crowds: Vec::new(),
     };
     let client = Client::new(Duration::from_secs(5));
     City::start(config, client).await.unwrap()

@@ -18,12 +18,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use surge_proto::DataflowMode;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use candidates::{Candidate, dial, of_modes};
-pub(crate) use phase::{evening_of, study};
+pub(crate) use phase::study;
 pub use statistics::{Estimate, Figure};
 pub(crate) use table::COLUMNS;
 pub(crate) use wording::{TITLE, done, findings};
@@ -31,7 +31,7 @@ pub(crate) use wording::{TITLE, done, findings};
 use crate::city::{Evening, Pricing, Score};
 
 /// What each pricing came to.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct MarketCost {
     /// Market time from which on riders were scored, RFC 3339.
     pub from: String,
@@ -44,7 +44,7 @@ pub struct MarketCost {
 }
 
 /// One pricing.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Row {
     /// What the quotes were made from, in words.
     pub label: String,
@@ -67,6 +67,12 @@ impl Row {
     /// The difference to fresh data, if there is one.
     pub(crate) fn difference(&self, figure: Figure) -> Option<&Estimate> {
         self.against_fresh.get(&figure)
+    }
+
+    /// That difference, if it can be told from noise.
+    pub(crate) fn told(&self, figure: Figure) -> Option<&Estimate> {
+        self.difference(figure)
+            .filter(|difference| difference.differs_from_zero(self.seeds))
     }
 }
 

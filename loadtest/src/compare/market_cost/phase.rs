@@ -4,12 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use marketplace::{Calendar, MarketTime};
 use tokio_util::sync::CancellationToken;
 
 use super::super::progress::Progress;
 use super::{Candidate, MarketCost, Study};
-use crate::city::{CityConfig, Evening};
+use crate::city::Evening;
 
 /// Lives the evenings, unless `seeds` is zero; `None` also when it is stopped before one seed was done.
 pub(crate) async fn study(
@@ -38,21 +37,3 @@ pub(crate) async fn study(
 /// For the progress bar alone: what an evening takes on a processor of 2024, and how many of those there may be.
 const ABOUT_AN_EVENING: Duration = Duration::from_millis(400);
 const PROCESSORS: u32 = 2;
-
-/// The evening of the day on which `at` lies, with the fleet, the record and the profile of this city. Riders are scored
-/// from half past four, as the office workers go home, until midnight.
-pub(crate) fn evening_of(city: &CityConfig, at: MarketTime) -> Option<Evening> {
-    let midnight = Calendar::NEW_YORK_SUMMER.start_of_day(at);
-    let scored = midnight + HALF_PAST_FOUR..midnight + DAY;
-    let profile = city.profile.clone();
-    Evening::new(
-        city.service_area,
-        profile,
-        &city.pickups,
-        city.fleet,
-        scored,
-    )
-}
-
-const HALF_PAST_FOUR: Duration = Duration::from_secs(16 * 3600 + 1800);
-const DAY: Duration = Duration::from_secs(24 * 3600);

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::city::Score;
 
 /// A figure of an evening. Completed rides and revenue alone are no measure of a market: without surge more rides are
 /// driven and more riders are left standing. Read the error of the multiplier, the unserved and the wait first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Figure {
     /// Mean distance between the multiplier quoted and the right one.
@@ -74,14 +74,12 @@ impl Figure {
 }
 
 /// A mean over evenings, and how far it may be from that of all evenings there could be.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Estimate {
     /// The mean.
     pub mean: f64,
     /// Its standard error: the standard deviation over the root of the number. One evening has none.
     pub standard_error: Option<f64>,
-    #[serde(skip)]
-    count: usize,
 }
 
 impl Estimate {
@@ -94,15 +92,14 @@ impl Estimate {
         Some(Self {
             mean,
             standard_error,
-            count,
         })
     }
 
-    /// Whether the mean can be told from zero: it would be as far from it by chance once in a hundred times at most
+    /// Whether the mean of so many evenings can be told from zero: it would be as far from it by chance once in a hundred times at most
     /// (Student's t test; so strict because several figures of several rows are looked at).
-    pub(crate) fn differs_from_zero(&self) -> bool {
+    pub(crate) fn differs_from_zero(&self, evenings: u32) -> bool {
         self.standard_error.is_some_and(|error| {
-            let threshold = T_99[(self.count - 2).min(T_99.len() - 1)];
+            let threshold = T_99[(evenings.saturating_sub(2) as usize).min(T_99.len() - 1)];
             self.mean.abs() > threshold * error
         })
     }
@@ -140,7 +137,6 @@ pub(super) fn estimate(mean: f64, standard_error: f64) -> Estimate {
     Estimate {
         mean,
         standard_error: Some(standard_error),
-        count: 12,
     }
 }
 
@@ -162,11 +158,11 @@ mod tests {
     fn few_evenings_must_agree_better_before_a_difference_counts() {
         // Mean 2, standard error 0.577: 3.46 standard errors. Three values need 9.9 of them, twelve need 3.1.
         let three = [1.0, 2.0, 3.0];
-        assert!(!Estimate::of(&three).unwrap().differs_from_zero());
+        assert!(!Estimate::of(&three).unwrap().differs_from_zero(3));
         let twelve: Vec<f64> = three.iter().cycle().take(12).copied().collect();
-        assert!(Estimate::of(&twelve).unwrap().differs_from_zero());
-        assert!(!Estimate::of(&[5.0]).unwrap().differs_from_zero());
-        assert!(!Estimate::of(&[0.0, 0.0]).unwrap().differs_from_zero());
+        assert!(Estimate::of(&twelve).unwrap().differs_from_zero(12));
+        assert!(!Estimate::of(&[5.0]).unwrap().differs_from_zero(1));
+        assert!(!Estimate::of(&[0.0, 0.0]).unwrap().differs_from_zero(2));
     }
 
     #[test]

@@ -32,11 +32,8 @@ pub(crate) fn findings(cost: &MarketCost) -> Vec<String> {
 
 /// Whether any figure of the market can be told from that of fresh data.
 fn is_felt(row: &Row) -> bool {
-    let differs = |figure| {
-        row.difference(figure)
-            .is_some_and(|it| it.differs_from_zero())
-    };
-    Figure::OF_THE_MARKET.into_iter().any(differs)
+    let mut figures = Figure::OF_THE_MARKET.into_iter();
+    figures.any(|figure| row.told(figure).is_some())
 }
 
 fn nothing_to_see(rows: &[&Row], seeds: u32) -> Option<String> {
@@ -62,7 +59,7 @@ fn harm(row: &Row) -> String {
 }
 
 fn told(row: &Row, figure: Figure) -> Option<String> {
-    let difference = row.difference(figure).filter(|it| it.differs_from_zero())?;
+    let difference = row.told(figure)?;
     let (mean, error) = (difference.mean, difference.standard_error?);
     Some(match figure {
         Figure::Unserved => format!("{mean:+.0} ± {error:.0} unserved riders"),

@@ -1,0 +1,413 @@
+//! What a scenario file may say. A key that is not here is refused, with the ones that are.
+
+use std::time::Duration;
+
+use chrono::NaiveTime;
+use marketplace::{Calendar, MarketTime, Position};
+use serde::{Deserialize, Deserializer, de};
+
+use crate::city::{Crowd, Pricing};
+use crate::compare::market_cost::{self, Candidate};
+use crate::load::Schedule;
+
+/// A market, and what is done to it.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Scenario {
+    /// By which it was asked for.
+    #[serde(skip)]
+    name: String,
+    /// What it is for, in a sentence.
+    purpose: String,
+    #[serde(default)]
+    load: Load,
+    /// Riders on top of the record.
+    #[serde(default, rename = "crowd")]
+    crowds: Vec<CrowdPlan>,
+    /// A search for the breaking point, after the measurement.
+    climb: Option<Climb>,
+    #[serde(default)]
+    market: MarketPlan,
+}
+
+/// How quotes are asked.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Load {
+    /// Length of the measurement in real seconds, unless the command line says otherwise.
+    seconds: Option<u32>,
+    /// How the rate changes during the measurement; level without any.
+    #[serde(default)]
+    steps: Vec<Step>,
+}
+
+/// A part of the measurement.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Step {
+    /// Its length, in proportion to the other steps'.
+    share: f64,
+    /// What the rate of the command line is multiplied by.
+    rate_factor: f64,
+}
+
+/// Riders who leave one place at about the same time.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CrowdPlan {
+    place: Position,
+    riders: u32,
+    /// Market minutes within which they appear.
+    within_minutes: u32,
+    /// The share of the live measurement after which the first appears, 0 to 1.
+    starts_after_share: f64,
+    /// The time of day in New York at which the first appears in evenings lived off the wire.
+    #[serde(deserialize_with = "time_of_day")]
+    starts_at: Duration,
+}
+
+/// A rate that climbs until a dataflow fails.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Climb {
+    /// Each rate over the one before.
+    pub(crate) factor: f64,
+    /// Length of a step in real seconds.
+    pub(crate) step_seconds: u32,
+    /// When to give up.
+    pub(crate) most_steps: u32,
+}
+
+/// The evenings lived off the wire.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MarketPlan {
+    /// What is held against fresh data besides the dataflows; ages from a minute to an hour if nothing is said.
+    #[serde(default)]
+    dial: Vec<Dial>,
+    /// The riders who appear from this time of day on are scored; from 16:30 if nothing is said.
+    #[serde(default, deserialize_with = "time_of_day_if_any")]
+    scored_from: Option<Duration>,
+    /// Until this time of day; until midnight if nothing is said.
+    #[serde(default, deserialize_with = "time_of_day_if_any")]
+    scored_until: Option<Duration>,
+}
+
+/// A pricing, as a file names it.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+enum Dial {
+    DelayedMinutes(u32),
+    BatchMinutes(u32),
+    Nightly,
+    WithoutSurge,
+    Outage(OutagePlan),
+}
+
+/// Surge pricing is down for a while.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OutagePlan {
+    /// The time of day in New York at which it begins.
+    #[serde(deserialize_with = "time_of_day")]
+    from: Duration,
+    /// Market minutes that it lasts.
+    minutes: u32,
+}
+
+impl Scenario {
+    /// Reads the text of a scenario file.
+    ///
+    /// # Errors
+    /// Which line of which file is wrong, and what would be right.
+    pub(super) fn parse(name: &str, text: &str) -> Result<Self, String> {
+        let scenario: Self = toml::from_str(text).map_err(|wrong| format!("{name}: {wrong}"))?;
+        scenario
+            .check()
+            .map_err(|wrong| format!("{name}: {wrong}"))?;
+        let name = name.to_owned();
+        Ok(Self { name, ..scenario })
+    }
+
+    /// The name on the command line and in reports.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What it is for.
+    pub fn purpose(&self) -> &str {
+        &self.purpose
+    }
+
+    /// The length of the measurement in real seconds, where the scenario has one of its own.
+    pub(crate) const fn seconds(&self) -> Option<u32> {
+        self.load.seconds
+    }
+
+    /// The search for the breaking point, if there is to be one.
+    pub(crate) const fn climb(&self) -> Option<Climb> {
+        self.climb
+    }
+
+    /// The rates of the measurement and how long each lasts; empty for a level one.
+    pub(crate) fn rate_steps(&self, rate: u32, length: Duration) -> Vec<(u32, Duration)> {
+        let all: f64 = self.load.steps.iter().map(|step| step.share).sum();
+        let steps = self.load.steps.iter().map(|step| {
+            let rate = (f64::from(rate) * step.rate_factor).round() as u32;
+            (rate, length.mul_f64(step.share / all))
+        });
+        steps.collect()
+    }
+
+    /// When the quotes of the measurement are asked; `None` for a level rate.
+    pub(crate) fn schedule(&self, rate: u32, length: Duration) -> Option<Schedule> {
+        let steps = self.rate_steps(rate, length);
+        (!steps.is_empty()).then(|| Schedule::steps(&steps))
+    }
+
+    /// The crowds of a live measurement that begins at `start` and takes `length` of market time.
+    pub(crate) fn live_crowds(&self, start: MarketTime, length: Duration) -> Vec<Crowd> {
+        let crowd = |plan: &CrowdPlan| plan.crowd(start + length.mul_f64(plan.starts_after_share));
+        self.crowds.iter().map(crowd).collect()
+    }
+
+    /// The crowds of an evening off the wire on the day of `at`.
+    pub(crate) fn evening_crowds(&self, at: MarketTime) -> Vec<Crowd> {
+        let crowd = |plan: &CrowdPlan| plan.crowd(midnight_before(at) + plan.starts_at);
+        self.crowds.iter().map(crowd).collect()
+    }
+
+    /// The part of the evening of the day of `at` that is scored: from half past four, as the office workers go home,
+    /// until midnight, unless the scenario says otherwise.
+    pub(crate) fn scored(&self, at: MarketTime) -> std::ops::Range<MarketTime> {
+        let from = self.market.scored_from.unwrap_or(HALF_PAST_FOUR);
+        let until = self.market.scored_until.unwrap_or(DAY);
+        let midnight = midnight_before(at);
+        midnight + from..midnight + until
+    }
+
+    /// What is held against fresh data besides the dataflows, in evenings of the day of `at`.
+    pub(crate) fn dial(&self, at: MarketTime) -> Vec<Candidate> {
+        if self.market.dial.is_empty() {
+            return market_cost::dial();
+        }
+        let pricings = self.market.dial.iter().map(|dial| dial.pricing(at));
+        pricings.map(Candidate::unmeasured).collect()
+    }
+
+    /// What the types cannot say.
+    fn check(&self) -> Result<(), String> {
+        let steps = &self.load.steps;
+        let climb = self.climb.as_ref();
+        let outside = |value: f64, low: f64, high: f64| !(low..=high).contains(&value);
+        let wrong = [
+            (
+                "load.seconds must be 1 to 86400",
+                self.load
+                    .seconds
+                    .is_some_and(|it| outside(it.into(), 1.0, 86_400.0)),
+            ),
+            ("load.steps must be 100 at most", steps.len() > 100),
+            (
+                "load.steps: share must be 0.001 to 1000",
+                steps.iter().any(|it| outside(it.share, 0.001, 1_000.0)),
+            ),
+            (
+                "load.steps: rate_factor must be 0 to 1000",
+                steps.iter().any(|it| outside(it.rate_factor, 0.0, 1_000.0)),
+            ),
+            (
+                "crowd: riders must be 1 to 10000",
+                self.crowds
+                    .iter()
+                    .any(|it| outside(it.riders.into(), 1.0, 10_000.0)),
+            ),
+            (
+                "crowd: within_minutes must be 1 to 1440",
+                self.crowds
+                    .iter()
+                    .any(|it| outside(it.within_minutes.into(), 1.0, 1_440.0)),
+            ),
+            (
+                "crowd: starts_after_share must be 0 to 1",
+                self.crowds
+                    .iter()
+                    .any(|it| outside(it.starts_after_share, 0.0, 1.0)),
+            ),
+            (
+                "climb.factor must be 1.05 to 10",
+                climb.is_some_and(|it| outside(it.factor, 1.05, 10.0)),
+            ),
+            (
+                "climb.step_seconds must be 1 to 600",
+                climb.is_some_and(|it| outside(it.step_seconds.into(), 1.0, 600.0)),
+            ),
+            (
+                "climb.most_steps must be 1 to 40",
+                climb.is_some_and(|it| outside(it.most_steps.into(), 1.0, 40.0)),
+            ),
+            (
+                "market.dial must have 20 entries at most",
+                self.market.dial.len() > 20,
+            ),
+            (
+                "market.dial: minutes must be 1 to 1440",
+                self.market.dial.iter().any(|it| {
+                    it.minutes()
+                        .is_some_and(|it| outside(it.into(), 1.0, 1_440.0))
+                }),
+            ),
+            (
+                "market.scored_until must come after scored_from",
+                self.market.scored_until.unwrap_or(DAY)
+                    <= self.market.scored_from.unwrap_or(HALF_PAST_FOUR),
+            ),
+        ];
+        let first = wrong.iter().find(|(_, is_wrong)| *is_wrong);
+        first.map_or(Ok(()), |(what, _)| Err((*what).to_owned()))
+    }
+}
+
+impl CrowdPlan {
+    const fn crowd(&self, starts_at: MarketTime) -> Crowd {
+        Crowd {
+            place: self.place,
+            starts_at,
+            riders: self.riders,
+            within: minutes(self.within_minutes),
+        }
+    }
+}
+
+impl Dial {
+    fn pricing(self, at: MarketTime) -> Pricing {
+        match self {
+            Self::DelayedMinutes(age) => Pricing::Delayed(minutes(age)),
+            Self::BatchMinutes(period) => Pricing::Batch(minutes(period)),
+            Self::Nightly => Pricing::Nightly,
+            Self::WithoutSurge => Pricing::WithoutSurge,
+            Self::Outage(plan) => Pricing::Outage {
+                from: midnight_before(at) + plan.from,
+                length: minutes(plan.minutes),
+            },
+        }
+    }
+
+    const fn minutes(self) -> Option<u32> {
+        match self {
+            Self::DelayedMinutes(minutes) | Self::BatchMinutes(minutes) => Some(minutes),
+            Self::Outage(plan) => Some(plan.minutes),
+            Self::Nightly | Self::WithoutSurge => None,
+        }
+    }
+}
+
+fn midnight_before(at: MarketTime) -> MarketTime {
+    Calendar::NEW_YORK_SUMMER.start_of_day(at)
+}
+
+const fn minutes(minutes: u32) -> Duration {
+    Duration::from_secs(60 * minutes as u64)
+}
+
+/// A time of day such as `22:15`, as the time since midnight.
+fn time_of_day<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let time = NaiveTime::parse_from_str(&text, "%H:%M")
+        .map_err(|_| de::Error::custom(format!("`{text}` is no time of day such as 22:15")))?;
+    let since_midnight = time.signed_duration_since(NaiveTime::MIN);
+    since_midnight.to_std().map_err(de::Error::custom)
+}
+
+fn time_of_day_if_any<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Duration>, D::Error> {
+    time_of_day(deserializer).map(Some)
+}
+
+const HALF_PAST_FOUR: Duration = minutes(16 * 60 + 30);
+const DAY: Duration = minutes(24 * 60);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scenario(text: &str) -> Result<Scenario, String> {
+        Scenario::parse("test", &format!("purpose = \"to be read\"\n{text}"))
+    }
+
+    fn five_in_the_afternoon() -> MarketTime {
+        "2014-04-04T17:00:00-04:00".parse().unwrap()
+    }
+
+    #[test]
+    fn a_file_that_says_nothing_is_a_level_evening() {
+        let plain = scenario("").unwrap();
+        assert_eq!(plain.schedule(300, DAY), None);
+        assert_eq!(plain.evening_crowds(five_in_the_afternoon()), []);
+        let scored = plain.scored(five_in_the_afternoon());
+        assert_eq!(scored.start.to_string(), "2014-04-04T20:30:00.000Z");
+        assert_eq!(scored.end.to_string(), "2014-04-05T04:00:00.000Z");
+    }
+
+    #[test]
+    fn steps_share_the_measurement_and_multiply_the_rate() {
+        let spike =
+            scenario("load.steps = [{share = 1, rate_factor = 1}, {share = 2, rate_factor = 10}]");
+        let second = Duration::from_secs(1);
+        let steps = spike.unwrap().rate_steps(300, second * 30);
+        assert_eq!(steps, [(300, second * 10), (3_000, second * 20)]);
+    }
+
+    #[test]
+    fn a_crowd_has_a_time_in_the_measurement_and_one_in_the_evening() {
+        let text = "[[crowd]]\nplace = {lat = 40.75, lon = -73.99}\nriders = 3\nwithin_minutes = 21\n\
+                    starts_after_share = 0.5\nstarts_at = \"22:15\"";
+        let concert = scenario(text).unwrap();
+        let start = five_in_the_afternoon();
+        let live = concert.live_crowds(start, minutes(60));
+        assert_eq!(live[0].starts_at, start + minutes(30));
+        let evening = concert.evening_crowds(start);
+        assert_eq!(evening[0].starts_at, start + minutes(5 * 60 + 15));
+        assert_eq!((evening[0].riders, evening[0].within), (3, minutes(21)));
+    }
+
+    #[test]
+    fn the_dial_names_pricings() {
+        let text = "market.dial = [\"nightly\", {batch_minutes = 5}, {outage = {from = \"18:00\", minutes = 26}}]";
+        let dial = scenario(text).unwrap().dial(five_in_the_afternoon());
+        let labels: Vec<_> = dial
+            .iter()
+            .map(|candidate| candidate.label.as_str())
+            .collect();
+        assert_eq!(
+            labels,
+            ["nightly batch", "5 min batch", "no surge for 26 min"]
+        );
+    }
+
+    #[test]
+    fn a_mistake_is_named_with_what_would_be_right() {
+        for (text, said) in [
+            ("moon = 1", "expected one of"),
+            (
+                "[climb]\nfactor = 0.5\nstep_seconds = 1\nmost_steps = 1",
+                "climb.factor must be 1.05 to 10",
+            ),
+            ("market.scored_from = \"noon\"", "`noon` is no time of day"),
+            (
+                "market.dial = [{batch_minutes = 0}]",
+                "minutes must be 1 to 1440",
+            ),
+            ("market.dial = [\"weekly\"]", "batch_minutes"),
+            (
+                "load.steps = [{share = 1, rate_factor = nan}]",
+                "rate_factor",
+            ),
+        ] {
+            let refused = scenario(text).unwrap_err();
+            assert!(refused.contains(said), "{text}: {refused}");
+            assert!(refused.starts_with("test: "), "{refused}");
+        }
+    }
+}
