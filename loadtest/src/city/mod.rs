@@ -38,7 +38,7 @@ pub use command::{Args, ReplayArgs, run};
 pub use crowd::Crowd;
 pub use rider::{TripAsk, TripSampler};
 pub use tally::CityProgress;
-pub use what_if::{Evening, Pricing, Score};
+pub use what_if::{Cast, Evening, Pricing, Score};
 
 use crate::books::Books;
 use crate::client::Client;

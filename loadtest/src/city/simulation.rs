@@ -191,19 +191,24 @@ impl Simulation {
         } else {
             minute
         };
-        for played in self.replay.play(minute + MINUTE) {
-            let rider = Rider::behind(&played, &self.places, self.draws);
-            self.agenda
-                .enter(rider.appears_at, Event::RiderAppears(Box::new(rider)));
-        }
+        let played = self.replay.play(minute + MINUTE);
+        let rider = |played| Rider::behind(&played, &self.places, self.draws);
+        let riders: Vec<Rider> = played.into_iter().map(rider).collect();
+        self.expect(riders);
         self.agenda
             .enter(minute + MINUTE, Event::Minute(minute + MINUTE));
     }
 
     /// Enters the riders of a crowd that is still to come.
     pub(crate) fn expect_crowd(&mut self, crowd: &Crowd) {
-        for played in crowd.played() {
-            let rider = Rider::behind(&played, &self.places, self.draws);
+        let rider = |played| Rider::behind(&played, &self.places, self.draws);
+        let riders: Vec<Rider> = crowd.played().map(rider).collect();
+        self.expect(riders);
+    }
+
+    /// Enters riders who are still to come.
+    pub(crate) fn expect(&mut self, riders: impl IntoIterator<Item = Rider>) {
+        for rider in riders {
             self.agenda
                 .enter(rider.appears_at, Event::RiderAppears(Box::new(rider)));
         }

@@ -1,11 +1,12 @@
 //! An evening to live again and again, and the services that it meets: they know everything and do it at once.
 
+use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use marketplace::backtest::Pickup;
-use marketplace::{Bounds, DemandProfile, MarketTime, ServiceArea, Zone, fare};
-use std::time::Duration;
+use marketplace::{Bounds, DemandProfile, MarketTime, Multiplier, ServiceArea, Zone, fare};
 use uuid::Uuid;
 
 use super::prices::{HalfHours, Prices};
@@ -69,25 +70,28 @@ impl Evening {
         &self.scored
     }
 
-    /// Lives the evening once. The same seed brings the same drivers and riders, whatever they are quoted.
-    pub fn lived(&self, seed: u64, pricing: Pricing) -> Score {
-        let before = match pricing {
-            Pricing::Nightly => self.a_day_earlier().half_hours(seed),
-            _ => HalfHours::default(),
-        };
-        let mut town = Town::of(self, seed, pricing, before);
-        town.live_until(self.scored.end, |_, _| {});
-        town.score
+    /// Who lives in the evening, by the chance of this seed.
+    pub fn cast(&self, seed: u64) -> Cast {
+        let draws = Draws::new(seed);
+        let start = self.starts_at();
+        let mut replay = self.replay_from(start);
+        let places = replay.places();
+        let crowds = self.crowds.iter().flat_map(Crowd::played);
+        let played = replay.play(self.scored.end).into_iter().chain(crowds);
+        let driver = |number| Driver::starting(number, draws, &places, start);
+        Cast {
+            riders: played
+                .map(|played| Rider::behind(&played, &places, draws))
+                .collect(),
+            fleet: (0..self.fleet as u64).map(driver).collect(),
+            evening: self.clone(),
+            draws,
+        }
     }
 
-    /// What fresh data gave this evening, by zone and half hour.
-    fn half_hours(&self, seed: u64) -> HalfHours {
-        let mut half_hours = HalfHours::default();
-        let mut town = Town::of(self, seed, Pricing::FRESH, HalfHours::default());
-        town.live_until(self.scored.end, |published, now| {
-            half_hours.add(published, now);
-        });
-        half_hours
+    /// The record from `start` on.
+    fn replay_from(&self, start: MarketTime) -> Replay {
+        Replay::starting(&self.pickups, start).expect("an evening has one pickup at least")
     }
 
     /// The evening before had its own riders, and no crowd.
@@ -110,6 +114,43 @@ impl Evening {
     }
 }
 
+/// An evening with its drivers and riders, to be lived with one pricing after the other: they are the same people,
+/// whatever they are quoted.
+#[derive(Debug, Clone)]
+pub struct Cast {
+    evening: Evening,
+    draws: Draws,
+    fleet: Vec<Driver>,
+    riders: Vec<Rider>,
+}
+
+impl Cast {
+    /// Lives the evening once.
+    pub fn lived(&self, pricing: Pricing) -> Score {
+        let before = match pricing {
+            Pricing::Nightly => self.evening_before().half_hours(),
+            _ => HalfHours::default(),
+        };
+        let mut town = Town::of(self, pricing, before);
+        town.live_until(self.evening.scored.end, |_, _| {});
+        town.score
+    }
+
+    /// What fresh data gave this evening, by zone and half hour.
+    fn half_hours(&self) -> HalfHours {
+        let mut half_hours = HalfHours::default();
+        let mut town = Town::of(self, Pricing::FRESH, HalfHours::default());
+        town.live_until(self.evening.scored.end, |published, now| {
+            half_hours.add(published, now);
+        });
+        half_hours
+    }
+
+    fn evening_before(&self) -> Self {
+        self.evening.a_day_earlier().cast(self.draws.seed())
+    }
+}
+
 /// A city and its services, in one.
 struct Town {
     books: Arc<Books>,
@@ -121,24 +162,19 @@ struct Town {
 }
 
 impl Town {
-    fn of(evening: &Evening, seed: u64, pricing: Pricing, before: HalfHours) -> Self {
+    fn of(cast: &Cast, pricing: Pricing, before: HalfHours) -> Self {
+        let Cast { evening, draws, .. } = cast;
         let start = evening.starts_at();
-        let draws = Draws::new(seed);
         let books = Arc::new(evening.open_books().with_journal());
-        let replay =
-            Replay::starting(&evening.pickups, start).expect("an evening has one pickup at least");
-        let places = replay.places();
-        let fleet: Vec<Driver> = (0..evening.fleet as u64)
-            .map(|number| Driver::starting(number, draws, &places, start))
-            .collect();
+        // The riders of the evening were drawn already, so the record has nothing to add to them.
+        let replay = evening.replay_from(evening.scored.end);
+        let fleet = cast.fleet.clone();
         // As slow as life: the services of this city take as many calls as it likes to make.
         let clock = MarketClock::new(start, 0, 1.0);
         let mut simulation =
-            Simulation::new(draws, Arc::clone(&books), replay, fleet, &clock, start);
+            Simulation::new(*draws, Arc::clone(&books), replay, fleet, &clock, start);
         simulation.book_fleet();
-        for crowd in &evening.crowds {
-            simulation.expect_crowd(crowd);
-        }
+        simulation.expect(cast.riders.iter().cloned());
         let past = evening.open_books();
         Self {
             prices: Prices::new(pricing, Arc::clone(&books), past, start, before),
@@ -154,7 +190,7 @@ impl Town {
     fn live_until(
         &mut self,
         end: MarketTime,
-        mut look: impl FnMut(&std::collections::HashMap<Zone, marketplace::Multiplier>, MarketTime),
+        mut look: impl FnMut(&HashMap<Zone, Multiplier>, MarketTime),
     ) {
         while let Some(now) = self.simulation.next_at().filter(|next_at| *next_at < end) {
             for errand in self.simulation.advance(now) {

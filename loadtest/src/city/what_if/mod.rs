@@ -12,7 +12,7 @@ mod evening;
 mod prices;
 mod score;
 
-pub use evening::Evening;
+pub use evening::{Cast, Evening};
 pub use prices::Pricing;
 pub use score::Score;
 

@@ -15,7 +15,7 @@ pub(crate) mod wording;
 use std::collections::BTreeMap;
 use std::num::NonZero;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::thread;
 
 use serde::{Deserialize, Serialize};
@@ -28,7 +28,7 @@ pub use statistics::{Estimate, Figure};
 pub(crate) use table::COLUMNS;
 pub(crate) use wording::{TITLE, done, findings};
 
-use crate::city::{Evening, Pricing, Score};
+use crate::city::{Cast, Evening, Pricing, Score};
 
 /// What each pricing came to.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -122,14 +122,18 @@ impl Study {
         stop: &CancellationToken,
     ) -> Vec<Option<Score>> {
         let scores = Mutex::new(vec![None; self.evenings()]);
+        // Whoever needs a seed first draws its cast; the others wait for that and share it.
+        let casts: Vec<OnceLock<Cast>> = (0..self.seeds).map(|_| OnceLock::new()).collect();
         let next = AtomicUsize::new(0);
         let work = || {
             while let index = next.fetch_add(1, Ordering::Relaxed)
                 && index < self.evenings()
                 && !stop.is_cancelled()
             {
-                let seed = self.first_seed + (index / pricings.len()) as u64;
-                let score = self.evening.lived(seed, pricings[index % pricings.len()]);
+                let (nth, pricing) = (index / pricings.len(), pricings[index % pricings.len()]);
+                let seed = self.first_seed + nth as u64;
+                let cast = casts[nth].get_or_init(|| self.evening.cast(seed));
+                let score = cast.lived(pricing);
                 scores.lock().unwrap_or_else(PoisonError::into_inner)[index] = Some(score);
                 lived.fetch_add(1, Ordering::Relaxed);
             }
