@@ -6,6 +6,7 @@ use std::time::Duration;
 use surge_proto::DataflowMode;
 
 use super::capacity::Effort;
+use super::market_cost::Seeds;
 use super::scenario::{self, Scenario};
 use super::workload::Arrivals;
 use crate::city::ReplayArgs;
@@ -46,7 +47,7 @@ pub struct Args {
     pub rounds: Option<u32>,
 
     /// Evenings to live with each dataflow's data age, and with a few ages more, to see what age costs the market; 0
-    /// leaves that out [default: 24; with --quick 3]
+    /// leaves that out [default: as many as a minute is enough for, at most 24; with --quick 6 s and at most 8]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=1_000))]
     pub market_seeds: Option<u32>,
 
@@ -107,9 +108,18 @@ impl Args {
         }
     }
 
-    /// How many evenings to live with each pricing.
-    pub(super) fn market_seeds(&self) -> u32 {
-        self.market_seeds.unwrap_or(if self.quick { 3 } else { 24 })
+    /// How many evenings to live with each pricing, and when to leave it at fewer.
+    pub(super) fn seeds(&self) -> Seeds {
+        let (most, seconds) = if self.quick { (8, 6) } else { (24, 60) };
+        Seeds {
+            first: self.replay.seed,
+            most: self.market_seeds.unwrap_or(most),
+            // Who asks for a number gets it.
+            within: match self.market_seeds {
+                Some(_) => Duration::MAX,
+                None => Duration::from_secs(seconds),
+            },
+        }
     }
 
     /// How long to wait for services and modes that are not ready yet.

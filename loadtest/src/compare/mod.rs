@@ -114,7 +114,7 @@ fn live_crowds(args: &Args, clock: &MarketClock) -> Vec<Crowd> {
 
 /// The evening of this day, with the residents of this city and the crowds of the scenario.
 fn evening(args: &Args, city: &CityConfig, now: MarketTime) -> Option<Evening> {
-    let (profile, scored) = (city.profile.clone(), args.scenario.scored(now));
+    let (profile, scored) = (city.profile.clone(), args.scenario.scored(now, args.quick));
     let evening = Evening::new(
         city.service_area,
         profile,
@@ -135,8 +135,7 @@ async fn what_age_costs(
 ) -> Option<MarketCost> {
     let mut candidates = market_cost::of_modes(&report.modes, report.workload.speed);
     candidates.extend(args.scenario.dial(evening.as_ref()?.scored().start));
-    let seeds = (args.replay.seed, args.market_seeds());
-    market_cost::study(evening, candidates, seeds, progress, stop).await
+    market_cost::study(evening, candidates, args.seeds(), progress, stop).await
 }
 
 /// What a comparison came to.

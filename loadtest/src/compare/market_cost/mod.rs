@@ -17,6 +17,7 @@ use std::num::NonZero;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use surge_proto::DataflowMode;
@@ -82,14 +83,33 @@ pub(crate) struct Study {
     pub(crate) evening: Evening,
     /// Fresh data is always there besides.
     pub(crate) candidates: Vec<Candidate>,
-    pub(crate) first_seed: u64,
-    pub(crate) seeds: u32,
+    pub(crate) seeds: Seeds,
+}
+
+/// How many evenings to live with each pricing.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Seeds {
+    /// The seed of the first; those of the others follow it.
+    pub(crate) first: u64,
+    /// How many at most.
+    pub(crate) most: u32,
+    /// No seed after the second is begun that would not be done within this time, going by those before it.
+    pub(crate) within: Duration,
+}
+
+impl Seeds {
+    /// Whether to begin the seed after so many.
+    fn has_time_for(self, done: usize, elapsed: Duration) -> bool {
+        const LEAST: usize = 2; // of fewer there is no standard error
+        done < LEAST
+            || elapsed.as_secs_f64() * (1.0 + 1.0 / done as f64) < self.within.as_secs_f64()
+    }
 }
 
 impl Study {
     /// How many evenings it takes.
     pub(crate) fn evenings(&self) -> usize {
-        self.seeds as usize * self.pricings().len()
+        self.seeds.most as usize * self.pricings().len()
     }
 
     /// Lives all evenings, on all processors; `lived` counts them. When `stop` comes first, the seeds that were done by
@@ -123,15 +143,20 @@ impl Study {
     ) -> Vec<Option<Score>> {
         let scores = Mutex::new(vec![None; self.evenings()]);
         // Whoever needs a seed first draws its cast; the others wait for that and share it.
-        let casts: Vec<OnceLock<Cast>> = (0..self.seeds).map(|_| OnceLock::new()).collect();
-        let next = AtomicUsize::new(0);
+        let casts: Vec<OnceLock<Cast>> = (0..self.seeds.most).map(|_| OnceLock::new()).collect();
+        let (next, end) = (AtomicUsize::new(0), AtomicUsize::new(self.evenings()));
+        let begun = Instant::now();
         let work = || {
             while let index = next.fetch_add(1, Ordering::Relaxed)
-                && index < self.evenings()
+                && index < end.load(Ordering::Relaxed)
                 && !stop.is_cancelled()
             {
-                let (nth, pricing) = (index / pricings.len(), pricings[index % pricings.len()]);
-                let seed = self.first_seed + nth as u64;
+                let (nth, place) = (index / pricings.len(), index % pricings.len());
+                if place == 0 && !self.seeds.has_time_for(nth, begun.elapsed()) {
+                    end.store(index, Ordering::Relaxed);
+                    break;
+                }
+                let (seed, pricing) = (self.seeds.first + nth as u64, pricings[place]);
                 let cast = casts[nth].get_or_init(|| self.evening.cast(seed));
                 let score = cast.lived(pricing);
                 scores.lock().unwrap_or_else(PoisonError::into_inner)[index] = Some(score);
@@ -163,7 +188,7 @@ impl Study {
 }
 
 fn row(candidate: &Candidate, scores: &[Score], fresh: Option<&[Score]>) -> Row {
-    let seconds = |duration: std::time::Duration| duration.as_secs_f64();
+    let seconds = |duration: Duration| duration.as_secs_f64();
     Row {
         label: candidate.label.clone(),
         mode: candidate.mode,

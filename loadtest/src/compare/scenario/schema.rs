@@ -1,5 +1,6 @@
 //! What a scenario file may say. A key that is not here is refused, with the ones that are.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use chrono::NaiveTime;
@@ -188,10 +189,18 @@ impl Scenario {
     }
 
     /// The part of the evening of the day of `at` that is scored: from half past four, as the office workers go home,
-    /// until midnight, unless the scenario says otherwise.
-    pub(crate) fn scored(&self, at: MarketTime) -> std::ops::Range<MarketTime> {
+    /// until midnight, unless the scenario says otherwise. In a hurry until eight, unless a crowd comes later.
+    pub(crate) fn scored(&self, at: MarketTime, in_a_hurry: bool) -> Range<MarketTime> {
+        let usual_end = if in_a_hurry && self.crowds.is_empty() {
+            EIGHT
+        } else {
+            DAY
+        };
         let from = self.market.scored_from.unwrap_or(HALF_PAST_FOUR);
-        let until = self.market.scored_until.unwrap_or(DAY);
+        let until = self
+            .market
+            .scored_until
+            .unwrap_or(usual_end.max(from + HOUR));
         let midnight = midnight_before(at);
         midnight + from..midnight + until
     }
@@ -302,6 +311,8 @@ fn time_of_day_if_any<'de, D: Deserializer<'de>>(
     time_of_day(deserializer).map(Some)
 }
 
+const HOUR: Duration = minutes(60);
+const EIGHT: Duration = minutes(20 * 60);
 const HALF_PAST_FOUR: Duration = minutes(16 * 60 + 30);
 const DAY: Duration = minutes(24 * 60);
 
@@ -322,7 +333,7 @@ mod tests {
         let plain = scenario("").unwrap();
         assert_eq!(plain.schedule(300, DAY), None);
         assert_eq!(plain.evening_crowds(five_in_the_afternoon()), []);
-        let scored = plain.scored(five_in_the_afternoon());
+        let scored = plain.scored(five_in_the_afternoon(), false);
         assert_eq!(scored.start.to_string(), "2014-04-04T20:30:00.000Z");
         assert_eq!(scored.end.to_string(), "2014-04-05T04:00:00.000Z");
     }
