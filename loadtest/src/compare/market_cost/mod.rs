@@ -201,3 +201,27 @@ fn row(candidate: &Candidate, scores: &[Score], fresh: Option<&[Score]>) -> Row 
             .unwrap_or_default(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seeds(within: Duration) -> Seeds {
+        Seeds {
+            first: 1,
+            most: 9,
+            within,
+        }
+    }
+
+    #[test]
+    fn a_seed_that_would_end_too_late_is_not_begun_but_two_always_are() {
+        let second = Duration::from_secs(1);
+        let seeds = seeds(second * 6);
+        assert!(seeds.has_time_for(0, second * 9) && seeds.has_time_for(1, second * 9));
+        // Four seconds for three seeds: the fourth ends after 5.3.
+        assert!(seeds.has_time_for(3, second * 4));
+        assert!(!seeds.has_time_for(3, second * 5));
+        assert!(self::seeds(Duration::MAX).has_time_for(8, second * 1_000_000));
+    }
+}
