@@ -64,8 +64,8 @@ pub(crate) const COLUMNS: [Column; 7] = [
         show: Show::Percent,
     },
     Column {
-        name: "completed",
-        unit: "rides",
+        name: "rides",
+        unit: "driven",
         meaning: "Rides driven. More is not better by itself: without surge more are driven and more riders are left \
                   standing.",
         figure: Figure::Completed,
