@@ -46,7 +46,7 @@ async fn every_figure_of_the_receipt_is_measured() {
 async fn a_city_that_follows_another_on_the_same_services_sees_what_they_see() {
     let folder = state_folder().unwrap();
     let stack = Stack::start(stack_in(folder.path())).await.unwrap();
-    let former = city(&stack, 1).await;
+    let former = city(&stack, 1).await.unwrap();
     assert_eq!(former.warnings(), [""; 0]);
     let deadline = Instant::now() + PATIENCE;
     while former.progress().requests < 30 {
@@ -55,27 +55,27 @@ async fn a_city_that_follows_another_on_the_same_services_sees_what_they_see() {
     }
     assert_eq!(former.stop().await.drivers_left_behind, 0);
 
-    let latter = city(&stack, 2).await;
+    let latter = city(&stack, 2).await.unwrap();
     assert_eq!(latter.warnings(), [""; 0]);
     latter.stop().await;
     stack.stop(&CancellationToken::new()).await.unwrap();
 }
 
 /// A city of the bundled evening on these services; at its start it compares its books with them.
-async fn city(stack: &Stack, seed: u64) -> City {
-    let profile = std::fs::read(project().join(surge::DEMAND_PROFILE)).unwrap();
+async fn city(stack: &Stack, seed: u64) -> anyhow::Result<City> {
+    let profile = std::fs::read(project().join(surge::DEMAND_PROFILE))?;
     let evening = project().join("data/uber-pickups-2014-04-04-evening.csv.gz");
     let config = CityConfig {
         target: stack.target(),
         seed,
         fleet: 60,
-        profile: serde_json::from_slice(&profile).unwrap(),
-        pickups: loadtest::pickups::read(evening).unwrap(),
+        profile: serde_json::from_slice(&profile)?,
+        pickups: loadtest::pickups::read(evening)?,
         service_area: Bounds::NEW_YORK,
         crowds: Vec::new(),
     };
     let client = Client::new(Duration::from_secs(5));
-    City::start(config, client).await.unwrap()
+    City::start(config, client).await
 }
 
 /// The keys below `path` that hold no figure.
