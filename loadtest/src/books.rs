@@ -4,6 +4,7 @@
 //! that of the services, the very functions of `marketplace`; only the way of the facts differs. What a service quotes
 //! beyond this *oracle* is therefore the price of its dataflow, and a dataflow without delay must agree with it.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -30,6 +31,46 @@ pub struct Books {
 struct Ledger {
     supply: SupplyBook<Uuid>,
     demand: DemandForecaster,
+    /// What was written and not yet taken by [`Books::take_journal`]; only where somebody wants it.
+    journal: Option<Vec<Entry>>,
+}
+
+/// One fact of the market, as it is written into the books.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Entry {
+    /// What a driver does now.
+    Driver(Uuid, DriverState),
+    /// Where drivers are; what they do stays as it was.
+    Positions(Vec<(Uuid, Position)>),
+    /// So many ride requests of the window that holds this instant.
+    Requests(Zone, MarketTime, u32),
+}
+
+impl Ledger {
+    fn write(&mut self, entry: Entry) {
+        match &entry {
+            Entry::Driver(driver, state) => {
+                self.supply.update(*driver, *state);
+            }
+            Entry::Positions(reports) => self.move_drivers(reports),
+            Entry::Requests(zone, at, requests) => {
+                self.demand.record_count(*zone, *at, *requests);
+            }
+        }
+        if let Some(journal) = &mut self.journal {
+            journal.push(entry);
+        }
+    }
+
+    fn move_drivers(&mut self, reports: &[(Uuid, Position)]) {
+        for (driver, position) in reports {
+            if let Some(known) = self.supply.get(driver).copied() {
+                let position = *position;
+                let state = DriverState { position, ..known };
+                self.supply.update(*driver, state);
+            }
+        }
+    }
 }
 
 impl Books {
@@ -50,13 +91,52 @@ impl Books {
         Self {
             area,
             policy: SurgePolicy::default(),
-            ledger: Mutex::new(Ledger { supply, demand }),
+            ledger: Mutex::new(Ledger {
+                supply,
+                demand,
+                journal: None,
+            }),
         }
+    }
+
+    /// The same books, which from now on remember what is written into them until it is taken.
+    pub(crate) fn with_journal(self) -> Self {
+        self.ledger().journal = Some(Vec::new());
+        self
+    }
+
+    /// What was written since this was last asked, in order. Others who write it into books of their own have the same.
+    pub(crate) fn take_journal(&self) -> Vec<Entry> {
+        let mut ledger = self.ledger();
+        ledger
+            .journal
+            .as_mut()
+            .map_or_else(Vec::new, std::mem::take)
+    }
+
+    /// Writes down a fact.
+    pub(crate) fn write(&self, entry: Entry) {
+        self.ledger().write(entry);
     }
 
     /// The multiplier that is right at this instant; `None` for a zone that is not served.
     pub fn multiplier(&self, zone: Zone, now: MarketTime) -> Option<Multiplier> {
         surge::multiplier(&self.view(zone, now)?, &self.policy)
+    }
+
+    /// The right multiplier of every zone. Cheaper than one by one: each level is looked up once, not once for each ring
+    /// that it is part of.
+    pub(crate) fn multipliers(&self, now: MarketTime) -> HashMap<Zone, Multiplier> {
+        let levels = self.levels(self.area.zones(), now);
+        let levels: HashMap<Zone, ZoneLevels> =
+            levels.map(|levels| (levels.zone, levels)).collect();
+        let multiplier = |zone: &Zone| {
+            let ring = self.area.k_ring(*zone)?.zones();
+            let zones = ring.iter().map(|zone| levels[zone]).collect();
+            let multiplier = surge::multiplier(&MarketView { zones }, &self.policy)?;
+            Some((*zone, multiplier))
+        };
+        self.area.zones().iter().filter_map(multiplier).collect()
     }
 
     /// Predicted available drivers of the zone.
@@ -71,20 +151,12 @@ impl Books {
 
     /// Writes down what a driver does now.
     pub fn driver_changed(&self, driver: Uuid, state: DriverState) {
-        self.ledger().supply.update(driver, state);
+        self.write(Entry::Driver(driver, state));
     }
 
     /// Writes down where drivers are; what they do stays as it was.
     pub fn positions_reported(&self, reports: &[(Uuid, Position)]) {
-        let mut ledger = self.ledger();
-        for (driver, position) in reports {
-            if let Some(known) = ledger.supply.get(driver).copied() {
-                let position = *position;
-                ledger
-                    .supply
-                    .update(*driver, DriverState { position, ..known });
-            }
-        }
+        self.write(Entry::Positions(reports.to_vec()));
     }
 
     /// The position that the driver reported last.
@@ -97,11 +169,15 @@ impl Books {
 
     /// Counts a ride request, served or not.
     pub fn ride_requested(&self, zone: Zone, at: MarketTime) {
-        self.ledger().demand.record(zone, at);
+        self.write(Entry::Requests(zone, at, 1));
+    }
+
+    /// Takes over what was counted before these books were opened: so many requests of the window that starts then.
+    pub fn requests_counted(&self, zone: Zone, window_start: MarketTime, requests: u32) {
+        self.write(Entry::Requests(zone, window_start, requests));
     }
 
     /// Whom a dispatch without delay would send.
-    #[cfg(test)]
     pub(crate) fn nearest_idle(&self, from: Position) -> Option<(Uuid, Position)> {
         self.ledger().supply.nearest_idle(from, 1).first().copied()
     }
@@ -114,6 +190,12 @@ impl Books {
     /// The market around the zone, every level as of now.
     fn view(&self, zone: Zone, now: MarketTime) -> Option<MarketView> {
         let zones = self.area.k_ring(zone)?.zones();
+        Some(MarketView {
+            zones: self.levels(zones, now).collect(),
+        })
+    }
+
+    fn levels(&self, zones: &[Zone], now: MarketTime) -> impl Iterator<Item = ZoneLevels> {
         let ledger = self.ledger();
         let demands = ledger.demand.forecasts(zones, now);
         let level = |value| Some(Level { value, as_of: now });
@@ -122,9 +204,8 @@ impl Books {
             supply: level(ledger.supply.supply(*zone, now, FORECAST_WINDOW)),
             demand: level(demand),
         });
-        Some(MarketView {
-            zones: levels.collect(),
-        })
+        let levels: Vec<ZoneLevels> = levels.collect();
+        levels.into_iter()
     }
 
     /// Nothing is written in two steps, so a panic of another holder leaves nothing half done.
@@ -214,6 +295,61 @@ mod tests {
         assert_eq!(books.multiplier(zone, minute(2)).unwrap().tenths(), 11);
         books.driver_changed(Uuid::from_u128(2), idle(grand_central()));
         assert_eq!(books.multiplier(zone, minute(2)), Some(Multiplier::ONE));
+    }
+
+    #[test]
+    fn books_that_take_over_a_count_expect_what_those_who_counted_expect() {
+        let ((counting, zone), (taking_over, _)) = (books(), books());
+        for at in [minute(2), minute(4), minute(6)] {
+            counting.ride_requested(zone, at);
+        }
+        taking_over.requests_counted(zone, minute(0), 2);
+        taking_over.requests_counted(zone, minute(5), 1);
+        // The window from minute 5 on is open still, and goes on being counted.
+        for books in [&counting, &taking_over] {
+            books.ride_requested(zone, minute(7));
+        }
+        let at = minute(9);
+        assert_eq!(taking_over.demand(zone, at), counting.demand(zone, at));
+    }
+
+    #[test]
+    fn who_writes_the_journal_of_books_into_others_has_the_same() {
+        let (area, zone) = one_zone();
+        let profile = Arc::new(DemandProfile::flat(area.zones()));
+        let open = || Books::new(Arc::clone(&area), Arc::clone(&profile), minute(0));
+        let (kept, copied) = (open().with_journal(), open());
+        let driver = Uuid::from_u128(1);
+        kept.driver_changed(driver, idle(grand_central()));
+        kept.ride_requested(zone, minute(1));
+        kept.positions_reported(&[(driver, Position::new(42.36, -71.06).unwrap())]);
+        let journal = kept.take_journal();
+        assert_eq!(journal.len(), 3);
+        journal.into_iter().for_each(|entry| copied.write(entry));
+        assert_eq!(kept.take_journal(), []);
+        assert_eq!(copied.supply(zone, minute(2)), kept.supply(zone, minute(2)));
+        assert_eq!(copied.demand(zone, minute(2)), kept.demand(zone, minute(2)));
+        assert_eq!(
+            copied.reported_position(driver),
+            kept.reported_position(driver)
+        );
+    }
+
+    #[test]
+    fn all_multipliers_at_once_are_those_asked_one_by_one() {
+        let area = Arc::new(ServiceArea::new(
+            Bounds::new(40.70, -74.0, 40.78, -73.94).unwrap(),
+        ));
+        let profile = DemandProfile::flat(area.zones());
+        let books = Books::new(Arc::clone(&area), Arc::new(profile), minute(0));
+        let busy = area.zones()[1];
+        (0..60).for_each(|_| books.ride_requested(busy, minute(2)));
+        let all = books.multipliers(minute(3));
+        assert_eq!(all.len(), area.len());
+        for (zone, multiplier) in &all {
+            assert_eq!(books.multiplier(*zone, minute(3)), Some(*multiplier));
+        }
+        assert!(all[&busy] > Multiplier::ONE);
     }
 
     #[test]

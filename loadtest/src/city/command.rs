@@ -83,6 +83,7 @@ impl ReplayArgs {
             profile: read_profile(&self.profile)?,
             pickups: pickups::read(&self.pickups).context("--pickups")?,
             service_area: self.service_area,
+            crowds: Vec::new(),
         })
     }
 }

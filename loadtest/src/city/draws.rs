@@ -31,6 +31,11 @@ impl Draws {
         Self { seed }
     }
 
+    /// What all of it is drawn from.
+    pub(crate) const fn seed(self) -> u64 {
+        self.seed
+    }
+
     /// The numbers for one decision: the `turn`th of this subject.
     pub(crate) fn of(self, subject: Subject, number: u64, turn: u64) -> ChaCha8Rng {
         let mut key = [0; 32];

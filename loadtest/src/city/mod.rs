@@ -9,9 +9,8 @@
 //! neighbour zone, and that nobody joins or leaves the fleet.
 
 mod agenda;
-#[cfg(test)]
-mod calibration;
 mod command;
+mod crowd;
 mod draws;
 mod driver;
 mod errands;
@@ -21,6 +20,7 @@ mod services;
 mod simulation;
 mod start;
 mod tally;
+mod what_if;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -35,8 +35,10 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 pub use command::{Args, ReplayArgs, run};
+pub use crowd::Crowd;
 pub use rider::{TripAsk, TripSampler};
 pub use tally::CityProgress;
+pub use what_if::{Cast, Evening, Pricing, Score};
 
 use crate::books::Books;
 use crate::client::Client;
@@ -66,6 +68,8 @@ pub struct CityConfig {
     pub pickups: Vec<Pickup>,
     /// The service area of the services.
     pub service_area: Bounds,
+    /// Riders who come on top of the record.
+    pub crowds: Vec<Crowd>,
 }
 
 /// A city that lives until it is stopped. Dropping it stops it too, but leaves its drivers where they are.

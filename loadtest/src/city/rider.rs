@@ -94,12 +94,13 @@ impl TripAsk {
     fn drawn(pickup: Position, places: &[Position], chance: &mut ChaCha8Rng) -> Self {
         const CANDIDATES: usize = 256;
         let miles = trip_miles(chance);
-        let misses_by = |place: &Position| (pickup.miles_to(*place) * DETOUR - miles).abs();
+        let misses_by = |place: Position| (pickup.miles_to(place) * DETOUR - miles).abs();
         let dropoff = (0..CANDIDATES)
             .map(|_| draws::place(places, chance))
             .filter(|place| !place.is_same_spot(pickup))
-            .min_by(|a, b| misses_by(a).total_cmp(&misses_by(b)))
-            .unwrap_or(pickup);
+            .map(|place| (misses_by(place), place))
+            .min_by(|(a, _), (b, _)| a.total_cmp(b))
+            .map_or(pickup, |(_, place)| place);
         Self { pickup, dropoff }
     }
 }

@@ -169,7 +169,7 @@ pub(crate) struct SupplyLevel {
     pub(crate) as_of: MarketTime,
 }
 
-/// The expected requests of a zone, and since when requests are counted.
+/// The expected requests of a zone, and the counts that they are forecast from.
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct DemandLevel {
     pub(crate) demand: f64,
@@ -177,6 +177,15 @@ pub(crate) struct DemandLevel {
     pub(crate) as_of: MarketTime,
     #[serde(deserialize_with = "market_time")]
     pub(crate) observed_since: MarketTime,
+    pub(crate) windows: Vec<CountedWindow>,
+}
+
+/// The requests that ride-management has counted in a window of a zone.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+pub(crate) struct CountedWindow {
+    #[serde(deserialize_with = "market_time")]
+    pub(crate) start: MarketTime,
+    pub(crate) requests: u32,
 }
 
 #[derive(Serialize)]

@@ -18,6 +18,7 @@ use marketplace::{
 use uuid::Uuid;
 
 use super::agenda::Agenda;
+use super::crowd::Crowd;
 use super::draws::Draws;
 use super::driver::{Doing, Driver, Leg, Ride};
 use super::errands::{Errand, News};
@@ -190,13 +191,27 @@ impl Simulation {
         } else {
             minute
         };
-        for played in self.replay.play(minute + MINUTE) {
-            let rider = Rider::behind(&played, &self.places, self.draws);
+        let played = self.replay.play(minute + MINUTE);
+        let rider = |played| Rider::behind(&played, &self.places, self.draws);
+        let riders: Vec<Rider> = played.into_iter().map(rider).collect();
+        self.expect(riders);
+        self.agenda
+            .enter(minute + MINUTE, Event::Minute(minute + MINUTE));
+    }
+
+    /// Enters the riders of a crowd that is still to come.
+    pub(crate) fn expect_crowd(&mut self, crowd: &Crowd) {
+        let rider = |played| Rider::behind(&played, &self.places, self.draws);
+        let riders: Vec<Rider> = crowd.played().map(rider).collect();
+        self.expect(riders);
+    }
+
+    /// Enters riders who are still to come.
+    pub(crate) fn expect(&mut self, riders: impl IntoIterator<Item = Rider>) {
+        for rider in riders {
             self.agenda
                 .enter(rider.appears_at, Event::RiderAppears(Box::new(rider)));
         }
-        self.agenda
-            .enter(minute + MINUTE, Event::Minute(minute + MINUTE));
     }
 
     fn look_at_surge(&mut self, now: MarketTime) -> Option<Errand> {

@@ -50,7 +50,7 @@ pub(super) async fn found(mut config: CityConfig, client: Client) -> anyhow::Res
     let fleet: Vec<Driver> = (0..config.fleet as u64)
         .map(|number| Driver::starting(number, draws, &places, clock.now()))
         .collect();
-    let simulation = Simulation::new(
+    let mut simulation = Simulation::new(
         draws,
         Arc::clone(&books),
         replay,
@@ -58,6 +58,9 @@ pub(super) async fn found(mut config: CityConfig, client: Client) -> anyhow::Res
         &clock,
         clock.now(),
     );
+    for crowd in &config.crowds {
+        simulation.expect_crowd(crowd);
+    }
     register(simulation.fleet(), &services).await?;
     simulation.book_fleet();
     let warnings = disagreements(&services, &books).await?;
@@ -92,7 +95,9 @@ async fn check_area(services: &Services, area: &ServiceArea) -> anyhow::Result<(
     Ok(())
 }
 
-/// Opens the books as of when ride-management began to count.
+/// Opens the books as of when ride-management began to count, with what it has counted: another city may have lived on
+/// these services before. No rider of this one has asked for a ride yet, so nothing is counted twice, also not in the
+/// window that is open.
 async fn open_books(
     services: &Services,
     area: Arc<ServiceArea>,
@@ -100,11 +105,13 @@ async fn open_books(
 ) -> anyhow::Result<Arc<Books>> {
     let zone = *area.zones().first().context("the service area is empty")?;
     let observed_since = services.demand(zone).await?.observed_since;
-    Ok(Arc::new(Books::new(
-        area,
-        Arc::new(profile),
-        observed_since,
-    )))
+    let books = Books::new(area, Arc::new(profile), observed_since);
+    for zone in books.area().zones() {
+        for window in services.demand(*zone).await?.windows {
+            books.requests_counted(*zone, window.start, window.requests);
+        }
+    }
+    Ok(Arc::new(books))
 }
 
 /// Brings all drivers online.
@@ -125,8 +132,8 @@ async fn register(fleet: &[Driver], services: &Services) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Where the services see another market than the books, although nothing has happened yet. Drivers or requests that
-/// are there from before are facts that the city cannot know.
+/// Where the services see another market than the books, although nothing has happened yet. The drivers of a city that
+/// was killed are facts that this one cannot know, and so is whoever else requests rides meanwhile.
 async fn disagreements(services: &Services, books: &Books) -> anyhow::Result<Vec<String>> {
     let mut supply_differs = 0;
     let mut demand_differs = 0;
@@ -143,8 +150,8 @@ async fn disagreements(services: &Services, books: &Books) -> anyhow::Result<Vec
     }
     if demand_differs > 0 {
         warnings.push(format!(
-            "ride-management expects other demand in {demand_differs} zones: it has counted requests before this city \
-             began, or uses another demand profile; the oracle is off by that"
+            "ride-management expects other demand in {demand_differs} zones: somebody else is requesting rides, or it \
+             uses another demand profile or forecast window; the oracle is off by that"
         ));
     }
     Ok(warnings)

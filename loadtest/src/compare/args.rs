@@ -7,8 +7,11 @@ use surge_proto::DataflowMode;
 
 use super::baseline::{Circumstances, Older};
 use super::capacity::Effort;
+use super::market_cost::Seeds;
+use super::report::RateStep;
+use super::scenario::{self, Scenario};
 use super::workload::Arrivals;
-use super::{Machine, Scenario, Workload};
+use super::{Machine, Workload};
 use crate::city::ReplayArgs;
 use crate::clock::MarketClock;
 use crate::load::Transport;
@@ -17,8 +20,9 @@ use crate::target::TargetArgs;
 /// What to compare, and how.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
-    /// The market to replay
-    #[arg(long, value_enum, default_value_t, value_name = "NAME")]
+    /// The market to compare on: friday-evening, concert, spike, soak, breakpoint, batch-cadence, pricing-outage, or a
+    /// TOML file of one's own
+    #[arg(long, value_parser = scenario::named_or_read, default_value = scenario::DEFAULT, value_name = "NAME|PATH")]
     pub scenario: Scenario,
 
     /// Quotes asked a second, all modes together
@@ -33,7 +37,7 @@ pub struct Args {
     #[arg(long, value_enum, default_value_t, value_name = "NAME")]
     pub transport: Transport,
 
-    /// Length of the measurement in real seconds [default: 60; with --quick 12]
+    /// Length of the measurement in real seconds [default: that of the scenario, or 60; with --quick 12]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=86_400))]
     pub seconds: Option<u32>,
 
@@ -49,6 +53,11 @@ pub struct Args {
     /// Searches of each capacity, of modes and of bare servers in turn; 0 leaves capacity out [default: 3; with --quick 1]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=20))]
     pub rounds: Option<u32>,
+
+    /// Evenings to live with each dataflow's data age, and with a few ages more, to see what age costs the market; 0
+    /// leaves that out [default: as many as a minute is enough for, at most 24; with --quick 6 s and at most 8]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=1_000))]
+    pub market_seeds: Option<u32>,
 
     /// Be done within a minute: a shorter warm-up, 12 seconds of measurement, one round of capacity
     #[arg(long, conflicts_with_all = ["seconds", "warmup_minutes"])]
@@ -90,7 +99,12 @@ pub struct Args {
 
 impl Args {
     pub(super) fn measured_seconds(&self) -> u32 {
-        self.seconds.unwrap_or(if self.quick { 12 } else { 60 })
+        let usual = if self.quick {
+            12
+        } else {
+            self.scenario.seconds().unwrap_or(60)
+        };
+        self.seconds.unwrap_or(usual)
     }
 
     /// The warm-up in real time. What nobody asked for does not keep anybody waiting, even on a slow market clock.
@@ -113,7 +127,18 @@ impl Args {
             arrivals: self.arrivals,
             transport: self.transport,
             seconds: self.measured_seconds(),
+            rate_steps: self.rate_steps(),
         }
+    }
+
+    fn rate_steps(&self) -> Vec<RateStep> {
+        let length = Duration::from_secs(self.measured_seconds().into());
+        let steps = self.scenario.rate_steps(self.rate, length);
+        let step = |(rate_per_s, length): (u32, Duration)| RateStep {
+            rate_per_s,
+            seconds: length.as_secs_f64(),
+        };
+        steps.into_iter().map(step).collect()
     }
 
     /// The run to hold this one against, where one is named.
@@ -138,6 +163,20 @@ impl Args {
             probe: Duration::from_millis(if self.quick { 400 } else { 800 }),
             precision: if self.quick { 1.1 } else { 1.05 },
             quiet_rate: (self.rate / modes.max(1)).max(1),
+        }
+    }
+
+    /// How many evenings to live with each pricing, and when to leave it at fewer.
+    pub(super) fn seeds(&self) -> Seeds {
+        let (most, seconds) = if self.quick { (8, 6) } else { (24, 60) };
+        Seeds {
+            first: self.replay.seed,
+            most: self.market_seeds.unwrap_or(most),
+            // Who asks for a number gets it.
+            within: match self.market_seeds {
+                Some(_) => Duration::MAX,
+                None => Duration::from_secs(seconds),
+            },
         }
     }
 
@@ -223,6 +262,14 @@ mod tests {
     #[test]
     fn an_unknown_scenario_is_told_the_valid_ones() {
         let refused = args(&["--scenario", "moon"]).unwrap_err();
-        assert!(refused.contains("friday-evening"), "{refused}");
+        assert!(refused.contains("friday-evening, concert"), "{refused}");
+    }
+
+    #[test]
+    fn a_scenario_may_have_a_length_of_its_own_and_the_command_line_has_the_last_word() {
+        let seconds = |options: &[&str]| args(options).unwrap().measured_seconds();
+        assert_eq!(seconds(&["--scenario", "soak"]), 3_600);
+        assert_eq!(seconds(&["--scenario", "soak", "--seconds", "90"]), 90);
+        assert_eq!(seconds(&["--scenario", "soak", "--quick"]), 12);
     }
 }

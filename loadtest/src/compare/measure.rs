@@ -108,7 +108,7 @@ impl Sheet {
         let ((latency, outcome), oracle) = tokio::join!(biased; quote, oracle);
         if let Some(recorder) = &self.plan.recorder {
             let mode = self.plan.modes[lane];
-            recorder.add(arrival.index, mode, latency, &outcome, oracle);
+            recorder.add(arrival.due, mode, latency, &outcome, oracle);
         }
         self.tallies[lane]
             .lock()

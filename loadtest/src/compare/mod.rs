@@ -9,8 +9,10 @@ mod args;
 mod baseline;
 pub(crate) mod capacity;
 mod charts;
+mod climb;
 mod floors;
 mod machine;
+mod market_cost;
 pub(crate) mod measure;
 mod page;
 mod processor;
@@ -32,14 +34,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat, Utc};
+use marketplace::MarketTime;
 use tokio_util::sync::CancellationToken;
 
 pub use args::Args;
 pub use baseline::{Baseline, Change, NotComparable, Verdict};
+pub use climb::{Breakpoint, ClimbStep, Footing};
 pub use machine::Machine;
+pub use market_cost::{Estimate, Figure, MarketCost, Row};
 pub use report::{
     AgeMillis, Floor, Floors, Generator, LatencyMicros, Market, ModeFigures, MultiplierError,
-    Report, SCHEMA, Workload,
+    RateStep, Report, SCHEMA, Workload,
 };
 pub use scenario::Scenario;
 pub use series::{CurvePoint, Interval, Moment, Probe, Series, ZoneCourse};
@@ -50,10 +55,10 @@ use self::measure::{Measured, RoundRobin};
 use self::progress::Progress;
 use self::series::{Recorder, Surveyor};
 use self::suite::{QUOTE_DEADLINE, Suite};
-use crate::city::City;
+use crate::city::{City, CityConfig, Crowd, Evening};
 use crate::clock::MarketClock;
 use crate::interrupt::INTERRUPTED;
-use crate::load::Plan;
+use crate::load::{Plan, Schedule};
 
 /// Compares as asked, prints the table and writes the reports; Ctrl-C gives the partial result, marked as void.
 ///
@@ -78,14 +83,22 @@ pub async fn run_until(args: Args, stop: CancellationToken) -> anyhow::Result<Ou
     let readied = stop.run_until_cancelled(suite.ready(&args));
     let (clock, mut warnings) = readied.await.ok_or(Interrupted)??;
 
+    progress.say(&format!(
+        "Scenario {}: {}",
+        args.scenario.name(),
+        args.scenario.purpose()
+    ));
     // Before a minute is spent on what could not be compared in the end.
     let older = args.older(&clock)?;
 
     progress.say("Starting the city ...");
-    let config = args.replay.config(suite.target.clone())?;
+    let mut config = args.replay.config(suite.target.clone())?;
+    config.crowds = live_crowds(&args, &clock);
+    let evening = evening(&args, &config, clock.now());
     let city = City::start(config, suite.client.clone()).await?;
     let comparison = Comparison::new(&args, &suite, city, clock);
     let (measured, map) = comparison.hold(progress, &stop).await;
+    let breakpoint = comparison.climb(progress, &stop).await;
     let capacities = comparison.drive_to_the_limit(&suite, progress, &stop).await;
     let interrupted = stop.is_cancelled();
     let void_reasons = verdict::void_reasons(&measured, &capacities, interrupted);
@@ -93,6 +106,8 @@ pub async fn run_until(args: Args, stop: CancellationToken) -> anyhow::Result<Ou
     let series = Series::of(&measured, &capacities, &comparison.recorder, map);
     let mut report = comparison.close(figures, started_at, void_reasons).await;
     report.series = series;
+    report.breakpoint = breakpoint;
+    report.market_cost = what_age_costs(&report, evening, &args, progress, &stop).await;
 
     warnings.append(&mut report.warnings);
     warnings.extend(capacities.warnings);
@@ -114,6 +129,39 @@ fn redraw(path: &Path, args: &Args) -> anyhow::Result<Outcome> {
         report,
         interrupted: false,
     })
+}
+
+/// The crowds of the scenario, in the measurement that is about to begin.
+fn live_crowds(args: &Args, clock: &MarketClock) -> Vec<Crowd> {
+    let start = clock.now() + clock.market(args.warmup(clock));
+    let length = Duration::from_secs(args.measured_seconds().into());
+    args.scenario.live_crowds(start, clock.market(length))
+}
+
+/// The evening of this day, with the residents of this city and the crowds of the scenario.
+fn evening(args: &Args, city: &CityConfig, now: MarketTime) -> Option<Evening> {
+    let (profile, scored) = (city.profile.clone(), args.scenario.scored(now, args.quick));
+    let evening = Evening::new(
+        city.service_area,
+        profile,
+        &city.pickups,
+        city.fleet,
+        scored,
+    );
+    Some(evening?.with_crowds(args.scenario.evening_crowds(now)))
+}
+
+/// Lives evenings off the wire, with data as old as it was measured.
+async fn what_age_costs(
+    report: &Report,
+    evening: Option<Evening>,
+    args: &Args,
+    progress: Progress,
+    stop: &CancellationToken,
+) -> Option<MarketCost> {
+    let mut candidates = market_cost::of_modes(&report.modes, report.workload.speed);
+    candidates.extend(args.scenario.dial(evening.as_ref()?.scored().start));
+    market_cost::study(evening, candidates, args.seeds(), progress, stop).await
 }
 
 /// What a comparison came to.
@@ -187,7 +235,7 @@ impl<'a> Comparison<'a> {
             oracle: Arc::new(move |zone| books.multiplier(zone, clock.now())),
             recorder: None,
         };
-        let recorder = Recorder::new(&quotes.modes, args.rate, args.measured_seconds());
+        let recorder = Recorder::new(&quotes.modes, args.measured_seconds());
         Self {
             args,
             city,
@@ -217,7 +265,9 @@ impl<'a> Comparison<'a> {
             recorder: Some(Arc::clone(&self.recorder)),
             ..self.quotes.clone()
         };
-        let load = self.load(&recorded, "measuring", length, progress, stop);
+        let schedule = self.args.scenario.schedule(self.args.rate, length);
+        let schedule = schedule.unwrap_or_else(|| self.level(length));
+        let load = self.load(&recorded, "measuring", schedule, progress, stop);
         let survey = stop.run_until_cancelled(self.surveyor.survey(length));
         let (mut measured, map) = tokio::join!(load, survey);
         measured.market = Some((from, self.clock.now()));
@@ -232,30 +282,29 @@ impl<'a> Comparison<'a> {
             .during("warming up", quiet, || self.state_of_the_city(), wait)
             .await;
         if !stop.is_cancelled() {
-            self.load(
-                &self.quotes,
-                "rehearsing",
-                REHEARSAL.min(warmup),
-                progress,
-                stop,
-            )
-            .await;
+            let schedule = self.level(REHEARSAL.min(warmup));
+            self.load(&self.quotes, "rehearsing", schedule, progress, stop)
+                .await;
         }
+    }
+
+    /// The rate of the command line, as its arrivals follow one another.
+    fn level(&self, length: Duration) -> Schedule {
+        let (rate, seed) = (self.args.rate, self.args.replay.seed);
+        self.args.arrivals.schedule(rate, length, seed)
     }
 
     async fn load(
         &self,
         quotes: &RoundRobin,
         title: &str,
-        length: Duration,
+        schedule: Schedule,
         progress: Progress,
         stop: &CancellationToken,
     ) -> Measured {
+        let length = schedule.length();
         let plan = Plan {
-            schedule: self
-                .args
-                .arrivals
-                .schedule(self.args.rate, length, self.args.replay.seed),
+            schedule,
             max_in_flight: MAX_IN_FLIGHT,
             drain: QUOTE_DEADLINE + GRACE,
         };
@@ -263,6 +312,17 @@ impl<'a> Comparison<'a> {
         progress
             .during(title, length, || self.state_of_the_city(), quotes)
             .await
+    }
+
+    /// Looks for the breaking point, where the scenario wants it.
+    async fn climb(&self, progress: Progress, stop: &CancellationToken) -> Option<Breakpoint> {
+        let plan = self.args.scenario.climb()?;
+        if stop.is_cancelled() {
+            return None;
+        }
+        let climbed = climb::climb(&self.quotes, plan, self.args.rate, stop);
+        let (length, detail) = (climb::estimate(plan), || self.state_of_the_city());
+        Some(progress.during("climbing", length, detail, climbed).await)
     }
 
     /// Looks for the capacities of all modes and floors, while the city lives on.
@@ -316,6 +376,8 @@ impl<'a> Comparison<'a> {
             modes: report::figures(measured, capacities),
             floors: Floors::of(capacities),
             generator: Generator::of(capacities),
+            market_cost: None,
+            breakpoint: None,
             city: Market {
                 fleet: self.args.replay.fleet,
                 measured_from: measured.market.map(|(from, _)| from.to_string()),

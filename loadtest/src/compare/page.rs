@@ -6,6 +6,7 @@ use surge_proto::DataflowMode;
 
 use super::baseline::{Baseline, words};
 use super::charts;
+use super::market_cost::{self, MarketCost};
 use super::report::Report;
 use super::verdict;
 use super::wording;
@@ -28,6 +29,7 @@ pub(crate) fn render(report: &Report) -> String {
                     (heading(report))
                     (figures(report, &COLUMNS, "Figures of each dataflow"))
                     (notes(report))
+                    @if let Some(cost) = &report.market_cost { (market(cost, report.valid)) }
                     @if report.has_capacities() {
                         h2 { (LIMITS_TITLE) }
                         (figures(report, &LIMITS, "Capacity of each dataflow"))
@@ -100,6 +102,39 @@ fn changes(baseline: &Baseline) -> Markup {
             }
         }
         p { (words::NOISE) }
+    }
+}
+
+fn market(cost: &MarketCost, valid: bool) -> Markup {
+    html! {
+        h2 { (market_cost::TITLE) }
+        p { (market_cost::done(cost)) }
+        div.scroll tabindex="0" role="region" aria-label=(market_cost::TITLE) {
+            table {
+                thead {
+                    tr {
+                        th scope="col" { "quotes made from data" }
+                        @for column in &market_cost::COLUMNS {
+                            th scope="col" title=(column.meaning) {
+                                (column.name.replace('\n', " "))
+                                small { (column.unit) }
+                            }
+                        }
+                    }
+                }
+                tbody {
+                    @for row in &cost.rows {
+                        tr {
+                            th scope="row" { (row.label) }
+                            @for column in &market_cost::COLUMNS { td { (column.cell(row, &cost.rows[0])) } }
+                        }
+                    }
+                }
+            }
+        }
+        @if valid {
+            @for finding in market_cost::findings(cost) { p.finding { (finding) } }
+        }
     }
 }
 

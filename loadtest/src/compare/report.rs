@@ -9,7 +9,9 @@ use surge_proto::DataflowMode;
 
 use super::baseline::Baseline;
 use super::capacity::{Capacities, Capacity};
+use super::climb::Breakpoint;
 use super::machine::Machine;
+use super::market_cost::MarketCost;
 use super::measure::Measured;
 use super::series::Series;
 use super::tally::Tally;
@@ -53,6 +55,12 @@ pub struct Report {
     /// What the charts are drawn from.
     #[serde(default)]
     pub series: Series,
+    /// What data as old as each mode's costs the market; `None` when that was left out.
+    #[serde(default)]
+    pub market_cost: Option<MarketCost>,
+    /// Where the rate broke a dataflow; `None` where the scenario did not look for that.
+    #[serde(default)]
+    pub breakpoint: Option<Breakpoint>,
 }
 
 impl Report {
@@ -83,6 +91,18 @@ pub struct Workload {
     pub transport: Transport,
     /// Length of the measurement, real seconds.
     pub seconds: u32,
+    /// How the rate changed during the measurement; empty for a level one.
+    #[serde(default)]
+    pub rate_steps: Vec<RateStep>,
+}
+
+/// A part of the measurement.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct RateStep {
+    /// Quotes asked a second, all modes together.
+    pub rate_per_s: u32,
+    /// Length, real seconds.
+    pub seconds: f64,
 }
 
 /// What happened in the city meanwhile.
@@ -368,6 +388,7 @@ pub(crate) fn example() -> Report {
             arrivals: Arrivals::Constant,
             transport: Transport::Http,
             seconds: 60,
+            rate_steps: Vec::new(),
         },
         valid: true,
         void_reasons: Vec::new(),
@@ -396,5 +417,7 @@ pub(crate) fn example() -> Report {
         },
         baseline: None,
         series: Series::default(),
+        market_cost: None,
+        breakpoint: None,
     }
 }

@@ -6,6 +6,7 @@ use anstyle::{AnsiColor, Style};
 use comfy_table::{CellAlignment, LineStyle, Table, TableStyle};
 
 use super::baseline::{Baseline, words};
+use super::market_cost::{self, MarketCost};
 use super::report::Report;
 use super::verdict;
 use super::wording;
@@ -26,12 +27,18 @@ pub(crate) fn render(report: &Report) -> String {
             sentence(&mut text, Style::new(), &generator);
         }
     }
+    if let Some(cost) = &report.market_cost {
+        sentence(&mut text, Style::new().bold(), market_cost::TITLE);
+        sentence(&mut text, Style::new(), &market_cost::done(cost));
+        writeln!(text, "\n{}\n", market(cost)).expect(STRING_TAKES_ALL);
+    }
     let red = Style::new().bold().fg_color(Some(AnsiColor::Red.into()));
     for reason in &report.void_reasons {
         sentence(&mut text, red, &format!("VOID: {reason}"));
     }
     if report.valid {
-        for finding in verdict::findings(report) {
+        let cost = report.market_cost.iter().flat_map(market_cost::findings);
+        for finding in verdict::findings(report).into_iter().chain(cost) {
             sentence(&mut text, Style::new().bold(), &finding);
         }
     }
@@ -76,23 +83,47 @@ const WIDTH: usize = 100;
 const STRING_TAKES_ALL: &str = "a string takes every text";
 
 fn figures(report: &Report, columns: &[Column]) -> Table {
-    let mut table = Table::new();
-    table.load_style(RULED);
-    let names = columns.iter().map(|column| match column.unit {
-        "" => column.name.to_owned(),
-        unit => format!("{}\n{unit}", column.name),
-    });
-    table.set_header(std::iter::once("dataflow".to_owned()).chain(names));
+    let names = columns.iter().map(|column| (column.name, column.unit));
+    let mut table = ruled("dataflow", names);
     for (mode, figures) in &report.modes {
         let floor = report.floors.under(*mode);
         let cells = columns.iter().map(|column| (column.figure)(figures, floor));
         table.add_row(std::iter::once(mode.to_string()).chain(cells));
     }
+    align(&mut table);
+    table
+}
+
+fn market(cost: &MarketCost) -> Table {
+    let columns = &market_cost::COLUMNS;
+    let names = columns.iter().map(|column| (column.name, column.unit));
+    let mut table = ruled("quotes made from data", names);
+    for row in &cost.rows {
+        let cells = columns.iter().map(|column| column.cell(row, &cost.rows[0]));
+        table.add_row(std::iter::once(row.label.clone()).chain(cells));
+    }
+    align(&mut table);
+    table
+}
+
+/// A table with this heading over its rows, and the names and units of its columns.
+fn ruled<'a>(rows: &str, columns: impl Iterator<Item = (&'a str, &'a str)>) -> Table {
+    let mut table = Table::new();
+    table.load_style(RULED);
+    let names = columns.map(|(name, unit)| match unit {
+        "" => name.to_owned(),
+        unit => format!("{name}\n{unit}"),
+    });
+    table.set_header(std::iter::once(rows.to_owned()).chain(names));
+    table
+}
+
+/// Figures stand at the right of their columns.
+fn align(table: &mut Table) {
     for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);
         column.set_padding((1, 0));
     }
-    table
 }
 
 fn changes(text: &mut String, baseline: &Baseline) {
@@ -128,11 +159,13 @@ mod tests {
 
     #[test]
     fn the_table_fits_on_a_hundred_columns_and_names_its_units() {
-        let text = plain(&example());
+        let mut report = example();
+        report.market_cost = Some(market_cost::wording::tests::cost());
+        let text = plain(&report);
         for line in text.lines().filter(|line| line.contains('─')) {
             assert!(line.chars().count() <= 100, "{line}");
         }
-        for word in ["database", "request", "events", "ms", "mean |Δ|"] {
+        for word in ["database", "request", "events", "ms", "mean |Δ|", "+20 ±4"] {
             assert!(text.contains(word), "{word} is missing:\n{text}");
         }
         assert!(

@@ -7,6 +7,7 @@ use std::cmp::Ordering;
 use surge_proto::DataflowMode;
 
 use super::capacity::Capacities;
+use super::climb;
 use super::measure::Measured;
 use super::report::{ModeFigures, Report};
 use super::tally::{Failures, Tally};
@@ -116,6 +117,7 @@ pub(crate) fn findings(report: &Report) -> Vec<String> {
     }
     findings.extend(stalest.and_then(|stalest| price_of_age(report, stalest)));
     findings.extend(stalest.and_then(|stalest| without_price_of_age(report, stalest.0)));
+    findings.extend(report.breakpoint.as_ref().and_then(climb::finding));
     findings.extend(most_quotes(report));
     findings.extend(generator_share(report));
     findings

@@ -3,7 +3,7 @@
 use chrono::{DateTime, FixedOffset};
 use marketplace::{Calendar, MarketTime};
 
-use super::report::{Floor, ModeFigures, Report};
+use super::report::{Floor, ModeFigures, RateStep, Report};
 use super::workload::over;
 
 /// What was compared.
@@ -144,7 +144,12 @@ pub(crate) const LIMITS: [Column; 7] = [
 pub(crate) fn done(report: &Report) -> Vec<String> {
     let workload = &report.workload;
     let mut lines = Vec::new();
-    if let Some(span) = market_span(report) {
+    let city = &report.city;
+    let measured = city
+        .measured_from
+        .as_deref()
+        .zip(city.measured_until.as_deref());
+    if let Some(span) = measured.and_then(|(from, until)| market_span(from, until)) {
         lines.push(format!("Market: {span}.{}", pace(workload.speed)));
     }
     lines.push(format!(
@@ -158,7 +163,15 @@ pub(crate) fn done(report: &Report) -> Vec<String> {
         workload.scenario,
         workload.seed
     ));
+    lines.extend(rate_steps(&workload.rate_steps));
     lines
+}
+
+/// How the rate changed, if it did.
+fn rate_steps(steps: &[RateStep]) -> Option<String> {
+    let step = |step: &RateStep| format!("{} quotes/s for {:.0} s", step.rate_per_s, step.seconds);
+    let steps: Vec<String> = steps.iter().map(step).collect();
+    (!steps.is_empty()).then(|| format!("The rate in steps: {}.", steps.join(", then ")))
 }
 
 /// What the load generator takes for itself, where that was measured.
@@ -187,10 +200,9 @@ fn pace(speed: f64) -> String {
     }
 }
 
-/// Weekday, date and hours of the market that was measured, in New York time.
-fn market_span(report: &Report) -> Option<String> {
-    let from = new_york(report.city.measured_from.as_deref()?)?;
-    let until = new_york(report.city.measured_until.as_deref()?)?;
+/// Weekday, date and hours of a stretch of market time between two instants, RFC 3339, in New York time.
+pub(crate) fn market_span(from: &str, until: &str) -> Option<String> {
+    let (from, until) = (new_york(from)?, new_york(until)?);
     Some(format!(
         "{} to {} in New York",
         from.format("%A %Y-%m-%d, %H:%M"),

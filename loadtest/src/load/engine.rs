@@ -65,10 +65,14 @@ where
 /// When it is behind, it does not wait, so that one wake sends all that are due.
 async fn pace(schedule: &Schedule, started: Instant, board: &Board) {
     let alarm = Alarm::new();
-    for (index, offset) in (0..).zip(schedule.offsets()) {
-        let intended = started + offset;
+    for (index, due) in (0..).zip(schedule.offsets()) {
+        let intended = started + due;
         alarm.until(intended).await;
-        board.take_on(Arrival { index, intended });
+        board.take_on(Arrival {
+            index,
+            due,
+            intended,
+        });
     }
 }
 
@@ -115,7 +119,9 @@ pub struct Plan {
 pub struct Arrival {
     /// Its number in the schedule, from zero.
     pub index: u64,
-    /// When it was meant to leave.
+    /// When it was meant to leave, from the begin of the schedule.
+    pub due: Duration,
+    /// The same, by the clock.
     pub intended: Instant,
 }
 

@@ -18,7 +18,7 @@ use tracing::{Instrument, Span, debug};
 use uuid::Uuid;
 
 use crate::{
-    demand::Demand,
+    demand::{Demand, DemandReading},
     error::Error,
     metrics::RideMetrics,
     ride::{Change, Outcome, Ride, SupplyCall},
@@ -141,18 +141,16 @@ impl App {
         Ok(self.advance(ride_id, change).await?.outcome)
     }
 
-    /// Expected requests of a zone in the coming window.
+    /// Expected requests of a zone in the coming window, with the counts behind them for whoever wants to forecast the
+    /// same.
     ///
     /// # Errors
     /// [`Error::ZoneNotServed`].
-    pub fn demand(&self, zone: Zone) -> Result<Level, Error> {
-        let levels = self.demands(&[zone])?;
-        Ok(*levels.first().expect("one zone has one level"))
-    }
-
-    /// Since when requests are counted: who forecasts from the same counts must know.
-    pub fn demand_observed_since(&self) -> MarketTime {
-        self.parts.demand.observed_since()
+    pub fn demand(&self, zone: Zone) -> Result<DemandReading, Error> {
+        if !self.parts.area.contains(zone) {
+            return Err(Error::ZoneNotServed(zone));
+        }
+        Ok(self.parts.demand.reading(zone, self.now()))
     }
 
     /// Expected requests of several zones, in their order and as of one instant.

@@ -41,6 +41,17 @@ pub struct Demand {
     in_doubt: AtomicBool,
 }
 
+/// The demand of a zone, and what it was forecast from: of one instant.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DemandReading {
+    /// Expected requests in the coming window.
+    pub level: Level,
+    /// Since when requests are counted.
+    pub observed_since: MarketTime,
+    /// Start and requests of each window that had any, oldest first; none older than the memory of the forecaster.
+    pub windows: Vec<(MarketTime, u32)>,
+}
+
 impl Demand {
     /// Demand of `area` as of the counts given, observed since `observed_since`.
     pub fn from_counts(
@@ -66,11 +77,6 @@ impl Demand {
         }
     }
 
-    /// Since when requests are counted.
-    pub const fn observed_since(&self) -> MarketTime {
-        self.observed_since
-    }
-
     /// Takes in one committed request.
     pub fn record(&self, zone: Zone, at: MarketTime) {
         self.forecaster().record(zone, at);
@@ -81,6 +87,17 @@ impl Demand {
         let forecasts = self.forecaster().forecasts(zones, now);
         let level = |value| Level { value, as_of: now };
         forecasts.into_iter().map(level).collect()
+    }
+
+    /// Expected requests of one zone in the window after `now`, with the counts that the forecast is made from.
+    pub fn reading(&self, zone: Zone, now: MarketTime) -> DemandReading {
+        let forecaster = self.forecaster();
+        let value = forecaster.forecast(zone, now);
+        DemandReading {
+            level: Level { value, as_of: now },
+            observed_since: self.observed_since,
+            windows: forecaster.counts(zone, now),
+        }
     }
 
     /// To be held from before a request is committed until it is recorded.

@@ -28,6 +28,7 @@ use uuid::Uuid;
 
 use crate::{
     app::{App, RideRequest},
+    demand::DemandReading,
     ride::{Ride, RideState},
     store::Placed,
 };
@@ -159,13 +160,8 @@ async fn get_demand(
     zone: Result<Path<String>, PathRejection>,
 ) -> Result<Json<DemandBody>, Fault> {
     let zone = parse_zone(zone)?;
-    let level = app.demand(zone)?;
-    Ok(Json(DemandBody {
-        zone,
-        demand: level.value,
-        as_of: rfc3339(level.as_of),
-        observed_since: rfc3339(app.demand_observed_since()),
-    }))
+    let reading = app.demand(zone)?;
+    Ok(Json(DemandBody::of(zone, reading)))
 }
 
 fn parse_ride_id(path: Result<Path<String>, PathRejection>) -> Result<Uuid, Fault> {
@@ -298,6 +294,34 @@ struct DemandBody {
     as_of: DateTime<Utc>,
     /// Market time since which requests are counted.
     observed_since: DateTime<Utc>,
+    /// The requests that the demand was forecast from: the windows of the last day that had any, oldest first, the open
+    /// one last.
+    windows: Vec<WindowBody>,
+}
+
+/// Requests of a zone in one window.
+#[derive(Debug, Serialize, ToSchema)]
+struct WindowBody {
+    /// Market time at which the window starts.
+    start: DateTime<Utc>,
+    /// Requests counted in it.
+    requests: u32,
+}
+
+impl DemandBody {
+    fn of(zone: Zone, reading: DemandReading) -> Self {
+        let window = |(start, requests)| WindowBody {
+            start: rfc3339(start),
+            requests,
+        };
+        Self {
+            zone,
+            demand: reading.level.value,
+            as_of: rfc3339(reading.level.as_of),
+            observed_since: rfc3339(reading.observed_since),
+            windows: reading.windows.into_iter().map(window).collect(),
+        }
+    }
 }
 
 /// Market time as JSON has it. The clock shows nothing that a calendar cannot hold.

@@ -35,15 +35,15 @@ async fn a_request_raises_the_demand_of_its_zone_at_once_served_or_not() {
     let city = City::build().await;
     let rides = city.open(&[]).await;
     let zone = Zone::at(midtown());
-    let before = rides.app.demand(zone).unwrap().value;
+    let before = rides.app.demand(zone).unwrap().level.value;
     let quote = quote_from(midtown());
     let rider = Uuid::now_v7();
     rides.request(rider, &quote).await;
-    let after = rides.app.demand(zone).unwrap().value;
+    let after = rides.app.demand(zone).unwrap().level.value;
     assert!(after > before, "{before} -> {after}");
 
     rides.request(rider, &quote).await;
-    let repeated = rides.app.demand(zone).unwrap().value;
+    let repeated = rides.app.demand(zone).unwrap().level.value;
     assert!(repeated <= after, "a repeated request is no second request");
 }
 
@@ -141,7 +141,7 @@ async fn the_feed_tells_what_changed_and_everything_after_an_outage() {
     let told = city.last_message(DEMAND, &subject, |_| true).await;
     let (zone, level) = level_of(&told.payload);
     assert_eq!(zone, Zone::at(midtown()));
-    assert!((level.value - app.demand(zone).unwrap().value).abs() < 0.005);
+    assert!((level.value - app.demand(zone).unwrap().level.value).abs() < 0.005);
 
     city.nats.kill().await;
     feed.step().await.unwrap_err();
@@ -206,6 +206,40 @@ async fn grpc_and_rest_answer_with_the_same_level() {
         assert_eq!(status.code(), Code::InvalidArgument);
         assert!(status.message().contains("zone"), "{status:?}");
     }
+}
+
+#[tokio::test]
+async fn rest_tells_the_counts_behind_a_forecast_and_who_takes_them_over_forecasts_the_same() {
+    let city = City::build().await;
+    let rides = city.open(&[]).await;
+    ask_all_over_town(&rides).await;
+    let area = ServiceArea::new(Bounds::NEW_YORK);
+    let quiet = rides.app.zones()[1];
+    let told = rides.get(&format!("/v1/demand/{quiet}")).await.body;
+    assert_eq!(told["windows"], serde_json::json!([]));
+
+    let observed_since = told["observed_since"].as_str().unwrap().parse().unwrap();
+    let mut successor = DemandForecaster::new(
+        Arc::new(DemandProfile::flat(area.zones())),
+        area.zones(),
+        Duration::from_secs(300),
+        observed_since,
+        FilterSettings::default(),
+    );
+    for zone in area.zones() {
+        let told = rides.get(&format!("/v1/demand/{zone}")).await.body;
+        for window in told["windows"].as_array().unwrap() {
+            let start: MarketTime = window["start"].as_str().unwrap().parse().unwrap();
+            let requests = u32::try_from(window["requests"].as_u64().unwrap()).unwrap();
+            successor.record_count(*zone, start, requests);
+        }
+    }
+    let as_of = real_now();
+    let taken_over = successor.forecasts(area.zones(), as_of);
+    let live = rides.app.all_demands(as_of);
+    let live: Vec<f64> = live.into_iter().map(|level| level.value).collect();
+    assert_eq!(taken_over, live);
+    assert!(live[0] > live[1], "two requests in zone 0, none in zone 1");
 }
 
 async fn ask_all_over_town(rides: &RideManagement) {

@@ -128,6 +128,25 @@ impl DemandForecaster {
         self.counts.add(window, self.city(), count);
     }
 
+    /// The requests of the zone that a forecast at `now` is made from: per window that had any, its start and their
+    /// number, oldest first. At most one entry per window of the memory, and one for the open window.
+    ///
+    /// Whoever gives them to [`record_count`](Self::record_count) of a forecaster with the same profile, zones, window
+    /// and `observed_since`, zone by zone, forecasts the same.
+    pub fn counts(&self, zone: Zone, now: MarketTime) -> Vec<(MarketTime, u32)> {
+        let Some(&index) = self.indices.get(&zone) else {
+            return Vec::new();
+        };
+        let open = now.window_index(self.window);
+        let closed = self.closed_windows(open).map(|(window, _)| window);
+        closed
+            .chain([open])
+            .map(|window| (window, self.counts.get(window, index)))
+            .filter(|(_, requests)| *requests > 0)
+            .map(|(window, requests)| (MarketTime::of_window(window, self.window), requests))
+            .collect()
+    }
+
     /// Expected requests of the zone in `[now, now + window)`; zero for a zone that is not served.
     pub fn forecast(&self, zone: Zone, now: MarketTime) -> f64 {
         match self.indices.get(&zone) {
@@ -355,6 +374,34 @@ mod tests {
         forecaster.record(zones()[0], friday() - DAY - WINDOW);
         forecaster.record(zones()[0], friday() - DAY * 40);
         assert_eq!(forecaster.forecast(zones()[0], friday()), silent);
+    }
+
+    #[test]
+    fn who_takes_over_the_counts_forecasts_the_same() {
+        let mut forecaster = forecaster();
+        for (zone, minutes_ago) in [(0, 0), (0, 1), (1, 7), (2, 90), (2, 91)] {
+            let at = friday() - Duration::from_secs(60 * minutes_ago);
+            forecaster.record(zones()[zone], at);
+        }
+        forecaster.record(zones()[0], friday() - DAY - WINDOW);
+        assert_eq!(
+            forecaster.counts(zones()[0], friday()),
+            [(friday() - WINDOW, 1), (friday(), 1)]
+        );
+
+        let mut successor = COUNTING_FOR_A_DAY.clone();
+        for zone in zones() {
+            for (window_start, requests) in forecaster.counts(zone, friday()) {
+                successor.record_count(zone, window_start, requests);
+            }
+        }
+        let later = friday() + Duration::from_secs(600);
+        assert_eq!(
+            successor.forecasts(&zones(), later),
+            forecaster.forecasts(&zones(), later)
+        );
+        let boston = Zone::at(crate::zone::Position::new(42.36, -71.06).unwrap());
+        assert_eq!(forecaster.counts(boston, friday()), []);
     }
 
     #[test]

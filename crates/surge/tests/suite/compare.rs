@@ -1,4 +1,4 @@
-//! The comparison from the command line, on a stack of its own: short, so that its figures mean nothing, and complete.
+//! The comparison, and the city that it lives on, on a stack of their own: short, so that figures mean nothing, and complete.
 
 use std::{
     ffi::OsStr,
@@ -8,12 +8,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use loadtest::Client;
+use loadtest::{
+    Client,
+    city::{City, CityConfig},
+};
+use marketplace::Bounds;
 use serde_json::Value;
 use surge::{Part, Stack};
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{PATIENCE, stack_in, state_folder, surge, text};
+use crate::support::{PATIENCE, project, stack_in, state_folder, surge, text};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_figure_of_the_receipt_is_measured() {
@@ -155,6 +159,42 @@ async fn eventually_quotes(metrics: &str, count: u64) {
         );
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_city_that_follows_another_on_the_same_services_sees_what_they_see() {
+    let folder = state_folder().unwrap();
+    let stack = Stack::start(stack_in(folder.path())).await.unwrap();
+    let former = city(&stack, 1).await.unwrap();
+    assert_eq!(former.warnings(), [""; 0]);
+    let deadline = Instant::now() + PATIENCE;
+    while former.progress().requests < 30 {
+        assert!(Instant::now() < deadline, "{:?}", former.progress());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(former.stop().await.drivers_left_behind, 0);
+
+    let latter = city(&stack, 2).await.unwrap();
+    assert_eq!(latter.warnings(), [""; 0]);
+    latter.stop().await;
+    stack.stop(&CancellationToken::new()).await.unwrap();
+}
+
+/// A city of the bundled evening on these services; at its start it compares its books with them.
+async fn city(stack: &Stack, seed: u64) -> anyhow::Result<City> {
+    let profile = std::fs::read(project().join(surge::DEMAND_PROFILE))?;
+    let evening = project().join("data/uber-pickups-2014-04-04-evening.csv.gz");
+    let config = CityConfig {
+        target: stack.target(),
+        seed,
+        fleet: 60,
+        profile: serde_json::from_slice(&profile)?,
+        pickups: loadtest::pickups::read(evening)?,
+        service_area: Bounds::NEW_YORK,
+        crowds: Vec::new(),
+    };
+    let client = Client::new(Duration::from_secs(5));
+    City::start(config, client).await
 }
 
 /// The keys below `path` that hold no figure.

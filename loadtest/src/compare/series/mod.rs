@@ -202,8 +202,8 @@ mod tests {
     /// The largest receipt of ten minutes: every second of every mode, and as many zones as New York has.
     #[test]
     fn ten_minutes_stay_under_two_megabytes() {
-        let (rate, seconds) = (3, 600);
-        let recorder = Recorder::new(&DataflowMode::ALL, rate, seconds);
+        let (rate, seconds) = (3_u32, 600);
+        let recorder = Recorder::new(&DataflowMode::ALL, seconds);
         let zones = ServiceArea::new(marketplace::Bounds::NEW_YORK)
             .zones()
             .to_vec();
@@ -217,7 +217,7 @@ mod tests {
                 degraded: false,
             });
             recorder.add(
-                arrival,
+                Duration::from_secs(arrival / u64::from(rate)),
                 mode,
                 Duration::from_micros(123_456),
                 &quoted,

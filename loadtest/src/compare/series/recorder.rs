@@ -22,7 +22,6 @@ const BUSIEST: usize = 6;
 /// The course of one measurement.
 #[derive(Debug)]
 pub(crate) struct Recorder {
-    arrivals_per_interval: u64,
     interval_s: u32,
     intervals: usize,
     // Std mutexes: held for a few additions, never across an await; one a mode, so that modes do not wait for another.
@@ -31,12 +30,11 @@ pub(crate) struct Recorder {
 }
 
 impl Recorder {
-    /// An empty record of a measurement at a constant rate.
-    pub(crate) fn new(modes: &[DataflowMode], rate_per_s: u32, seconds: u32) -> Self {
+    /// An empty record of a measurement of this length.
+    pub(crate) fn new(modes: &[DataflowMode], seconds: u32) -> Self {
         let interval_s = seconds.div_ceil(MOST_INTERVALS).max(1);
         let lanes = modes.iter().map(|&mode| (mode, Mutex::default()));
         Self {
-            arrivals_per_interval: (u64::from(rate_per_s) * u64::from(interval_s)).max(1),
             interval_s,
             intervals: seconds.div_ceil(interval_s) as usize,
             lanes: lanes.collect(),
@@ -44,16 +42,16 @@ impl Recorder {
         }
     }
 
-    /// Adds the outcome of the arrival with this number; it counts where it was meant to leave.
+    /// Adds the outcome of a quote; it counts where it was due, from the begin of the measurement.
     pub(crate) fn add(
         &self,
-        arrival: u64,
+        due: Duration,
         mode: DataflowMode,
         latency: Duration,
         outcome: &Result<Quoted, Failure>,
         oracle: Option<Multiplier>,
     ) {
-        let interval = (arrival / self.arrivals_per_interval) as usize;
+        let interval = (due.as_secs() / u64::from(self.interval_s)) as usize;
         let Some(lane) = self.lanes.get(&mode) else {
             return;
         };
@@ -234,12 +232,24 @@ mod tests {
 
     #[test]
     fn an_outcome_counts_in_the_second_in_which_it_was_meant_to_leave() {
-        let recorder = Recorder::new(&MODES, 10, 2);
+        let recorder = Recorder::new(&MODES, 2);
         let failure = Err(Failure::Wrong("token empty".to_owned()));
         let mode = DataflowMode::Events;
-        recorder.add(9, mode, milliseconds(1_500), &quoted(zone(40.7), 12), None);
-        recorder.add(10, mode, milliseconds(2), &quoted(zone(40.7), 12), None);
-        recorder.add(12, mode, milliseconds(2), &failure, None);
+        recorder.add(
+            milliseconds(999),
+            mode,
+            milliseconds(1_500),
+            &quoted(zone(40.7), 12),
+            None,
+        );
+        recorder.add(
+            milliseconds(1_000),
+            mode,
+            milliseconds(2),
+            &quoted(zone(40.7), 12),
+            None,
+        );
+        recorder.add(milliseconds(1_200), mode, milliseconds(2), &failure, None);
         let timeline = recorder.timeline();
         let events = &timeline[&mode];
         assert_eq!((events[0].quotes, events[1].quotes), (1, 1));
@@ -251,11 +261,11 @@ mod tests {
 
     #[test]
     fn the_busiest_zone_comes_first_with_what_was_right_beside_what_was_quoted() {
-        let recorder = Recorder::new(&MODES, 10, 3);
+        let recorder = Recorder::new(&MODES, 3);
         let oracle = Multiplier::from_tenths(15).ok();
-        for (arrival, zone) in [(0, 40.7), (1, 40.8), (2, 40.8), (20, 40.8)] {
+        for (due, zone) in [(0, 40.7), (100, 40.8), (200, 40.8), (2_000, 40.8)] {
             let quoted = quoted(self::zone(zone), 13);
-            recorder.add(arrival, MODES[0], Duration::ZERO, &quoted, oracle);
+            recorder.add(milliseconds(due), MODES[0], Duration::ZERO, &quoted, oracle);
         }
         let zones = recorder.busiest_zones();
         assert_eq!((zones[0].zone, zones[0].quotes), (zone(40.8), 3));
@@ -268,8 +278,8 @@ mod tests {
     #[test]
     fn a_day_is_told_in_as_many_intervals_as_ten_minutes() {
         let day = 86_400;
-        let recorder = Recorder::new(&MODES, 1, day);
-        let last = u64::from(day) - 1;
+        let recorder = Recorder::new(&MODES, day);
+        let last = Duration::from_secs(u64::from(day) - 1);
         recorder.add(
             last,
             MODES[0],
@@ -283,7 +293,7 @@ mod tests {
 
     #[test]
     fn a_measurement_that_never_began_has_no_intervals() {
-        let recorder = Recorder::new(&MODES, 300, 60);
+        let recorder = Recorder::new(&MODES, 60);
         assert_eq!(
             (recorder.interval_s(), recorder.busiest_zones().len()),
             (0, 0)

@@ -51,6 +51,9 @@ impl Contract {
         {
             self.check_object(at, schema, properties, object);
         }
+        for item in value.as_array().into_iter().flatten() {
+            self.check_value(&format!("{at}[]"), &schema["items"], item);
+        }
     }
 
     fn check_object(

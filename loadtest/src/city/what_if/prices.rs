@@ -1,0 +1,303 @@
+//! The prices of a city off the wire: the one formula, on the market as it was when the data behind the quote was young.
+//!
+//! A second set of books follows the city's own at a distance: it is written up to the instant that the data describes
+//! and no further. So a quote from data of any age is the very quote that fresh data gave at that time.
+
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use marketplace::{Calendar, MarketTime, Multiplier, Zone};
+
+use crate::books::{Books, Entry};
+
+/// Where the multiplier of a quote comes from. All times are market time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pricing {
+    /// The market as it was so long ago; zero is fresh. However old: no budget turns such data away here.
+    Delayed(Duration),
+    /// A table of all zones that is rewritten once a period.
+    Batch(Duration),
+    /// What fresh data gave the evening before, averaged by zone and half hour.
+    Nightly,
+    /// Nowhere: every ride at the normal price.
+    WithoutSurge,
+    /// Fresh, but nowhere for a while.
+    Outage {
+        /// When it begins.
+        from: MarketTime,
+        /// How long it lasts.
+        length: Duration,
+    },
+}
+
+impl Pricing {
+    /// Fresh data: what all others are held against.
+    pub const FRESH: Self = Self::Delayed(Duration::ZERO);
+
+    /// Whether any quote is made from a market other than the present one.
+    const fn needs_the_past(self) -> bool {
+        match self {
+            Self::Delayed(age) => !age.is_zero(),
+            Self::Batch(_) => true,
+            Self::Nightly | Self::WithoutSurge | Self::Outage { .. } => false,
+        }
+    }
+
+    /// The instant that the data behind a quote at `now` describes; `None` where there is no such data.
+    fn as_of(self, now: MarketTime) -> Option<MarketTime> {
+        match self {
+            Self::Delayed(age) => Some(now - age),
+            Self::Batch(period) => Some(MarketTime::of_window(now.window_index(period), period)),
+            Self::Outage { from, length } => (now < from || from + length <= now).then_some(now),
+            Self::Nightly | Self::WithoutSurge => None,
+        }
+    }
+}
+
+impl fmt::Display for Pricing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Delayed(Duration::ZERO) => f.write_str("fresh"),
+            Self::Delayed(age) => write!(f, "{} old", in_words(*age)),
+            Self::Batch(period) => write!(f, "{} batch", in_words(*period)),
+            Self::Nightly => f.write_str("nightly batch"),
+            Self::WithoutSurge => f.write_str("no surge"),
+            Self::Outage { length, .. } => write!(f, "no surge for {}", in_words(*length)),
+        }
+    }
+}
+
+/// A length of time in the largest unit of which it has one at least: `0.135 s`, `8 s`, `5 min`, `1 h`.
+fn in_words(length: Duration) -> String {
+    const UNITS: [(&str, f64); 3] = [("h", 3_600.0), ("min", 60.0), ("s", 1.0)];
+    let seconds = length.as_secs_f64();
+    let fits = UNITS.iter().find(|(_, unit)| seconds >= *unit);
+    match fits {
+        Some((name, unit)) => format!("{} {name}", (seconds / unit * 10.0).round() / 10.0),
+        None => format!("{seconds:.3} s"),
+    }
+}
+
+/// The multipliers of every zone and half hour of the day, averaged over an evening.
+#[derive(Debug, Clone, Default)]
+pub(super) struct HalfHours {
+    sums: HashMap<(Zone, i64), (f64, u32)>,
+}
+
+impl HalfHours {
+    /// Takes in the published multipliers of an instant.
+    pub(super) fn add(&mut self, published: &HashMap<Zone, Multiplier>, now: MarketTime) {
+        for (zone, multiplier) in published {
+            let (sum, count) = self.sums.entry((*zone, half_hour(now))).or_default();
+            *sum += multiplier.as_f64();
+            *count += 1;
+        }
+    }
+
+    /// The mean of this zone at this time of day; 1.0 where nothing is known.
+    fn multiplier(&self, zone: Zone, now: MarketTime) -> Multiplier {
+        let known = self.sums.get(&(zone, half_hour(now)));
+        known.map_or(Multiplier::ONE, |(sum, count)| {
+            Multiplier::rounded(sum / f64::from(*count))
+        })
+    }
+}
+
+/// Which half hour of the day it is in New York.
+fn half_hour(now: MarketTime) -> i64 {
+    let into_day = Calendar::NEW_YORK_SUMMER.start_of_day(now).age_of(now);
+    into_day.as_secs() as i64 / 1_800
+}
+
+/// Who answers what a ride costs.
+#[derive(Debug)]
+pub(super) struct Prices {
+    pricing: Pricing,
+    /// The market as it is.
+    present: Arc<Books>,
+    /// The market as it was.
+    past: Books,
+    /// What is not written into `past` yet, with the time at which it happened. As long as the data is old: a bound.
+    to_come: VecDeque<(MarketTime, Entry)>,
+    /// When both books were opened.
+    opened_at: MarketTime,
+    /// For [`Pricing::Nightly`].
+    evening_before: HalfHours,
+}
+
+impl Prices {
+    /// Prices from `present`, whose journal they take, and from `past`, books as empty as those were at `opened_at`.
+    pub(super) fn new(
+        pricing: Pricing,
+        present: Arc<Books>,
+        past: Books,
+        opened_at: MarketTime,
+        evening_before: HalfHours,
+    ) -> Self {
+        Self {
+            pricing,
+            present,
+            past,
+            to_come: VecDeque::new(),
+            opened_at,
+            evening_before,
+        }
+    }
+
+    /// Notes that whatever was written into the books since the last time happened now.
+    pub(super) fn note(&mut self, now: MarketTime) {
+        let journal = self.present.take_journal();
+        if self.pricing.needs_the_past() {
+            let dated = journal.into_iter().map(|entry| (now, entry));
+            self.to_come.extend(dated);
+            if let Some(as_of) = self.as_of(now) {
+                self.write_up(as_of);
+            }
+        }
+    }
+
+    /// The multiplier that a rider is quoted now.
+    pub(super) fn quoted(&mut self, zone: Zone, now: MarketTime) -> Option<Multiplier> {
+        match self.as_of(now) {
+            Some(as_of) if as_of == now => self.oracle(zone, now),
+            Some(as_of) => self.past_at(as_of).multiplier(zone, as_of),
+            None if self.pricing == Pricing::Nightly => {
+                Some(self.evening_before.multiplier(zone, now))
+            }
+            None => Some(Multiplier::ONE),
+        }
+    }
+
+    /// The multiplier that is right now.
+    pub(super) fn oracle(&self, zone: Zone, now: MarketTime) -> Option<Multiplier> {
+        self.present.multiplier(zone, now)
+    }
+
+    /// The multipliers that drivers see now.
+    pub(super) fn published(&mut self, now: MarketTime) -> HashMap<Zone, Multiplier> {
+        match self.as_of(now) {
+            Some(as_of) if as_of == now => self.present.multipliers(now),
+            Some(as_of) => self.past_at(as_of).multipliers(as_of),
+            None => {
+                let zones: Vec<Zone> = self.present.area().zones().to_vec();
+                let quoted = |zone| Some((zone, self.quoted(zone, now)?));
+                zones.into_iter().filter_map(quoted).collect()
+            }
+        }
+    }
+
+    /// Never before the books were opened: until the data can be as old as it should, it is that old.
+    fn as_of(&self, now: MarketTime) -> Option<MarketTime> {
+        let as_of = self.pricing.as_of(now)?;
+        Some(as_of.max(self.opened_at))
+    }
+
+    fn past_at(&mut self, as_of: MarketTime) -> &Books {
+        self.write_up(as_of);
+        &self.past
+    }
+
+    fn write_up(&mut self, as_of: MarketTime) {
+        while let Some((at, _)) = self.to_come.front()
+            && *at <= as_of
+            && let Some((_, entry)) = self.to_come.pop_front()
+        {
+            self.past.write(entry);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use marketplace::{Bounds, DemandProfile, ServiceArea};
+
+    use super::*;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    fn opened() -> MarketTime {
+        "2014-04-04T17:00:00-04:00".parse().unwrap()
+    }
+
+    fn after(minutes: u32) -> MarketTime {
+        opened() + MINUTE * minutes
+    }
+
+    /// Prices of one busy zone: in each of the first ten minutes, ever more requests come in.
+    fn multipliers(pricing: Pricing) -> Vec<u16> {
+        let area = Arc::new(ServiceArea::new(
+            Bounds::new(40.70, -74.0, 40.78, -73.94).unwrap(),
+        ));
+        let profile = Arc::new(DemandProfile::flat(area.zones()));
+        let open = || Books::new(Arc::clone(&area), Arc::clone(&profile), opened());
+        let present = Arc::new(open().with_journal());
+        let before = HalfHours::default();
+        let mut prices = Prices::new(pricing, Arc::clone(&present), open(), opened(), before);
+        let zone = area.zones()[1];
+        let mut quoted = |minute| {
+            present.write(Entry::Requests(zone, after(minute), minute * 3));
+            prices.note(after(minute));
+            let multiplier = prices.quoted(zone, after(minute)).unwrap();
+            assert_eq!(prices.published(after(minute))[&zone], multiplier);
+            multiplier.tenths()
+        };
+        (0..10).map(&mut quoted).collect()
+    }
+
+    #[test]
+    fn a_quote_from_old_data_is_the_quote_that_fresh_data_gave_then() {
+        let fresh = multipliers(Pricing::FRESH);
+        assert!(fresh[9] > fresh[5] && fresh[5] > fresh[0], "{fresh:?}");
+        let three_minutes_late = multipliers(Pricing::Delayed(MINUTE * 3));
+        assert_eq!(three_minutes_late[3..], fresh[..7]);
+        assert_eq!(three_minutes_late[..3], [fresh[0]; 3]);
+    }
+
+    #[test]
+    fn a_table_gives_the_quotes_of_when_it_was_written() {
+        let fresh = multipliers(Pricing::FRESH);
+        let table = multipliers(Pricing::Batch(MINUTE * 5));
+        assert_eq!(table, [[fresh[0]; 5], [fresh[5]; 5]].concat());
+    }
+
+    #[test]
+    fn during_an_outage_and_without_surge_every_quote_is_one() {
+        let fresh = multipliers(Pricing::FRESH);
+        let outage = Pricing::Outage {
+            from: after(6),
+            length: MINUTE * 2,
+        };
+        let quoted = multipliers(outage);
+        assert_eq!(quoted[6..8], [10, 10]);
+        assert_eq!((&quoted[..6], &quoted[8..]), (&fresh[..6], &fresh[8..]));
+        assert_eq!(multipliers(Pricing::WithoutSurge), [10; 10]);
+    }
+
+    #[test]
+    fn a_nightly_batch_knows_the_half_hour_of_the_evening_before() {
+        let zone = Zone::at(marketplace::Position::new(40.75, -73.98).unwrap());
+        let mut half_hours = HalfHours::default();
+        for (minute, tenths) in [(0, 12), (29, 16), (30, 20)] {
+            let published = HashMap::from([(zone, Multiplier::from_tenths(tenths).unwrap())]);
+            half_hours.add(&published, after(minute));
+        }
+        const DAY: Duration = Duration::from_secs(24 * 3600);
+        let quoted = |minute| half_hours.multiplier(zone, after(minute) + DAY).tenths();
+        assert_eq!(
+            [quoted(0), quoted(29), quoted(31), quoted(61)],
+            [14, 14, 20, 10]
+        );
+    }
+
+    #[test]
+    fn lengths_are_told_in_the_largest_unit_that_fits() {
+        let label = |millis| Pricing::Delayed(Duration::from_millis(millis)).to_string();
+        assert_eq!(label(0), "fresh");
+        assert_eq!(label(54), "0.054 s old");
+        assert_eq!(label(8_120), "8.1 s old");
+        assert_eq!(label(299_960), "5 min old");
+        assert_eq!(label(3_600_000), "1 h old");
+    }
+}
