@@ -55,7 +55,7 @@ pub struct Args {
     pub rounds: Option<u32>,
 
     /// Evenings to live with each dataflow's data age, and with a few ages more, to see what age costs the market; 0
-    /// leaves that out [default: as many as a minute is enough for, at most 24; with --quick 6 s and at most 8]
+    /// leaves that out [default: as many as a minute is enough for, at most 24; with --quick 4 s and at most 8]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=1_000))]
     pub market_seeds: Option<u32>,
 
@@ -84,7 +84,7 @@ pub struct Args {
     pub from: Option<PathBuf>,
 
     /// Market minutes before the measurement, in which drivers find their riders [default: 20, at most one real minute;
-    /// with --quick 10, at most 10 real seconds]
+    /// with --quick 10, at most 8 real seconds]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=1_440))]
     pub warmup_minutes: Option<u32>,
 
@@ -112,7 +112,7 @@ impl Args {
         let real = |minutes: u32| clock.real(Duration::from_secs(60) * minutes);
         match (self.warmup_minutes, self.quick) {
             (Some(minutes), _) => real(minutes),
-            (None, true) => real(10).min(Duration::from_secs(10)),
+            (None, true) => real(10).min(Duration::from_secs(8)),
             (None, false) => real(20).min(Duration::from_secs(60)),
         }
     }
@@ -160,7 +160,7 @@ impl Args {
         let modes = u32::try_from(self.distinct_modes().len()).unwrap_or(1);
         Effort {
             rounds: self.rounds.unwrap_or(if self.quick { 1 } else { 3 }),
-            probe: Duration::from_millis(if self.quick { 400 } else { 800 }),
+            probe: Duration::from_millis(if self.quick { 500 } else { 1_000 }),
             precision: if self.quick { 1.1 } else { 1.05 },
             quiet_rate: (self.rate / modes.max(1)).max(1),
         }
@@ -168,7 +168,7 @@ impl Args {
 
     /// How many evenings to live with each pricing, and when to leave it at fewer.
     pub(super) fn seeds(&self) -> Seeds {
-        let (most, seconds) = if self.quick { (8, 6) } else { (24, 60) };
+        let (most, seconds) = if self.quick { (8, 4) } else { (24, 60) };
         Seeds {
             first: self.replay.seed,
             most: self.market_seeds.unwrap_or(most),
@@ -230,7 +230,7 @@ mod tests {
     fn nobody_waits_long_for_a_warm_up_that_nobody_asked_for() {
         let warmup = |options: &[&str]| args(options).unwrap().warmup(&clock(1.0)).as_secs();
         assert_eq!(warmup(&[]), 60);
-        assert_eq!(warmup(&["--quick"]), 10);
+        assert_eq!(warmup(&["--quick"]), 8);
         assert_eq!(warmup(&["--warmup-minutes", "5"]), 300);
     }
 

@@ -19,7 +19,7 @@ use super::report;
 use super::series::Probe;
 use super::suite::{QUOTE_DEADLINE, Suite};
 use super::tally::Failures;
-use crate::load::search::Search;
+use crate::load::search::{self, Search};
 use crate::load::{Plan, QuoteDesk, Schedule, histogram};
 
 /// The latency that 99 of 100 quotes must keep.
@@ -39,9 +39,9 @@ pub(crate) struct Effort {
 }
 
 impl Effort {
-    /// About how long one search takes: a dozen probes, and what they leave to be drained.
+    /// About how long one search takes: some eight probes, and what they leave to be drained.
     const fn search(&self) -> Duration {
-        self.probe.saturating_mul(13)
+        self.probe.saturating_mul(9)
     }
 
     /// About how long everything takes for so many modes with their floors.
@@ -228,18 +228,14 @@ impl<'a> Contender<'a> {
             let quiet = self.probe(effort.quiet_rate, effort.probe * 2, stop).await;
             self.found.quiet = quiet.tally(self.mode).latency.clone();
         }
-        let search = match self.found.rounds.last() {
-            None => Search {
-                from: 1_000,
-                stride: 2.0,
-                precision: effort.precision,
-            },
-            // The first round told where to look.
-            Some(&last) => Search {
-                from: last,
-                stride: 1.2,
-                precision: effort.precision,
-            },
+        let from = match self.found.rounds.last() {
+            Some(&last) => last,
+            None => self.saturated(effort, idle, stop).await,
+        };
+        let search = Search {
+            from,
+            stride: 1.1,
+            precision: effort.precision,
         };
         let found = search
             .highest(async |rate| self.holds(rate, effort.probe, idle, stop).await)
@@ -247,6 +243,19 @@ impl<'a> Contender<'a> {
         if !stop.is_cancelled() {
             self.found.rounds.extend(found);
         }
+    }
+
+    /// About where the capacity is: what gets done of far too much. It spares the search most of its way.
+    async fn saturated(&mut self, effort: Effort, idle: Rate, stop: &CancellationToken) -> u32 {
+        let mut rate = 1_000;
+        while rate < search::HIGHEST && !stop.is_cancelled() {
+            let measured = self.attempt(rate, effort.probe / 2, idle, stop).await;
+            if !is_sustained(&measured, self.mode) {
+                return measured.answered_per_s(self.mode).unwrap_or(rate);
+            }
+            rate *= 4;
+        }
+        rate
     }
 
     async fn holds(
@@ -259,35 +268,47 @@ impl<'a> Contender<'a> {
         if stop.is_cancelled() {
             return false;
         }
+        let measured = self.attempt(rate, length, idle, stop).await;
+        is_sustained(&measured, self.mode)
+    }
+
+    /// Asks at this rate, and writes down what came of it.
+    async fn attempt(
+        &mut self,
+        rate: u32,
+        length: Duration,
+        idle: Rate,
+        stop: &CancellationToken,
+    ) -> Measured {
         let before = self.reading().await;
         let measured = self.probe(rate, length, stop).await;
-        let holds = is_sustained(&measured, self.mode);
+        let used = before.used_until(self.reading().await, idle);
+        self.note(rate, &measured, used);
+        measured
+    }
+
+    fn note(&mut self, rate: u32, measured: &Measured, used: Seconds) {
+        let (found, tally) = (&mut self.found, measured.tally(self.mode));
+        let held = is_sustained(measured, self.mode);
         let mut cost = None;
-        if holds {
-            let used = before.used_until(self.reading().await, idle);
-            let quotes = measured.tally(self.mode).quotes;
-            cost = used
-                .services
-                .and_then(|seconds| micros_per_quote(seconds, quotes));
-            self.found.spent = self.found.spent.plus(used);
-            self.found.quotes += quotes;
+        // A service that does not tell what it has used, for once, is left out with its quotes.
+        if let (true, Some(services)) = (held, used.services) {
+            cost = micros_per_quote(services, tally.quotes);
+            found.spent = found.spent.plus(used);
+            found.quotes += tally.quotes;
         }
-        self.found.probes.push(Probe {
+        found.probes.push(Probe {
             mode: self.mode,
             floor: self.is_floor,
             rate_per_s: rate,
-            held: holds,
-            latency_us: report::latency(&measured.tally(self.mode).latency),
+            held,
+            latency_us: report::latency(&tally.latency),
             cpu_us_per_quote: cost.filter(|_| !self.is_floor).map(f64::round),
         });
-        let wrong = measured
-            .tally(self.mode)
-            .failures()
-            .find(|failures| failures.wrong_answers);
-        if let (None, Some(Failures { example, .. })) = (&self.found.wrong, wrong) {
-            self.found.wrong = Some(example.clone());
+        let wrong = tally.failures().find(|failures| failures.wrong_answers);
+        if let (None, Some(Failures { example, .. })) = (&found.wrong, wrong) {
+            found.wrong = Some(example.clone());
         }
-        holds
     }
 
     async fn reading(&self) -> Reading {

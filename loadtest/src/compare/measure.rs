@@ -76,6 +76,12 @@ impl Measured {
         &self.tallies[&mode]
     }
 
+    /// How many quotes of a mode were answered a second.
+    pub(crate) fn answered_per_s(&self, mode: DataflowMode) -> Option<u32> {
+        let seconds = self.answered_within?.as_secs_f64();
+        (seconds > 0.0).then(|| (self.tally(mode).quotes as f64 / seconds) as u32)
+    }
+
     /// How long quotes were asked for.
     pub(crate) fn paced_for(&self) -> Option<Duration> {
         self.delivery.as_ref().map(|delivery| delivery.paced_for)

@@ -1,52 +1,51 @@
 //! Quotes over HTTP/1.1, on connections that the load holds itself: a pool would look for one at every question.
 
+use std::io::{self, Write as _};
 use std::sync::Arc;
 
-use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HOST, HeaderValue};
-use http::{Method, Request, Response, StatusCode, Uri};
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Incoming;
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
+use bytes::{Bytes, BytesMut};
+use http::{StatusCode, Uri};
 use marketplace::{Multiplier, Position};
 use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use super::quote::{Claim, Failure, Question, Quoted};
 use crate::client::CallError;
 
-/// One connection, open or not.
+/// One connection, open or not. Written and read here, because a client for all occasions costs as much processor time as
+/// the service that it asks, on the same processors.
 #[derive(Debug)]
 pub(super) struct Wire {
     address: Arc<Address>,
-    connection: Option<http1::SendRequest<Full<Bytes>>>,
+    connection: Option<TcpStream>,
+    request: Vec<u8>,
+    answer: BytesMut,
 }
 
 /// Where to connect, and what every request says alike.
 #[derive(Debug)]
 pub(super) struct Address {
     authority: String,
-    host: HeaderValue,
-    quotes: Uri,
-    livez: Uri,
+    /// The path before `/v1`, without a slash at its end.
+    base: String,
 }
 
 impl Wire {
     /// Not open yet.
-    pub(super) const fn to(address: Arc<Address>) -> Self {
+    pub(super) fn to(address: Arc<Address>) -> Self {
         Self {
             address,
             connection: None,
+            request: Vec::new(),
+            answer: BytesMut::new(),
         }
     }
 
     /// Asks `/livez`, so that the service has accepted the connection when it is needed.
     pub(super) async fn open(&mut self) -> Result<(), CallError> {
-        let request = self
-            .address
-            .request(Method::GET, &self.address.livez, Bytes::new());
-        self.exchange(request).await.map(drop)
+        self.address.write_livez(&mut self.request);
+        self.exchange().await.map(drop)
     }
 
     /// Asks, and takes the answer as it comes.
@@ -54,30 +53,37 @@ impl Wire {
         &mut self,
         question: &Question,
     ) -> Result<(StatusCode, Bytes), CallError> {
-        self.exchange(self.address.quote(question)).await
+        self.address.write_quote(&mut self.request, question);
+        self.exchange().await
     }
 
     pub(super) fn is_open(&self) -> bool {
-        self.connection
-            .as_ref()
-            .is_some_and(|open| !open.is_closed())
+        self.connection.as_ref().is_some_and(is_sound)
     }
 
     pub(super) fn hang_up(&mut self) {
         self.connection = None;
     }
 
-    async fn exchange(
-        &mut self,
-        request: Request<Full<Bytes>>,
-    ) -> Result<(StatusCode, Bytes), CallError> {
-        let connection = match &mut self.connection {
-            Some(open) if !open.is_closed() => open,
-            gone => gone.insert(self.address.connect().await?),
+    async fn exchange(&mut self) -> Result<(StatusCode, Bytes), CallError> {
+        let connection = match self.connection.take() {
+            Some(open) if is_sound(&open) => open,
+            _gone => dial(&self.address.authority).await?,
         };
-        let response = connection.send_request(request).await.map_err(broken)?;
-        Ok((response.status(), whole_body(response).await?))
+        let connection = self.connection.insert(connection);
+        connection.write_all(&self.request).await.map_err(broken)?;
+        let (head, body) = read_answer(connection, &mut self.answer).await?;
+        if head.is_last {
+            self.hang_up();
+        }
+        Ok((head.status, body))
     }
+}
+
+/// Whether a connection between two questions is still there, and silent as it should be.
+fn is_sound(connection: &TcpStream) -> bool {
+    let heard = connection.try_read(&mut [0]);
+    heard.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
 }
 
 impl Address {
@@ -86,49 +92,119 @@ impl Address {
     /// # Errors
     /// When `base` is not a base URL with a host.
     pub(super) fn of(base: &str) -> anyhow::Result<Self> {
-        let authority = authority(base)?;
-        let path = base.parse::<Uri>()?.path().trim_end_matches('/').to_owned();
         Ok(Self {
-            host: HeaderValue::from_str(&authority)?,
-            authority,
-            quotes: format!("{path}/v1/quotes").parse()?,
-            livez: format!("{path}/livez").parse()?,
+            authority: authority(base)?,
+            base: base.parse::<Uri>()?.path().trim_end_matches('/').to_owned(),
         })
     }
 
-    async fn connect(&self) -> Result<http1::SendRequest<Full<Bytes>>, CallError> {
-        let (sender, connection) = http1::handshake(TokioIo::new(dial(&self.authority).await?))
-            .await
-            .map_err(broken)?;
-        // How it ends shows at the next question.
-        tokio::spawn(connection);
-        Ok(sender)
+    fn write_livez(&self, request: &mut Vec<u8>) {
+        let Self { authority, base } = self;
+        request.clear();
+        write!(
+            request,
+            "GET {base}/livez HTTP/1.1\r\nhost: {authority}\r\n\r\n"
+        )
+        .expect("memory can be written to");
     }
 
-    fn quote(&self, question: &Question) -> Request<Full<Bytes>> {
+    fn write_quote(&self, request: &mut Vec<u8>, question: &Question) {
+        let Self { authority, base } = self;
         let trip = Trip {
             pickup: question.pickup,
             dropoff: question.dropoff,
         };
         let body = serde_json::to_vec(&trip).expect("two positions are JSON");
-        let mut request = self.request(Method::POST, &self.quotes, body.into());
-        let headers = request.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        headers.insert(
-            "surge-dataflow",
-            HeaderValue::from_static(question.mode.as_str()),
-        );
-        request
-    }
-
-    fn request(&self, method: Method, uri: &Uri, body: Bytes) -> Request<Full<Bytes>> {
-        let mut request = Request::new(Full::new(body));
-        *request.method_mut() = method;
-        *request.uri_mut() = uri.clone();
-        request.headers_mut().insert(HOST, self.host.clone());
-        request
+        let (mode, length) = (question.mode.as_str(), body.len());
+        request.clear();
+        write!(
+            request,
+            "POST {base}/v1/quotes HTTP/1.1\r\nhost: {authority}\r\ncontent-type: application/json\r\n\
+             surge-dataflow: {mode}\r\ncontent-length: {length}\r\n\r\n"
+        )
+        .expect("memory can be written to");
+        request.extend_from_slice(&body);
     }
 }
+
+/// What there is to know of an answer before its body.
+#[derive(Debug, PartialEq, Eq)]
+struct Head {
+    status: StatusCode,
+    head_bytes: usize,
+    body_bytes: usize,
+    /// The service closes the connection after it.
+    is_last: bool,
+}
+
+async fn read_answer(
+    connection: &mut TcpStream,
+    answer: &mut BytesMut,
+) -> Result<(Head, Bytes), CallError> {
+    answer.clear();
+    let head = loop {
+        read_more(connection, answer).await?;
+        if let Some(head) = head_of(answer)? {
+            break head;
+        }
+    };
+    let length = head.head_bytes + head.body_bytes;
+    while answer.len() < length {
+        read_more(connection, answer).await?;
+    }
+    if answer.len() > length {
+        return Err(malformed("it goes on after its end"));
+    }
+    let body = answer.split().freeze().slice(head.head_bytes..);
+    Ok((head, body))
+}
+
+async fn read_more(connection: &mut TcpStream, answer: &mut BytesMut) -> Result<(), CallError> {
+    if answer.len() > MAX_ANSWER {
+        return Err(malformed("it is longer than 64 KiB"));
+    }
+    match connection.read_buf(answer).await.map_err(broken)? {
+        0 => Err(malformed("the connection was closed in the middle of it")),
+        _ => Ok(()),
+    }
+}
+
+/// The head of an answer; none when it is not complete yet.
+fn head_of(answer: &[u8]) -> Result<Option<Head>, CallError> {
+    let mut headers = [httparse::EMPTY_HEADER; 32];
+    let mut parsed = httparse::Response::new(&mut headers);
+    let status = parsed
+        .parse(answer)
+        .map_err(|error| malformed(&error.to_string()))?;
+    let httparse::Status::Complete(head_bytes) = status else {
+        return Ok(None);
+    };
+    let value_of = |name: &str| {
+        let header = parsed
+            .headers
+            .iter()
+            .find(|header| header.name.eq_ignore_ascii_case(name))?;
+        std::str::from_utf8(header.value).ok()
+    };
+    let length = value_of("content-length").and_then(|length| length.parse().ok());
+    let body_bytes = length
+        .filter(|length| *length <= MAX_ANSWER)
+        .ok_or_else(|| malformed("it does not tell its length, or more than 64 KiB"))?;
+    let code = parsed.code.unwrap_or_default();
+    Ok(Some(Head {
+        status: StatusCode::from_u16(code).map_err(|error| malformed(&error.to_string()))?,
+        head_bytes,
+        body_bytes,
+        is_last: value_of("connection").is_some_and(|value| value.eq_ignore_ascii_case("close")),
+    }))
+}
+
+fn malformed(flaw: &str) -> CallError {
+    CallError::Broken(format!("the answer cannot be read: {flaw}"))
+}
+
+/// A quote has half a kilobyte; a problem report not much more.
+const MAX_ANSWER: usize = 64 * 1024;
 
 /// The `host:port` of a base URL.
 ///
@@ -147,24 +223,15 @@ pub(super) fn authority(base: &str) -> anyhow::Result<String> {
 /// # Errors
 /// When nobody listens.
 pub(super) async fn dial(authority: &str) -> Result<TcpStream, CallError> {
-    let refused = |error: std::io::Error| CallError::Connect(error.to_string());
+    let refused = |error: io::Error| CallError::Connect(error.to_string());
     let stream = TcpStream::connect(authority).await.map_err(refused)?;
     stream.set_nodelay(true).map_err(refused)?;
     Ok(stream)
 }
 
-fn broken(error: impl std::error::Error) -> CallError {
-    CallError::Broken(crate::client::innermost(&error))
+fn broken(error: io::Error) -> CallError {
+    CallError::Broken(error.to_string())
 }
-
-async fn whole_body(response: Response<Incoming>) -> Result<Bytes, CallError> {
-    let body = Limited::new(response.into_body(), MAX_BODY).collect().await;
-    body.map(|body| body.to_bytes())
-        .map_err(|error| CallError::Broken(error.to_string()))
-}
-
-/// A quote has half a kilobyte; a problem report not much more.
-const MAX_BODY: usize = 64 * 1024;
 
 /// Checks an answer.
 pub(super) fn read(
@@ -211,6 +278,28 @@ mod tests {
         let cap = Multiplier::from_tenths(30).unwrap();
         let question = Question::new(DataflowMode::Events, pickup(), pickup());
         read(StatusCode::OK, body.to_string().as_bytes(), &question, cap)
+    }
+
+    #[test]
+    fn a_head_is_read_when_it_is_complete_and_refused_when_it_makes_no_sense() {
+        let whole = b"HTTP/1.1 503 Gone\r\nContent-Length: 4\r\nConnection: close\r\n\r\ngone";
+        for part in 0..whole.len() - 4 {
+            assert_eq!(head_of(&whole[..part]).unwrap(), None);
+        }
+        let head = Head {
+            status: StatusCode::SERVICE_UNAVAILABLE,
+            head_bytes: whole.len() - 4,
+            body_bytes: 4,
+            is_last: true,
+        };
+        assert_eq!(head_of(whole).unwrap(), Some(head));
+        for nonsense in [
+            "HTTP/1.1 200 OK\r\n\r\n",
+            "HTTP/1.1 200 OK\r\ncontent-length: 99999999\r\n\r\n",
+            "SSH-2.0-x\r\n\r\n",
+        ] {
+            assert!(head_of(nonsense.as_bytes()).is_err(), "{nonsense}");
+        }
     }
 
     #[test]

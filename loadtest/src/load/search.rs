@@ -1,11 +1,12 @@
-//! Looks for the highest rate that holds: by doubling until one does not, then by bisection.
+//! Looks for the highest rate that holds: away from a guess, in growing strides, until one holds and one does not; then by
+//! bisection.
 
 /// How to search.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Search {
     /// The rate to begin with, a second.
     pub from: u32,
-    /// The factor from one rate to the next until one rate holds and one does not.
+    /// The factor from the first rate to the next; it is squared with every further one, up to two.
     pub stride: f64,
     /// The factor between a rate that holds and one that does not at which the search is over.
     pub precision: f64,
@@ -15,7 +16,9 @@ pub struct Search {
 const LOWEST: u32 = 20;
 
 /// No rate above is tried: no generator of ours gets there.
-const HIGHEST: u32 = 200_000;
+pub const HIGHEST: u32 = 200_000;
+
+const LONGEST_STRIDE: f64 = 2.0;
 
 impl Search {
     /// The highest rate found for which `holds` says yes; `None` when none does.
@@ -40,12 +43,21 @@ impl Search {
         broken > held + 1 && f64::from(broken) > f64::from(held) * self.precision
     }
 
+    /// Short ones first, for a guess that is nearly right.
+    fn strides(self) -> impl Iterator<Item = f64> {
+        std::iter::successors(Some(self.stride), |stride| {
+            Some((stride * stride).min(LONGEST_STRIDE))
+        })
+    }
+
     /// A rate that holds and one above it that does not.
     async fn bracket(self, holds: &mut impl AsyncFnMut(u32) -> bool) -> Option<(u32, u32)> {
         let mut rate = self.from.clamp(LOWEST, HIGHEST);
+        let mut strides = self.strides();
+        let mut stride = || strides.next().unwrap_or(LONGEST_STRIDE);
         if holds(rate).await {
             loop {
-                let higher = times(rate, self.stride);
+                let higher = times(rate, stride());
                 if higher > HIGHEST {
                     return Some((rate, rate));
                 }
@@ -56,7 +68,7 @@ impl Search {
             }
         }
         while rate > LOWEST {
-            let lower = times(rate, 1.0 / self.stride).max(LOWEST);
+            let lower = times(rate, 1.0 / stride()).max(LOWEST);
             if holds(lower).await {
                 return Some((lower, rate));
             }

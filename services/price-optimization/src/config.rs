@@ -24,7 +24,8 @@ pub struct Config {
     #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
     pub database_url: String,
 
-    /// Connections to PostgreSQL: few, because a query takes well under a millisecond.
+    /// Connections to PostgreSQL that quotes read on, beside one for everything else: few, because a read takes well under
+    /// a millisecond.
     #[arg(long, env = "DATABASE_CONNECTIONS", default_value_t = 6)]
     pub database_connections: u32,
 

@@ -13,6 +13,7 @@ pub mod error;
 mod grpc;
 mod http;
 mod metrics;
+mod readers;
 pub mod store;
 
 use std::{process::ExitCode, sync::Arc};
@@ -104,7 +105,8 @@ impl Service {
         let pool = postgres::pool(
             &config.database_url,
             IDENTITY.name,
-            config.database_connections,
+            // One more for migrations and for signs of life, which must not wait behind quotes.
+            config.database_connections + 1,
         )
         .context("DATABASE_URL is wrong")?;
         let nats = nats::connect(&config.nats_url, IDENTITY.name).await?;

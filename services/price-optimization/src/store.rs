@@ -1,7 +1,7 @@
 //! All SQL of this service: the rows a quote reads, the views the batch job reads, and the one transaction in which it
 //! rewrites the rows.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
 use marketplace::{
@@ -13,9 +13,11 @@ use platform::{
     outage::Outage,
     postgres::{self, Step},
 };
-use sqlx::{PgConnection, PgPool, Postgres, Transaction};
+use sqlx::{FromRow, PgConnection, PgPool, Postgres, Row, Transaction, postgres::PgRow};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span, field::Empty, info_span};
+
+use crate::readers::Readers;
 
 const STEPS: [Step; 1] = [(
     1,
@@ -30,6 +32,7 @@ const TRY_AGAIN: Duration = Duration::from_secs(1);
 #[derive(Clone, Debug)]
 pub struct Store {
     pool: PgPool,
+    readers: Arc<Readers>,
 }
 
 /// What the quote reads of a zone.
@@ -43,14 +46,19 @@ struct ZoneMarketRow {
     traceparent: Option<String>,
 }
 
-platform::from_row!(ZoneMarketRow {
-    zone,
-    supply,
-    supply_as_of,
-    demand,
-    demand_as_of,
-    traceparent
-});
+/// By position: every quote reads seven rows, and by name each of their columns would be looked up.
+impl FromRow<'_, PgRow> for ZoneMarketRow {
+    fn from_row(row: &PgRow) -> Result<Self, sqlx::Error> {
+        Ok(Self {
+            zone: row.try_get(0)?,
+            supply: row.try_get(1)?,
+            supply_as_of: row.try_get(2)?,
+            demand: row.try_get(3)?,
+            demand_as_of: row.try_get(4)?,
+            traceparent: row.try_get(5)?,
+        })
+    }
+}
 
 /// The rows of some zones, and the trace of the batch that wrote them.
 #[derive(Debug)]
@@ -128,8 +136,11 @@ platform::from_row!(DemandRow {
 
 impl Store {
     /// The store behind `pool`.
-    pub const fn new(pool: PgPool) -> Self {
-        Self { pool }
+    pub fn new(pool: PgPool) -> Self {
+        Self {
+            readers: Arc::new(Readers::of(pool.clone())),
+            pool,
+        }
     }
 
     /// Brings the schema up to date.
@@ -183,13 +194,19 @@ impl Store {
 
     async fn read_zone_market(&self, zones: &[Zone]) -> Result<Vec<ZoneMarketRow>, sqlx::Error> {
         let names: Vec<String> = zones.iter().map(Zone::to_string).collect();
-        sqlx::query_as(
+        let mut reader = self.readers.take().await?;
+        let rows = sqlx::query_as(
             "SELECT zone, supply, supply_as_of, demand, demand_as_of, traceparent
              FROM zone_market WHERE zone = ANY($1)",
         )
         .bind(names)
-        .fetch_all(&self.pool)
-        .await
+        .fetch_all(reader.connection())
+        .await;
+        match &rows {
+            Ok(_) => reader.keep(),
+            Err(_) => reader.distrust_all(),
+        }
+        rows
     }
 
     /// A transaction that sees one state of all views.
