@@ -139,10 +139,7 @@ impl Fault {
     /// Our own fault. The cause is logged here, once; the caller learns only that there was one.
     pub fn internal(cause: impl std::fmt::Display) -> Self {
         error!(error.message = %cause, "a request failed: {cause}");
-        Self::new(
-            Kind::Internal,
-            "the service failed; its log has the cause under this trace id",
-        )
+        Self::new(Kind::Internal, "the service failed; its log has the cause")
     }
 
     /// The kind.

@@ -219,7 +219,7 @@ fn generator_share(report: &Report) -> Option<String> {
     let rate = report.workload.rate_per_s;
     let percent = f64::from(rate) * micros / 1e6 / cpus as f64 * 100.0;
     Some(format!(
-        "To ask {rate} quotes/s the load generator itself takes {percent:.0} % of the machine's {cpus} processors."
+        "To ask {rate} quotes/s the load generator itself takes {percent:.1} % of the machine's {cpus} processors."
     ))
 }
 
@@ -309,7 +309,7 @@ mod tests {
             [
                 "events holds the most quotes, 2731 a second: 62 % of what a bare server does that stands on the same.",
                 // 300 quotes/s of 100 us are 0.03 of one processor of two.
-                "To ask 300 quotes/s the load generator itself takes 2 % of the machine's 2 processors.",
+                "To ask 300 quotes/s the load generator itself takes 1.5 % of the machine's 2 processors.",
             ]
         );
     }

@@ -4,9 +4,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use platform::outage::Outage;
+use platform::{
+    outage::Outage,
+    sampling::{self, Upstream},
+};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, info_span};
 use uuid::Uuid;
 
 use crate::{error::Error, fleet::Fleet, store::Store};
@@ -34,7 +38,9 @@ impl PositionWriter {
     pub async fn step(&self) -> Result<usize, Error> {
         self.read_doubtful().await?;
         let (as_of, moves) = self.fleet.take_moves();
-        let written = self.store.write_moves(as_of, &moves).await;
+        let span = sampling::root(Upstream::Silent, || info_span!("write positions"));
+        let write = self.store.write_moves(as_of, &moves).instrument(span);
+        let written = write.await;
         if written.is_err() {
             self.fleet.put_back(&moves);
         }
