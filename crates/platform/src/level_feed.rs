@@ -1,6 +1,9 @@
 //! A feed of levels on JetStream: at every tick those that changed and then a watermark, which says that all others are
 //! as they were. Levels may be repeated or lost and are simply told anew: all of them after a failure, and every few
 //! minutes, because a stream forgets. What the levels are of is the business of the service that implements [`Levels`].
+//!
+//! Of several replicas the holder of a [`Lease`] tells. Its predecessor may have told of a later instant than its own first
+//! one, and what is older than that is no news to anybody; so it tells everything until it has got past its own beginning.
 
 use std::{future::IntoFuture, time::Duration};
 
@@ -14,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span, info_span};
 
 use crate::{
+    lease::Lease,
     nats::{self, NatsError},
     outage::Outage,
     sampling::{self, Upstream},
@@ -39,7 +43,10 @@ pub trait Levels: Send + Sync {
     const STREAMS: &'static [(&'static str, &'static str)];
 
     /// An instant of market time.
-    type AsOf: Copy + Send + Sync;
+    type AsOf: Copy + PartialOrd + Send + Sync;
+
+    /// Market time, now: as of when the levels are at best.
+    fn now(&self) -> Self::AsOf;
 
     /// All levels at one instant, always as many and in the same order.
     fn levels(&self) -> (Self::AsOf, Vec<f64>);
@@ -70,16 +77,23 @@ pub enum FeedError {
 
 /// Publishes levels.
 #[derive(Debug)]
-pub struct LevelFeed<L> {
+pub struct LevelFeed<L: Levels> {
     source: L,
     client: Client,
     jetstream: Context,
     every: Duration,
+    stream_replicas: usize,
     tell_again_every: Duration,
     /// When everything has to be told again, changed or not.
     tell_again_at: Instant,
     /// The values that JetStream acknowledged last; none where readers may have anything.
     told: Vec<f64>,
+    /// As of when those were.
+    told_as_of: Option<L::AsOf>,
+    /// Who of several replicas tells; without it this one.
+    lease: Option<Lease>,
+    /// When this replica began to tell; none while another does.
+    began: Option<L::AsOf>,
 }
 
 impl<L: Levels> LevelFeed<L> {
@@ -90,10 +104,28 @@ impl<L: Levels> LevelFeed<L> {
             jetstream: nats::jetstream(client.clone()),
             client,
             every,
+            stream_replicas: 1,
             tell_again_every: TELL_AGAIN_EVERY,
             tell_again_at: Instant::now(),
             told: Vec::new(),
+            told_as_of: None,
+            lease: None,
+            began: None,
         }
+    }
+
+    /// The same feed, on streams that are kept on so many nodes of NATS.
+    #[must_use]
+    pub fn on_nodes(mut self, stream_replicas: usize) -> Self {
+        self.stream_replicas = stream_replicas;
+        self
+    }
+
+    /// The same feed, telling only while `lease` is held.
+    #[must_use]
+    pub fn while_held(mut self, lease: Lease) -> Self {
+        self.lease = Some(lease);
+        self
     }
 
     /// The same feed, telling everything again `every` so often, in real time.
@@ -109,8 +141,13 @@ impl<L: Levels> LevelFeed<L> {
     /// # Errors
     /// See [`FeedError`].
     pub async fn step(&mut self) -> Result<usize, FeedError> {
-        let mut told = self.known();
+        let began = *self.began.get_or_insert_with(|| self.source.now());
         let (as_of, values) = self.source.levels();
+        // Of one instant nothing can be told twice: readers would take the greater of two values for the newer.
+        if self.told_as_of == Some(as_of) {
+            return Ok(0);
+        }
+        let mut told = self.known();
         let news = news(&values, &told);
         let publishing = self.publish(told.is_empty(), &news, as_of);
         timeout(STEP_DEADLINE, publishing)
@@ -120,7 +157,8 @@ impl<L: Levels> LevelFeed<L> {
         for (index, value) in &news {
             told[*index] = *value;
         }
-        self.told = told;
+        self.told = if as_of < began { Vec::new() } else { told };
+        self.told_as_of = Some(as_of);
         Ok(news.len())
     }
 
@@ -130,11 +168,21 @@ impl<L: Levels> LevelFeed<L> {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut outage = Outage::of(format!("the feed {}", L::FEED));
         while shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
+            if self.lease.as_ref().is_some_and(|lease| !lease.is_held()) {
+                self.leave_it_to_another();
+                continue;
+            }
             let Some(outcome) = shutdown.run_until_cancelled(self.step()).await else {
                 return;
             };
             outage.note(&outcome);
         }
+    }
+
+    fn leave_it_to_another(&mut self) {
+        self.told.clear();
+        self.told_as_of = None;
+        self.began = None;
     }
 
     /// What need not be told, taken out: a step that does not come to its end leaves nothing known.
@@ -171,7 +219,7 @@ impl<L: Levels> LevelFeed<L> {
     /// They are there unless the server is new.
     async fn ensure_streams(&self) -> Result<(), NatsError> {
         for (name, subjects) in L::STREAMS {
-            nats::ensure_stream(&self.jetstream, name, subjects).await?;
+            nats::ensure_stream(&self.jetstream, name, subjects, self.stream_replicas).await?;
         }
         Ok(())
     }

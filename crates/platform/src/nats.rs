@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-pub use async_nats::jetstream::message::PublishMessage;
+pub use async_nats::jetstream::{Context as JetStream, message::PublishMessage};
 use async_nats::{
     Client, ConnectOptions, Event, ServerAddr,
     connection::State,
@@ -61,15 +61,16 @@ impl NatsError {
     }
 }
 
-/// Connects in the background and stays connected: also when the server is not there yet, or goes and comes back.
+/// Connects in the background and stays connected: also when the server is not there yet, or goes and comes back. Of a
+/// cluster, give the URLs of all nodes with commas between: one of them is connected to, another when that is lost.
 ///
 /// # Errors
-/// When the URL cannot be used.
-pub async fn connect(url: &str, name: &str) -> Result<Client, NatsError> {
-    let server: ServerAddr = url
-        .parse()
-        .map_err(|error: std::io::Error| NatsError::Url(error.to_string()))?;
-    login(&server)
+/// When a URL cannot be used.
+pub async fn connect(urls: &str, name: &str) -> Result<Client, NatsError> {
+    let unusable = |error: std::io::Error| NatsError::Url(error.to_string());
+    let nodes = urls.split(',').map(|url| url.trim().parse());
+    let nodes: Vec<ServerAddr> = nodes.collect::<Result<_, _>>().map_err(unusable)?;
+    login(&nodes[0])
         .name(name)
         .retry_on_initial_connect()
         .connection_timeout(REQUEST_TIMEOUT)
@@ -79,12 +80,12 @@ pub async fn connect(url: &str, name: &str) -> Result<Client, NatsError> {
             Duration::from_millis(50 * (attempts as u64).clamp(1, 20))
         })
         .event_callback(|event| async move { log(&event) })
-        .connect(server)
+        .connect(nodes)
         .await
         .map_err(|error| NatsError::Url(error.to_string()))
 }
 
-/// The client does not read the user and the password of a URL by itself.
+/// The client does not read the user and the password of a URL by itself. All nodes of a cluster have the same.
 fn login(server: &ServerAddr) -> ConnectOptions {
     match (server.username(), server.password()) {
         (Some(user), Some(password)) => {
@@ -110,11 +111,30 @@ pub fn jetstream(client: Client) -> Context {
     context
 }
 
-/// Makes sure that a stream of `name` takes `subjects` and keeps them by limits, on disk.
+/// On how many nodes each stream is kept, for the configurations of the services: 1, or 3 or 5 of a cluster of at least as
+/// many. A stream outlives the loss of the lesser half of its nodes.
 ///
 /// # Errors
-/// When NATS is away, or the stream is not what was asked for: older servers drop settings without a word.
-pub async fn ensure_stream(context: &Context, name: &str, subjects: &str) -> Result<(), NatsError> {
+/// When it is another number.
+pub fn stream_replicas(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(replicas @ (1 | 3 | 5)) => Ok(replicas),
+        _ => Err("must be 1, 3 or 5".to_owned()),
+    }
+}
+
+/// Makes sure that a stream of `name` takes `subjects` and keeps them by limits, on disk, on so many nodes. A stream that is
+/// on another number of nodes is moved to this one.
+///
+/// # Errors
+/// When NATS is away, a cluster has no leader or too few nodes at this moment, or the stream is not what was asked for:
+/// older servers drop settings without a word. Whoever needs it asks again.
+pub async fn ensure_stream(
+    context: &Context,
+    name: &str,
+    subjects: &str,
+    replicas: usize,
+) -> Result<(), NatsError> {
     let asked = Config {
         name: name.to_owned(),
         subjects: vec![subjects.to_owned()],
@@ -126,13 +146,22 @@ pub async fn ensure_stream(context: &Context, name: &str, subjects: &str) -> Res
         // No limit. The server says -1 for it too, so that the comparison below holds.
         max_messages_per_subject: -1,
         duplicate_window: Duration::from_secs(120),
+        num_replicas: replicas,
         ..Config::default()
     };
-    let stream = context
-        .get_or_create_stream(asked.clone())
-        .await
-        .map_err(|error| NatsError::refused(format!("stream {name}"), error))?;
-    same(&asked, &stream.cached_info().config)
+    ensure(context, asked, format!("stream {name}")).await
+}
+
+async fn ensure(context: &Context, asked: Config, what: String) -> Result<(), NatsError> {
+    let stream = context.get_or_create_stream(asked.clone()).await;
+    let stream = stream.map_err(|error| NatsError::refused(&what, error))?;
+    let got = &stream.cached_info().config;
+    same(&asked, got)?;
+    if got.num_replicas != asked.num_replicas {
+        let moved = context.update_stream(asked).await;
+        moved.map_err(|error| NatsError::refused(&what, error))?;
+    }
+    Ok(())
 }
 
 fn same(asked: &Config, got: &Config) -> Result<(), NatsError> {
@@ -158,7 +187,11 @@ fn same(asked: &Config, got: &Config) -> Result<(), NatsError> {
 ///
 /// # Errors
 /// When NATS is away or refuses.
-pub async fn ensure_bucket(context: &Context, name: &str) -> Result<Store, NatsError> {
+pub async fn ensure_bucket(
+    context: &Context,
+    name: &str,
+    replicas: usize,
+) -> Result<Store, NatsError> {
     let asked = Config {
         name: format!("KV_{name}"),
         subjects: vec![format!("$KV.{name}.>")],
@@ -169,13 +202,10 @@ pub async fn ensure_bucket(context: &Context, name: &str) -> Result<Store, NatsE
         discard: DiscardPolicy::New,
         storage: StorageType::File,
         max_bytes: 1024 * 1024,
+        num_replicas: replicas,
         ..Config::default()
     };
-    let stream = context
-        .get_or_create_stream(asked.clone())
-        .await
-        .map_err(|error| NatsError::refused(format!("bucket {name}"), error))?;
-    same(&asked, &stream.cached_info().config)?;
+    ensure(context, asked, format!("bucket {name}")).await?;
     context
         .get_key_value(name)
         .await
@@ -203,11 +233,12 @@ pub async fn bury(
     context: &Context,
     dead: &str,
     dead_subjects: &str,
+    replicas: usize,
     subject: String,
     message: &async_nats::Message,
     reason: impl ToString,
 ) -> Result<(), NatsError> {
-    ensure_stream(context, dead, dead_subjects).await?;
+    ensure_stream(context, dead, dead_subjects, replicas).await?;
     // Not the message's own headers: under its own id the letter would be dropped as a duplicate of it.
     let mut headers = HeaderMap::new();
     // A reason is one line; a header cannot hold more.

@@ -1,6 +1,7 @@
 //! The transactional outbox: an event is written in the transaction that it tells about, and a relay publishes it
 //! afterwards. The event is never lost (it is deleted only after JetStream's acknowledgement) and never doubled for
-//! two minutes (its row id is its `Nats-Msg-Id`); a subscriber that must not act twice is idempotent beyond that.
+//! two minutes (its row id is its `Nats-Msg-Id`); a subscriber that must not act twice is idempotent beyond that. Several
+//! replicas relay one outbox, one at a time, so that no event overtakes one that was committed before it.
 //!
 //! Every service that uses it has a table `outbox` in its own schema: `id uuid, subject text, schema text,
 //! payload bytea, traceparent text, created_at timestamptz`.
@@ -52,7 +53,7 @@ pub async fn write(connection: &mut PgConnection, event: Event) -> Result<(), sq
     Ok(())
 }
 
-/// Publishes what the outbox holds. Several replicas may relay the same outbox: each row is taken by one.
+/// Publishes what the outbox holds. Several replicas may relay the same outbox, whoever wrote the rows.
 #[derive(Clone, Debug)]
 pub struct Relay {
     pool: PgPool,
@@ -112,8 +113,13 @@ impl Relay {
 
     async fn carry_a_batch(&self) -> Result<usize, RelayError> {
         let mut transaction = self.pool.begin().await?;
+        // Relays wait for each other. The lock is taken by a statement of its own, so that the next one sees what the relay
+        // before this one deleted.
+        sqlx::query("SELECT pg_advisory_xact_lock('outbox'::regclass::oid::bigint)")
+            .execute(&mut *transaction)
+            .await?;
         let rows: Vec<Row> = sqlx::query_as(
-            "SELECT id, subject, schema, payload, traceparent FROM outbox ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED",
+            "SELECT id, subject, schema, payload, traceparent FROM outbox ORDER BY id LIMIT $1",
         )
         .bind(BATCH)
         .fetch_all(&mut *transaction)
@@ -148,8 +154,7 @@ impl Relay {
     /// last requests left behind.
     pub async fn run(self, shutdown: CancellationToken) {
         let mut outage = Outage::of("the outbox");
-        // A step that has begun is finished: the rows of one cut short stay locked for a moment, and the last step would
-        // pass them by.
+        // A step that has begun is finished: of one cut short the lock stays for a moment, and the last step would wait.
         while !shutdown.is_cancelled() {
             let outcome = self.step().await;
             let more = matches!(outcome, Ok(published) if published as i64 == BATCH);

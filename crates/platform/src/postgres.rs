@@ -12,6 +12,9 @@ use sqlx::{
 };
 use tokio::time::{Instant, timeout};
 use tracing::{Instrument, field::Empty, info_span};
+use uuid::Uuid;
+
+use crate::replicas;
 
 /// How long a request may wait for a connection, and so how soon a dead database is noticed.
 pub const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -28,15 +31,37 @@ pub fn pool(
     application_name: &str,
     max_connections: u32,
 ) -> Result<PgPool, sqlx::Error> {
-    let options = PgConnectOptions::from_str(url)?
+    let options = options(url, application_name)?;
+    Ok(pool_of(max_connections, options))
+}
+
+/// A [`pool`] whose writes are known as those of the replica `me`: see [`replicas`].
+///
+/// # Errors
+/// When `url` is no PostgreSQL URL.
+pub fn pool_of_replica(
+    url: &str,
+    application_name: &str,
+    max_connections: u32,
+    me: Uuid,
+) -> Result<PgPool, sqlx::Error> {
+    let options = options(url, application_name)?.options([(replicas::WRITER_SETTING, me)]);
+    Ok(pool_of(max_connections, options))
+}
+
+fn options(url: &str, application_name: &str) -> Result<PgConnectOptions, sqlx::Error> {
+    Ok(PgConnectOptions::from_str(url)?
         .application_name(application_name)
-        .options([("statement_timeout", "4s"), ("lock_timeout", "2s")]);
-    Ok(PgPoolOptions::new()
+        .options([("statement_timeout", "4s"), ("lock_timeout", "2s")]))
+}
+
+fn pool_of(max_connections: u32, options: PgConnectOptions) -> PgPool {
+    PgPoolOptions::new()
         .max_connections(max_connections)
         .acquire_timeout(ACQUIRE_TIMEOUT)
         // A ping before every query would cost more than the query; a broken connection fails once and is replaced.
         .test_before_acquire(false)
-        .connect_lazy_with(options))
+        .connect_lazy_with(options)
 }
 
 /// Reads a row of a query into a struct, each field from the column of its name: `from_row!(Watermark { as_of })`.

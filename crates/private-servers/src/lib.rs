@@ -12,6 +12,7 @@ mod error;
 mod instance;
 mod log;
 mod nats;
+mod nats_cluster;
 mod password;
 mod ports;
 mod postgres;
@@ -23,7 +24,8 @@ pub use binaries::{Missing, NatsBinary, PostgresBinaries, Version, find_nats, fi
 pub use error::Error;
 pub use instance::sweep_stale;
 pub use log::last_lines;
-pub use nats::{Nats, NatsSettings};
+pub use nats::{Membership, Nats, NatsSettings};
+pub use nats_cluster::{NatsCluster, NodeSettings};
 pub use password::Password;
 pub use ports::free_port;
 pub use postgres::{Postgres, PostgresSettings};

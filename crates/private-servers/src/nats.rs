@@ -49,6 +49,19 @@ pub struct NatsSettings {
     pub port: Option<u16>,
     /// Server log, appended to, or none to keep it in the instance and lose it with it.
     pub log_file: Option<PathBuf>,
+    /// What makes it a node of a cluster, or none to be alone.
+    pub membership: Option<Membership>,
+}
+
+/// How a node finds the others of its cluster, and they it.
+#[derive(Debug, Clone)]
+pub struct Membership {
+    /// The node's loopback port for the other nodes.
+    pub(crate) route_port: u16,
+    /// Those of all nodes.
+    pub(crate) all_route_ports: Vec<u16>,
+    /// What clients and nodes log in with, the same at each node.
+    pub(crate) password: Password,
 }
 
 /// A running (or killed) private nats-server. Dropping it stops the server and removes its streams.
@@ -101,10 +114,30 @@ impl Nats {
         self.port
     }
 
+    /// What the server calls itself, for example as the leader of a stream.
+    #[must_use]
+    pub fn name(&self) -> String {
+        self.home.server_name()
+    }
+
     /// The server's process id; none after [`Nats::kill`].
     #[must_use]
     pub fn pid(&self) -> Option<u32> {
         self.process.as_ref().map(ServerProcess::pid)
+    }
+
+    /// Whether JetStream does what it is asked: alone at once, in a cluster when a leader was elected.
+    pub(crate) async fn serves_streams(&self) -> bool {
+        self.home.serves_streams(self.port).await.unwrap_or(false)
+    }
+
+    /// The error of a server that runs and does not answer.
+    pub(crate) fn not_ready(&self, deadline: Duration) -> Error {
+        Error::NotReady {
+            program: NATS.name,
+            deadline,
+            log_tail: self.home.log.tail(),
+        }
     }
 
     /// Kills the server with SIGKILL, as a power cut would; the streams stay for [`Nats::restart`].
@@ -146,6 +179,7 @@ struct Home {
     log: ServerLog,
     password: Password,
     store: PathBuf,
+    membership: Option<Membership>,
 }
 
 impl Home {
@@ -154,12 +188,15 @@ impl Home {
         let dir = InstanceDir::create(&settings.base_dir, "nats")?;
         let log = ServerLog::create(settings.log_file.unwrap_or_else(|| dir.path().join("log")))?;
         let store = dir.folder("jetstream")?;
+        let membership = settings.membership;
+        let known = membership.as_ref().map(|cluster| cluster.password.clone());
         Ok(Self {
             binary,
             dir,
             log,
-            password: Password::generate(),
+            password: known.unwrap_or_else(Password::generate),
             store,
+            membership,
         })
     }
 
@@ -195,7 +232,30 @@ impl Home {
              host: 127.0.0.1\n\
              port: {port}\n\
              authorization {{ user: \"{USER}\", password: \"{password}\" }}\n\
-             jetstream {{ store_dir: {store}, max_memory_store: 256MB, max_file_store: 4GB }}\n"
+             jetstream {{ store_dir: {store}, max_memory_store: 256MB, max_file_store: 4GB }}\n\
+             {}",
+            self.cluster()
+        )
+    }
+
+    /// The block that makes it a node; nothing for a server that is alone.
+    fn cluster(&self) -> String {
+        let Some(cluster) = &self.membership else {
+            return String::new();
+        };
+        let (password, port) = (self.password.reveal(), cluster.route_port);
+        let others = cluster
+            .all_route_ports
+            .iter()
+            .filter(|other| **other != port);
+        let routes: Vec<String> = others
+            .map(|other| format!("\"nats://{USER}:{password}@127.0.0.1:{other}\""))
+            .collect();
+        let routes = routes.join(", ");
+        format!(
+            "cluster {{\n  name: private\n  host: 127.0.0.1\n  port: {port}\n  \
+             authorization {{ user: \"{USER}\", password: \"{password}\" }}\n  \
+             routes: [{routes}]\n}}\n"
         )
     }
 
@@ -211,20 +271,45 @@ impl Home {
 
     /// One round of the NATS client protocol: INFO, then CONNECT and PING, then PONG.
     async fn takes_login(&self, port: u16) -> io::Result<bool> {
+        let answers = self.ask(port, "PING\r\n", 1).await?;
+        Ok(answers == ["PONG"])
+    }
+
+    /// Asks JetStream for its account: only the leader of a cluster answers that, and without one nobody does, or with an
+    /// error.
+    async fn serves_streams(&self, port: u16) -> io::Result<bool> {
+        let question = "SUB answer 1\r\nPUB $JS.API.INFO answer 0\r\n\r\n";
+        let answers = self.ask(port, question, 2).await?;
+        Ok(answers
+            .last()
+            .is_some_and(|told| !told.contains("\"error\"")))
+    }
+
+    /// Logs in, asks, and reads so many lines of answer; none from a stranger on our port.
+    async fn ask(&self, port: u16, question: &str, lines: usize) -> io::Result<Vec<String>> {
         let (from_server, mut to_server) = TcpStream::connect((Ipv4Addr::LOCALHOST, port))
             .await?
             .into_split();
-        let mut lines = BufReader::new(from_server.take(GREETING_LIMIT)).lines();
-        let greeting = lines.next_line().await?.unwrap_or_default();
+        let mut answers = BufReader::new(from_server.take(GREETING_LIMIT)).lines();
+        let greeting = answers.next_line().await?.unwrap_or_default();
         if !greeting.contains(&self.server_name()) || !greeting.contains("\"jetstream\":true") {
-            return Ok(false);
+            return Ok(Vec::new());
         }
         let password = self.password.reveal();
         let login = format!(
-            "CONNECT {{\"verbose\":false,\"user\":\"{USER}\",\"pass\":\"{password}\"}}\r\nPING\r\n"
+            "CONNECT {{\"verbose\":false,\"user\":\"{USER}\",\"pass\":\"{password}\"}}\r\n{question}"
         );
         to_server.write_all(login.as_bytes()).await?;
-        Ok(lines.next_line().await?.as_deref() == Some("PONG"))
+        let mut told = Vec::new();
+        while told.len() < lines {
+            match answers.next_line().await? {
+                // A cluster greets anew whenever a node comes or goes.
+                Some(line) if line.starts_with("INFO ") => {}
+                Some(line) => told.push(line),
+                None => return Ok(Vec::new()),
+            }
+        }
+        Ok(told)
     }
 }
 

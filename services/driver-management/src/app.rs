@@ -238,10 +238,12 @@ impl App {
                 return Ok(Some(dispatch));
             }
         }
-        Ok(None)
+        // There were drivers, and other replicas were faster each time: that is no answer yet.
+        Err(Error::Contended(ride.ride_id))
     }
 
-    fn now(&self) -> MarketTime {
+    /// Market time, now.
+    pub fn now(&self) -> MarketTime {
         MarketTime::from_millis(self.0.clock.now_millis())
     }
 }

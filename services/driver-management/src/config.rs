@@ -22,7 +22,7 @@ pub struct Config {
     #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
     pub database_url: String,
 
-    /// NATS with JetStream. The service also works while it is away.
+    /// NATS with JetStream; of a cluster the URLs of all nodes, with commas between. The service also works while it is away.
     #[arg(
         long,
         env = "NATS_URL",
@@ -30,6 +30,10 @@ pub struct Config {
         default_value = "nats://127.0.0.1:4222"
     )]
     pub nats_url: String,
+
+    /// On how many nodes of a NATS cluster each stream is kept: 1, 3 or 5.
+    #[arg(long, env = "STREAM_REPLICAS", default_value = "1", value_parser = platform::nats::stream_replicas)]
+    pub stream_replicas: usize,
 
     /// Where rides are served: south,west,north,east in degrees.
     #[arg(long, env = "SERVICE_AREA", default_value_t = Bounds::NEW_YORK, allow_hyphen_values = true)]

@@ -51,6 +51,10 @@ impl Levels for App {
 
     type AsOf = MarketTime;
 
+    fn now(&self) -> MarketTime {
+        self.now()
+    }
+
     fn levels(&self) -> (MarketTime, Vec<f64>) {
         let supply = self.supply_everywhere();
         let predicted = supply.zones.iter().map(|level| level.predicted);

@@ -2,6 +2,9 @@
 //! for every change of status; the fleet learns of it after the commit. Positions come here first, and `positions`
 //! carries them to the table in batches.
 //!
+//! Other replicas change drivers too: `follower` brings what they wrote. What this one tells is no newer than what it has
+//! heard of all of them.
+//!
 //! Two sets keep memory honest. *Reserved* drivers are being sent to a ride at this moment, so nobody else gets them.
 //! *Doubtful* drivers had a change whose outcome we never learned (a lost connection, a caller who left): they are not
 //! sent anywhere until they have been read again from the table.
@@ -39,6 +42,8 @@ struct Ledger {
     reserved: HashSet<Uuid>,
     /// How many doubts there are of each: one that arises while a driver is read is not cleared by that.
     doubtful: HashMap<Uuid, u32>,
+    /// How far we know what other replicas were told; `None` while there are none.
+    peers_as_of: Option<MarketTime>,
 }
 
 /// How new our knowledge of a driver is: the newest status and the newest position win, whatever arrives last.
@@ -88,6 +93,7 @@ impl Fleet {
             moved: HashSet::new(),
             reserved: HashSet::new(),
             doubtful: HashMap::new(),
+            peers_as_of: None,
         };
         Self {
             area,
@@ -99,6 +105,15 @@ impl Fleet {
     /// Takes in what the table says of a driver. What is older than our knowledge changes nothing.
     pub fn learn(&self, driver: &Driver) {
         self.lock().learn(driver, &self.area);
+    }
+
+    /// Takes in what other replicas wrote, which is all that they were told up to `peers_as_of`.
+    pub fn follow(&self, drivers: &[Driver], peers_as_of: Option<MarketTime>) {
+        // One driver at a time, so that whoever asks for supply meanwhile does not wait for a whole fleet.
+        for driver in drivers {
+            self.learn(driver);
+        }
+        self.lock().peers_as_of = peers_as_of;
     }
 
     /// Takes in a position; false when the driver is unknown or offline.
@@ -113,10 +128,11 @@ impl Fleet {
         })
     }
 
-    /// Supply of `zones`, as of now.
+    /// Supply of `zones`, as of now, or as of when other replicas have been heard.
     pub fn supply(&self, zones: &[Zone], window: Duration) -> Supply {
         let ledger = self.lock();
-        let as_of = self.now();
+        let now = self.now();
+        let as_of = ledger.peers_as_of.map_or(now, |heard| heard.min(now));
         let supply_of = |zone: &Zone| ZoneSupply {
             zone: *zone,
             predicted: ledger.book.supply(*zone, as_of, window),
@@ -212,7 +228,7 @@ impl Ledger {
     fn learn(&mut self, driver: &Driver, area: &ServiceArea) {
         let known = self.stamps.get(&driver.driver_id).copied();
         if known.is_some_and(|known| driver.version <= known.version) {
-            return;
+            return self.learn_position(driver);
         }
         let mut state = driver.state(area);
         let mut moved_at = driver.moved_at;
@@ -231,6 +247,23 @@ impl Ledger {
             moved_at,
         };
         self.stamps.insert(driver.driver_id, stamp);
+    }
+
+    /// A replica wrote a position that is newer than ours, while the status stayed.
+    fn learn_position(&mut self, driver: &Driver) {
+        let Some(stamp) = self.stamps.get_mut(&driver.driver_id) else {
+            return;
+        };
+        let known = self.book.get(&driver.driver_id).copied();
+        let Some(state) = known.filter(|_| stamp.moved_at < driver.moved_at) else {
+            return;
+        };
+        stamp.moved_at = driver.moved_at;
+        let state = DriverState {
+            position: driver.position,
+            ..state
+        };
+        self.book.update(driver.driver_id, state);
     }
 
     fn moves(&mut self, report: Move) -> bool {

@@ -8,6 +8,7 @@ pub mod driver;
 pub mod error;
 pub mod events;
 pub mod fleet;
+pub mod follower;
 pub mod grpc;
 pub mod http;
 pub mod metrics;
@@ -24,6 +25,7 @@ use marketplace::zone::ServiceArea;
 use platform::{
     clock::MarketClock,
     health::Health,
+    lease::Lease,
     metrics::EdgeMetrics,
     nats,
     outbox::Relay,
@@ -35,7 +37,7 @@ use platform::{
 use prometheus_client::registry::Registry;
 use sqlx::PgPool;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::info;
+use uuid::Uuid;
 
 pub use config::Config;
 
@@ -43,6 +45,7 @@ use crate::{
     app::{App, Parts},
     events::SupplyFeed,
     fleet::Fleet,
+    follower::Follower,
     metrics::{Dispatches, register_drivers},
     positions::PositionWriter,
     store::{MIGRATIONS, Store},
@@ -70,8 +73,11 @@ pub struct Service {
     http: Router,
     metrics: EdgeMetrics,
     positions: PositionWriter,
+    follower: Follower,
     feed: SupplyFeed,
+    lease: Lease,
     relay: Relay,
+    pool: PgPool,
 }
 
 impl Service {
@@ -81,15 +87,23 @@ impl Service {
     /// When a port is busy, PostgreSQL stays away, or a URL makes no sense.
     pub async fn start(config: Config) -> anyhow::Result<Self> {
         let listeners = Listeners::bind(config.http_addr, config.grpc_addr).await?;
-        let pool = postgres::pool(&config.database_url, IDENTITY.name, CONNECTIONS)
-            .context("DATABASE_URL cannot be used")?;
+        let replica = Uuid::now_v7();
+        let pool =
+            postgres::pool_of_replica(&config.database_url, IDENTITY.name, CONNECTIONS, replica)
+                .context("DATABASE_URL cannot be used")?;
         migrate(&pool).await?;
         let nats = nats::connect(&config.nats_url, IDENTITY.name).await?;
 
         let clock = MarketClock::from_config(&config.clock);
         let area = Arc::new(ServiceArea::new(config.service_area));
-        let store = Store::new(pool.clone(), area.clone());
-        let fleet = rebuilt(Fleet::new(area.clone(), clock), &store).await?;
+        let store = Store::new(pool.clone(), area.clone(), replica);
+        let fleet = Arc::new(Fleet::new(area.clone(), clock));
+        let mut follower = Follower::new(fleet.clone(), store.clone());
+        follower
+            .step()
+            .await
+            .context("the drivers cannot be read")?;
+        let lease = Lease::of("publishes the levels of supply", replica);
         let relay = Relay::new(pool.clone(), nats::jetstream(nats.clone()));
 
         let mut registry = Registry::default();
@@ -107,15 +121,20 @@ impl Service {
             dispatches: Dispatches::register(&mut registry),
         });
         let routes = http::router(app.clone())
-            .merge(health(clock, pool, nats.clone()).router())
+            .merge(health(clock, pool.clone(), nats.clone()).router())
             .merge(platform::metrics::router(registry));
         Ok(Self {
             listeners,
             http: platform::http::edge(routes, metrics.clone()),
             metrics,
             positions: PositionWriter::new(fleet, store),
-            feed: SupplyFeed::new(app.clone(), nats, config.publish_every),
+            follower,
+            feed: SupplyFeed::new(app.clone(), nats, config.publish_every)
+                .on_nodes(config.stream_replicas)
+                .while_held(lease.clone()),
+            lease,
             relay,
+            pool,
             app,
         })
     }
@@ -143,6 +162,8 @@ impl Service {
         let _ends_them_whatever_happens = ending.clone().drop_guard();
         let loops = TaskTracker::new();
         loops.spawn(self.positions.run(ending.clone()));
+        loops.spawn(self.follower.run(ending.clone()));
+        loops.spawn(self.lease.run(self.pool, ending.clone()));
         loops.spawn(self.feed.run(ending.clone()));
         loops.spawn(self.relay.run(ending.clone()));
         loops.close();
@@ -161,19 +182,6 @@ async fn migrate(pool: &PgPool) -> anyhow::Result<()> {
     postgres::migrate_when_up(pool, MIGRATIONS)
         .await
         .context("the schema in PostgreSQL (DATABASE_URL) cannot be brought up to date")
-}
-
-/// The fleet as the table remembers it.
-async fn rebuilt(fleet: Fleet, store: &Store) -> anyhow::Result<Arc<Fleet>> {
-    let drivers = store
-        .all_drivers()
-        .await
-        .context("the drivers cannot be read")?;
-    for driver in &drivers {
-        fleet.learn(driver);
-    }
-    info!("the fleet has {} drivers", drivers.len());
-    Ok(Arc::new(fleet))
 }
 
 fn health(clock: MarketClock, pool: PgPool, nats: Client) -> Health {

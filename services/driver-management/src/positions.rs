@@ -47,7 +47,7 @@ impl PositionWriter {
         written.map(|()| moves.len())
     }
 
-    /// Steps until `shutdown`, and once more after it.
+    /// Steps until `shutdown`, once more after it, and says that this was the last.
     pub async fn run(self, shutdown: CancellationToken) {
         let mut ticks = interval(EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -56,6 +56,7 @@ impl PositionWriter {
             outage.note(&self.step().await);
         }
         outage.note(&self.step().await);
+        outage.note(&self.store.leave().await);
     }
 
     async fn read_doubtful(&self) -> Result<(), Error> {

@@ -13,21 +13,29 @@ use marketplace::{
 use platform::{
     outbox::{self, Event},
     postgres::{self, Step},
-    propagation,
+    replicas::{self, Journal, Reading},
 };
 use sqlx::{PgConnection, PgPool, Postgres, Transaction};
 use uuid::Uuid;
 
+pub use self::rows::market_time;
 use self::rows::{DispatchRow, DriverRow, column};
 use crate::{driver::Driver, error::Error, fleet::Move};
 
 /// The steps of the schema.
-pub const MIGRATIONS: &[Step] = &[(1, "drivers", include_str!("../migrations/0001_drivers.sql"))];
+pub const MIGRATIONS: &[Step] = &[
+    (1, "drivers", include_str!("../migrations/0001_drivers.sql")),
+    (
+        2,
+        "replicas",
+        include_str!("../migrations/0002_replicas.sql"),
+    ),
+];
 
 /// How long the database may take for any one operation.
 const DEADLINE: Duration = Duration::from_millis(1_500);
 
-/// Writing the positions of a whole fleet takes longer, and nobody waits for it.
+/// Writing or reading the positions of a whole fleet takes longer, and nobody waits for it.
 const BATCH_DEADLINE: Duration = Duration::from_secs(4);
 
 /// Reading the whole fleet at the start takes longest.
@@ -41,6 +49,7 @@ const DISPATCH_MEMORY: Duration = Duration::from_secs(7 * 24 * 3_600);
 pub struct Store {
     pool: PgPool,
     area: Arc<ServiceArea>,
+    replica: Uuid,
 }
 
 /// What became of a ride that asked for a driver.
@@ -75,9 +84,43 @@ pub struct OpenClaim {
 }
 
 impl Store {
-    /// A store in the schema of the pool's role.
-    pub const fn new(pool: PgPool, area: Arc<ServiceArea>) -> Self {
-        Self { pool, area }
+    /// A store in the schema of the pool's role, where this process is `replica`.
+    pub const fn new(pool: PgPool, area: Arc<ServiceArea>, replica: Uuid) -> Self {
+        Self {
+            pool,
+            area,
+            replica,
+        }
+    }
+
+    /// Who this process is to the other replicas.
+    pub const fn replica(&self) -> Uuid {
+        self.replica
+    }
+
+    /// What other replicas have noted.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn read_journal(&self, journal: &Journal) -> Result<Reading, Error> {
+        let mut connection = self.pool.acquire().await?;
+        Ok(journal.read(&mut connection).await?)
+    }
+
+    /// Now and then throws old notes away.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn clean_journal(&self, journal: &mut Journal) -> Result<(), Error> {
+        Ok(journal.clean(&self.pool).await?)
+    }
+
+    /// Says that this replica will write no more.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn leave(&self) -> Result<(), Error> {
+        Ok(replicas::leave(&self.pool, self.replica).await?)
     }
 
     /// All drivers.
@@ -90,15 +133,19 @@ impl Store {
         drivers(rows?)
     }
 
-    /// Some drivers; those never written down are missing.
+    /// Some drivers; those never written down are missing. They may be many, when other replicas hear of many.
     ///
     /// # Errors
     /// Those of the database.
     pub async fn drivers(&self, ids: &[Uuid]) -> Result<Vec<Driver>, Error> {
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
         let rows = sqlx::query_as::<_, DriverRow>("SELECT * FROM driver WHERE driver_id = ANY($1)")
             .bind(ids)
             .fetch_all(&self.pool);
-        drivers(traced("SELECT driver", rows).await?)
+        let rows: Result<_, Error> = postgres::traced(BATCH_DEADLINE, "SELECT driver", rows).await;
+        drivers(rows?)
     }
 
     /// One driver.
@@ -213,12 +260,12 @@ impl Store {
         .await
     }
 
-    /// Writes positions that were reported up to `as_of`, and says so: one transaction, one round trip for each part.
+    /// Writes positions that were reported to this replica up to `as_of`, and says so: one transaction, one round trip for each part.
     ///
     /// # Errors
     /// Those of the database.
     pub async fn write_moves(&self, as_of: MarketTime, moves: &[Move]) -> Result<(), Error> {
-        postgres::traced(BATCH_DEADLINE, "UPDATE driver, watermark", async {
+        postgres::traced(BATCH_DEADLINE, "UPDATE driver, replica", async {
             let mut transaction = self.pool.begin().await?;
             do_not_wait_for_the_disk(&mut transaction).await?;
             if !moves.is_empty() {
@@ -226,11 +273,7 @@ impl Store {
                 update_positions(&mut transaction, moves, zones.collect()).await?;
             }
             forget_dispatches(&mut transaction, as_of - DISPATCH_MEMORY).await?;
-            sqlx::query("UPDATE watermark SET as_of = $1, traceparent = $2")
-                .bind(column(as_of))
-                .bind(propagation::traceparent())
-                .execute(&mut *transaction)
-                .await?;
+            replicas::report(&mut transaction, self.replica, column(as_of)).await?;
             transaction.commit().await
         })
         .await

@@ -29,7 +29,7 @@ pub struct Config {
     #[arg(long, env = "DATABASE_CONNECTIONS", default_value_t = 6)]
     pub database_connections: u32,
 
-    /// NATS with JetStream.
+    /// NATS with JetStream; of a cluster the URLs of all nodes, with commas between.
     #[arg(
         long,
         env = "NATS_URL",
@@ -37,6 +37,10 @@ pub struct Config {
         hide_env_values = true
     )]
     pub nats_url: String,
+
+    /// On how many nodes of a NATS cluster each stream is kept: 1, 3 or 5.
+    #[arg(long, env = "STREAM_REPLICAS", default_value = "1", value_parser = platform::nats::stream_replicas)]
+    pub stream_replicas: usize,
 
     /// gRPC of driver-management.
     #[arg(long, env = "SUPPLY_URL", default_value = "http://127.0.0.1:7201")]

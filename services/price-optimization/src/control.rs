@@ -42,13 +42,14 @@ pub struct ModeInForce {
 #[derive(Clone, Debug)]
 pub struct ModeControl {
     nats: async_nats::Client,
+    stream_replicas: usize,
     // A watch channel: quotes read it without waiting, the watcher and a switch write it.
     current: Arc<watch::Sender<ModeInForce>>,
 }
 
 impl ModeControl {
-    /// Starts in `mode`, until NATS or somebody says otherwise.
-    pub fn new(nats: async_nats::Client, mode: DataflowMode) -> Self {
+    /// Starts in `mode`, until NATS or somebody says otherwise; what is said there is kept on so many nodes.
+    pub fn new(nats: async_nats::Client, mode: DataflowMode, stream_replicas: usize) -> Self {
         let start = ModeInForce {
             mode,
             epoch: 0,
@@ -56,6 +57,7 @@ impl ModeControl {
         };
         Self {
             nats,
+            stream_replicas,
             current: Arc::new(watch::Sender::new(start)),
         }
     }
@@ -86,7 +88,7 @@ impl ModeControl {
     async fn bucket(&self) -> Result<Store, Error> {
         nats::probe(&self.nats).map_err(|_| Error::Switch("NATS is away".to_owned()))?;
         let jetstream = nats::jetstream(self.nats.clone());
-        nats::ensure_bucket(&jetstream, CONTROL_BUCKET)
+        nats::ensure_bucket(&jetstream, CONTROL_BUCKET, self.stream_replicas)
             .await
             .map_err(refused)
     }

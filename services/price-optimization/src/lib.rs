@@ -112,8 +112,9 @@ impl Service {
         let nats = nats::connect(&config.nats_url, IDENTITY.name).await?;
         let store = Store::new(pool.clone());
 
-        let control = ModeControl::new(nats.clone(), config.dataflow_mode);
-        let subscriber = Subscriber::new(nats.clone(), &area, clock);
+        let control = ModeControl::new(nats.clone(), config.dataflow_mode, config.stream_replicas);
+        let subscriber =
+            Subscriber::new(nats.clone(), &area, clock).on_nodes(config.stream_replicas);
         let dataflows = Dataflows::connect(&config, store.clone(), &subscriber)?;
         let freshness = config.pricing().freshness;
         let health = health(clock, freshness, pool, nats, &control, &dataflows);

@@ -12,7 +12,11 @@ use marketplace::{
     view::Level,
     zone::{Position, ServiceArea, Zone},
 };
-use platform::{clock::MarketClock, outbox::Relay};
+use platform::{
+    clock::MarketClock,
+    outbox::Relay,
+    replicas::{Journal, Reading},
+};
 use surge_proto::token::QuoteKey;
 use tracing::{Instrument, Span, debug};
 use uuid::Uuid;
@@ -22,7 +26,7 @@ use crate::{
     error::Error,
     metrics::RideMetrics,
     ride::{Change, Outcome, Ride, SupplyCall},
-    store::{Advanced, Placed, Store},
+    store::{Advanced, Placed, Store, market_time},
     supply::Supply,
 };
 
@@ -150,7 +154,7 @@ impl App {
         if !self.parts.area.contains(zone) {
             return Err(Error::ZoneNotServed(zone));
         }
-        Ok(self.parts.demand.reading(zone, self.now()))
+        Ok(self.parts.demand.reading(zone, self.known_as_of()))
     }
 
     /// Expected requests of several zones, in their order and as of one instant.
@@ -161,7 +165,7 @@ impl App {
         let unserved = zones.iter().find(|zone| !self.parts.area.contains(**zone));
         match unserved {
             Some(zone) => Err(Error::ZoneNotServed(*zone)),
-            None => Ok(self.parts.demand.levels(zones, self.now())),
+            None => Ok(self.parts.demand.levels(zones, self.known_as_of())),
         }
     }
 
@@ -170,17 +174,51 @@ impl App {
         self.parts.demand.levels(self.zones(), as_of)
     }
 
-    /// Publishes in the database how far the counts are complete; makes them anew first if they are in doubt.
+    /// Market time of what is known of demand: now, or when other replicas were heard last.
+    pub fn known_as_of(&self) -> MarketTime {
+        self.parts.demand.known_at(self.now())
+    }
+
+    /// Counts what other replicas took, or everything anew where that is in doubt, then publishes in the database how far
+    /// this replica's requests are complete.
     ///
     /// # Errors
     /// The database is away.
-    pub async fn mark_demand(&self) -> Result<(), Error> {
-        if self.parts.demand.is_in_doubt() {
-            let _nobody_commits = self.parts.demand.recounting().await;
-            let counts = self.parts.store.window_counts().await?;
-            self.parts.demand.recounted(&counts);
-        }
+    pub async fn mark_demand(&self, journal: &mut Journal) -> Result<(), Error> {
+        let reading = match journal.is_new() || self.parts.demand.is_in_doubt() {
+            true => self.recount(journal).await?,
+            false => self.count_of_others(journal).await?,
+        };
+        self.parts
+            .demand
+            .heard(reading.peers_as_of.map(market_time));
+        journal.took_in(reading);
+        self.parts.store.clean_journal(journal).await?;
         self.parts.store.mark(self.now()).await
+    }
+
+    async fn recount(&self, journal: &Journal) -> Result<Reading, Error> {
+        let _nobody_commits = self.parts.demand.recounting().await;
+        let (counts, reading) = self.parts.store.window_counts(journal).await?;
+        self.parts.demand.recounted(&counts);
+        Ok(reading)
+    }
+
+    async fn count_of_others(&self, journal: &Journal) -> Result<Reading, Error> {
+        let reading = self.parts.store.read_journal(journal).await?;
+        let unseen = journal.unseen(&reading);
+        for (zone, at) in self.parts.store.requests(&unseen).await? {
+            self.parts.demand.record(zone, at);
+        }
+        Ok(reading)
+    }
+
+    /// This replica will take no more requests.
+    ///
+    /// # Errors
+    /// The database is away.
+    pub async fn leave(&self) -> Result<(), Error> {
+        self.parts.store.leave().await
     }
 
     /// Takes on calls to driver-management that are due, at most `most`.

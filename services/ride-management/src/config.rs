@@ -23,7 +23,7 @@ pub struct Config {
     #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
     pub database_url: String,
 
-    /// NATS with JetStream.
+    /// NATS with JetStream; of a cluster the URLs of all nodes, with commas between.
     #[arg(
         long,
         env = "NATS_URL",
@@ -31,6 +31,10 @@ pub struct Config {
         hide_env_values = true
     )]
     pub nats_url: String,
+
+    /// On how many nodes of a NATS cluster each stream is kept: 1, 3 or 5.
+    #[arg(long, env = "STREAM_REPLICAS", default_value = "1", value_parser = platform::nats::stream_replicas)]
+    pub stream_replicas: usize,
 
     /// The gRPC edge of driver-management, which sends drivers to rides.
     #[arg(long, env = "SUPPLY_URL", default_value = "http://127.0.0.1:7201")]

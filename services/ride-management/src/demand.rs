@@ -1,5 +1,8 @@
 //! Demand as this process counts it: a forecaster in memory, fed after each commit with the very instant of the row,
-//! so that it equals, to the last bit, one that is built anew from the table.
+//! so that it equals, to the last bit, one that is built anew from the table, and that of every other replica.
+//!
+//! The requests that other replicas took are counted as soon as the journal tells of them, each once. What is told is no
+//! newer than what was heard of all of them.
 //!
 //! Two things can part the two: a commit whose answer was lost, and a count made while rows are still coming in.
 //! The first puts the count in doubt until it was made again; against the second, whoever commits a request holds
@@ -8,7 +11,7 @@
 use std::{
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicI64, Ordering},
     },
     time::Duration,
 };
@@ -39,6 +42,8 @@ pub struct Demand {
     observed_since: MarketTime,
     counting: RwLock<()>,
     in_doubt: AtomicBool,
+    /// Market milliseconds up to which other replicas were heard; the end of time while there are none.
+    heard_until: AtomicI64,
 }
 
 /// The demand of a zone, and what it was forecast from: of one instant.
@@ -74,12 +79,26 @@ impl Demand {
             observed_since,
             counting: RwLock::new(()),
             in_doubt: AtomicBool::new(false),
+            heard_until: AtomicI64::new(i64::MAX),
         }
     }
 
     /// Takes in one committed request.
     pub fn record(&self, zone: Zone, at: MarketTime) {
         self.forecaster().record(zone, at);
+    }
+
+    /// Other replicas were heard up to then, and what they took is recorded.
+    pub fn heard(&self, peers_as_of: Option<MarketTime>) {
+        let until = peers_as_of.map_or(i64::MAX, MarketTime::millis);
+        self.heard_until.store(until, Ordering::Release);
+    }
+
+    /// As of when demand is known at `now`.
+    pub fn known_at(&self, now: MarketTime) -> MarketTime {
+        now.min(MarketTime::from_millis(
+            self.heard_until.load(Ordering::Acquire),
+        ))
     }
 
     /// Expected requests of the zones in the window after `now`, in their order and from one state of knowledge.

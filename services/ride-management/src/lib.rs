@@ -1,8 +1,8 @@
 //! ride-management, the demand side: takes ride requests, matches them through driver-management, and forecasts how
 //! many will come. This file composes the service; read on in `migrations/`, `ride.rs`, then `app.rs`.
 //!
-//! What it acknowledges it has committed. The forecast lives in memory and is rebuilt from the committed rides at
-//! start; it counts the requests that this process took, so one process is what serves demand.
+//! What it acknowledges it has committed. The forecast lives in memory, is rebuilt from the committed rides at start, and
+//! follows what other replicas commit.
 
 pub mod app;
 pub mod config;
@@ -26,11 +26,13 @@ use marketplace::{demand::DemandProfile, time::MarketTime, zone::ServiceArea};
 use platform::{
     clock::MarketClock,
     health::Health,
+    lease::Lease,
     metrics::EdgeMetrics,
     nats,
     outbox::Relay,
     postgres,
     process::{self, Identity},
+    replicas::Journal,
     serve::{Addresses, Listeners, serve},
     shutdown::with_deadline,
 };
@@ -38,6 +40,7 @@ use prometheus_client::registry::Registry;
 use sqlx::PgPool;
 use surge_proto::token::QuoteKey;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use uuid::Uuid;
 
 pub use crate::config::Config;
 use crate::{
@@ -68,8 +71,11 @@ pub fn main(arguments: impl Iterator<Item = String>) -> ExitCode {
 #[derive(Debug)]
 pub struct Service {
     publish_every: Duration,
+    stream_replicas: usize,
     listeners: Listeners,
     app: App,
+    replica: Uuid,
+    journal: Journal,
     pool: PgPool,
     client: Client,
     relay: Relay,
@@ -94,7 +100,9 @@ impl Service {
         let supply = Supply::at(&config.supply_url).context("SUPPLY_URL is no URL")?;
         let listeners = Listeners::bind(config.http_addr, config.grpc_addr).await?;
 
-        let pool = postgres::pool(&config.database_url, IDENTITY.name, MAX_CONNECTIONS)
+        let replica = Uuid::now_v7();
+        let (url, name) = (&config.database_url, IDENTITY.name);
+        let pool = postgres::pool_of_replica(url, name, MAX_CONNECTIONS, replica)
             .context("DATABASE_URL cannot be used")?;
         postgres::migrate_when_up(&pool, MIGRATIONS)
             .await
@@ -103,9 +111,10 @@ impl Service {
 
         let clock = MarketClock::from_config(&config.clock);
         let area = ServiceArea::new(config.service_area);
-        let store = Store::new(pool.clone());
+        let store = Store::new(pool.clone(), replica);
+        let mut journal = Journal::of(replica);
         let profile = profile.unwrap_or_else(|| DemandProfile::flat(area.zones()));
-        let demand = observed(&store, &config, clock, &area, profile)
+        let demand = observed(&store, &mut journal, &config, clock, &area, profile)
             .await
             .context("the forecast cannot be rebuilt from the database of DATABASE_URL")?;
 
@@ -124,8 +133,11 @@ impl Service {
         });
         Ok(Self {
             publish_every: config.publish_every,
+            stream_replicas: config.stream_replicas,
             listeners,
             app,
+            replica,
+            journal,
             pool,
             client,
             relay,
@@ -156,7 +168,8 @@ impl Service {
         // The loops end after the edges, so that they carry off what the last requests left behind.
         let ending = CancellationToken::new();
         let _ends_them_whatever_happens = ending.clone().drop_guard();
-        let loops = self.spawn_loops(&ending);
+        let journal = std::mem::replace(&mut self.journal, Journal::of(self.replica));
+        let loops = self.spawn_loops(journal, &ending);
 
         let edge_metrics = EdgeMetrics::register(&mut self.registry);
         let health = self.health();
@@ -173,15 +186,20 @@ impl Service {
         Ok(served?)
     }
 
-    fn spawn_loops(&self, ending: &CancellationToken) -> TaskTracker {
+    fn spawn_loops(&self, journal: Journal, ending: &CancellationToken) -> TaskTracker {
         let every = self.publish_every;
         let (app, client) = (&self.app, &self.client);
-        let feed = DemandFeed::new(app.clone(), client.clone(), every);
-        let follower = TripFollower::new(app.clone(), nats::jetstream(client.clone()));
+        let lease = Lease::of("publishes the levels of demand", self.replica);
+        let feed = DemandFeed::new(app.clone(), client.clone(), every)
+            .on_nodes(self.stream_replicas)
+            .while_held(lease.clone());
+        let jetstream = nats::jetstream(client.clone());
+        let follower = TripFollower::new(app.clone(), jetstream, self.stream_replicas);
         let loops = TaskTracker::new();
+        loops.spawn(lease.run(self.pool.clone(), ending.clone()));
         loops.spawn(feed.run(ending.clone()));
         loops.spawn(follower.run(ending.clone()));
-        loops.spawn(WatermarkKeeper::new(app.clone(), every).run(ending.clone()));
+        loops.spawn(WatermarkKeeper::new(app.clone(), journal, every).run(ending.clone()));
         loops.spawn(Dispatcher::new(app.clone()).run(ending.clone()));
         loops.spawn(self.relay.clone().run(ending.clone()));
         loops.close();
@@ -219,6 +237,7 @@ fn read_profile(path: &Path) -> anyhow::Result<DemandProfile> {
 /// Begins to count demand, or goes on where the database left off.
 async fn observed(
     store: &Store,
+    journal: &mut Journal,
     config: &Config,
     clock: MarketClock,
     area: &ServiceArea,
@@ -227,6 +246,9 @@ async fn observed(
     let now = MarketTime::from_millis(clock.now_millis());
     let window = config.forecast_window;
     let since = store.observe(window, now).await?;
-    let counts = store.window_counts().await?;
-    Ok(Demand::from_counts(profile, area, window, since, &counts))
+    let (counts, reading) = store.window_counts(journal).await?;
+    let demand = Demand::from_counts(profile, area, window, since, &counts);
+    demand.heard(reading.peers_as_of.map(store::market_time));
+    journal.took_in(reading);
+    Ok(demand)
 }

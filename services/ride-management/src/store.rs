@@ -10,7 +10,10 @@ use marketplace::{
     time::MarketTime,
     zone::{Position, Zone},
 };
-use platform::{outbox, postgres, propagation};
+use platform::{
+    outbox, postgres,
+    replicas::{self, Journal, Reading},
+};
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
@@ -21,8 +24,14 @@ use crate::{
 };
 
 /// The steps of the schema, in order.
-pub const MIGRATIONS: &[postgres::Step] =
-    &[(1, "rides", include_str!("../migrations/0001_rides.sql"))];
+pub const MIGRATIONS: &[postgres::Step] = &[
+    (1, "rides", include_str!("../migrations/0001_rides.sql")),
+    (
+        2,
+        "replicas",
+        include_str!("../migrations/0002_replicas.sql"),
+    ),
+];
 
 /// How long the database may take for any one operation.
 const DEADLINE: Duration = Duration::from_millis(1_500);
@@ -42,6 +51,7 @@ const MAX_SUPPLY_CALLS: i32 = 1_000;
 #[derive(Clone, Debug)]
 pub struct Store {
     pool: PgPool,
+    replica: Uuid,
 }
 
 /// What became of a request for a ride.
@@ -74,9 +84,9 @@ pub struct WindowCount {
 }
 
 impl Store {
-    /// A store on `pool`, whose role owns the schema.
-    pub const fn new(pool: PgPool) -> Self {
-        Self { pool }
+    /// A store on `pool`, whose role owns the schema, where this process is `replica`.
+    pub const fn new(pool: PgPool, replica: Uuid) -> Self {
+        Self { pool, replica }
     }
 
     /// Writes a new ride with its event; once this returns, the ride is safe. A quote that was redeemed before gives
@@ -204,49 +214,117 @@ impl Store {
     /// # Errors
     /// Those of the database.
     pub async fn observe(&self, window: Duration, now: MarketTime) -> Result<MarketTime, Error> {
-        let since = sqlx::query_scalar::<_, DateTime<Utc>>(
-            "INSERT INTO watermark (observed_since, as_of, window_seconds) VALUES ($1, $1, $2)
-             ON CONFLICT (only_row) DO UPDATE SET window_seconds = excluded.window_seconds
-             RETURNING observed_since",
-        )
-        .bind(column(now))
-        .bind(window.as_secs() as i32)
-        .fetch_one(&self.pool);
-        traced("INSERT watermark", since).await.map(market_time)
+        traced("INSERT observation, replica", async {
+            let mut transaction = self.pool.begin().await?;
+            let since = sqlx::query_scalar::<_, DateTime<Utc>>(
+                "INSERT INTO observation (observed_since, window_seconds) VALUES ($1, $2)
+                 ON CONFLICT (only_row) DO UPDATE SET window_seconds = excluded.window_seconds
+                 RETURNING observed_since",
+            )
+            .bind(column(now))
+            .bind(window.as_secs() as i32)
+            .fetch_one(&mut *transaction)
+            .await?;
+            replicas::report(&mut transaction, self.replica, column(now)).await?;
+            transaction.commit().await?;
+            Ok::<_, sqlx::Error>(market_time(since))
+        })
+        .await
     }
 
-    /// The counts that the service publishes to others, for itself.
+    /// The counts that the service publishes to others, for itself, and the place in the journal that they reach to: of one
+    /// snapshot, so that each request is in exactly one of counts and later readings.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn window_counts(&self) -> Result<Vec<WindowCount>, Error> {
-        let rows = sqlx::query_as::<_, (String, DateTime<Utc>, i64)>(
-            "SELECT zone, window_start, requests FROM demand_by_zone_window",
-        )
-        .fetch_all(&self.pool);
-        let summary = "SELECT demand_by_zone_window";
-        let rows: Result<_, Error> = postgres::traced(COUNT_DEADLINE, summary, rows).await;
+    pub async fn window_counts(
+        &self,
+        journal: &Journal,
+    ) -> Result<(Vec<WindowCount>, Reading), Error> {
+        const SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY";
+        let summary = "SELECT journal, demand_by_zone_window";
+        let read = async {
+            let mut transaction = self.pool.begin_with(SNAPSHOT).await?;
+            let reading = journal.read_anew(&mut transaction).await?;
+            let rows = sqlx::query_as::<_, (String, DateTime<Utc>, i64)>(
+                "SELECT zone, window_start, requests FROM demand_by_zone_window",
+            )
+            .fetch_all(&mut *transaction)
+            .await?;
+            transaction.commit().await?;
+            Ok::<_, sqlx::Error>((rows, reading))
+        };
+        let read: Result<_, Error> = postgres::traced(COUNT_DEADLINE, summary, read).await;
+        let (rows, reading) = read?;
         let count = |(zone, window_start, requests): (String, _, i64)| {
-            Ok(WindowCount {
+            Ok::<_, Error>(WindowCount {
                 zone: parsed(&zone)?,
                 window_start: market_time(window_start),
                 requests: u32::try_from(requests).unwrap_or(u32::MAX),
             })
         };
-        rows?.into_iter().map(count).collect()
+        let counts: Result<_, Error> = rows.into_iter().map(count).collect();
+        Ok((counts?, reading))
     }
 
-    /// Says that the counts are complete as of `as_of`, also when nothing changed.
+    /// What other replicas have noted.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn read_journal(&self, journal: &Journal) -> Result<Reading, Error> {
+        let mut connection = self.pool.acquire().await?;
+        Ok(journal.read(&mut connection).await?)
+    }
+
+    /// Where and when some rides were requested.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn requests(&self, rides: &[Uuid]) -> Result<Vec<(Zone, MarketTime)>, Error> {
+        if rides.is_empty() {
+            return Ok(Vec::new());
+        }
+        let rows = sqlx::query_as::<_, (String, DateTime<Utc>)>(
+            "SELECT zone, requested_at FROM ride WHERE ride_id = ANY($1)",
+        )
+        .bind(rides)
+        .fetch_all(&self.pool);
+        let request = |(zone, at): (String, _)| Ok((parsed(&zone)?, market_time(at)));
+        let rows = traced("SELECT ride requests", rows).await?;
+        rows.into_iter().map(request).collect()
+    }
+
+    /// Now and then throws old notes away.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn clean_journal(&self, journal: &mut Journal) -> Result<(), Error> {
+        Ok(journal.clean(&self.pool).await?)
+    }
+
+    /// Says that this replica will write no more.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn leave(&self) -> Result<(), Error> {
+        Ok(replicas::leave(&self.pool, self.replica).await?)
+    }
+
+    /// Says that this replica's requests are in the counts as of `as_of`, also when nothing changed.
     ///
     /// # Errors
     /// Those of the database.
     pub async fn mark(&self, as_of: MarketTime) -> Result<(), Error> {
-        let update = sqlx::query("UPDATE watermark SET as_of = $1, traceparent = $2")
-            .bind(column(as_of))
-            .bind(propagation::traceparent())
-            .execute(&self.pool);
-        traced("UPDATE watermark", update).await?;
-        Ok(())
+        traced("UPDATE replica", async {
+            let mut connection = self.pool.acquire().await?;
+            replicas::report(&mut connection, self.replica, column(as_of)).await
+        })
+        .await
+    }
+
+    /// Who this process is to the other replicas.
+    pub const fn replica(&self) -> Uuid {
+        self.replica
     }
 }
 
@@ -405,7 +483,8 @@ fn column(time: MarketTime) -> DateTime<Utc> {
     DateTime::from_timestamp_millis(time.millis()).unwrap_or_default()
 }
 
-fn market_time(column: DateTime<Utc>) -> MarketTime {
+/// A column as market time.
+pub fn market_time(column: DateTime<Utc>) -> MarketTime {
     MarketTime::from_millis(column.timestamp_millis())
 }
 

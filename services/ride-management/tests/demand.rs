@@ -66,7 +66,7 @@ async fn others_may_read_the_views_and_nothing_else() {
     let city = City::build().await;
     let _rides = city.open(&[]).await;
     let mut visitor = city.log_in_as("price_optimization").await;
-    for table in ["ride.ride", "ride.watermark", "ride.outbox"] {
+    for table in ["ride.ride", "ride.replica", "ride.outbox"] {
         let sql = format!("SELECT * FROM {table}");
         let read = sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut visitor);
         let refused = read.await.unwrap_err().to_string();

@@ -15,7 +15,8 @@ pub(super) fn column(time: MarketTime) -> DateTime<Utc> {
     DateTime::from_timestamp_millis(time.millis()).unwrap_or_default()
 }
 
-fn market_time(column: DateTime<Utc>) -> MarketTime {
+/// A `timestamptz` as a market time.
+pub fn market_time(column: DateTime<Utc>) -> MarketTime {
     MarketTime::from_millis(column.timestamp_millis())
 }
 

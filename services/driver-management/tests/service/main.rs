@@ -13,5 +13,6 @@ mod feed;
 mod lifecycle;
 mod outages;
 mod process;
+mod replicas;
 mod restart;
 mod support;

@@ -46,7 +46,7 @@ async fn a_position_is_in_the_table_once_the_watermark_has_passed_it() {
     let mut connection = stand.connection_of("driver_management").await;
     let stored = eventually("the watermark passes the report", async || {
         let row: (f64, f64, bool) = sqlx::query_as(
-            "SELECT lat, lon, (SELECT as_of FROM watermark) >= $2 FROM driver WHERE driver_id = $1",
+            "SELECT lat, lon, (SELECT as_of FROM supply_watermark) >= $2 FROM driver WHERE driver_id = $1",
         )
         .bind(driver)
         .bind(reported_at)

@@ -101,6 +101,7 @@ impl Dataflow for EventsDataflow {
 #[derive(Clone, Debug)]
 pub struct Subscriber {
     nats: async_nats::Client,
+    stream_replicas: usize,
     clock: MarketClock,
     state: State,
 }
@@ -133,9 +134,17 @@ impl Subscriber {
         };
         Self {
             nats,
+            stream_replicas: 1,
             clock,
             state: Arc::new(RwLock::new(heard)),
         }
+    }
+
+    /// The same, keeping dead letters on so many nodes of NATS.
+    #[must_use]
+    pub const fn on_nodes(mut self, stream_replicas: usize) -> Self {
+        self.stream_replicas = stream_replicas;
+        self
     }
 
     /// Follows both streams until `token` is cancelled.
@@ -240,6 +249,7 @@ impl Subscriber {
             &jetstream,
             DEAD.name,
             DEAD.subjects,
+            self.stream_replicas,
             subject,
             message,
             malformed,

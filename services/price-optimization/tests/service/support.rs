@@ -97,10 +97,10 @@ impl Exchange {
     /// Publishes levels and watermarks, as the two producers do.
     pub(crate) async fn publish(&self, view: &MarketView) {
         let jetstream = self.jetstream().await;
-        nats::ensure_stream(&jetstream, SUPPLY.name, SUPPLY.subjects)
+        nats::ensure_stream(&jetstream, SUPPLY.name, SUPPLY.subjects, 1)
             .await
             .unwrap();
-        nats::ensure_stream(&jetstream, DEMAND.name, DEMAND.subjects)
+        nats::ensure_stream(&jetstream, DEMAND.name, DEMAND.subjects, 1)
             .await
             .unwrap();
         for levels in &view.zones {

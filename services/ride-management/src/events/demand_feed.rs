@@ -9,6 +9,7 @@ use platform::{
     level_feed::{LevelFeed, Levels},
     nats::{self, PublishMessage},
     outage::Outage,
+    replicas::Journal,
     sampling::{self, Upstream},
 };
 use prost::Message;
@@ -34,8 +35,12 @@ impl Levels for App {
 
     type AsOf = MarketTime;
 
+    fn now(&self) -> MarketTime {
+        self.now()
+    }
+
     fn levels(&self) -> (MarketTime, Vec<f64>) {
-        let as_of = self.now();
+        let as_of = self.known_as_of();
         let levels = self.all_demands(as_of);
         (as_of, levels.iter().map(|level| level.value).collect())
     }
@@ -55,40 +60,48 @@ impl Levels for App {
     }
 }
 
-/// Keeps the watermark in the database moving, so that its readers can tell a quiet city from a dead service.
+/// Keeps the watermark in the database moving, so that its readers can tell a quiet city from a dead service, and this
+/// replica's count in step with the others.
 #[derive(Debug)]
 pub struct WatermarkKeeper {
     app: App,
+    journal: Journal,
     every: Duration,
 }
 
 impl WatermarkKeeper {
-    /// A keeper that moves the watermark `every` so often in real time.
-    pub const fn new(app: App, every: Duration) -> Self {
-        Self { app, every }
+    /// A keeper that moves the watermark `every` so often in real time, and has counted up to this place in the journal.
+    pub const fn new(app: App, journal: Journal, every: Duration) -> Self {
+        Self {
+            app,
+            journal,
+            every,
+        }
     }
 
     /// Moves the watermark to now.
     ///
     /// # Errors
     /// The database is away.
-    pub async fn step(&self) -> Result<(), Error> {
+    pub async fn step(&mut self) -> Result<(), Error> {
         let span = sampling::root(Upstream::Silent, || {
             info_span!("publish ride.demand_watermark")
         });
-        self.app.mark_demand().instrument(span).await
+        let marking = self.app.mark_demand(&mut self.journal);
+        marking.instrument(span).await
     }
 
-    /// Goes on until `shutdown`.
-    pub async fn run(self, shutdown: CancellationToken) {
+    /// Goes on until `shutdown`, and says that this was the last.
+    pub async fn run(mut self, shutdown: CancellationToken) {
         let mut ticks = interval(self.every);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut outage = Outage::of("the watermark in PostgreSQL");
         while shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
             let Some(outcome) = shutdown.run_until_cancelled(self.step()).await else {
-                return;
+                break;
             };
             outage.note(&outcome);
         }
+        outage.note(&self.app.leave().await);
     }
 }

@@ -74,6 +74,7 @@ pub enum FollowError {
 pub struct TripFollower {
     app: App,
     jetstream: Context,
+    stream_replicas: usize,
     consumer: Option<PullConsumer>,
 }
 
@@ -91,11 +92,12 @@ enum Dead {
 }
 
 impl TripFollower {
-    /// A follower that moves the rides of `app`.
-    pub const fn new(app: App, jetstream: Context) -> Self {
+    /// A follower that moves the rides of `app`, on streams that are kept on so many nodes of NATS.
+    pub const fn new(app: App, jetstream: Context, stream_replicas: usize) -> Self {
         Self {
             app,
             jetstream,
+            stream_replicas,
             consumer: None,
         }
     }
@@ -143,7 +145,8 @@ impl TripFollower {
 
     async fn subscribe(&self) -> Result<PullConsumer, FollowError> {
         for stream in [TRIPS, DEAD] {
-            nats::ensure_stream(&self.jetstream, stream.name, stream.subjects).await?;
+            let (name, subjects, replicas) = (stream.name, stream.subjects, self.stream_replicas);
+            nats::ensure_stream(&self.jetstream, name, subjects, replicas).await?;
         }
         let config = pull::Config {
             durable_name: Some(DURABLE.to_owned()),
@@ -197,6 +200,7 @@ impl TripFollower {
             &self.jetstream,
             DEAD.name,
             DEAD.subjects,
+            self.stream_replicas,
             subject,
             delivery,
             dead,

@@ -204,7 +204,7 @@ impl City {
     pub(crate) async fn publish_trip(&self, payload: Vec<u8>) {
         let jetstream = self.jetstream().await;
         eventually("the stream of trips", async || {
-            platform::nats::ensure_stream(&jetstream, TRIPS.name, TRIPS.subjects)
+            platform::nats::ensure_stream(&jetstream, TRIPS.name, TRIPS.subjects, 1)
                 .await
                 .ok()
         })

@@ -1,0 +1,72 @@
+//! The way of other replicas' writes into this one's memory: a few times a second it reads which drivers they changed, and
+//! then those drivers. With PostgreSQL away every replica goes on with what it knows, and says as of when that is.
+
+use std::{sync::Arc, time::Duration};
+
+use platform::{outage::Outage, replicas::Journal};
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use crate::{
+    error::Error,
+    fleet::Fleet,
+    store::{Store, market_time},
+};
+
+/// How often the journal is read, in real time: as often as positions are written.
+const EVERY: Duration = Duration::from_millis(250);
+
+/// Keeps the fleet in step with the table.
+#[derive(Debug)]
+pub struct Follower {
+    fleet: Arc<Fleet>,
+    store: Store,
+    journal: Journal,
+}
+
+impl Follower {
+    /// A follower that brings what the table has to the fleet, for which the first step reads all of it.
+    pub fn new(fleet: Arc<Fleet>, store: Store) -> Self {
+        let journal = Journal::of(store.replica());
+        Self {
+            fleet,
+            store,
+            journal,
+        }
+    }
+
+    /// Takes in what others have changed since the last step; returns how many drivers were read for it.
+    ///
+    /// # Errors
+    /// Those of the database. Nothing is missed then: the next step begins where this one did.
+    pub async fn step(&mut self) -> Result<usize, Error> {
+        let reads_everything = self.journal.is_new();
+        let reading = self.store.read_journal(&self.journal).await?;
+        let drivers = match reads_everything {
+            true => self.store.all_drivers().await?,
+            false => self.store.drivers(&reading.changed).await?,
+        };
+        let peers_as_of = reading.peers_as_of.map(market_time);
+        self.fleet.follow(&drivers, peers_as_of);
+        self.journal.took_in(reading);
+        self.store.clean_journal(&mut self.journal).await?;
+        if reads_everything {
+            info!("the fleet has {} drivers", drivers.len());
+        }
+        Ok(drivers.len())
+    }
+
+    /// Steps until `shutdown`.
+    pub async fn run(mut self, shutdown: CancellationToken) {
+        let mut ticks = interval(EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut outage = Outage::of("the following of other replicas");
+        while shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
+            let Some(outcome) = shutdown.run_until_cancelled(self.step()).await else {
+                return;
+            };
+            outage.note(&outcome);
+        }
+    }
+}

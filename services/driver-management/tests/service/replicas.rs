@@ -1,0 +1,313 @@
+//! Several replicas on one database: every driver counts once, is sent once, and whoever dies or hangs is replaced.
+
+use std::{
+    collections::HashSet,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use futures::future::join_all;
+use marketplace::zone::Zone;
+use platform::nats;
+use private_servers::{free_port, spawn_tied};
+use serde_json::json;
+use sqlx::Connection as _;
+use surge_proto::subjects::{SUPPLY, SUPPLY_WATERMARK};
+use tonic::Code;
+use uuid::Uuid;
+
+use crate::support::{Rest, Running, Stand, eventually, financial_district, grand_central};
+
+/// A successor begins within the term of a lease and one look at it; the rest is for a busy machine.
+const TAKEN_OVER_WITHIN: Duration = Duration::from_secs(5);
+
+/// The least silence after a sudden death: a term of two seconds, of which half a second may have passed, and a margin. If
+/// two replicas told the same levels, there would be none.
+const LEAST_SILENCE: Duration = Duration::from_secs(1);
+
+async fn three(stand: &Stand) -> [Running; 3] {
+    [
+        stand.service().await,
+        stand.service().await,
+        stand.service().await,
+    ]
+}
+
+async fn stop(services: impl IntoIterator<Item = Running>) {
+    for service in services {
+        service.stop().await;
+    }
+}
+
+/// The idle drivers of two zones and the predicted supply of them, as a replica knows them.
+async fn known(service: &Running) -> (Vec<u64>, Vec<f64>) {
+    let zones = [grand_central(), financial_district()].map(Zone::at);
+    let mut idle = Vec::new();
+    for zone in zones {
+        idle.push(service.supply(zone).await["idle_drivers"].as_u64().unwrap());
+    }
+    (idle, service.predicted(&zones).await.unwrap())
+}
+
+#[tokio::test]
+async fn every_driver_counts_once_whichever_replica_hears_of_it() {
+    let stand = Stand::start().await;
+    let services = three(&stand).await;
+    let mut drivers = Vec::new();
+    for number in 0..12 {
+        let service = &services[number % 3];
+        drivers.push(service.driver_goes_online(grand_central()).await);
+    }
+    for service in &services {
+        eventually("every replica knows all drivers", async || {
+            (known(service).await.0 == [12, 0]).then_some(())
+        })
+        .await;
+    }
+
+    // Each is heard of by another replica now: six move, three leave, and one is sent downtown.
+    for (number, driver) in drivers.iter().enumerate() {
+        let service = &services[(number + 1) % 3];
+        match number {
+            0..6 => {
+                let report =
+                    json!({"positions": [{"driver_id": driver, "position": financial_district()}]});
+                let answer = service.rest.post("/v1/positions", report).await;
+                assert_eq!(answer.body, json!({"accepted": 1, "ignored": 0}));
+            }
+            6..9 => {
+                service.driver_is(*driver, "offline", grand_central()).await;
+            }
+            _ => {}
+        }
+    }
+    let sent = services[2]
+        .dispatch_patiently(Uuid::now_v7(), grand_central(), financial_district())
+        .await;
+    assert!(sent.is_some());
+    for service in &services {
+        eventually("every replica knows it all", async || {
+            (known(service).await == (vec![2, 6], vec![2.0, 7.0])).then_some(())
+        })
+        .await;
+    }
+    stop(services).await;
+}
+
+#[tokio::test]
+async fn a_change_that_commits_late_is_not_missed() {
+    let stand = Stand::start().await;
+    let services = three(&stand).await;
+    let driver = services[0].driver_goes_online(grand_central()).await;
+    for service in &services {
+        eventually("the driver is known", async || {
+            (known(service).await.0 == [1, 0]).then_some(())
+        })
+        .await;
+    }
+
+    // An operator's transaction begins before what comes next, and ends after it.
+    let mut operator = stand.connection_of("driver_management").await;
+    let mut late = operator.begin().await.unwrap();
+    sqlx::query("UPDATE driver SET status = 'offline', version = version + 1 WHERE driver_id = $1")
+        .bind(driver)
+        .execute(&mut *late)
+        .await
+        .unwrap();
+    services[1].driver_goes_online(financial_district()).await;
+    for service in &services {
+        eventually("what began later is known", async || {
+            (known(service).await.0 == [1, 1]).then_some(())
+        })
+        .await;
+    }
+    late.commit().await.unwrap();
+    for service in &services {
+        eventually("what ended later is known", async || {
+            (known(service).await.0 == [0, 1]).then_some(())
+        })
+        .await;
+    }
+    stop(services).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn replicas_never_send_one_driver_to_two_rides() {
+    const DRIVERS: usize = 20;
+    const RIDES: usize = 30;
+    let stand = Stand::start().await;
+    let services = three(&stand).await;
+    for number in 0..DRIVERS {
+        services[number % 3]
+            .driver_goes_online(grand_central())
+            .await;
+    }
+    for service in &services {
+        eventually("all drivers are known", async || {
+            (known(service).await.0 == [DRIVERS as u64, 0]).then_some(())
+        })
+        .await;
+    }
+
+    // Every ride asks every replica, as a dispatcher does that had no answer from the one before.
+    let rides: Vec<Uuid> = (0..RIDES).map(|_| Uuid::now_v7()).collect();
+    let questions = rides.iter().flat_map(|ride| {
+        services.iter().map(async |service| {
+            let (pickup, dropoff) = (grand_central(), financial_district());
+            let sent = service.dispatch_patiently(*ride, pickup, dropoff).await;
+            sent.map(|driver| (*ride, driver.driver_id))
+        })
+    });
+    let answers: HashSet<(Uuid, String)> =
+        join_all(questions).await.into_iter().flatten().collect();
+    let served: HashSet<&Uuid> = answers.iter().map(|(ride, _)| ride).collect();
+    let drivers: HashSet<&String> = answers.iter().map(|(_, driver)| driver).collect();
+    assert_eq!(served.len(), answers.len(), "a ride got two drivers");
+    assert_eq!(drivers.len(), answers.len(), "two rides share a driver");
+    assert_eq!(
+        drivers.len(),
+        DRIVERS,
+        "a driver stayed idle while a ride went without"
+    );
+    for service in &services {
+        eventually("nobody is idle", async || {
+            (known(service).await.0 == [0, 0]).then_some(())
+        })
+        .await;
+    }
+    stop(services).await;
+}
+
+#[tokio::test]
+async fn without_postgres_every_replica_goes_on_with_what_it_knows() {
+    let mut stand = Stand::start().await;
+    let [one, other] = [stand.service().await, stand.service().await];
+    let driver = one.driver_goes_online(grand_central()).await;
+    eventually("the driver is known", async || {
+        (known(&other).await.0 == [1, 0]).then_some(())
+    })
+    .await;
+    stand.postgres.kill().await;
+
+    let as_of = async || other.supply(Zone::at(grand_central())).await["as_of"].clone();
+    let last_heard = eventually("nothing more is heard", async || {
+        let before = as_of().await;
+        tokio::time::sleep(Duration::from_millis(400)).await;
+        (before == as_of().await).then_some(before)
+    })
+    .await;
+    assert_eq!(known(&other).await, (vec![1, 0], vec![1.0, 0.0]));
+    assert_eq!(as_of().await, last_heard, "it tells when it heard last");
+    let refused = other.dispatch(Uuid::now_v7(), grand_central(), financial_district());
+    assert_eq!(refused.await.unwrap_err().code(), Code::Unavailable);
+
+    stand.postgres.restart().await.unwrap();
+    one.driver_is(driver, "offline", grand_central()).await;
+    eventually("it hears again", async || {
+        (known(&other).await.0 == [0, 0] && as_of().await != last_heard).then_some(())
+    })
+    .await;
+    stop([one, other]).await;
+}
+
+#[tokio::test]
+async fn one_replica_tells_the_levels_and_another_takes_over_when_it_hangs_leaves_or_dies() {
+    let stand = Stand::start().await;
+    let mut process = serving(&stand).await;
+    let watermarks = Watermarks::of(&stand).await;
+    watermarks.next().await;
+    let service = stand.service().await;
+    service.driver_goes_online(grand_central()).await;
+
+    signal(&process, "STOP");
+    let silence = watermarks.silence().await;
+    assert!(silence >= LEAST_SILENCE, "two told levels: {silence:?}");
+    assert!(silence <= TAKEN_OVER_WITHIN, "hung for {silence:?}");
+    signal(&process, "CONT");
+
+    service.stop().await;
+    let left = Instant::now();
+    watermarks.next().await;
+    let silence = left.elapsed();
+    assert!(silence <= TAKEN_OVER_WITHIN, "gone for {silence:?}");
+
+    let service = stand.service().await;
+    process.kill().unwrap();
+    process.wait().unwrap();
+    let silence = watermarks.silence().await;
+    assert!(silence >= LEAST_SILENCE, "two told levels: {silence:?}");
+    assert!(silence <= TAKEN_OVER_WITHIN, "dead for {silence:?}");
+    service.stop().await;
+}
+
+/// A real process, ready, that can be stopped and killed.
+async fn serving(stand: &Stand) -> Child {
+    let port = free_port().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_driver-management"));
+    command.args(&stand.arguments(port)[1..]);
+    command.stderr(Stdio::null());
+    let process = spawn_tied(command).unwrap();
+    let address = format!("127.0.0.1:{port}").parse().unwrap();
+    eventually("the process serves", async || {
+        std::net::TcpStream::connect(address).ok()
+    })
+    .await;
+    let rest = Rest::of(address).await;
+    eventually("the process is ready", async || {
+        (rest.get_plain("/readyz").await.status == 200).then_some(())
+    })
+    .await;
+    process
+}
+
+fn signal(process: &Child, name: &str) {
+    let sent = Command::new("kill")
+        .args(["-s", name, &process.id().to_string()])
+        .status();
+    assert!(sent.unwrap().success());
+}
+
+/// The watermarks of the feed, as they come.
+struct Watermarks(async_nats::jetstream::stream::Stream);
+
+impl Watermarks {
+    async fn of(stand: &Stand) -> Self {
+        let client = nats::connect(&stand.nats.url(), "watermarks")
+            .await
+            .unwrap();
+        let jetstream = nats::jetstream(client);
+        let stream = eventually("the stream of supply", async || {
+            jetstream.get_stream(SUPPLY.name).await.ok()
+        });
+        Self(stream.await)
+    }
+
+    async fn last(&self) -> Option<u64> {
+        let last = self.0.get_last_raw_message_by_subject(SUPPLY_WATERMARK);
+        last.await.ok().map(|message| message.sequence)
+    }
+
+    /// Waits for one that is not there yet.
+    async fn next(&self) {
+        let known = self.last().await;
+        eventually("a new watermark", async || {
+            (self.last().await > known).then_some(())
+        })
+        .await;
+    }
+
+    /// How long the longest pause is that begins within the next moment, from now on.
+    async fn silence(&self) -> Duration {
+        let began = Instant::now();
+        let (mut last, mut at, mut longest) = (self.last().await, began, Duration::ZERO);
+        while longest < LEAST_SILENCE && began.elapsed() < 2 * TAKEN_OVER_WITHIN {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            let newest = self.last().await;
+            if newest != last {
+                longest = longest.max(at.elapsed());
+                (last, at) = (newest, Instant::now());
+            }
+        }
+        longest
+    }
+}
