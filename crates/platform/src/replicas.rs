@@ -99,8 +99,7 @@ impl Journal {
     /// # Errors
     /// Those of the database.
     pub async fn read(&self, connection: &mut PgConnection) -> Result<Reading, sqlx::Error> {
-        let place = self.place.as_ref().filter(|_| !self.is_new());
-        let horizon = place.map(|place| place.horizon.as_str());
+        let horizon = self.place.as_ref().map(|place| place.horizon.as_str());
         self.read_from(horizon, connection).await
     }
 

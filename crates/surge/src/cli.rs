@@ -7,7 +7,9 @@ use loadtest::{city, compare};
 use marketplace::MarketTime;
 use surge_proto::DataflowMode;
 
-use crate::stack::{DEMAND_PROFILE, FRIDAY_EVENING, Ports, Record, STATE_DIR, StackSettings};
+use crate::stack::{
+    DEMAND_PROFILE, FRIDAY_EVENING, Member, Ports, Record, STATE_DIR, StackSettings,
+};
 
 /// Surge: one exchange, three dataflows, one price. A ride-sharing marketplace that computes the same surge price from
 /// a shared database, by requests, and from events.
@@ -23,7 +25,8 @@ pub(crate) struct Cli {
 }
 
 const AFTER_HELP: &str = "  ./surge test   all tests, formatting and lints; options go to cargo test\n\n\
-    SURGE_PORT_BASE moves all ports (7100: REST on 7101 to 7103, gRPC on 7201 to 7203, Jaeger UI on 7186).\n\
+    SURGE_PORT_BASE moves all ports (7100: REST on 7101 to 7103, gRPC on 7201 to 7203, Jaeger UI on 7186;\n    \
+    second replicas on 7141 to 7143 and 7241 to 7243, third ones ten further).\n\
     SURGE_NO_INSTALL=1 forbids ./surge to install what is missing. Files are looked for in the project folder.";
 
 #[derive(Debug, Subcommand)]
@@ -44,6 +47,10 @@ pub(crate) enum Command {
     Backtest(BacktestArgs),
     /// Makes the demand profile that the services start with
     Train(TrainArgs),
+    /// Measures what a position, a quote and a ride cost each process of the stack that runs here
+    Costs(CostsArgs),
+    /// Works out what a larger market takes, from measured costs
+    Plan(PlanArgs),
     /// Shows what is missing on this machine and how to get it
     Doctor,
     /// Runs one service in this process: how the stack starts its parts
@@ -76,6 +83,14 @@ pub(crate) struct StackArgs {
     /// Period of the batch job behind the mode `database`, in market time
     #[arg(long, env = "BATCH_EVERY", value_name = "PERIOD", default_value = "5m", value_parser = humantime::parse_duration)]
     pub(crate) batch_every: Duration,
+
+    /// How many processes of each service run side by side, 1 to 5
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=i64::from(Member::MOST)))]
+    pub(crate) replicas: u8,
+
+    /// How many nodes NATS has, each with a copy of every stream: 1, 3 or 5
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = nats_nodes)]
+    pub(crate) nats_nodes: u8,
 }
 
 #[derive(Debug, Args)]
@@ -162,6 +177,61 @@ pub(crate) struct TrainArgs {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct CostsArgs {
+    /// How long each kind of work is done
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..=600))]
+    pub(crate) seconds: u64,
+}
+
+/// The defaults are the market and the costs of docs/scaling.md.
+#[derive(Debug, Args)]
+pub(crate) struct PlanArgs {
+    /// Drivers online
+    #[arg(long, default_value_t = 1e6, value_parser = positive)]
+    pub(crate) drivers: f64,
+
+    /// Seconds between two reports of a driver's position
+    #[arg(long, default_value_t = 4.0, value_parser = positive)]
+    pub(crate) report_every_s: f64,
+
+    /// Quotes a second
+    #[arg(long, default_value_t = 1e5, value_parser = positive)]
+    pub(crate) quotes: f64,
+
+    /// Rides that a driver drives in an hour
+    #[arg(long, default_value_t = 2.0, value_parser = positive)]
+    pub(crate) rides_per_driver_hour: f64,
+
+    /// Replicas of driver-management that know all drivers
+    #[arg(long, default_value_t = 3.0, value_parser = positive)]
+    pub(crate) replicas: f64,
+
+    /// Processor time for taking a position in, microseconds
+    #[arg(long, default_value_t = 4.0, value_parser = positive)]
+    pub(crate) position_us: f64,
+
+    /// Processor time for writing a position to PostgreSQL, microseconds
+    #[arg(long, default_value_t = 20.0, value_parser = positive)]
+    pub(crate) position_write_us: f64,
+
+    /// Processor time for following a position in each other replica, microseconds
+    #[arg(long, default_value_t = 10.0, value_parser = positive)]
+    pub(crate) position_follow_us: f64,
+
+    /// Processor time for a ride from quote to drop-off, microseconds
+    #[arg(long, default_value_t = 3_000.0, value_parser = positive)]
+    pub(crate) ride_us: f64,
+
+    /// Processor time for a quote, microseconds
+    #[arg(long, default_value_t = 52.0, value_parser = positive)]
+    pub(crate) quote_us: f64,
+
+    /// Share of its processors that a part may use before latency suffers
+    #[arg(long, default_value_t = 0.6, value_parser = positive)]
+    pub(crate) utilisation: f64,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct ServiceArgs {
     pub(crate) name: ServiceName,
 
@@ -191,6 +261,8 @@ impl StackArgs {
             speed: self.speed,
             mode: self.mode,
             batch_every: self.batch_every,
+            replicas: self.replicas,
+            nats_nodes: self.nats_nodes,
             ..StackSettings::default()
         })
     }
@@ -232,6 +304,20 @@ fn running_stack() -> Option<String> {
     let state_dir = std::env::var_os("SURGE_STATE_DIR").unwrap_or_else(|| STATE_DIR.into());
     let record = Record::find(state_dir.as_ref()).ok().flatten()?;
     Some(record.price_url())
+}
+
+fn positive(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(number) if number.is_finite() && number > 0.0 => Ok(number),
+        _ => Err("must be a number above 0".to_owned()),
+    }
+}
+
+fn nats_nodes(text: &str) -> Result<u8, String> {
+    match text.parse() {
+        Ok(nodes @ (1 | 3 | 5)) => Ok(nodes),
+        _ => Err("must be 1, 3 or 5: of an even number no more may be lost".to_owned()),
+    }
 }
 
 fn speed(text: &str) -> Result<f64, String> {

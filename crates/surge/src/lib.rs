@@ -14,8 +14,8 @@ pub mod training;
 use std::process::ExitCode;
 
 pub use stack::{
-    DEMAND_PROFILE, FRIDAY_EVENING, PORT_BASE_VARIABLE, Part, PortMap, Ports, Record, STATE_DIR,
-    Stack, StackSettings,
+    DEMAND_PROFILE, FRIDAY_EVENING, Member, PORT_BASE_VARIABLE, Part, PortMap, Ports, Record,
+    STATE_DIR, Stack, StackSettings,
 };
 
 /// Runs the subcommand that the process's arguments name.

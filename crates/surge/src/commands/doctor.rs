@@ -93,12 +93,12 @@ fn nats() -> Result<String, String> {
 /// A stack that runs here holds its own ports.
 fn ports(state_dir: &Path) -> anyhow::Result<Result<String, String>> {
     if let Some(record) = Record::find(state_dir)? {
-        let first = record.ports.http[0];
+        let first = record.ports.http[0][0];
         return Ok(Ok(format!(
             "held by the stack that runs here, from {first} on"
         )));
     }
     let ports = Ports::from_environment()?;
-    let free = check_ports(ports).map(|map| format!("{} and the others are free", map.http[0]));
+    let free = check_ports(ports).map(|map| format!("{} and the others are free", map.http[0][0]));
     Ok(free.map_err(|error| format!("{error:#}")))
 }

@@ -1,9 +1,11 @@
 //! One file per subcommand.
 
 mod backtest;
+mod costs;
 mod demo;
 mod doctor;
 mod mode;
+mod plan;
 mod service;
 mod status;
 mod train;
@@ -50,6 +52,8 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Demo(args) => demo::run(*args, state_dir).await,
         Command::Up(args) => up::run(args, state_dir).await,
+        Command::Costs(args) => costs::run(&args, &state_dir).await,
+        Command::Plan(args) => Ok(plan::run(&args)),
         Command::Status => status::run(&state_dir).await,
         Command::Mode(args) => mode::run(args).await,
         Command::Compare(args) => demo::compare(*args).await,

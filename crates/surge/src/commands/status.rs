@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::mode;
 use crate::{
-    stack::{Part, Record, loopback, url},
+    stack::{Member, Part, Record, loopback, url},
     terminal::{complain, say, table, verdict},
 };
 
@@ -43,13 +43,13 @@ pub(crate) async fn run(state_dir: &Path) -> anyhow::Result<ExitCode> {
     };
     let mut parts = table(["part", "pid", "ports", "state", "dependencies"]);
     let mut healthy = true;
-    for (part, pid) in &record.parts {
-        let finding = examine(*part, *pid, &record).await;
+    for (member, pid) in &record.parts {
+        let finding = examine(*member, *pid, &record).await;
         healthy &= finding.healthy;
         parts.add_row([
-            Cell::new(part),
+            Cell::new(member),
             Cell::new(pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string())),
-            Cell::new(ports_of(*part, &record)),
+            Cell::new(ports_of(*member, &record)),
             verdict(finding.healthy, finding.state),
             Cell::new(finding.dependencies),
         ]);
@@ -66,12 +66,13 @@ pub(crate) async fn run(state_dir: &Path) -> anyhow::Result<ExitCode> {
     })
 }
 
-async fn examine(part: Part, pid: Option<u32>, record: &Record) -> Finding {
-    if Part::SERVICES.contains(&part) {
-        return ask(record.ports.of(part)[0]).await;
+async fn examine(member: Member, pid: Option<u32>, record: &Record) -> Finding {
+    let port = record.ports.of(member).first().copied();
+    if let Some(port) = port.filter(|_| Part::SERVICES.contains(&member.part)) {
+        return ask(port).await;
     }
-    let answers = match record.ports.of(part).first() {
-        Some(&port) => TcpStream::connect_timeout(&loopback(port), ANSWER_LIMIT).is_ok(),
+    let answers = match port {
+        Some(port) => TcpStream::connect_timeout(&loopback(port), ANSWER_LIMIT).is_ok(),
         None => pid.is_some_and(lives),
     };
     Finding::simple(answers, if answers { "up" } else { "down" })
@@ -115,8 +116,8 @@ fn list(dependencies: &BTreeMap<String, Dependency>) -> String {
     dependencies.iter().map(one).collect::<Vec<_>>().join("\n")
 }
 
-fn ports_of(part: Part, record: &Record) -> String {
-    let ports = record.ports.of(part);
+fn ports_of(member: Member, record: &Record) -> String {
+    let ports = record.ports.of(member);
     ports
         .iter()
         .map(u16::to_string)

@@ -91,6 +91,14 @@ pub(super) fn announce(stack: &Stack) {
     say(format_args!(
         "  a quote    curl -s {price}/v1/quotes -H 'content-type: application/json' -d '{EXAMPLE_TRIP}'"
     ));
+    for number in 2..=stack.replicas() {
+        if let Some(replica) = stack.target_of(number) {
+            let (driver, ride, price) = (replica.driver, replica.ride, replica.price);
+            say(format_args!(
+                "  replica {number}  {driver}  {ride}  {price}"
+            ));
+        }
+    }
     say(format_args!("  all zones  {price}/v1/surge"));
     say(format_args!(
         "  dataflow   {price}/v1/dataflow  (./surge mode events switches)"

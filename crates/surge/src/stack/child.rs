@@ -13,7 +13,7 @@ use private_servers::{last_lines, spawn_tied};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use tokio_util::sync::CancellationToken;
 
-use super::{Part, logs::Log};
+use super::{Member, logs::Log};
 
 /// A service drains for at most 5 s; one that takes longer than this hangs.
 const GRACE: Duration = Duration::from_secs(8);
@@ -26,7 +26,7 @@ const POLL: Duration = Duration::from_millis(5);
 /// A running or ended part, until it is asked to go.
 #[derive(Debug)]
 pub(super) struct ChildProcess {
-    part: Part,
+    member: Member,
     child: Child,
     log: Log,
     /// So that an end is told once.
@@ -34,14 +34,14 @@ pub(super) struct ChildProcess {
 }
 
 impl ChildProcess {
-    /// Starts the part; its output is appended to the log.
-    pub(super) fn spawn(part: Part, mut command: Command, log: Log) -> anyhow::Result<Self> {
+    /// Starts the process; its output is appended to the log.
+    pub(super) fn spawn(member: Member, mut command: Command, log: Log) -> anyhow::Result<Self> {
         let output = log.open()?;
         command.stdin(Stdio::null());
         command.stdout(output.try_clone()?).stderr(output);
-        let child = spawn_tied(command).with_context(|| format!("cannot start {part}"))?;
+        let child = spawn_tied(command).with_context(|| format!("cannot start {member}"))?;
         Ok(Self {
-            part,
+            member,
             child,
             log,
             told: false,
@@ -66,7 +66,7 @@ impl ChildProcess {
         self.told = true;
         Some(format!(
             "{} ended with {status}; its last words:\n{}\nthe whole log: {}",
-            self.part,
+            self.member,
             last_lines(self.log.path()),
             self.log.path().display()
         ))
@@ -91,7 +91,7 @@ impl ChildProcess {
     pub(super) fn kill(&mut self) {
         self.signal(Signal::KILL);
         if !self.ends_within(KILL_LIMIT) {
-            tracing::warn!("{} (process {}) survives SIGKILL", self.part, self.pid());
+            tracing::warn!("{} (process {}) survives SIGKILL", self.member, self.pid());
         }
     }
 
@@ -112,7 +112,7 @@ impl ChildProcess {
             return;
         }
         if let Err(error) = kill_process(Pid::from_child(&self.child), signal) {
-            tracing::debug!(%error, "{signal:?} did not reach {}", self.part);
+            tracing::debug!(%error, "{signal:?} did not reach {}", self.member);
         }
     }
 }
@@ -138,13 +138,13 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
-    use crate::stack::logs::Logs;
+    use crate::stack::{Part, logs::Logs};
 
     fn shell(script: &str, folder: &TempDir) -> ChildProcess {
         let mut command = Command::new("sh");
         command.args(["-c", script]);
         let logs = Logs::start_anew(folder.path()).unwrap();
-        ChildProcess::spawn(Part::Batch, command, logs.of(Part::Batch)).unwrap()
+        ChildProcess::spawn(Part::Batch.into(), command, logs.of(Part::Batch)).unwrap()
     }
 
     #[test]

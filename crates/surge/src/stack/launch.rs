@@ -10,10 +10,10 @@ use std::{
 
 use anyhow::Context as _;
 use marketplace::MarketTime;
-use private_servers::{Nats, Password, Postgres};
+use private_servers::{NatsCluster, Password, Postgres};
 
 use super::{
-    Part, PortMap, StackSettings,
+    Member, Part, PortMap, StackSettings,
     database::Logins,
     ports::{address, url},
 };
@@ -62,7 +62,7 @@ impl Launch {
     }
 
     /// Tells where the servers are, once they are there.
-    pub(super) fn connect(&mut self, postgres: &Postgres, logins: &Logins, nats: &Nats) {
+    pub(super) fn connect(&mut self, postgres: &Postgres, logins: &Logins, nats: &NatsCluster) {
         let database = |part| logins.url(postgres, part).map(|url| (part, url));
         self.urls = Some(ServerUrls {
             databases: Part::ALL.into_iter().filter_map(database).collect(),
@@ -70,8 +70,9 @@ impl Launch {
         });
     }
 
-    /// The command that plays this part.
-    pub(super) fn command(&self, part: Part) -> Command {
+    /// The command that this process is.
+    pub(super) fn command(&self, member: Member) -> Command {
+        let part = member.part;
         let mut command = Command::new(&self.executable);
         command.arg("service");
         match part {
@@ -82,7 +83,7 @@ impl Launch {
         };
         match part {
             Part::TraceView => self.collect_traces(&mut command),
-            _ => self.serve(part, &mut command),
+            _ => self.serve(member, &mut command),
         }
         command
     }
@@ -94,17 +95,21 @@ impl Launch {
             .env_remove("OTEL_EXPORTER_OTLP_ENDPOINT"); // it does not collect its own
     }
 
-    fn serve(&self, part: Part, command: &mut Command) {
-        let [supply, demand, _] = self.ports.grpc.map(url);
-        command.env("SUPPLY_URL", supply).env("DEMAND_URL", demand);
-        self.listen(part, command);
-        self.reach_servers(part, command);
+    fn serve(&self, member: Member, command: &mut Command) {
+        let [supply, demand, _] = &self.ports.grpc;
+        // Each replica calls those of its own number.
+        let own = member.index();
+        command
+            .env("SUPPLY_URL", url(supply[own]))
+            .env("DEMAND_URL", url(demand[own]));
+        self.listen(member, command);
+        self.reach_servers(member.part, command);
         self.share_market(command);
         self.export_traces(command);
     }
 
-    fn listen(&self, part: Part, command: &mut Command) {
-        if let [http, grpc] = self.ports.of(part)[..] {
+    fn listen(&self, member: Member, command: &mut Command) {
+        if let [http, grpc] = self.ports.of(member)[..] {
             command
                 .env("HTTP_ADDR", address(http).to_string())
                 .env("GRPC_ADDR", address(grpc).to_string());
@@ -113,7 +118,9 @@ impl Launch {
 
     fn reach_servers(&self, part: Part, command: &mut Command) {
         let Some(urls) = &self.urls else { return };
-        command.env("NATS_URL", &urls.nats);
+        command
+            .env("NATS_URL", &urls.nats)
+            .env("STREAM_REPLICAS", self.settings.nats_nodes.to_string());
         if let Some((_, url)) = urls.databases.iter().find(|(owner, _)| *owner == part) {
             command.env("DATABASE_URL", url);
         }

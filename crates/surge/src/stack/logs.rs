@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::Context as _;
 
-use super::Part;
+use super::{Member, Part};
 
 /// The folder of log files.
 #[derive(Debug)]
@@ -17,7 +17,7 @@ pub(super) struct Logs {
     folder: PathBuf,
 }
 
-/// The log file of one part.
+/// The log file of one process.
 #[derive(Debug)]
 pub(super) struct Log(PathBuf);
 
@@ -30,7 +30,8 @@ impl Logs {
             fs::create_dir_all(&logs.folder)?;
             Part::ALL
                 .into_iter()
-                .try_for_each(|part| logs.of(part).remove())
+                .flat_map(|part| Member::first(part, Member::MOST))
+                .try_for_each(|member| logs.of(member).remove())
         };
         empty().with_context(|| format!("cannot prepare {}", logs.folder.display()))?;
         Ok(logs)
@@ -40,8 +41,8 @@ impl Logs {
         &self.folder
     }
 
-    pub(super) fn of(&self, part: Part) -> Log {
-        Log(self.folder.join(format!("{part}.log")))
+    pub(super) fn of(&self, member: impl Into<Member>) -> Log {
+        Log(self.folder.join(format!("{}.log", member.into())))
     }
 }
 

@@ -23,7 +23,7 @@ use std::{
 };
 
 use loadtest::Target;
-use private_servers::{Nats, Postgres};
+use private_servers::{Nats, NatsCluster, Postgres};
 use tokio::time::{Instant, sleep};
 
 use child::ChildProcess;
@@ -33,7 +33,7 @@ use ports::Reservation;
 use readiness::{POLL, Readiness};
 use record::Claim;
 
-pub use part::Part;
+pub use part::{Member, Part};
 pub use ports::{PORT_BASE_VARIABLE, PortMap, Ports};
 pub(crate) use ports::{address as loopback, check as check_ports, url};
 pub use record::Record;
@@ -50,15 +50,15 @@ pub(crate) const EXAMPLE_TRIP: &str =
 #[derive(Debug)]
 pub struct Stack {
     // In the order in which they have to go: what leans on others first.
-    children: BTreeMap<Part, ChildProcess>,
-    nats: Nats,
+    children: BTreeMap<Member, ChildProcess>,
+    nats: NatsCluster,
     postgres: Postgres,
     launch: Launch,
     reservation: Reservation,
     logs: Logs,
     readiness: Readiness,
     /// Servers whose end was told.
-    told: BTreeSet<Part>,
+    told: BTreeSet<Member>,
     claim: Claim,
 }
 
@@ -68,20 +68,31 @@ impl Stack {
         &self.reservation.map
     }
 
-    /// Base URLs of the three services.
+    /// Base URLs of the first replicas of the three services.
     pub fn target(&self) -> Target {
-        let [driver, ride, price] = self.reservation.map.http.map(url);
-        Target {
-            driver,
-            ride,
-            price,
-        }
+        self.target_of(1)
+            .expect("there is one replica of each service at least")
     }
 
-    /// Base URL of price-optimization's gRPC.
+    /// Base URLs of the replicas of this number, 1 being the first.
+    pub fn target_of(&self, number: u8) -> Option<Target> {
+        let edge = |part| self.ports().of(Member { part, number }).first().copied();
+        let [driver, ride, price] = Part::SERVICES.map(|service| edge(service).map(url));
+        Some(Target {
+            driver: driver?,
+            ride: ride?,
+            price: price?,
+        })
+    }
+
+    /// How many processes of each service there are.
+    pub fn replicas(&self) -> u8 {
+        self.ports().count(Part::PriceOptimization)
+    }
+
+    /// Base URL of the gRPC of the first price-optimization.
     pub fn quotes_grpc_url(&self) -> String {
-        let [_, _, price] = self.reservation.map.grpc;
-        url(price)
+        url(self.ports().grpc[2][0])
     }
 
     /// URL of the Jaeger UI.
@@ -94,7 +105,7 @@ impl Stack {
         database::admin_url(&self.postgres)
     }
 
-    /// Connection URL of the private NATS.
+    /// Connection URLs of the private NATS, with commas between those of its nodes.
     pub fn nats_url(&self) -> String {
         self.nats.url()
     }
@@ -104,84 +115,86 @@ impl Stack {
         self.logs.folder()
     }
 
-    /// The log file of a part.
-    pub fn log(&self, part: Part) -> PathBuf {
-        self.logs.of(part).path().to_owned()
+    /// The log file of a part, or of one of its replicas.
+    pub fn log(&self, member: impl Into<Member>) -> PathBuf {
+        self.logs.of(member).path().to_owned()
     }
 
-    /// The process of a part; none after [`Stack::kill`].
-    pub fn pid(&self, part: Part) -> Option<u32> {
-        match part {
+    /// The process of a part (the first, where there are several) or of a replica; none after [`Stack::kill`].
+    pub fn pid(&self, member: impl Into<Member>) -> Option<u32> {
+        let member = member.into();
+        match member.part {
             Part::Postgres => self.postgres.pid(),
-            Part::Nats => self.nats.pid(),
-            _ => self.children.get(&part).map(ChildProcess::pid),
+            Part::Nats => self.nats.nodes().get(member.index())?.pid(),
+            _ => self.children.get(&member).map(ChildProcess::pid),
         }
     }
 
     /// What ended since the last call without being asked to, in sentences for a person.
     pub fn news(&mut self) -> Vec<String> {
-        let servers = [
-            (Part::Postgres, self.postgres.pid()),
-            (Part::Nats, self.nats.pid()),
-        ];
-        let of_servers = servers
-            .into_iter()
+        let nodes = Member::first(Part::Nats, self.reservation.map.count(Part::Nats));
+        let nodes = nodes.zip(self.nats.nodes().iter().map(Nats::pid));
+        let of_servers = nodes
+            .chain([(Part::Postgres.into(), self.postgres.pid())])
             .filter(|(_, pid)| pid.is_some_and(child::has_ended))
-            .filter(|(part, _)| self.told.insert(*part))
-            .map(|(part, _)| {
+            .filter(|(member, _)| self.told.insert(*member))
+            .map(|(member, _)| {
                 format!(
-                    "{part} ended; its log: {}",
-                    self.logs.of(part).path().display()
+                    "{member} ended; its log: {}",
+                    self.logs.of(member).path().display()
                 )
             });
         let of_children = self.children.values_mut().filter_map(ChildProcess::news);
         of_servers.chain(of_children).collect()
     }
 
-    /// Kills one part with SIGKILL, as a crash would; the rest goes on.
-    pub async fn kill(&mut self, part: Part) {
-        match part {
+    /// Kills one part (the first, where there are several) or replica with SIGKILL, as a crash would; the rest goes on.
+    pub async fn kill(&mut self, member: impl Into<Member>) {
+        let member = member.into();
+        match member.part {
             Part::Postgres => self.postgres.kill().await,
-            Part::Nats => self.nats.kill().await,
+            Part::Nats => self.nats.node(member.index()).kill().await,
             _ => {
-                if let Some(mut child) = self.children.remove(&part) {
+                if let Some(mut child) = self.children.remove(&member) {
                     child.kill();
                 }
             }
         }
     }
 
-    /// Starts one part again with the same settings, ports and data, ending it first if it runs, and waits until it
+    /// Starts one part or replica again with the same settings, ports and data, ending it first if it runs, and waits until it
     /// answers. Whether it finds what it depends on is for the caller to see.
     ///
     /// # Errors
     /// When it does not start or answer within 30 s.
-    pub async fn restart(&mut self, part: Part) -> anyhow::Result<()> {
-        self.told.remove(&part);
-        match part {
+    pub async fn restart(&mut self, member: impl Into<Member>) -> anyhow::Result<()> {
+        let member = member.into();
+        self.told.remove(&member);
+        match member.part {
             Part::Postgres => self.postgres.restart().await?,
-            Part::Nats => self.nats.restart().await?,
-            _ => self.restart_child(part).await?,
+            Part::Nats => self.nats.node(member.index()).restart().await?,
+            _ => self.restart_child(member).await?,
         }
         self.publish()
     }
 
-    async fn restart_child(&mut self, part: Part) -> anyhow::Result<()> {
-        drop(self.children.remove(&part));
-        self.launch_child(part)?;
-        if Part::SERVICES.contains(&part) {
-            self.alive(part).await?;
+    async fn restart_child(&mut self, member: Member) -> anyhow::Result<()> {
+        drop(self.children.remove(&member));
+        self.launch_child(member)?;
+        if Part::SERVICES.contains(&member.part) {
+            self.alive(member).await?;
         }
         Ok(())
     }
 
-    fn launch_child(&mut self, part: Part) -> anyhow::Result<()> {
-        let child = ChildProcess::spawn(part, self.launch.command(part), self.logs.of(part))?;
-        self.children.insert(part, child);
+    fn launch_child(&mut self, member: Member) -> anyhow::Result<()> {
+        let command = self.launch.command(member);
+        let child = ChildProcess::spawn(member, command, self.logs.of(member))?;
+        self.children.insert(member, child);
         Ok(())
     }
 
-    async fn alive(&mut self, service: Part) -> anyhow::Result<()> {
+    async fn alive(&mut self, service: Member) -> anyhow::Result<()> {
         let deadline = Instant::now() + READY_LIMIT;
         while let Err(reason) = self.readiness.service(service, "/livez").await {
             if Instant::now() >= deadline {
@@ -195,8 +208,12 @@ impl Stack {
     fn publish(&self) -> anyhow::Result<()> {
         self.claim.publish(&Record {
             pid: std::process::id(),
-            ports: self.reservation.map,
-            parts: Part::ALL.map(|part| (part, self.pid(part))).into(),
+            ports: self.ports().clone(),
+            parts: self
+                .ports()
+                .members()
+                .map(|member| (member, self.pid(member)))
+                .collect(),
             logs: self.logs.folder().to_owned(),
         })
     }

@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// One process of the local stack.
+/// What a process of the local stack plays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Part {
@@ -54,6 +54,45 @@ impl Part {
             Self::RideManagement => "ride-management",
             Self::PriceOptimization => "price-optimization",
             Self::Batch => "batch",
+        }
+    }
+}
+
+/// One process of the local stack: a part, or the how manieth replica of a service or node of NATS it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Member {
+    /// What it plays.
+    pub part: Part,
+    /// 1 is the first.
+    pub number: u8,
+}
+
+impl Member {
+    /// Most replicas of a service, and nodes of NATS.
+    pub const MOST: u8 = 5;
+
+    /// Its place in a list of its kind.
+    pub(super) fn index(self) -> usize {
+        usize::from(self.number.saturating_sub(1))
+    }
+
+    /// The first so many of a part.
+    pub fn first(part: Part, count: u8) -> impl Iterator<Item = Self> {
+        (1..=count).map(move |number| Self { part, number })
+    }
+}
+
+impl From<Part> for Member {
+    fn from(part: Part) -> Self {
+        Self { part, number: 1 }
+    }
+}
+
+impl fmt::Display for Member {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.number {
+            1 => self.part.fmt(f),
+            number => f.pad(&format!("{}-{number}", self.part)),
         }
     }
 }

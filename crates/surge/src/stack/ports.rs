@@ -14,16 +14,16 @@ use anyhow::bail;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpSocket;
 
-use super::Part;
+use super::{Member, Part};
 
 /// The environment variable that moves all ports.
 pub const PORT_BASE_VARIABLE: &str = "SURGE_PORT_BASE";
 
-/// HTTP on 7101 to 7103, gRPC on 7201 to 7203.
+/// HTTP on 7101 to 7103, gRPC on 7201 to 7203; second replicas on 7141 to 7143 and 7241 to 7243, third ones ten further.
 const STANDARD_BASE: u16 = 7100;
 
-/// The farthest port lies this far above the base.
-const HIGHEST_OFFSET: u16 = 117;
+/// The farthest port, gRPC of a fifth price-optimization, lies this far above the base.
+const HIGHEST_OFFSET: u16 = 173;
 
 /// Which ports a stack takes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,20 +38,20 @@ pub enum Ports {
 }
 
 /// The ports that a stack has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PortMap {
-    /// REST of driver-management, ride-management and price-optimization.
-    pub http: [u16; 3],
+    /// REST of driver-management, ride-management and price-optimization, of each replica.
+    pub http: [Vec<u16>; 3],
     /// gRPC of the same three.
-    pub grpc: [u16; 3],
+    pub grpc: [Vec<u16>; 3],
     /// The Jaeger UI.
     pub traces: u16,
     /// Where spans are sent, OTLP over gRPC.
     pub otlp: u16,
     /// PostgreSQL.
     pub postgres: u16,
-    /// NATS.
-    pub nats: u16,
+    /// NATS, each node.
+    pub nats: Vec<u16>,
 }
 
 /// Ports that are held for the processes of a stack, best for as long as it lives: a killed part comes back to its own.
@@ -78,8 +78,8 @@ impl Ports {
         }
     }
 
-    /// Takes all ports at once.
-    pub(super) fn reserve(self) -> anyhow::Result<Reservation> {
+    /// Takes all ports at once, for so many replicas of each service and nodes of NATS.
+    pub(super) fn reserve(self, replicas: u8, nats_nodes: u8) -> anyhow::Result<Reservation> {
         let mut held = Vec::new();
         let mut take = |port: Option<u16>, use_of_it: &str| {
             let socket = bind(port.unwrap_or(0), use_of_it)?;
@@ -87,22 +87,30 @@ impl Ports {
             held.push((port, socket));
             anyhow::Ok(port)
         };
-        let wanted = |offset| self.port(offset);
+        let mut edge = |offset: u16, use_of_it: &str| -> anyhow::Result<Vec<u16>> {
+            let ports = (1..=replicas).map(|number| self.port(offset + further(number)));
+            ports.map(|port| take(port, use_of_it)).collect()
+        };
+        let http = [
+            edge(1, "REST of driver-management")?,
+            edge(2, "REST of ride-management")?,
+            edge(3, "REST of price-optimization")?,
+        ];
+        let grpc = [
+            edge(101, "gRPC of driver-management")?,
+            edge(102, "gRPC of ride-management")?,
+            edge(103, "gRPC of price-optimization")?,
+        ];
+        let nodes = (0..u16::from(nats_nodes)).map(|node| self.server_port(22 + node));
         let map = PortMap {
-            http: [
-                take(wanted(1), "REST of driver-management")?,
-                take(wanted(2), "REST of ride-management")?,
-                take(wanted(3), "REST of price-optimization")?,
-            ],
-            grpc: [
-                take(wanted(101), "gRPC of driver-management")?,
-                take(wanted(102), "gRPC of ride-management")?,
-                take(wanted(103), "gRPC of price-optimization")?,
-            ],
-            traces: take(wanted(86), "the Jaeger UI")?,
-            otlp: take(wanted(117), "the trace collector")?,
+            http,
+            grpc,
+            nats: nodes
+                .map(|port| take(port, "NATS"))
+                .collect::<Result<_, _>>()?,
+            traces: take(self.port(86), "the Jaeger UI")?,
+            otlp: take(self.port(117), "the trace collector")?,
             postgres: take(self.server_port(32), "PostgreSQL")?,
-            nats: take(self.server_port(22), "NATS")?,
         };
         Ok(Reservation { map, held })
     }
@@ -123,28 +131,65 @@ impl Ports {
     }
 }
 
+/// How much further than the first replica's ports those of this one are: out of the way of everything else.
+fn further(number: u8) -> u16 {
+    match number {
+        1 => 0,
+        number => 20 + 10 * u16::from(number),
+    }
+}
+
 impl Reservation {
-    /// Makes way for one part, which is about to listen on its ports.
-    pub(super) fn release(&mut self, part: Part) {
+    /// Makes way for one process, which is about to listen on its ports.
+    pub(super) fn release(&mut self, member: impl Into<Member>) {
         if cfg!(not(target_os = "linux")) {
-            let own = self.map.of(part);
+            let own = self.map.of(member);
             self.held.retain(|(port, _)| !own.contains(port));
         }
     }
 }
 
 impl PortMap {
-    /// All ports of a part, the one to look at first.
-    pub fn of(&self, part: Part) -> Vec<u16> {
-        match part {
+    /// All ports of a process, the one to look at first; none of one that is not there.
+    pub fn of(&self, member: impl Into<Member>) -> Vec<u16> {
+        let member = member.into();
+        let index = member.index();
+        let of_service = |service: usize| {
+            let edges = [&self.http[service], &self.grpc[service]];
+            edges
+                .into_iter()
+                .filter_map(|ports| ports.get(index).copied())
+                .collect()
+        };
+        match member.part {
             Part::Postgres => vec![self.postgres],
-            Part::Nats => vec![self.nats],
+            Part::Nats => self.nats.get(index).copied().into_iter().collect(),
             Part::TraceView => vec![self.traces, self.otlp],
-            Part::DriverManagement => vec![self.http[0], self.grpc[0]],
-            Part::RideManagement => vec![self.http[1], self.grpc[1]],
-            Part::PriceOptimization => vec![self.http[2], self.grpc[2]],
+            Part::DriverManagement => of_service(0),
+            Part::RideManagement => of_service(1),
+            Part::PriceOptimization => of_service(2),
             Part::Batch => Vec::new(),
         }
+    }
+
+    /// How many of a part there are.
+    pub(super) fn count(&self, part: Part) -> u8 {
+        let count = match part {
+            Part::Nats => self.nats.len(),
+            Part::DriverManagement | Part::RideManagement | Part::PriceOptimization => {
+                self.http[0].len()
+            }
+            _ => 1,
+        };
+        u8::try_from(count).unwrap_or(Member::MOST)
+    }
+
+    /// Every process, what is leant on first.
+    pub(super) fn members(&self) -> impl Iterator<Item = Member> {
+        let counts = Part::ALL.map(|part| (part, self.count(part)));
+        counts
+            .into_iter()
+            .flat_map(|(part, count)| Member::first(part, count))
     }
 }
 
@@ -189,7 +234,7 @@ fn another_base(busy: u16) -> u16 {
 /// # Errors
 /// Names the first busy port.
 pub(crate) fn check(ports: Ports) -> anyhow::Result<PortMap> {
-    ports.reserve().map(|reservation| reservation.map)
+    ports.reserve(1, 1).map(|reservation| reservation.map)
 }
 
 #[cfg(test)]
@@ -209,6 +254,18 @@ mod tests {
     }
 
     #[test]
+    fn a_replica_has_ports_of_its_own_that_end_as_those_of_the_first_do() {
+        let map = Ports::Free.reserve(3, 3).unwrap().map;
+        let mut all: Vec<u16> = map.members().flat_map(|member| map.of(member)).collect();
+        assert_eq!(all.len(), 3 * 3 * 2 + 3 + 2 + 1);
+        all.sort_unstable();
+        all.dedup();
+        assert_eq!(all.len(), 3 * 3 * 2 + 3 + 2 + 1, "a port was given twice");
+        assert_eq!([1, 2, 3, 5].map(further), [0, 40, 50, 70]);
+        assert_eq!(103 + further(Member::MOST), HIGHEST_OFFSET);
+    }
+
+    #[test]
     fn a_busy_port_is_named_with_the_way_out() {
         let holder = TcpListener::bind(address(0)).unwrap();
         let port = holder.local_addr().unwrap().port();
@@ -219,8 +276,8 @@ mod tests {
 
     #[test]
     fn a_released_port_can_be_listened_on() {
-        let mut reservation = Ports::Free.reserve().unwrap();
-        let port = reservation.map.nats;
+        let mut reservation = Ports::Free.reserve(1, 1).unwrap();
+        let port = reservation.map.nats[0];
         reservation.release(Part::Nats);
         assert!(TcpListener::bind(address(port)).is_ok());
     }

@@ -14,7 +14,7 @@ use loadtest::{
 use serde::Deserialize;
 use surge_proto::DataflowMode;
 
-use super::{Part, PortMap, ports::url};
+use super::{Member, Part, PortMap, ports::url};
 
 /// How often a starting service is asked: it takes some 100 ms.
 pub(super) const POLL: Duration = Duration::from_millis(25);
@@ -41,27 +41,32 @@ impl Readiness {
         Self { client, ports }
     }
 
-    /// Whether all services are ready and each of these modes prices from data; the reason where not.
+    /// Whether all replicas of all services are ready, and each price-optimization prices in each of these modes from data;
+    /// the reason where not.
     pub(super) async fn suite(&self, modes: &[DataflowMode]) -> anyhow::Result<()> {
         for service in Part::SERVICES {
-            self.service(service, "/readyz").await?;
+            for replica in Member::first(service, self.ports.count(service)) {
+                self.service(replica, "/readyz").await?;
+            }
         }
-        for mode in modes {
-            self.mode(*mode).await?;
+        for price in &self.ports.http[2] {
+            for mode in modes {
+                self.mode(*price, *mode).await?;
+            }
         }
         Ok(())
     }
 
-    /// Whether a service answers 200 on this path.
-    pub(super) async fn service(&self, service: Part, path: &str) -> anyhow::Result<()> {
+    /// Whether a replica of a service answers 200 on this path.
+    pub(super) async fn service(&self, service: Member, path: &str) -> anyhow::Result<()> {
         let port = self.ports.of(service)[0];
         let answer = self.client.get(&format!("{}{path}", url(port))).await;
         ensure_ok(answer).with_context(|| format!("{service} is not ready"))
     }
 
-    async fn mode(&self, mode: DataflowMode) -> anyhow::Result<()> {
+    async fn mode(&self, price: u16, mode: DataflowMode) -> anyhow::Result<()> {
         let quote = async {
-            let answer = self.client.call(self.quote_request(mode)?).await?;
+            let answer = self.client.call(quote_request(price, mode)?).await?;
             let quote: Quote = answer.json().with_context(|| answer.excerpt())?;
             match quote {
                 Quote { dataflow, .. } if dataflow != mode => bail!("{dataflow} answered for it"),
@@ -73,20 +78,20 @@ impl Readiness {
             .await
             .with_context(|| format!("the dataflow {mode} does not quote yet"))
     }
+}
 
-    /// From Grand Central Terminal to Wall Street.
-    fn quote_request(
-        &self,
-        mode: DataflowMode,
-    ) -> anyhow::Result<Request<http_body_util::Full<bytes::Bytes>>> {
-        let body = super::EXAMPLE_TRIP.to_owned();
-        let request = Request::builder()
-            .method(Method::POST)
-            .uri(format!("{}/v1/quotes", url(self.ports.http[2])))
-            .header("content-type", "application/json")
-            .header("surge-dataflow", HeaderValue::from_static(mode.as_str()));
-        Ok(request.body(body.into())?)
-    }
+/// From Grand Central Terminal to Wall Street.
+fn quote_request(
+    price: u16,
+    mode: DataflowMode,
+) -> anyhow::Result<Request<http_body_util::Full<bytes::Bytes>>> {
+    let body = super::EXAMPLE_TRIP.to_owned();
+    let request = Request::builder()
+        .method(Method::POST)
+        .uri(format!("{}/v1/quotes", url(price)))
+        .header("content-type", "application/json")
+        .header("surge-dataflow", HeaderValue::from_static(mode.as_str()));
+    Ok(request.body(body.into())?)
 }
 
 fn ensure_ok(answer: Result<Answer, CallError>) -> anyhow::Result<()> {

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use loadtest::whole_file;
 
-use super::{Part, PortMap, ports::url};
+use super::{Member, PortMap, ports::url};
 
 /// A stack holds the lock while it lives; whoever else holds it, only looks for a stack and is gone in microseconds.
 const LOOK_LIMIT: Duration = Duration::from_millis(200);
@@ -30,8 +30,8 @@ pub struct Record {
     pub pid: u32,
     /// Where everything listens.
     pub ports: PortMap,
-    /// Every part with its pid, what is leant on first.
-    pub parts: Vec<(Part, Option<u32>)>,
+    /// Every process with its pid, what is leant on first.
+    pub parts: Vec<(Member, Option<u32>)>,
     /// Folder of the log files.
     pub logs: PathBuf,
 }
@@ -63,9 +63,9 @@ impl Record {
             .with_context(|| format!("{} is of another version", path.display()))
     }
 
-    /// Base URL of price-optimization, which stands for the whole suite.
+    /// Base URL of the first price-optimization, which stands for the whole suite.
     pub fn price_url(&self) -> String {
-        url(self.ports.http[2])
+        url(self.ports.http[2][0])
     }
 }
 
@@ -171,13 +171,13 @@ mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
-    use crate::stack::Ports;
+    use crate::stack::{Part, Ports};
 
     fn record(pid: u32) -> Record {
         Record {
             pid,
-            ports: Ports::Free.reserve().unwrap().map,
-            parts: vec![(Part::Nats, Some(7)), (Part::Batch, None)],
+            ports: Ports::Free.reserve(1, 1).unwrap().map,
+            parts: vec![(Part::Nats.into(), Some(7)), (Part::Batch.into(), None)],
             logs: "logs".into(),
         }
     }

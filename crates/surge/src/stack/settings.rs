@@ -38,6 +38,10 @@ pub struct StackSettings {
     pub demand_profile: PathBuf,
     /// Share of quotes that are traced, 0 to 1.
     pub traced_share: f64,
+    /// How many processes of each service run side by side, at most [`Member::MOST`](super::Member::MOST).
+    pub replicas: u8,
+    /// How many nodes NATS has, each with a copy of every stream: 1, 3 or 5.
+    pub nats_nodes: u8,
 }
 
 impl Default for StackSettings {
@@ -52,6 +56,8 @@ impl Default for StackSettings {
             batch_every: Duration::from_secs(5 * 60),
             demand_profile: DEMAND_PROFILE.into(),
             traced_share: 1.0,
+            replicas: 1,
+            nats_nodes: 1,
         }
     }
 }

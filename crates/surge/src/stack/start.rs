@@ -6,12 +6,12 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use private_servers::{Nats, NatsSettings, Postgres, PostgresSettings, sweep_stale};
+use private_servers::{NatsCluster, NodeSettings, Postgres, PostgresSettings, sweep_stale};
 use surge_proto::DataflowMode;
 use tokio::time::{Instant, sleep};
 
 use super::{
-    Part, READY_LIMIT, Stack, StackSettings,
+    Member, Part, READY_LIMIT, Stack, StackSettings,
     child::ChildProcess,
     database::Logins,
     launch::Launch,
@@ -34,7 +34,7 @@ impl Stack {
         let live = [DataflowMode::Request, DataflowMode::Events];
         stack.ready(&live, deadline).await?;
         // The batch job reads what the services have published, so its first run has to come after that.
-        stack.launch_child(Part::Batch)?;
+        stack.launch_child(Part::Batch.into())?;
         stack.publish()?;
         stack.ready(&[DataflowMode::Database], deadline).await?;
         Ok(stack)
@@ -48,19 +48,24 @@ impl Stack {
             .context("the state folder vanished")?;
         sweep_stale(&base)?;
         let logs = Logs::start_anew(&base)?;
-        let mut reservation = settings.ports.reserve()?;
-        let ports = reservation.map;
-        let mut launch = Launch::prepare(&settings, ports)?;
+        let ports = settings.ports;
+        let mut reservation = ports.reserve(settings.replicas, settings.nats_nodes)?;
+        let ports = reservation.map.clone();
+        let mut launch = Launch::prepare(&settings, ports.clone())?;
 
         let mut children = BTreeMap::new();
-        let traces = start_child(Part::TraceView, &launch, &logs, &mut reservation)?;
-        children.insert(Part::TraceView, traces);
+        let collector = Part::TraceView.into();
+        let traces = start_child(collector, &launch, &logs, &mut reservation)?;
+        children.insert(collector, traces);
         let (postgres, nats) = start_servers(&base, &logs, &mut reservation).await?;
         let logins = Logins::generate();
         logins.create(&postgres).await?;
         launch.connect(&postgres, &logins, &nats);
-        for part in Part::SERVICES {
-            children.insert(part, start_child(part, &launch, &logs, &mut reservation)?);
+        for service in Part::SERVICES {
+            for replica in Member::first(service, settings.replicas) {
+                let child = start_child(replica, &launch, &logs, &mut reservation)?;
+                children.insert(replica, child);
+            }
         }
         Ok(Self {
             children,
@@ -97,28 +102,33 @@ async fn start_servers(
     base: &Path,
     logs: &Logs,
     reservation: &mut Reservation,
-) -> anyhow::Result<(Postgres, Nats)> {
+) -> anyhow::Result<(Postgres, NatsCluster)> {
     reservation.release(Part::Postgres);
-    reservation.release(Part::Nats);
+    let nodes = Member::first(Part::Nats, reservation.map.count(Part::Nats));
+    let nodes: Vec<NodeSettings> = nodes
+        .map(|node| {
+            reservation.release(node);
+            NodeSettings {
+                port: reservation.map.of(node).first().copied(),
+                log_file: Some(logs.of(node).path().to_owned()),
+            }
+        })
+        .collect();
     let postgres = Postgres::start(PostgresSettings {
         base_dir: base.to_owned(),
         port: Some(reservation.map.postgres),
         log_file: Some(logs.of(Part::Postgres).path().to_owned()),
     });
-    let nats = Nats::start(NatsSettings {
-        base_dir: base.to_owned(),
-        port: Some(reservation.map.nats),
-        log_file: Some(logs.of(Part::Nats).path().to_owned()),
-    });
+    let nats = NatsCluster::start(base.to_owned(), nodes);
     Ok(tokio::try_join!(postgres, nats)?)
 }
 
 fn start_child(
-    part: Part,
+    member: Member,
     launch: &Launch,
     logs: &Logs,
     reservation: &mut Reservation,
 ) -> anyhow::Result<ChildProcess> {
-    reservation.release(part);
-    ChildProcess::spawn(part, launch.command(part), logs.of(part))
+    reservation.release(member);
+    ChildProcess::spawn(member, launch.command(member), logs.of(member))
 }

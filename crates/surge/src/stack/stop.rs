@@ -1,6 +1,7 @@
 //! How a stack ends: in order, each part asked first, and none left behind.
 
 use anyhow::Context as _;
+use private_servers::Nats;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio_util::sync::CancellationToken;
 
@@ -20,11 +21,12 @@ impl Stack {
             claim,
             ..
         } = self;
-        let traces = children.remove(&Part::TraceView);
+        let traces = children.remove(&Part::TraceView.into());
         end_all(children.into_values(), hurry).await;
         end_all(traces, hurry).await;
-        let (nats_pid, postgres_pid) = (nats.pid(), postgres.pid());
-        let nats_ended = hurried(nats.stop(), nats_pid, Signal::KILL, hurry).await;
+        let node_pids = nats.nodes().iter().filter_map(Nats::pid).collect();
+        let postgres_pid = postgres.pid().into_iter().collect();
+        let nats_ended = hurried(nats.stop(), node_pids, Signal::KILL, hurry).await;
         // PostgreSQL's own immediate end: it also takes its sessions and shared memory along.
         let postgres_ended = hurried(postgres.stop(), postgres_pid, Signal::QUIT, hurry).await;
         drop(claim);
@@ -46,7 +48,7 @@ async fn end_all(children: impl IntoIterator<Item = ChildProcess>, hurry: &Cance
 /// Waits for the end of a server, and sends the signal that ends it at once when there is a hurry.
 async fn hurried<T>(
     stop: impl Future<Output = T>,
-    pid: Option<u32>,
+    pids: Vec<u32>,
     signal: Signal,
     hurry: &CancellationToken,
 ) -> T {
@@ -55,8 +57,9 @@ async fn hurried<T>(
         ended = &mut stop => return ended,
         () = hurry.cancelled() => {}
     }
-    let pid = pid.and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
-    if let Some(Err(error)) = pid.map(|pid| kill_process(pid, signal)) {
+    let pids = pids.into_iter();
+    let pids = pids.filter_map(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
+    for error in pids.filter_map(|pid| kill_process(pid, signal).err()) {
         tracing::debug!(%error, "a server that ended just now cannot be hurried");
     }
     stop.await

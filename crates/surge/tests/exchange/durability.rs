@@ -92,7 +92,7 @@ async fn killed_while_riders_ask(exchange: &mut Exchange, part: Part) -> anyhow:
 }
 
 /// The ride is still there, gets its driver, and is driven to its end.
-async fn driven(api: &PublicApi, acknowledged: &Ride) -> Outcome {
+pub(crate) async fn driven(api: &PublicApi, acknowledged: &Ride) -> Outcome {
     let ride_id = acknowledged.ride_id;
     let matched = eventually("the ride has a driver", async || {
         api.ride_in("matched", ride_id).await
@@ -131,7 +131,7 @@ async fn reported(
 }
 
 /// Every state of every ride is on the stream, and nothing twice.
-async fn told_exactly_once(exchange: &Exchange, rides: &[Ride]) -> Outcome {
+pub(crate) async fn told_exactly_once(exchange: &Exchange, rides: &[Ride]) -> Outcome {
     let everything: BTreeSet<(Uuid, &str)> = rides
         .iter()
         .flat_map(|ride| LIFE.map(|state| (ride.ride_id, state)))

@@ -38,6 +38,10 @@ pub(crate) struct Market {
     pub(crate) mode: DataflowMode,
     /// Period of the batch job, in market time.
     pub(crate) batch_every: Duration,
+    /// Processes of each service.
+    pub(crate) replicas: u8,
+    /// Nodes of NATS.
+    pub(crate) nats_nodes: u8,
 }
 
 impl Market {
@@ -46,6 +50,8 @@ impl Market {
         speed: 1.0,
         mode: DataflowMode::Events,
         batch_every: Duration::from_secs(1),
+        replicas: 1,
+        nats_nodes: 1,
     };
 
     /// A market hour takes 12 s: data is too old for a price after 3 s, and a quote expires after 0.4 s.
@@ -53,6 +59,8 @@ impl Market {
         speed: 300.0,
         mode: DataflowMode::Events,
         batch_every: Duration::from_secs(300),
+        replicas: 1,
+        nats_nodes: 1,
     };
 
     /// The age, in real time, from which on data sets no price in the fast market: a quarter of an hour there.
@@ -67,11 +75,19 @@ impl Exchange {
             speed: market.speed,
             mode: market.mode,
             batch_every: market.batch_every,
+            replicas: market.replicas,
+            nats_nodes: market.nats_nodes,
             ..stack_in(folder.path())
         })
         .await?;
         let api = PublicApi::of(stack.target());
         Ok(Self { stack, api, folder })
+    }
+
+    /// What everybody does with each replica.
+    pub(crate) fn api_of_each(&self) -> Vec<PublicApi> {
+        let targets = (1..=self.stack.replicas()).filter_map(|number| self.stack.target_of(number));
+        targets.map(PublicApi::of).collect()
     }
 
     /// Ends every process. Nothing is left to finish, so nobody is given time for it.

@@ -1,0 +1,99 @@
+//! `surge plan`: how many processors, replicas and bytes a market of a given size takes, from the costs that `surge costs`
+//! and `surge compare` measure. Plain arithmetic, printed with its factors, so that anybody can check or change them.
+
+use std::process::ExitCode;
+
+use comfy_table::Cell;
+
+use crate::{
+    cli::PlanArgs,
+    terminal::{align_numbers, say, table},
+};
+
+/// Bytes of a position as it travels inside: an id of 16, two coordinates and an instant of 8 each.
+const POSITION_BYTES: f64 = 40.0;
+
+/// What is asked for, and what it takes.
+struct Line {
+    what: &'static str,
+    per_second: f64,
+    us: f64,
+}
+
+pub(crate) fn run(args: &PlanArgs) -> ExitCode {
+    let positions = args.drivers / args.report_every_s;
+    let rides = args.drivers * args.rides_per_driver_hour / 3_600.0;
+    let lines = [
+        Line {
+            what: "positions taken",
+            per_second: positions,
+            us: args.position_us,
+        },
+        Line {
+            what: "positions written",
+            per_second: positions,
+            us: args.position_write_us,
+        },
+        Line {
+            what: "positions followed",
+            per_second: positions * (args.replicas - 1.0),
+            us: args.position_follow_us,
+        },
+        Line {
+            what: "rides, quote to drop-off",
+            per_second: rides,
+            us: args.ride_us,
+        },
+        Line {
+            what: "quotes",
+            per_second: args.quotes,
+            us: args.quote_us,
+        },
+    ];
+    say(format_args!(
+        "{} drivers who report every {} s; {} quotes/s; {} rides per driver and hour; {} replicas that know all drivers",
+        args.drivers, args.report_every_s, args.quotes, args.rides_per_driver_hour, args.replicas
+    ));
+    let mut plan = table([
+        "",
+        "a second",
+        "us each",
+        "processors busy",
+        "processors to have",
+    ]);
+    let mut all = 0.0;
+    for Line {
+        what,
+        per_second,
+        us,
+    } in lines
+    {
+        let busy = per_second * us / 1e6;
+        all += busy;
+        plan.add_row(row(what, Some((per_second, us)), busy, args.utilisation));
+    }
+    plan.add_row(row("all", None, all, args.utilisation));
+    align_numbers(&mut plan);
+    say(plan);
+    say(format_args!(
+        "at {:.0} % utilisation. Positions alone are {:.0} MB/s inside, {:.0} MB/s into each of {} replicas.",
+        args.utilisation * 100.0,
+        positions * POSITION_BYTES / 1e6,
+        positions * POSITION_BYTES / 1e6,
+        args.replicas
+    ));
+    ExitCode::SUCCESS
+}
+
+fn row(what: &str, rate: Option<(f64, f64)>, busy: f64, utilisation: f64) -> Vec<Cell> {
+    let (per_second, us) = rate.map_or_else(Default::default, |(per_second, us)| {
+        (format!("{per_second:.0}"), format!("{us:.1}"))
+    });
+    vec![
+        Cell::new(what),
+        Cell::new(per_second),
+        Cell::new(us),
+        Cell::new(format!("{busy:.1}")),
+        Cell::new(format!("{:.0}", (busy / utilisation).ceil())),
+    ]
+}

@@ -1,0 +1,167 @@
+//! Three processes of each service are one exchange: everything counts once, and every replica tells the same.
+
+use anyhow::{Context as _, ensure};
+use futures::future::try_join_all;
+use marketplace::{DriverStatus, Zone};
+use surge::{Member, Part};
+use surge_proto::DataflowMode;
+
+use crate::{
+    api::{MODES, PublicApi, Quote, downtown, grand_central, wall_street},
+    support::{Exchange, Market, Outcome, eventually},
+};
+
+/// Demand fades while it is asked for, in three places one after another.
+const DEMAND_TOLERANCE: f64 = 0.01;
+
+async fn three() -> anyhow::Result<Exchange> {
+    Exchange::open(Market {
+        replicas: 3,
+        ..Market::REAL_TIME
+    })
+    .await
+}
+
+#[tokio::test]
+async fn everything_counts_once_and_every_replica_quotes_the_same() -> Outcome {
+    let exchange = three().await?;
+    let replicas = exchange.api_of_each();
+    let at_each = || replicas.iter().cycle();
+
+    // Nine drivers, heard of by three replicas; six of them move downtown, heard of by other replicas.
+    let mut drivers = Vec::new();
+    for api in at_each().take(9) {
+        drivers.push(api.goes_online(grand_central()).await?);
+    }
+    for (driver, api) in drivers.iter().zip(at_each().skip(1)).take(6) {
+        eventually("the other replica knows the driver", async || {
+            api.moves(*driver, wall_street()).await
+        })
+        .await?;
+    }
+    // Three riders ask for a price at one replica and for the ride at another, and take the drivers who stayed.
+    for (api, other) in at_each().zip(at_each().skip(2)).take(3) {
+        let quote = api.quote(downtown(), DataflowMode::Request).await?;
+        other.insists_on_ride(&quote, downtown()).await?;
+    }
+
+    for api in &replicas {
+        eventually("every driver is idle once or on the way once", async || {
+            let here = api.supply(Zone::at(grand_central())).await?;
+            let there = api.supply(Zone::at(wall_street())).await?;
+            let idle = (here.idle_drivers, there.idle_drivers);
+            ensure!(idle == (0, 6), "{idle:?}");
+            Ok(())
+        })
+        .await?;
+    }
+    for mode in MODES {
+        eventually("all replicas quote the same", async || {
+            quotes_are_the_same(&replicas, mode).await
+        })
+        .await
+        .with_context(|| format!("in mode {mode}"))?;
+    }
+    exchange.close().await
+}
+
+async fn quotes_are_the_same(replicas: &[PublicApi], mode: DataflowMode) -> Outcome {
+    let quotes = replicas.iter().map(|api| api.quote(downtown(), mode));
+    let quotes = try_join_all(quotes).await?;
+    let [first, others @ ..] = &quotes[..] else {
+        return Ok(());
+    };
+    ensure!(first.demand > 0.0 && !first.degraded, "{first:?}");
+    let is_same = |other: &Quote| {
+        first.supply == other.supply
+            && first.surge_multiplier == other.surge_multiplier
+            && first.fare_cents == other.fare_cents
+            && (first.demand / other.demand - 1.0).abs() < DEMAND_TOLERANCE
+    };
+    ensure!(others.iter().all(is_same), "{quotes:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn replicas_quote_on_request_without_postgres_and_nats() -> Outcome {
+    let mut exchange = three().await?;
+    exchange.kill(&[Part::Postgres, Part::Nats]).await;
+    for api in exchange.api_of_each() {
+        for _ in 0..10 {
+            let quote = api.quote(downtown(), DataflowMode::Request).await?;
+            ensure!(!quote.degraded, "{quote:?}");
+        }
+    }
+    exchange.close().await
+}
+
+#[tokio::test]
+async fn a_switch_of_the_mode_reaches_every_replica() -> Outcome {
+    let exchange = three().await?;
+    let replicas = exchange.api_of_each();
+    let switched = replicas[1].switch(DataflowMode::Request).await?;
+    for api in &replicas {
+        eventually("the replica has switched", async || {
+            let in_force = api.mode().await?;
+            ensure!(in_force == switched, "{in_force:?}");
+            Ok(())
+        })
+        .await?;
+    }
+    exchange.close().await
+}
+
+#[tokio::test]
+async fn the_death_of_one_replica_of_each_service_stops_nothing() -> Outcome {
+    const QUOTES: usize = 200;
+    const UNDER_WAY: usize = 8;
+    let mut exchange = three().await?;
+    let driver = exchange.api.goes_online(grand_central()).await?;
+    let replicas = exchange.api_of_each();
+    let number = 3;
+    let survivors = &replicas[..2];
+
+    // Quotes of the survivors go on while others die. Only what is under way at that moment may fail.
+    let mut failed = 0;
+    for round in 0..QUOTES / UNDER_WAY {
+        if round == 5 {
+            for part in [Part::DriverManagement, Part::RideManagement] {
+                exchange.stack.kill(Member { part, number }).await;
+            }
+        }
+        let asks = survivors.iter().cycle().take(UNDER_WAY);
+        let asks = asks.map(|api| api.quote(downtown(), DataflowMode::Request));
+        let answers = futures::future::join_all(asks).await;
+        failed += answers.iter().filter(|answer| answer.is_err()).count();
+    }
+    ensure!(failed <= UNDER_WAY, "{failed} quotes failed");
+
+    exchange
+        .stack
+        .kill(Member {
+            part: Part::PriceOptimization,
+            number,
+        })
+        .await;
+    survivors[1]
+        .report(driver, DriverStatus::Offline, grand_central())
+        .await?;
+    eventually("the survivors agree", async || {
+        let supply = survivors[0].supply(Zone::at(grand_central())).await?;
+        ensure!(supply.idle_drivers == 0, "{supply:?}");
+        Ok(())
+    })
+    .await?;
+    for mode in MODES {
+        eventually("the survivors quote from young data", async || {
+            for api in survivors {
+                let quote = api.quote(downtown(), mode).await?;
+                let is_young = quote.data_age_ms.is_some_and(|age| age < 5_000.0);
+                ensure!(is_young && !quote.degraded, "{quote:?}");
+            }
+            Ok(())
+        })
+        .await?;
+    }
+    exchange.close().await
+}
