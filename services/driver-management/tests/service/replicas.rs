@@ -81,6 +81,13 @@ async fn every_driver_counts_once_whichever_replica_hears_of_it() {
             _ => {}
         }
     }
+    // A replica that had not heard of the moves yet might send a driver who is downtown by now.
+    for service in &services {
+        eventually("every replica knows who moved and who left", async || {
+            (known(service).await.0 == [3, 6]).then_some(())
+        })
+        .await;
+    }
     let sent = services[2]
         .dispatch_patiently(Uuid::now_v7(), grand_central(), financial_district())
         .await;

@@ -98,10 +98,7 @@ async fn the_role_of_the_service_reaches_its_own_schema_and_no_other() {
         );
     }
     let mut stranger = stand.connection_of("price_optimization").await;
-    for query in [
-        "SELECT * FROM driver.driver",
-        "DELETE FROM driver.supply_watermark",
-    ] {
+    for query in ["SELECT * FROM driver.driver", "DELETE FROM driver.replica"] {
         let refused = sqlx::query(query).execute(&mut stranger).await.unwrap_err();
         assert!(
             refused.to_string().contains("permission denied"),
