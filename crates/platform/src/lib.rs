@@ -17,5 +17,7 @@ pub mod process;
 pub mod propagation;
 pub mod sampling;
 pub mod serve;
+mod shard_channel;
+mod shards;
 pub mod shutdown;
 pub mod telemetry;

@@ -57,8 +57,8 @@ pub const BATCH_IDENTITY: Identity = Identity {
 };
 
 /// Runs the process that `arguments` ask for: the service, or with `batch` as the first of them the batch job.
-pub fn main(arguments: impl Iterator<Item = String>) -> ExitCode {
-    let mut arguments: Vec<String> = arguments.collect();
+// Not generic over its arguments, so that it is compiled here: docs/decisions/release-profile.md.
+pub fn main(mut arguments: Vec<String>) -> ExitCode {
     if arguments.get(1).is_some_and(|job| job == "batch") {
         arguments.remove(1);
         return process::run(BATCH_IDENTITY, arguments, run_batch);
