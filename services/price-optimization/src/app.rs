@@ -116,7 +116,10 @@ impl App {
         let dataflow = mode.unwrap_or(in_force.mode);
 
         let view = self.market_view(dataflow, self.ring(zone)).await;
-        let view = view.inspect_err(|_| self.inner.metrics.failed(dataflow, started.elapsed()))?;
+        let view = view.inspect_err(|_| {
+            let took = started.elapsed();
+            self.inner.metrics.failed(dataflow, took, &Span::current());
+        })?;
         let now = self.now();
         let trip = Trip::estimate(pickup, dropoff);
         let price = quote::price(&view, &trip, &self.inner.policy, now);
@@ -246,10 +249,14 @@ impl App {
         if let Some(age) = quoted.data_age {
             span.record("surge.data_age_ms", age.as_secs_f64() * 1_000.0);
         }
-        let degraded = quoted.price.degraded;
-        self.inner
-            .metrics
-            .quoted(quoted.dataflow, took, quoted.data_age, multiplier, degraded);
+        self.inner.metrics.quoted(
+            quoted.dataflow,
+            took,
+            quoted.data_age,
+            multiplier,
+            quoted.price.degraded,
+            &span,
+        );
     }
 }
 

@@ -1,15 +1,25 @@
-//! What is counted of quotes. The handles of each mode are looked up once, at the start, so that counting a quote
-//! touches nothing but atomics.
+//! What is counted of quotes, and the gauges of the market as this service sees it. The handles of each mode are looked
+//! up once, at the start, so that counting a quote touches nothing but its own counters.
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
-use platform::metrics::LATENCY_BUCKETS_SECONDS;
+use marketplace::{surge::Multiplier, zone::Zone};
+use platform::metrics::{Durations, LatencyFamily, latency_family};
 use prometheus_client::{
-    encoding::EncodeLabelSet,
-    metrics::{counter::Counter, family::Family, histogram::Histogram},
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _},
+    metrics::{MetricType, counter::Counter, family::Family, gauge::ConstGauge, histogram::Histogram},
     registry::{Registry, Unit},
 };
 use surge_proto::DataflowMode;
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+use tracing::Span;
+
+use crate::{app::App, control::ModeControl, dataflow::events::Subscriber};
 
 /// Bounds of data age, in real seconds: from a gRPC round trip to a nightly batch.
 const AGE_BUCKETS_SECONDS: [f64; 14] = [
@@ -42,17 +52,16 @@ struct ModeMetrics {
     quoted: Counter,
     degraded: Counter,
     failed: Counter,
-    duration: Histogram,
-    data_age: Histogram,
+    duration: Durations,
+    data_age: Durations,
 }
 
 impl QuoteMetrics {
     pub(crate) fn register(registry: &mut Registry) -> Self {
         let quotes = Family::<QuoteLabels, Counter>::default();
-        let duration: Family<DataflowLabels, Histogram, fn() -> Histogram> =
-            Family::new_with_constructor(|| Histogram::new(LATENCY_BUCKETS_SECONDS));
-        let data_age: Family<DataflowLabels, Histogram, fn() -> Histogram> =
-            Family::new_with_constructor(|| Histogram::new(AGE_BUCKETS_SECONDS));
+        let duration: LatencyFamily<DataflowLabels> = latency_family();
+        let data_age: LatencyFamily<DataflowLabels> =
+            Family::new_with_constructor(|| Durations::within(AGE_BUCKETS_SECONDS));
         let multiplier = Histogram::new(MULTIPLIER_BUCKETS);
         registry.register("surge_quotes", "Quotes asked for", quotes.clone());
         registry.register_with_unit(
@@ -97,6 +106,7 @@ impl QuoteMetrics {
         data_age: Option<Duration>,
         multiplier: f64,
         degraded: bool,
+        span: &Span,
     ) {
         let metrics = &self.by_mode[mode as usize];
         if degraded {
@@ -105,16 +115,114 @@ impl QuoteMetrics {
             &metrics.quoted
         }
         .inc();
-        metrics.duration.observe(took.as_secs_f64());
+        metrics.duration.observe(took, span);
         if let Some(age) = data_age {
-            metrics.data_age.observe(age.as_secs_f64());
+            metrics.data_age.observe(age, span);
         }
         self.multiplier.observe(multiplier);
     }
 
-    pub(crate) fn failed(&self, mode: DataflowMode, took: Duration) {
+    pub(crate) fn failed(&self, mode: DataflowMode, took: Duration, span: &Span) {
         let metrics = &self.by_mode[mode as usize];
         metrics.failed.inc();
-        metrics.duration.observe(took.as_secs_f64());
+        metrics.duration.observe(took, span);
+    }
+}
+
+/// Registers which mode is in force, and how old the feeds of `events` are.
+pub(crate) fn register_dataflows(registry: &mut Registry, control: ModeControl, feeds: Subscriber) {
+    registry.register_collector(Box::new(ModeInForce(control)));
+    registry.register_collector(Box::new(FeedAges(feeds)));
+}
+
+#[derive(Debug)]
+struct ModeInForce(ModeControl);
+
+impl Collector for ModeInForce {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let in_force = self.0.current();
+        let gauge = MetricType::Gauge;
+        let help = "1 for the dataflow mode in force, 0 for the others";
+        let mut modes = encoder.encode_descriptor("surge_dataflow_in_force", help, None, gauge)?;
+        for mode in DataflowMode::ALL {
+            let is_in_force = ConstGauge::new(i64::from(mode == in_force.mode));
+            is_in_force.encode(modes.encode_family(&[("dataflow", mode.as_str())])?)?;
+        }
+        let help = "How often the dataflow mode was switched";
+        let epoch = encoder.encode_descriptor("surge_dataflow_epoch", help, None, gauge)?;
+        ConstGauge::new(in_force.epoch).encode(epoch)
+    }
+}
+
+#[derive(Debug)]
+struct FeedAges(Subscriber);
+
+impl Collector for FeedAges {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let help = "Age of the newest watermark of a feed of the dataflow events, in real time";
+        let unit = Some(&Unit::Seconds);
+        let mut ages = encoder.encode_descriptor("surge_feed_age", help, unit, MetricType::Gauge)?;
+        for (feed, age) in self.0.feed_ages() {
+            // A feed that was never heard of has no age.
+            if let Some(age) = age {
+                let age = ConstGauge::new(age.as_secs_f64());
+                age.encode(ages.encode_family(&[("feed", feed)])?)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How often the multipliers of all zones are looked up.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// Keeps `surge_zone_multiplier{zone}`: what the mode in force would quote. Asking a mode takes time that a scrape does not
+/// have, so a loop asks.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ZoneMultipliers {
+    /// As of the last look; `None` if that failed: no series says so better than an old one.
+    // A std mutex: held to take or put a list, never across an await.
+    seen: Arc<Mutex<Option<Vec<(Zone, Multiplier)>>>>,
+}
+
+impl ZoneMultipliers {
+    pub(crate) fn register(registry: &mut Registry) -> Self {
+        let multipliers = Self::default();
+        registry.register_collector(Box::new(multipliers.clone()));
+        multipliers
+    }
+
+    /// Looks until `token` is cancelled.
+    pub(crate) async fn keep(self, app: App, token: CancellationToken) {
+        let mut ticks = interval(LOOK_EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        while token.run_until_cancelled(ticks.tick()).await.is_some() {
+            let Some(map) = token.run_until_cancelled(app.surge(None)).await else {
+                return;
+            };
+            // Whoever asks for a quote is told why there is none.
+            let zones = map.ok().map(|map| map.zones.into_iter());
+            let seen = zones.map(|zones| {
+                let multiplier = |(zone, price, _): (Zone, marketplace::quote::Price, _)| {
+                    (zone, price.multiplier)
+                };
+                zones.map(multiplier).collect()
+            });
+            *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = seen;
+        }
+    }
+}
+
+impl Collector for ZoneMultipliers {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let name = "surge_zone_multiplier";
+        let help = "What the mode in force would quote in a zone";
+        let mut zones = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        for (zone, multiplier) in seen.iter().flatten() {
+            let multiplier = ConstGauge::new(multiplier.as_f64());
+            multiplier.encode(zones.encode_family(&[("zone", zone.to_string())])?)?;
+        }
+        Ok(())
     }
 }
