@@ -10,7 +10,7 @@ mod support;
 
 use http::StatusCode;
 use opentelemetry_proto::tonic::{
-    common::v1::{ArrayValue, any_value::Value},
+    common::v1::{ArrayValue, KeyValue, any_value::Value},
     trace::v1::{Span, span::Event, span::SpanKind},
 };
 use serde_json::{Value as Json, json};
@@ -496,7 +496,10 @@ async fn eight_thousand_requests_are_all_found_within_the_memory_promised() {
         }
     }
 
-    assert_eq!(suite.data("/api/services").await, json!(["drivers", "pricing", "riders"]));
+    assert_eq!(
+        suite.data("/api/services").await,
+        json!(["drivers", "pricing", "riders"])
+    );
     for trace in [1, REQUESTS / 2, REQUESTS] {
         let held = suite.data(&format!("/api/traces/{trace:x}")).await;
         assert_eq!(held[0]["spans"].as_array().unwrap().len(), 5, "of {trace}");
@@ -509,7 +512,10 @@ async fn eight_thousand_requests_are_all_found_within_the_memory_promised() {
     assert_eq!(calls[0]["callCount"], json!(8_000));
 
     let grown = resident_bytes().saturating_sub(before);
-    assert!(grown < 3 * Limits::default().bytes, "grown by {grown} bytes");
+    assert!(
+        grown < 3 * Limits::default().bytes,
+        "grown by {grown} bytes"
+    );
 }
 
 fn ten_attributes(request: u128) -> Vec<KeyValue> {
@@ -523,7 +529,10 @@ fn ten_attributes(request: u128) -> Vec<KeyValue> {
 /// What this process holds; 0 where the system does not tell.
 fn resident_bytes() -> usize {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    let pages = statm.split(' ').nth(1).and_then(|pages| pages.parse::<usize>().ok());
+    let pages = statm
+        .split(' ')
+        .nth(1)
+        .and_then(|pages| pages.parse::<usize>().ok());
     pages.unwrap_or(0) * 4_096
 }
 
@@ -545,11 +554,17 @@ async fn what_the_sender_had_to_leave_out_is_said() {
 #[tokio::test]
 async fn a_span_that_comes_late_joins_its_trace() {
     let suite = Suite::start(Limits::default()).await;
-    suite.export("drivers", vec![child_of(1, span(1, 2, "GetSupply"))]).await;
+    suite
+        .export("drivers", vec![child_of(1, span(1, 2, "GetSupply"))])
+        .await;
     for trace in 2..=100 {
-        suite.export("drivers", vec![span(trace, 1, "GetSupply")]).await;
+        suite
+            .export("drivers", vec![span(trace, 1, "GetSupply")])
+            .await;
     }
-    suite.export("pricing", vec![span(1, 1, "POST /v1/quotes")]).await;
+    suite
+        .export("pricing", vec![span(1, 1, "POST /v1/quotes")])
+        .await;
     let data = suite.data("/api/traces/1").await;
     assert_eq!(data[0]["spans"].as_array().unwrap().len(), 2);
     assert_eq!(suite.found("service=pricing").await, ["1"]);
