@@ -77,13 +77,7 @@ async fn observe(State(metrics): State<EdgeMetrics>, request: Request, next: Nex
     if let Some(id) = propagation::trace_id(&span).and_then(|id| HeaderValue::try_from(id).ok()) {
         response.headers_mut().insert(TRACE_ID, id);
     }
-    metrics.http_answered(
-        &method,
-        route,
-        status.as_u16(),
-        started.elapsed(),
-        &span,
-    );
+    metrics.http_answered(&method, route, status.as_u16(), started.elapsed(), &span);
     response
 }
 

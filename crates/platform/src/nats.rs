@@ -4,7 +4,7 @@
 use std::{
     fmt,
     sync::{OnceLock, atomic::Ordering},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 pub use async_nats::jetstream::message::PublishMessage;
@@ -27,7 +27,10 @@ use prometheus_client::{
 };
 use tracing::{Span, field::Empty, info, info_span, warn};
 
-use crate::{metrics::clients, propagation};
+use crate::{
+    metrics::clients::{self, Received},
+    propagation,
+};
 
 /// How long NATS may take to answer anything.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
@@ -260,7 +263,12 @@ impl Collector for Connection {
         let help = "Whether there is a connection to NATS";
         let connected = ConstGauge::new(i64::from(probe(&self.0).is_ok()));
         let gauge = MetricType::Gauge;
-        connected.encode(encoder.encode_descriptor("surge_nats_connected", help, None, gauge)?)?;
+        connected.encode(encoder.encode_descriptor(
+            "surge_nats_connected",
+            help,
+            None,
+            gauge,
+        )?)?;
         let help = "How often a connection to NATS was made";
         let connects = self.0.statistics().connects.load(Ordering::Relaxed);
         let counter = MetricType::Counter;
@@ -332,7 +340,16 @@ impl Intake {
     /// A message came.
     pub fn received(&self, message: &Message) {
         if let Ok(info) = message.info() {
-            clients::received(self.stream, self.destination, info.delivered, info.pending);
+            // Two clocks, that of the broker and ours: a hop that seems to end before it began is none.
+            let published = SystemTime::from(info.published);
+            let hop = SystemTime::now().duration_since(published);
+            clients::received(Received {
+                stream: self.stream,
+                destination: self.destination,
+                deliveries: info.delivered,
+                pending: info.pending,
+                hop: hop.unwrap_or_default(),
+            });
         }
     }
 

@@ -106,7 +106,10 @@ mod tests {
         let spans = exporter.get_finished_spans().unwrap();
         let again = spans.iter().find(|span| span.name == "publish again");
         assert_eq!(again.unwrap().links.len(), 0);
-        spans.into_iter().find(|span| span.name == "publish").unwrap()
+        spans
+            .into_iter()
+            .find(|span| span.name == "publish")
+            .unwrap()
     }
 
     #[test]
@@ -115,7 +118,10 @@ mod tests {
         assert_eq!(few.links.len(), 3);
         let many = told_after(1_000);
         assert_eq!(many.links.len(), MAX_LINKS);
-        let count = many.attributes.iter().find(|own| own.key.as_str() == "surge.origins");
+        let count = many
+            .attributes
+            .iter()
+            .find(|own| own.key.as_str() == "surge.origins");
         assert_eq!(count.unwrap().value, Value::I64(1_000));
     }
 }

@@ -158,7 +158,13 @@ impl Relay {
         let published = self.publish(rows).await;
         let took = started.elapsed();
         let acknowledged = published.is_ok();
-        clients::published(self.destination, ids.len(), acknowledged, took, &Span::none());
+        clients::published(
+            self.destination,
+            ids.len(),
+            acknowledged,
+            took,
+            &Span::none(),
+        );
         published?;
         sqlx::query("DELETE FROM outbox WHERE id = ANY($1)")
             .bind(&ids)
@@ -190,7 +196,8 @@ impl Relay {
             "SELECT count(*), coalesce(extract(epoch FROM now() - min(created_at)), 0)::float8 FROM outbox",
         )
         .fetch_one(&self.pool);
-        let (events, oldest_age_seconds) = postgres::within(STEP_DEADLINE, stock).await?;
+        let stock: Result<_, sqlx::Error> = postgres::within(STEP_DEADLINE, stock).await;
+        let (events, oldest_age_seconds) = stock?;
         self.backlog.events.set(events);
         self.backlog.oldest_age_seconds.set(oldest_age_seconds);
         Ok(())

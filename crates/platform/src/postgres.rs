@@ -168,7 +168,7 @@ fn client_span(summary: &'static str) -> Span {
 
 /// What was wrong with the database, as a label; `None` if the failure is none of its own.
 fn failure_of(error: &(dyn Error + 'static)) -> Option<Cow<'static, str>> {
-    let mut causes = iter::successors(Some(error), |cause| cause.source());
+    let mut causes = iter::successors(Some(error), |&cause| cause.source());
     let error = causes.find_map(|cause| cause.downcast_ref::<sqlx::Error>())?;
     Some(match error {
         sqlx::Error::Database(refusal) => match refusal.code() {
@@ -219,8 +219,12 @@ impl Collector for Connections {
         let idle = self.pool.num_idle() as i64;
         let used = i64::from(self.pool.size()) - idle;
         let help = "Open connections to PostgreSQL";
-        let mut count =
-            encoder.encode_descriptor("db_client_connection_count", help, None, MetricType::Gauge)?;
+        let mut count = encoder.encode_descriptor(
+            "db_client_connection_count",
+            help,
+            None,
+            MetricType::Gauge,
+        )?;
         for (state, connections) in [("idle", idle), ("used", used.max(0))] {
             let labels = [pool, ("db_client_connection_state", state)];
             ConstGauge::new(connections).encode(count.encode_family(&labels)?)?;

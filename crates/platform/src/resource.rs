@@ -107,7 +107,12 @@ mod tests {
         let names: Vec<&str> = labels.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(
             names,
-            ["service_instance_id", "service_name", "service_namespace", "service_version"]
+            [
+                "service_instance_id",
+                "service_name",
+                "service_namespace",
+                "service_version"
+            ]
         );
     }
 }

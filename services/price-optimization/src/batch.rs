@@ -80,7 +80,7 @@ impl BatchMetrics {
             rows: Gauge::default(),
         };
         for outcome in ["done", "failed"] {
-            metrics.runs.get_or_create(&OutcomeLabel { outcome });
+            metrics.runs.get_or_create_owned(&OutcomeLabel { outcome });
         }
         metrics
     }
@@ -164,7 +164,11 @@ impl Batch {
         let started = Instant::now();
         let rows = self.step().await?;
         let took = started.elapsed().as_secs_f64();
-        info!(rows, duration_seconds = took, "wrote {rows} zones in {took:.3} s");
+        info!(
+            rows,
+            duration_seconds = took,
+            "wrote {rows} zones in {took:.3} s"
+        );
         Ok(())
     }
 

@@ -28,6 +28,7 @@ use platform::{
     nats, postgres,
     process::{self, Identity},
     serve::{self, Addresses, Listeners},
+    shutdown::with_deadline,
 };
 use prometheus_client::registry::Registry;
 use tokio::task::JoinSet;
@@ -39,7 +40,7 @@ use crate::{
     config::{BatchConfig, Config},
     control::ModeControl,
     dataflow::{Dataflows, events::Subscriber, request::Callees},
-    metrics::{QuoteMetrics, ZoneMultipliers, register_dataflows},
+    metrics::{QuoteMetrics, register_dataflows, register_multipliers},
     store::Store,
 };
 use surge_proto::DataflowMode;
@@ -85,8 +86,9 @@ async fn run_batch(config: BatchConfig, token: CancellationToken) -> anyhow::Res
     let routes = routes.merge(platform::metrics::router(registry));
     let http = platform::http::edge(routes, edges);
     let served = serve::serve_http(listener, http, token.clone());
-    let (served, ()) = tokio::join!(served, batch.run(every, token));
-    Ok(served?)
+    let served = with_deadline(&token, served);
+    let (served, ()) = tokio::join!(served, batch.run(every, token.clone()));
+    Ok(served.unwrap_or(Ok(()))?)
 }
 
 /// The service: bound, connected, and ready to run.
@@ -100,7 +102,6 @@ pub struct Service {
     health: Health,
     registry: Registry,
     edges: EdgeMetrics,
-    multipliers: ZoneMultipliers,
 }
 
 impl Service {
@@ -133,9 +134,9 @@ impl Service {
 
         let edges = EdgeMetrics::register(&mut registry);
         let metrics = QuoteMetrics::register(&mut registry);
-        let multipliers = ZoneMultipliers::register(&mut registry);
         register_dataflows(&mut registry, control.clone(), subscriber.clone());
         let app = App::new(&config, area, clock, dataflows, control.clone(), metrics);
+        register_multipliers(&mut registry, app.clone());
         Ok(Self {
             listeners,
             app,
@@ -145,7 +146,6 @@ impl Service {
             health,
             registry,
             edges,
-            multipliers,
         })
     }
 
@@ -166,7 +166,6 @@ impl Service {
         background.spawn(self.control.clone().run(token.clone()));
         background.spawn(self.subscriber.run(token.clone()));
         background.spawn(self.store.migrate_when_up(token.clone()));
-        background.spawn(self.multipliers.keep(self.app.clone(), token.clone()));
 
         let routes = http::router(self.app.clone())
             .merge(self.health.router())

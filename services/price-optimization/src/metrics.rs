@@ -1,22 +1,18 @@
 //! What is counted of quotes, and the gauges of the market as this service sees it. The handles of each mode are looked
 //! up once, at the start, so that counting a quote touches nothing but its own counters.
 
-use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::time::Duration;
 
-use marketplace::{surge::Multiplier, zone::Zone};
 use platform::metrics::{Durations, LatencyFamily, latency_family};
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _},
-    metrics::{MetricType, counter::Counter, family::Family, gauge::ConstGauge, histogram::Histogram},
+    metrics::{
+        MetricType, counter::Counter, family::Family, gauge::ConstGauge, histogram::Histogram,
+    },
     registry::{Registry, Unit},
 };
 use surge_proto::DataflowMode;
-use tokio::time::{MissedTickBehavior, interval};
-use tokio_util::sync::CancellationToken;
 use tracing::Span;
 
 use crate::{app::App, control::ModeControl, dataflow::events::Subscriber};
@@ -161,7 +157,8 @@ impl Collector for FeedAges {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         let help = "Age of the newest watermark of a feed of the dataflow events, in real time";
         let unit = Some(&Unit::Seconds);
-        let mut ages = encoder.encode_descriptor("surge_feed_age", help, unit, MetricType::Gauge)?;
+        let mut ages =
+            encoder.encode_descriptor("surge_feed_age", help, unit, MetricType::Gauge)?;
         for (feed, age) in self.0.feed_ages() {
             // A feed that was never heard of has no age.
             if let Some(age) = age {
@@ -173,55 +170,25 @@ impl Collector for FeedAges {
     }
 }
 
-/// How often the multipliers of all zones are looked up.
-const LOOK_EVERY: Duration = Duration::from_secs(5);
-
-/// Keeps `surge_zone_multiplier{zone}`: what the mode in force would quote. Asking a mode takes time that a scrape does not
-/// have, so a loop asks.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct ZoneMultipliers {
-    /// As of the last look; `None` if that failed: no series says so better than an old one.
-    // A std mutex: held to take or put a list, never across an await.
-    seen: Arc<Mutex<Option<Vec<(Zone, Multiplier)>>>>,
+/// Registers `surge_zone_multiplier{zone}`, from what `events` has heard: a scrape has no time to ask anybody.
+pub(crate) fn register_multipliers(registry: &mut Registry, app: App) {
+    registry.register_collector(Box::new(ZoneMultipliers(app)));
 }
 
-impl ZoneMultipliers {
-    pub(crate) fn register(registry: &mut Registry) -> Self {
-        let multipliers = Self::default();
-        registry.register_collector(Box::new(multipliers.clone()));
-        multipliers
-    }
-
-    /// Looks until `token` is cancelled.
-    pub(crate) async fn keep(self, app: App, token: CancellationToken) {
-        let mut ticks = interval(LOOK_EVERY);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        while token.run_until_cancelled(ticks.tick()).await.is_some() {
-            let Some(map) = token.run_until_cancelled(app.surge(None)).await else {
-                return;
-            };
-            // Whoever asks for a quote is told why there is none.
-            let zones = map.ok().map(|map| map.zones.into_iter());
-            let seen = zones.map(|zones| {
-                let multiplier = |(zone, price, _): (Zone, marketplace::quote::Price, _)| {
-                    (zone, price.multiplier)
-                };
-                zones.map(multiplier).collect()
-            });
-            *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = seen;
-        }
-    }
-}
+#[derive(Debug)]
+struct ZoneMultipliers(App);
 
 impl Collector for ZoneMultipliers {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         let name = "surge_zone_multiplier";
-        let help = "What the mode in force would quote in a zone";
+        let help = "Multiplier of a zone, from what the dataflow events has heard";
         let mut zones = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
-        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        for (zone, multiplier) in seen.iter().flatten() {
-            let multiplier = ConstGauge::new(multiplier.as_f64());
-            multiplier.encode(zones.encode_family(&[("zone", zone.to_string())])?)?;
+        for (zone, price, _) in self.0.surge_heard() {
+            // What is too old for a price has none.
+            if !price.degraded {
+                let multiplier = ConstGauge::new(price.multiplier.as_f64());
+                multiplier.encode(zones.encode_family(&[("zone", zone.to_string())])?)?;
+            }
         }
         Ok(())
     }

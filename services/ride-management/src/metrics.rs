@@ -50,7 +50,7 @@ impl RideMetrics {
 }
 
 /// Registers `surge_zone_demand{zone}`.
-pub fn register_demand(registry: &mut Registry, app: App) {
+pub(crate) fn register_demand(registry: &mut Registry, app: App) {
     registry.register_collector(Box::new(DemandByZone(app)));
 }
 

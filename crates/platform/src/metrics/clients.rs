@@ -23,6 +23,7 @@ static CLIENTS: LazyLock<Clients> = LazyLock::new(|| Clients {
     redelivered: Family::default(),
     dead_lettered: Family::default(),
     pending: Family::default(),
+    hops: latency_family(),
 });
 
 /// The client side of a process.
@@ -37,6 +38,7 @@ struct Clients {
     redelivered: Family<StreamLabel, Counter>,
     dead_lettered: Family<StreamLabel, Counter>,
     pending: Family<StreamLabel, Gauge>,
+    hops: LatencyFamily<StreamLabel>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -88,13 +90,29 @@ pub(super) fn register(registry: &mut Registry) {
     let help = "Messages given to JetStream";
     registry.register("messaging_client_sent_messages", help, CLIENTS.sent.clone());
     let help = "Messages received from JetStream";
-    registry.register("messaging_client_consumed_messages", help, CLIENTS.consumed.clone());
+    registry.register(
+        "messaging_client_consumed_messages",
+        help,
+        CLIENTS.consumed.clone(),
+    );
     let help = "Messages that came again, because their first delivery was not acknowledged";
-    registry.register("surge_messages_redelivered", help, CLIENTS.redelivered.clone());
+    registry.register(
+        "surge_messages_redelivered",
+        help,
+        CLIENTS.redelivered.clone(),
+    );
     let help = "Messages put aside, because they can never take effect";
-    registry.register("surge_messages_dead_lettered", help, CLIENTS.dead_lettered.clone());
+    registry.register(
+        "surge_messages_dead_lettered",
+        help,
+        CLIENTS.dead_lettered.clone(),
+    );
     let help = "Messages that the stream still had for this consumer after the newest one";
-    registry.register("surge_consumer_pending_messages", help, CLIENTS.pending.clone());
+    registry.register(
+        "surge_consumer_pending_messages",
+        help,
+        CLIENTS.pending.clone(),
+    );
 }
 
 fn register_durations(registry: &mut Registry) {
@@ -107,6 +125,9 @@ fn register_durations(registry: &mut Registry) {
     let name = "messaging_client_operation_duration";
     let help = "Time until JetStream had acknowledged a batch of messages";
     registry.register_with_unit(name, help, Unit::Seconds, CLIENTS.publishing.clone());
+    let name = "surge_message_hop";
+    let help = "Time from when the broker had a message until it was received";
+    registry.register_with_unit(name, help, Unit::Seconds, CLIENTS.hops.clone());
     let name = "messaging_process_duration";
     let help = "Time to take in a message";
     registry.register_with_unit(name, help, Unit::Seconds, CLIENTS.processing.clone());
@@ -159,35 +180,66 @@ pub(crate) fn published(
         messaging_destination_name: destination,
         error_type,
     };
-    CLIENTS.publishing.get_or_create(&publishing).observe(took, span);
+    CLIENTS
+        .publishing
+        .get_or_create(&publishing)
+        .observe(took, span);
 }
 
-/// A message came: the how manieth delivery of it this is, and how many are still to come.
-pub(crate) fn received(stream: &'static str, destination: &'static str, deliveries: i64, pending: u64) {
+/// A message came from a stream.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Received {
+    pub(crate) stream: &'static str,
+    pub(crate) destination: &'static str,
+    /// The how manieth delivery of it this is.
+    pub(crate) deliveries: i64,
+    /// How many messages are still to come.
+    pub(crate) pending: u64,
+    /// Time since the broker has it.
+    pub(crate) hop: Duration,
+}
+
+/// A message came.
+pub(crate) fn received(message: Received) {
     let consumed = ConsumedLabels {
         messaging_system: NATS,
-        messaging_destination_name: destination,
+        messaging_destination_name: message.destination,
     };
     CLIENTS.consumed.get_or_create(&consumed).inc();
-    let stream = StreamLabel { stream };
-    if deliveries > 1 {
+    let stream = StreamLabel {
+        stream: message.stream,
+    };
+    if message.deliveries > 1 {
         CLIENTS.redelivered.get_or_create(&stream).inc();
     }
-    let pending = i64::try_from(pending).unwrap_or(i64::MAX);
+    let pending = i64::try_from(message.pending).unwrap_or(i64::MAX);
     CLIENTS.pending.get_or_create(&stream).set(pending);
+    let hops = CLIENTS.hops.get_or_create(&stream);
+    hops.observe(message.hop, &Span::none());
 }
 
 /// A message was taken in, or failed, or is dead.
-pub(crate) fn processed(destination: &'static str, error_type: &'static str, took: Duration, span: &Span) {
+pub(crate) fn processed(
+    destination: &'static str,
+    error_type: &'static str,
+    took: Duration,
+    span: &Span,
+) {
     let labels = MessageLabels {
         messaging_system: NATS,
         messaging_destination_name: destination,
         error_type,
     };
-    CLIENTS.processing.get_or_create(&labels).observe(took, span);
+    CLIENTS
+        .processing
+        .get_or_create(&labels)
+        .observe(took, span);
 }
 
 /// A message of `stream` was put aside.
 pub(crate) fn buried(stream: &'static str) {
-    CLIENTS.dead_lettered.get_or_create(&StreamLabel { stream }).inc();
+    CLIENTS
+        .dead_lettered
+        .get_or_create(&StreamLabel { stream })
+        .inc();
 }

@@ -24,7 +24,11 @@ pub fn registry(identity: Identity) -> Registry {
     registry.register_collector(Box::new(process::Process::starting_now()));
     let target = Info::new(resource::target_labels(identity));
     registry.register("target", "What this process is", target);
-    let profile = if cfg!(debug_assertions) { "debug" } else { "release" };
+    let profile = if cfg!(debug_assertions) {
+        "debug"
+    } else {
+        "release"
+    };
     let build = Info::new([("version", identity.version), ("profile", profile)]);
     registry.register("surge_build", "How this process was built", build);
     clients::register(&mut registry);

@@ -2,7 +2,7 @@
 //! are absent.
 
 use std::{
-    fs,
+    fmt, fs,
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -34,10 +34,11 @@ impl Process {
 }
 
 impl Collector for Process {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let mut tell = |name, help, unit: Option<&Unit>, metric: &dyn EncodeMetric| {
-            metric.encode(encoder.encode_descriptor(name, help, unit, metric.metric_type())?)
-        };
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut tell =
+            |name, help, unit: Option<&Unit>, metric: &dyn EncodeMetric| -> fmt::Result {
+                metric.encode(encoder.encode_descriptor(name, help, unit, metric.metric_type())?)
+            };
         let cpu = ConstCounter::new(processor_seconds());
         let help = "Processor time of this process, all threads";
         tell("process_cpu_time", help, Some(&Unit::Seconds), &cpu)?;
@@ -56,7 +57,12 @@ impl Collector for Process {
         }
         if let Some(threads) = entries("/proc/self/task") {
             let help = "Threads of this process";
-            tell("process_thread_count", help, None, &ConstGauge::new(threads))?;
+            tell(
+                "process_thread_count",
+                help,
+                None,
+                &ConstGauge::new(threads),
+            )?;
         }
         Ok(())
     }

@@ -1,22 +1,36 @@
 //! How a log line reads. On a terminal: compact, for people. Elsewhere: one JSON object a line, with the trace and the span
 //! that it belongs to where that trace is sampled, so that a line leads to its trace and a trace to its lines.
 
-use std::{fmt, io::IsTerminal};
+use std::{
+    fmt,
+    io::IsTerminal,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 use opentelemetry::trace::TraceContextExt as _;
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeMetric as _},
+    metrics::{MetricType, counter::ConstCounter},
+    registry::Registry,
+};
 use serde::Serialize;
-use tracing::{Event, Subscriber};
-use tracing_serde::{AsSerde, SerializeFieldMap, SerializeLevel, fields::AsMap};
+use tracing::{Event, Level, Subscriber};
+use tracing_serde::{
+    AsSerde, SerializeLevel,
+    fields::{AsMap, SerializeFieldMap},
+};
 use tracing_subscriber::{
-    Layer, Registry,
+    Layer,
     filter::filter_fn,
     fmt::{FmtContext, FormatEvent, FormatFields, format::Writer},
+    layer::Context,
     registry::LookupSpan,
 };
 
 /// The layer that writes log lines to standard error. Logs are made of events alone: wording the fields of every span would
 /// cost more than the quotes that it is about.
-pub(super) fn layer() -> Box<dyn Layer<Registry> + Send + Sync> {
+pub(super) fn layer() -> Box<dyn Layer<tracing_subscriber::Registry> + Send + Sync> {
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let is_event = filter_fn(|metadata| metadata.is_event());
     if std::io::stderr().is_terminal() {
@@ -27,6 +41,45 @@ pub(super) fn layer() -> Box<dyn Layer<Registry> + Send + Sync> {
             .event_format(JsonLines)
             .with_filter(is_event)
             .boxed()
+    }
+}
+
+/// Counts log lines by level: a process that begins to warn is worth a look. As there is one subscriber in a process, there
+/// is one count.
+#[derive(Debug)]
+pub(super) struct Counting;
+
+static ERRORS: AtomicU64 = AtomicU64::new(0);
+static WARNINGS: AtomicU64 = AtomicU64::new(0);
+static NEWS: AtomicU64 = AtomicU64::new(0);
+
+impl<S: Subscriber> Layer<S> for Counting {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        let count = match *event.metadata().level() {
+            Level::ERROR => &ERRORS,
+            Level::WARN => &WARNINGS,
+            Level::INFO => &NEWS,
+            _ => return,
+        };
+        count.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Registers the counts.
+pub(super) fn register(registry: &mut Registry) {
+    registry.register_collector(Box::new(Counting));
+}
+
+impl Collector for Counting {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let help = "Log lines by level";
+        let counter = MetricType::Counter;
+        let mut lines = encoder.encode_descriptor("surge_log_events", help, None, counter)?;
+        for (level, count) in [("ERROR", &ERRORS), ("WARN", &WARNINGS), ("INFO", &NEWS)] {
+            let count = ConstCounter::new(count.load(Ordering::Relaxed));
+            count.encode(lines.encode_family(&[("level", level)])?)?;
+        }
+        Ok(())
     }
 }
 

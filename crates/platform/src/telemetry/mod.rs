@@ -10,11 +10,11 @@ use std::str::FromStr as _;
 use opentelemetry::trace::TracerProvider;
 use opentelemetry_otlp::SpanExporter;
 use opentelemetry_sdk::trace::SdkTracerProvider;
+use prometheus_client::registry::Registry;
 use tracing_subscriber::{
     EnvFilter, filter::Directive, layer::SubscriberExt, util::SubscriberInitExt,
 };
 
-pub(crate) use self::spans::register;
 use crate::{
     process::Identity,
     resource,
@@ -61,6 +61,7 @@ impl Telemetry {
         };
         tracing_subscriber::registry()
             .with(logs::layer())
+            .with(logs::Counting)
             .with(traces)
             .with(HeadSampling::new(sampler))
             // Outermost: what it excludes, such as the spans that libraries make for themselves, costs nothing then.
@@ -84,13 +85,18 @@ fn tracer_provider(identity: Identity) -> Result<Option<SdkTracerProvider>, Tele
     }
     let exporter = SpanExporter::builder().with_tonic().build()?;
     let provider = SdkTracerProvider::builder()
-        // Before the processor, so that its exporter is told.
         .with_resource(resource::resource(identity))
         .with_span_processor(spans::processor(exporter))
         // What is not wanted never becomes a span: `sampling`.
         .with_sampler(opentelemetry_sdk::trace::Sampler::AlwaysOn)
         .build();
     Ok(Some(provider))
+}
+
+/// Registers what telemetry tells of itself.
+pub(crate) fn register(registry: &mut Registry) {
+    logs::register(registry);
+    spans::register(registry);
 }
 
 /// What is logged where `RUST_LOG` says nothing else. The SDK would log every export that fails; `spans` logs the first.
@@ -103,7 +109,10 @@ fn filter() -> Result<EnvFilter, TelemetryError> {
         return Ok(filter);
     }
     let quiet = QUIET_LIBRARIES.map(|library| Directive::from_str(&format!("{library}=off")));
-    Ok(quiet.into_iter().flatten().fold(filter, EnvFilter::add_directive))
+    Ok(quiet
+        .into_iter()
+        .flatten()
+        .fold(filter, EnvFilter::add_directive))
 }
 
 const QUIET_LIBRARIES: [&str; 2] = ["opentelemetry_sdk", "opentelemetry_otlp"];

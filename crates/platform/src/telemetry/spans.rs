@@ -148,7 +148,7 @@ impl<E: SpanExporter> SpanExporter for Counted<E> {
 }
 
 /// Registers what became of spans.
-pub(crate) fn register(registry: &mut Registry) {
+pub(super) fn register(registry: &mut Registry) {
     registry.register_collector(Box::new(SpanCounts));
 }
 
@@ -156,12 +156,12 @@ pub(crate) fn register(registry: &mut Registry) {
 struct SpanCounts;
 
 impl Collector for SpanCounts {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         // Without a collector there are no spans to tell about.
         let Some(capacity) = SPANS.capacity.get() else {
             return Ok(());
         };
-        let mut count = |name, help, outcomes: [(&str, &AtomicUsize); 2]| {
+        let mut count = |name, help, outcomes: [(&str, &AtomicUsize); 2]| -> fmt::Result {
             let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
             for (error_type, spans) in outcomes {
                 let labels = [("error_type", error_type)];
@@ -177,7 +177,7 @@ impl Collector for SpanCounts {
         let exported = [("", &SPANS.exported), ("failed", &SPANS.failed)];
         count("otel_sdk_exporter_span_exported", help, exported)?;
 
-        let mut tell = |name, help, spans: usize| {
+        let mut tell = |name, help, spans: usize| -> fmt::Result {
             let encoder = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
             ConstGauge::new(spans as i64).encode(encoder)
         };

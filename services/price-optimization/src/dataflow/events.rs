@@ -75,6 +75,12 @@ impl EventsDataflow {
         }
     }
 
+    /// What was heard of `zones`.
+    pub(crate) fn heard(&self, zones: &[Zone]) -> MarketView {
+        let heard = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        heard.board.view(zones)
+    }
+
     /// Whether what was heard may still set a price at `now`.
     ///
     /// # Errors
