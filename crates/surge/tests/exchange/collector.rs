@@ -78,7 +78,10 @@ impl Round {
         let mut latencies = Vec::with_capacity(QUOTES);
         for _ in 0..QUOTES {
             let started = Instant::now();
-            let answer = exchange.api.ask_quote(downtown(), DataflowMode::Events).await;
+            let answer = exchange
+                .api
+                .ask_quote(downtown(), DataflowMode::Events)
+                .await;
             latencies.push(started.elapsed());
             let quote: Quote = read(answer)?;
             ensure!(!quote.degraded, "{quote:?}");

@@ -38,7 +38,10 @@ struct Exposed {
 #[tokio::test]
 async fn the_table_of_metrics_is_what_the_processes_expose() -> Outcome {
     let documented = documented();
-    ensure!(documented.len() > 40, "is the table still there? {documented:?}");
+    ensure!(
+        documented.len() > 40,
+        "is the table still there? {documented:?}"
+    );
     let exchange = Exchange::open(Market::REAL_TIME).await?;
     for mode in MODES {
         exchange.api.quote(downtown(), mode).await?;
@@ -149,10 +152,16 @@ async fn exposed(base: &str) -> anyhow::Result<BTreeMap<String, Exposed>> {
 /// The names of the labels of a sample, without the bound of a bucket.
 fn labels_of(sample: &str) -> Vec<String> {
     let within = sample.split_once('{').map_or("", |(_, rest)| rest);
-    let names = within.split("=\"").filter_map(|part| part.rsplit([',', '{', '"']).next());
+    let names = within
+        .split("=\"")
+        .filter_map(|part| part.rsplit([',', '{', '"']).next());
     let is_name = |name: &&str| {
         let mut letters = name.chars();
         letters.all(|letter| letter.is_ascii_alphanumeric() || letter == '_') && !name.is_empty()
     };
-    names.filter(is_name).filter(|name| *name != "le").map(str::to_owned).collect()
+    names
+        .filter(is_name)
+        .filter(|name| *name != "le")
+        .map(str::to_owned)
+        .collect()
 }

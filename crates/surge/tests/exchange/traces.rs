@@ -200,10 +200,7 @@ async fn newest(
 }
 
 /// Every edge of these traces and of all that they are linked to, however far back.
-async fn edges_behind(
-    exchange: &Exchange,
-    roots: Vec<String>,
-) -> anyhow::Result<BTreeSet<String>> {
+async fn edges_behind(exchange: &Exchange, roots: Vec<String>) -> anyhow::Result<BTreeSet<String>> {
     let mut traces: BTreeMap<String, Trace> = BTreeMap::new();
     let mut to_open: VecDeque<String> = roots.into();
     while let Some(id) = to_open.pop_front() {
@@ -221,7 +218,11 @@ async fn edges_behind(
         for span in &trace.spans {
             for reference in &span.references {
                 let origin = traces[&reference.trace].name_of(&reference.span)?;
-                let arrow = if reference.kind == "CHILD_OF" { "->" } else { "~>" };
+                let arrow = if reference.kind == "CHILD_OF" {
+                    "->"
+                } else {
+                    "~>"
+                };
                 edges.insert(format!("{origin} {arrow} {}", trace.name_of(&span.id)?));
             }
         }
