@@ -83,7 +83,11 @@ impl Listeners {
     }
 }
 
-async fn bind(variable: &'static str, address: SocketAddr) -> Result<TcpListener, BindError> {
+/// Binds one address, which `variable` names.
+///
+/// # Errors
+/// Names the variable if its port is busy.
+pub async fn bind(variable: &'static str, address: SocketAddr) -> Result<TcpListener, BindError> {
     TcpListener::bind(address).await.map_err(|cause| BindError {
         variable,
         address,
@@ -105,10 +109,10 @@ pub async fn serve(
     info!(http = %at.http, grpc = %at.grpc, "serving HTTP on {} and gRPC on {}", at.http, at.grpc);
     let shards = Shards::start().map_err(ServeError::Http)?;
     let http_edge = shards.serve(listeners.http, &token, |inbox| {
-        serve_http(inbox, http.clone(), token.clone())
+        serve_http_shard(inbox, http.clone(), token.clone())
     });
     let grpc_edge = shards.serve(listeners.grpc, &token, |inbox| {
-        serve_grpc(inbox, grpc.clone(), token.clone())
+        serve_grpc_shard(inbox, grpc.clone(), token.clone())
     });
     let both = async { tokio::try_join!(http_edge, grpc_edge).map(|_| ()) };
     shutdown::with_deadline(&token, both)
@@ -118,7 +122,7 @@ pub async fn serve(
 
 /// The connections of the HTTP edge that fall to one shard. axum's own `serve` would find out first whether a connection
 /// speaks HTTP/1 or HTTP/2, and pay for that with every request.
-async fn serve_http(
+async fn serve_http_shard(
     mut inbox: Inbox,
     http: Router,
     token: CancellationToken,
@@ -135,7 +139,7 @@ async fn serve_http(
     Ok(())
 }
 
-async fn serve_grpc(
+async fn serve_grpc_shard(
     inbox: Inbox,
     grpc: Routes,
     token: CancellationToken,
@@ -151,4 +155,23 @@ async fn serve_grpc(
         .serve_with_incoming_shutdown(connections, token.cancelled_owned())
         .await?;
     Ok(())
+}
+
+/// Serves HTTP alone, and without shards, until `token` is cancelled.
+///
+/// # Errors
+/// When the edge fails.
+pub async fn serve_http(
+    listener: TcpListener,
+    routes: Router,
+    token: CancellationToken,
+) -> std::io::Result<()> {
+    use axum::serve::ListenerExt;
+    let listener = listener.tap_io(|stream| {
+        // Small answers must not wait for an acknowledgement; without this the worst case is only slower.
+        let _ = stream.set_nodelay(true);
+    });
+    axum::serve(listener, routes)
+        .with_graceful_shutdown(token.cancelled_owned())
+        .await
 }
