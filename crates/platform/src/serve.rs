@@ -80,7 +80,11 @@ impl Listeners {
     }
 }
 
-async fn bind(variable: &'static str, address: SocketAddr) -> Result<TcpListener, BindError> {
+/// Binds one address, which `variable` names.
+///
+/// # Errors
+/// Names the variable if its port is busy.
+pub async fn bind(variable: &'static str, address: SocketAddr) -> Result<TcpListener, BindError> {
     TcpListener::bind(address).await.map_err(|cause| BindError {
         variable,
         address,
@@ -100,18 +104,7 @@ pub async fn serve(
 ) -> Result<(), ServeError> {
     let at = listeners.addresses()?;
     info!(http = %at.http, grpc = %at.grpc, "serving HTTP on {} and gRPC on {}", at.http, at.grpc);
-    let http_edge = async {
-        use axum::serve::ListenerExt;
-        let listener = listeners.http.tap_io(|stream| {
-            // Small answers must not wait for an acknowledgement; without this the worst case is only slower.
-            let _ = stream.set_nodelay(true);
-        });
-        let stopped = token.clone().cancelled_owned();
-        axum::serve(listener, http)
-            .with_graceful_shutdown(stopped)
-            .await?;
-        Ok(())
-    };
+    let http_edge = async { Ok(serve_http(listeners.http, http, token.clone()).await?) };
     let grpc_edge = async {
         let incoming = TcpIncoming::from(listeners.grpc).with_nodelay(Some(true));
         let stopped = token.clone().cancelled_owned();
@@ -127,4 +120,23 @@ pub async fn serve(
     shutdown::with_deadline(&token, both)
         .await
         .unwrap_or(Ok(()))
+}
+
+/// Serves HTTP alone until `token` is cancelled.
+///
+/// # Errors
+/// When the edge fails.
+pub async fn serve_http(
+    listener: TcpListener,
+    routes: Router,
+    token: CancellationToken,
+) -> std::io::Result<()> {
+    use axum::serve::ListenerExt;
+    let listener = listener.tap_io(|stream| {
+        // Small answers must not wait for an acknowledgement; without this the worst case is only slower.
+        let _ = stream.set_nodelay(true);
+    });
+    axum::serve(listener, routes)
+        .with_graceful_shutdown(token.cancelled_owned())
+        .await
 }

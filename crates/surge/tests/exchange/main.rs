@@ -2,10 +2,12 @@
 //! nothing replaced. Each test has a stack of its own, so that it may kill any part of it.
 
 mod api;
+mod collector;
 mod dashboards;
 mod data_age;
 mod durability;
 mod independence;
+mod metrics;
 mod rides;
 mod same_market;
 mod support;
