@@ -209,9 +209,12 @@ pub(crate) fn received(message: Received) {
     let stream = StreamLabel {
         stream: message.stream,
     };
+    // Both counters exist from the first message on: one that appears with its first event hides that event from a rate.
+    let redelivered = CLIENTS.redelivered.get_or_create_owned(&stream);
     if message.deliveries > 1 {
-        CLIENTS.redelivered.get_or_create(&stream).inc();
+        redelivered.inc();
     }
+    drop(CLIENTS.dead_lettered.get_or_create_owned(&stream));
     let pending = i64::try_from(message.pending).unwrap_or(i64::MAX);
     CLIENTS.pending.get_or_create(&stream).set(pending);
     let hops = CLIENTS.hops.get_or_create(&stream);
