@@ -21,8 +21,14 @@ use crate::{
 };
 
 /// The steps of the schema, in order.
-pub const MIGRATIONS: &[postgres::Step] =
-    &[(1, "rides", include_str!("../migrations/0001_rides.sql"))];
+pub const MIGRATIONS: &[postgres::Step] = &[
+    (1, "rides", include_str!("../migrations/0001_rides.sql")),
+    (
+        2,
+        "watermark written at",
+        include_str!("../migrations/0002_watermark_written_at.sql"),
+    ),
+];
 
 /// How long the database may take for any one operation.
 const DEADLINE: Duration = Duration::from_millis(1_500);
@@ -241,10 +247,12 @@ impl Store {
     /// # Errors
     /// Those of the database.
     pub async fn mark(&self, as_of: MarketTime) -> Result<(), Error> {
-        let update = sqlx::query("UPDATE watermark SET as_of = $1, traceparent = $2")
-            .bind(column(as_of))
-            .bind(propagation::traceparent())
-            .execute(&self.pool);
+        let update = sqlx::query(
+            "UPDATE watermark SET as_of = $1, traceparent = $2, written_at = clock_timestamp()",
+        )
+        .bind(column(as_of))
+        .bind(propagation::traceparent())
+        .execute(&self.pool);
         traced("UPDATE watermark", update).await?;
         Ok(())
     }
