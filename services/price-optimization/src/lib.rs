@@ -12,6 +12,7 @@ pub mod dataflow;
 pub mod error;
 mod grpc;
 mod http;
+pub mod journey;
 mod metrics;
 mod readers;
 pub mod store;
@@ -39,6 +40,7 @@ use crate::{
     config::{BatchConfig, Config},
     control::ModeControl,
     dataflow::{Dataflows, events::Subscriber, request::Callees},
+    journey::Journeys,
     metrics::QuoteMetrics,
     store::Store,
 };
@@ -113,7 +115,7 @@ impl Service {
         let store = Store::new(pool.clone());
 
         let control = ModeControl::new(nats.clone(), config.dataflow_mode);
-        let subscriber = Subscriber::new(nats.clone(), &area, clock);
+        let subscriber = Subscriber::new(nats.clone(), Arc::clone(&area), clock);
         let dataflows = Dataflows::connect(&config, store.clone(), &subscriber)?;
         let freshness = config.pricing().freshness;
         let health = health(clock, freshness, pool, nats, &control, &dataflows);
@@ -121,7 +123,16 @@ impl Service {
         let mut registry = Registry::default();
         let edges = EdgeMetrics::register(&mut registry);
         let metrics = QuoteMetrics::register(&mut registry);
-        let app = App::new(&config, area, clock, dataflows, control.clone(), metrics);
+        let journeys = Journeys::new(&config, store.clone());
+        let app = App::new(
+            &config,
+            area,
+            clock,
+            dataflows,
+            control.clone(),
+            metrics,
+            journeys,
+        );
         Ok(Self {
             listeners,
             app,
