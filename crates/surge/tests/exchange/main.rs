@@ -5,6 +5,7 @@ mod api;
 mod data_age;
 mod durability;
 mod independence;
+mod journey;
 mod rides;
 mod same_market;
 mod support;
