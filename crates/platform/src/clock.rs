@@ -30,6 +30,45 @@ fn speed(text: &str) -> Result<f64, String> {
     }
 }
 
+/// An instant of real time, in microseconds since the Unix epoch: eight bytes to take down in passing, and a date when
+/// somebody asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RealTime(i64);
+
+impl RealTime {
+    /// The operating system's clock.
+    pub fn now() -> Self {
+        Self(real_now_micros())
+    }
+
+    /// The instant `micros` microseconds after the Unix epoch.
+    pub const fn from_micros(micros: i64) -> Self {
+        Self(micros)
+    }
+
+    /// Microseconds since the Unix epoch.
+    pub const fn micros(self) -> i64 {
+        self.0
+    }
+
+    /// Milliseconds since `earlier`; negative when it was later.
+    pub fn millis_since(self, earlier: Self) -> f64 {
+        self.0.saturating_sub(earlier.0) as f64 / 1_000.0
+    }
+}
+
+impl From<DateTime<Utc>> for RealTime {
+    fn from(time: DateTime<Utc>) -> Self {
+        Self(time.timestamp_micros())
+    }
+}
+
+impl From<RealTime> for DateTime<Utc> {
+    fn from(time: RealTime) -> Self {
+        Self::from_timestamp_micros(time.0).unwrap_or_default()
+    }
+}
+
 /// Maps real time to market time: `start + (now - anchor) * speed`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct MarketClock {
@@ -94,6 +133,13 @@ impl MarketClock {
         self.start_millis + (elapsed_micros * self.speed / 1_000.0) as i64
     }
 
+    /// The real time at which the market clock shows `market_millis`, to as much as a market millisecond tells.
+    pub fn real_time_of(&self, market_millis: i64) -> RealTime {
+        let elapsed_millis = market_millis.saturating_sub(self.start_millis) as f64;
+        let real_micros = (elapsed_millis * 1_000.0 / self.speed) as i64;
+        RealTime((self.anchor_millis * 1_000).saturating_add(real_micros))
+    }
+
     /// Market seconds per real second.
     pub const fn speed(&self) -> f64 {
         self.speed
@@ -140,6 +186,18 @@ mod tests {
         assert_eq!(clock.at_real_micros(60_500_000), 1_000_000 + 3_600_000);
         let hour = Duration::from_secs(3_600);
         assert_eq!(clock.real_duration(hour), Duration::from_secs(60));
+    }
+
+    #[test]
+    fn the_way_back_to_real_time_loses_less_than_a_market_millisecond() {
+        let clock = MarketClock::new(1_396_645_200_000, 1_700_000_000_000, 60.0);
+        for real_micros in [1_700_000_000_000_000, 1_700_000_123_456_789] {
+            let market = clock.at_real_micros(real_micros);
+            let back = clock.real_time_of(market).micros();
+            assert!((real_micros - back).abs() <= 17, "{real_micros} to {back}");
+        }
+        let real = MarketClock::real_time().real_time_of(1_700_000_000_123);
+        assert_eq!(real.micros(), 1_700_000_000_123_000);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 mod backtest;
 mod demo;
 mod doctor;
+mod journey;
 mod mode;
 mod service;
 mod status;
@@ -52,6 +53,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Up(args) => up::run(args, state_dir).await,
         Command::Status => status::run(&state_dir).await,
         Command::Mode(args) => mode::run(args).await,
+        Command::Journey(args) => journey::run(args).await,
         Command::Compare(args) => demo::compare(*args).await,
         Command::City(args) => city::run(args).await.map(|_| ExitCode::SUCCESS),
         Command::Backtest(args) => backtest::run(&args),

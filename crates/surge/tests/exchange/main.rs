@@ -7,6 +7,7 @@ mod dashboards;
 mod data_age;
 mod durability;
 mod independence;
+mod journey;
 mod metrics;
 mod rides;
 mod same_market;
