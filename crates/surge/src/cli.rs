@@ -46,6 +46,8 @@ pub(crate) enum Command {
     Train(TrainArgs),
     /// Shows what is missing on this machine and how to get it
     Doctor,
+    /// Asks a service whether it is ready: the health check of its container, which holds no other program
+    Ready(ReadyArgs),
     /// Runs one service in this process: how the stack starts its parts
     #[command(hide = true, disable_help_flag = true)]
     Service(ServiceArgs),
@@ -159,6 +161,12 @@ pub(crate) struct TrainArgs {
     /// Where to write the profile
     #[arg(long, value_name = "PATH", default_value = DEMAND_PROFILE)]
     pub(crate) out: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ReadyArgs {
+    /// Base URL of the service
+    pub(crate) url: String,
 }
 
 #[derive(Debug, Args)]
