@@ -2,6 +2,7 @@
 //! nothing replaced. Each test has a stack of its own, so that it may kill any part of it.
 
 mod api;
+mod containers;
 mod data_age;
 mod durability;
 mod independence;
