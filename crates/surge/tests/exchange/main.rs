@@ -3,6 +3,7 @@
 
 mod api;
 mod containers;
+mod dashboards;
 mod data_age;
 mod durability;
 mod independence;
