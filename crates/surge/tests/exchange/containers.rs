@@ -144,7 +144,10 @@ async fn a_ride_outlives_its_service(compose: &Compose, api: &PublicApi) -> Outc
     compose.run(&["kill", "--signal=KILL", "ride-management"])?;
     ensure!(api.ride(ride.ride_id).await.is_err(), "it is still there");
     compose.run(&["up", "--detach", "--wait", "ride-management"])?;
-    let kept = api.ride(ride.ride_id).await?;
+    let kept = eventually("the service answers again", async || {
+        api.ride(ride.ride_id).await
+    })
+    .await?;
     let what_was_promised =
         |ride: &crate::api::Ride| (ride.rider_id, ride.quote_id, ride.fare_cents);
     ensure!(
