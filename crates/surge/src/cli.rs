@@ -22,7 +22,8 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
-const AFTER_HELP: &str = "  ./surge test   all tests, formatting and lints; options go to cargo test\n\n\
+const AFTER_HELP: &str = "  ./surge test   all tests, formatting and lints; options go to cargo test\n\
+    \x20 ./surge test --compose   the suite in containers, which needs Docker\n\n\
     SURGE_PORT_BASE moves all ports (7100: REST on 7101 to 7103, gRPC on 7201 to 7203, Jaeger UI on 7186).\n\
     SURGE_NO_INSTALL=1 forbids ./surge to install what is missing. Files are looked for in the project folder.";
 
