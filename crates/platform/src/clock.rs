@@ -33,13 +33,15 @@ fn speed(text: &str) -> Result<f64, String> {
 /// A time, or where it is written: containers that are made at different times can share a file, but no environment.
 fn anchor(text: &str) -> Result<DateTime<Utc>, String> {
     let Some(path) = text.strip_prefix('@') else {
-        return text.parse().map_err(|error| format!("{error}"));
+        return time(text);
     };
     let written = std::fs::read_to_string(path).map_err(|error| format!("{path}: {error}"))?;
-    written
-        .trim_end()
-        .parse()
-        .map_err(|error| format!("{path} holds no time: {error}"))
+    time(written.trim_end()).map_err(|error| format!("{path} holds no time: {error}"))
+}
+
+fn time(text: &str) -> Result<DateTime<Utc>, String> {
+    let time = text.parse::<DateTime<Utc>>();
+    time.map_err(|error| error.to_string())
 }
 
 /// Maps real time to market time: `start + (now - anchor) * speed`.
