@@ -42,8 +42,9 @@ fn promtool(arguments: &[&str], files: &[PathBuf]) {
 }
 
 fn files(folder: &str) -> Vec<PathBuf> {
-    let entries = project().join(folder).read_dir().unwrap();
-    entries.map(|entry| entry.unwrap().path()).collect()
+    let entries = project().join(folder).read_dir();
+    let entries = entries.unwrap_or_else(|error| panic!("{folder}: {error}"));
+    entries.flatten().map(|entry| entry.path()).collect()
 }
 
 fn project() -> PathBuf {

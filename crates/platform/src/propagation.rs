@@ -6,7 +6,7 @@ use async_nats::HeaderMap as NatsHeaders;
 use opentelemetry::{
     Context,
     propagation::{Extractor, Injector, TextMapPropagator},
-    trace::TraceContextExt,
+    trace::{TraceContextExt, TraceId},
 };
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use tonic::metadata::{MetadataKey, MetadataMap, MetadataValue};
@@ -94,13 +94,18 @@ pub fn link(span: &Span, traceparent: &str) {
 /// The id under which the trace of `span` is found, 32 hexadecimal digits; `None` when nobody traces, and outside a
 /// sampled trace: its id would open nothing.
 pub fn trace_id(span: &Span) -> Option<String> {
+    sampled_trace(span).map(|trace| trace.to_string())
+}
+
+/// The trace of `span`, if it is sampled.
+pub(crate) fn sampled_trace(span: &Span) -> Option<TraceId> {
     if span.is_disabled() {
         return None;
     }
     let context = span.context();
     let span = context.span();
     let trace = span.span_context();
-    trace.is_sampled().then(|| trace.trace_id().to_string())
+    trace.is_sampled().then(|| trace.trace_id())
 }
 
 fn inject(carrier: &mut dyn Injector) {

@@ -71,8 +71,11 @@ pub struct SurgeMap {
     /// Epoch of the mode in force.
     pub epoch: u64,
     /// The zones of the service area, each with its price of a trip of no length.
-    pub zones: Vec<(Zone, Price, Option<Duration>)>,
+    pub zones: Vec<PricedZone>,
 }
+
+/// A zone, its price of a trip of no length, and the age of the older feed in real time.
+pub type PricedZone = (Zone, Price, Option<Duration>);
 
 impl App {
     /// Puts the parts together.
@@ -116,7 +119,10 @@ impl App {
         let dataflow = mode.unwrap_or(in_force.mode);
 
         let view = self.market_view(dataflow, self.ring(zone)).await;
-        let view = view.inspect_err(|_| self.inner.metrics.failed(dataflow, started.elapsed()))?;
+        let view = view.inspect_err(|_| {
+            let took = started.elapsed();
+            self.inner.metrics.failed(dataflow, took, &Span::current());
+        })?;
         let now = self.now();
         let trip = Trip::estimate(pickup, dropoff);
         let price = quote::price(&view, &trip, &self.inner.policy, now);
@@ -142,21 +148,17 @@ impl App {
         let dataflow = mode.unwrap_or(in_force.mode);
         let area = &self.inner.area;
         let market = self.market_view(dataflow, area.zones()).await?;
-        let now = self.now();
-        let price = |zone: &Zone| {
-            let view = self.around(*zone, &market.zones);
-            let nowhere = Trip {
-                miles: 0.0,
-                minutes: 0.0,
-            };
-            let price = quote::price(&view, &nowhere, &self.inner.policy, now);
-            (*zone, price, self.real_age(&price))
-        };
         Ok(SurgeMap {
             dataflow,
             epoch: in_force.epoch,
-            zones: area.zones().iter().map(price).collect(),
+            zones: self.priced(&market),
         })
+    }
+
+    /// The multiplier of every zone from what `events` has heard, whatever mode is in force: nobody is asked.
+    pub(crate) fn surge_heard(&self) -> Vec<PricedZone> {
+        let zones = self.inner.area.zones();
+        self.priced(&self.inner.dataflows.events.heard(zones))
     }
 
     /// The mode in force.
@@ -183,6 +185,21 @@ impl App {
             });
         }
         Ok(view)
+    }
+
+    /// Every zone of the area, from a view of all of them.
+    fn priced(&self, market: &MarketView) -> Vec<PricedZone> {
+        let now = self.now();
+        let nowhere = Trip {
+            miles: 0.0,
+            minutes: 0.0,
+        };
+        let price = |zone: &Zone| {
+            let view = self.around(*zone, &market.zones);
+            let price = quote::price(&view, &nowhere, &self.inner.policy, now);
+            (*zone, price, self.real_age(&price))
+        };
+        self.inner.area.zones().iter().map(price).collect()
     }
 
     fn served(&self, field: &'static str, position: Position) -> Result<Zone, Error> {
@@ -246,10 +263,14 @@ impl App {
         if let Some(age) = quoted.data_age {
             span.record("surge.data_age_ms", age.as_secs_f64() * 1_000.0);
         }
-        let degraded = quoted.price.degraded;
-        self.inner
-            .metrics
-            .quoted(quoted.dataflow, took, quoted.data_age, multiplier, degraded);
+        self.inner.metrics.quoted(
+            quoted.dataflow,
+            took,
+            quoted.data_age,
+            multiplier,
+            quoted.price.degraded,
+            &span,
+        );
     }
 }
 

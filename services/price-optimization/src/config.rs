@@ -107,6 +107,10 @@ pub struct BatchConfig {
     #[arg(long)]
     pub once: bool,
 
+    /// Address of health and metrics, while the job keeps its own time; run once, it listens nowhere.
+    #[arg(long, env = "HTTP_ADDR", default_value = "127.0.0.1:7104")]
+    pub http_addr: SocketAddr,
+
     /// Time between two runs, in market time.
     #[arg(long, env = "BATCH_EVERY", default_value = "5m", value_parser = period)]
     pub every: Duration,

@@ -15,7 +15,6 @@ use platform::{
 };
 use sqlx::{FromRow, PgConnection, PgPool, Postgres, Row, Transaction, postgres::PgRow};
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument, Span, field::Empty, info_span};
 
 use crate::readers::Readers;
 
@@ -143,6 +142,11 @@ impl Store {
         }
     }
 
+    /// Its connections.
+    pub(crate) fn pool(&self) -> PgPool {
+        self.pool.clone()
+    }
+
     /// Brings the schema up to date.
     ///
     /// # Errors
@@ -175,14 +179,13 @@ impl Store {
     /// # Errors
     /// Those of the database. A connection that broke since its last use is replaced once, without an error.
     pub async fn zone_market(&self, zones: &[Zone]) -> Result<ZoneMarket, sqlx::Error> {
-        let span = query_span("SELECT", "zone_market");
         let rows = async {
             match self.read_zone_market(zones).await {
                 Err(sqlx::Error::Io(_)) => self.read_zone_market(zones).await,
                 outcome => outcome,
             }
         };
-        let rows = rows.instrument(span).await?;
+        let rows = postgres::observed("SELECT zone_market", rows).await?;
         let traceparent = rows.first().and_then(|row| row.traceparent.clone());
         let levels = rows.iter().filter_map(ZoneMarketRow::levels);
         let levels = levels.map(|levels| (levels.zone, levels)).collect();
@@ -254,14 +257,12 @@ pub async fn read_supply(
     connection: &mut PgConnection,
 ) -> Result<(Option<Watermark>, Vec<SupplyRow>), sqlx::Error> {
     let watermark = sqlx::query_as("SELECT as_of, traceparent FROM driver.supply_watermark")
-        .fetch_optional(&mut *connection)
-        .instrument(query_span("SELECT", "driver.supply_watermark"))
-        .await?;
+        .fetch_optional(&mut *connection);
+    let watermark = postgres::observed("SELECT driver.supply_watermark", watermark).await?;
     let rows =
         sqlx::query_as("SELECT zone, idle_drivers, dropoffs_due_at FROM driver.supply_by_zone")
-            .fetch_all(connection)
-            .instrument(query_span("SELECT", "driver.supply_by_zone"))
-            .await?;
+            .fetch_all(connection);
+    let rows = postgres::observed("SELECT driver.supply_by_zone", rows).await?;
     Ok((watermark, rows))
 }
 
@@ -275,14 +276,12 @@ pub async fn read_demand(
     let watermark = sqlx::query_as(
         "SELECT observed_since, as_of, window_seconds, traceparent FROM ride.demand_watermark",
     )
-    .fetch_optional(&mut *connection)
-    .instrument(query_span("SELECT", "ride.demand_watermark"))
-    .await?;
+    .fetch_optional(&mut *connection);
+    let watermark = postgres::observed("SELECT ride.demand_watermark", watermark).await?;
     let rows =
         sqlx::query_as("SELECT zone, window_start, requests FROM ride.demand_by_zone_window")
-            .fetch_all(connection)
-            .instrument(query_span("SELECT", "ride.demand_by_zone_window"))
-            .await?;
+            .fetch_all(connection);
+    let rows = postgres::observed("SELECT ride.demand_by_zone_window", rows).await?;
     Ok((watermark, rows))
 }
 
@@ -301,7 +300,7 @@ pub async fn write_zone_market(
     let supply_as_of: Vec<_> = zones.iter().map(|zone| as_of(&zone.supply)).collect();
     let demand: Vec<Option<f64>> = zones.iter().map(|zone| value(&zone.demand)).collect();
     let demand_as_of: Vec<_> = zones.iter().map(|zone| as_of(&zone.demand)).collect();
-    sqlx::query(
+    let insert = sqlx::query(
         "INSERT INTO zone_market (zone, supply, supply_as_of, demand, demand_as_of, traceparent)
          SELECT *, $6 FROM UNNEST($1::text[], $2::float8[], $3::timestamptz[], $4::float8[], $5::timestamptz[])
          ON CONFLICT (zone) DO UPDATE SET
@@ -315,21 +314,7 @@ pub async fn write_zone_market(
     .bind(demand)
     .bind(demand_as_of)
     .bind(platform::propagation::traceparent())
-    .execute(connection)
-    .instrument(query_span("INSERT", "zone_market"))
-    .await?;
-
+    .execute(connection);
+    postgres::observed("INSERT zone_market", insert).await?;
     Ok(())
-}
-
-fn query_span(operation: &'static str, collection: &'static str) -> Span {
-    info_span!(
-        "SQL",
-        otel.name = format!("{operation} {collection}"),
-        otel.kind = "client",
-        otel.status_code = Empty,
-        db.system.name = "postgresql",
-        db.operation.name = operation,
-        db.collection.name = collection,
-    )
 }

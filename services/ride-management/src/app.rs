@@ -12,7 +12,7 @@ use marketplace::{
     view::Level,
     zone::{Position, ServiceArea, Zone},
 };
-use platform::{clock::MarketClock, outbox::Relay};
+use platform::{clock::MarketClock, origins::Origins, outbox::Relay};
 use surge_proto::token::QuoteKey;
 use tracing::{Instrument, Span, debug};
 use uuid::Uuid;
@@ -53,6 +53,8 @@ pub struct Parts {
     pub relay: Relay,
     /// Counters.
     pub metrics: RideMetrics,
+    /// The requests that changed demand.
+    pub origins: Origins,
 }
 
 /// A rider's wish.
@@ -79,6 +81,11 @@ impl App {
     /// Market time, now.
     pub fn now(&self) -> MarketTime {
         MarketTime::from_millis(self.parts.clock.now_millis())
+    }
+
+    /// The requests that changed demand.
+    pub fn origins(&self) -> &Origins {
+        &self.parts.origins
     }
 
     /// The zones that are served, sorted.
@@ -235,6 +242,7 @@ impl App {
         match &placed {
             Ok(Placed::New(ride)) => {
                 self.parts.demand.record(ride.zone, ride.requested_at);
+                self.parts.origins.note();
                 self.entered(ride);
             }
             Err(error) if error.leaves_doubt() => self.parts.demand.doubt(),

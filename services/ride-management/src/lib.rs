@@ -28,6 +28,7 @@ use platform::{
     health::Health,
     metrics::EdgeMetrics,
     nats,
+    origins::Origins,
     outbox::Relay,
     postgres,
     process::{self, Identity},
@@ -44,8 +45,8 @@ use crate::{
     app::{App, Parts},
     demand::Demand,
     dispatcher::Dispatcher,
-    events::{DemandFeed, TripFollower, WatermarkKeeper},
-    metrics::RideMetrics,
+    events::{DemandFeed, RIDE_EVENTS, TripFollower, WatermarkKeeper},
+    metrics::{RideMetrics, register_demand},
     store::{MIGRATIONS, Store},
     supply::Supply,
 };
@@ -60,7 +61,8 @@ pub const IDENTITY: Identity = Identity {
 const MAX_CONNECTIONS: u32 = 8;
 
 /// The life of the process: configuration from `arguments` and the environment, service, exit code.
-pub fn main(arguments: impl Iterator<Item = String>) -> ExitCode {
+// Not generic over its arguments, so that it is compiled here: docs/decisions/release-profile.md.
+pub fn main(arguments: Vec<String>) -> ExitCode {
     process::run_service(IDENTITY, arguments, Service::start, Service::run)
 }
 
@@ -109,8 +111,11 @@ impl Service {
             .await
             .context("the forecast cannot be rebuilt from the database of DATABASE_URL")?;
 
-        let mut registry = Registry::default();
-        let relay = Relay::new(pool.clone(), nats::jetstream(client.clone()));
+        let mut registry = platform::metrics::registry(IDENTITY);
+        postgres::register_pool(&mut registry, IDENTITY.name, pool.clone());
+        nats::register(&mut registry, client.clone());
+        let relay = Relay::new(pool.clone(), nats::jetstream(client.clone()), RIDE_EVENTS);
+        relay.register(&mut registry);
         let app = App::new(Parts {
             clock,
             area,
@@ -121,7 +126,9 @@ impl Service {
             supply: supply.clone(),
             relay: relay.clone(),
             metrics: RideMetrics::register(&mut registry),
+            origins: Origins::default(),
         });
+        register_demand(&mut registry, app.clone());
         Ok(Self {
             publish_every: config.publish_every,
             listeners,

@@ -241,12 +241,14 @@ impl Store {
     /// # Errors
     /// Those of the database.
     pub async fn mark(&self, as_of: MarketTime) -> Result<(), Error> {
-        let update = sqlx::query("UPDATE watermark SET as_of = $1, traceparent = $2")
-            .bind(column(as_of))
-            .bind(propagation::traceparent())
-            .execute(&self.pool);
-        traced("UPDATE watermark", update).await?;
-        Ok(())
+        traced("UPDATE watermark", async {
+            // In here, so that the row names the span of this statement.
+            let update = sqlx::query("UPDATE watermark SET as_of = $1, traceparent = $2")
+                .bind(column(as_of))
+                .bind(propagation::traceparent());
+            update.execute(&self.pool).await.map(|_| ())
+        })
+        .await
     }
 }
 

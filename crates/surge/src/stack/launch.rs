@@ -104,10 +104,8 @@ impl Launch {
     }
 
     fn listen(&self, part: Part, command: &mut Command) {
-        if let [http, grpc] = self.ports.of(part)[..] {
-            command
-                .env("HTTP_ADDR", address(http).to_string())
-                .env("GRPC_ADDR", address(grpc).to_string());
+        for (variable, port) in ["HTTP_ADDR", "GRPC_ADDR"].iter().zip(self.ports.of(part)) {
+            command.env(variable, address(port).to_string());
         }
     }
 

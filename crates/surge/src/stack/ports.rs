@@ -19,7 +19,7 @@ use super::Part;
 /// The environment variable that moves all ports.
 pub const PORT_BASE_VARIABLE: &str = "SURGE_PORT_BASE";
 
-/// HTTP on 7101 to 7103, gRPC on 7201 to 7203.
+/// HTTP on 7101 to 7104, gRPC on 7201 to 7203.
 const STANDARD_BASE: u16 = 7100;
 
 /// The farthest port lies this far above the base.
@@ -44,6 +44,8 @@ pub struct PortMap {
     pub http: [u16; 3],
     /// gRPC of the same three.
     pub grpc: [u16; 3],
+    /// Health and metrics of the batch job.
+    pub batch: u16,
     /// The Jaeger UI.
     pub traces: u16,
     /// Where spans are sent, OTLP over gRPC.
@@ -99,6 +101,7 @@ impl Ports {
                 take(wanted(102), "gRPC of ride-management")?,
                 take(wanted(103), "gRPC of price-optimization")?,
             ],
+            batch: take(wanted(4), "metrics of the batch job")?,
             traces: take(wanted(86), "the Jaeger UI")?,
             otlp: take(wanted(117), "the trace collector")?,
             postgres: take(self.server_port(32), "PostgreSQL")?,
@@ -143,7 +146,7 @@ impl PortMap {
             Part::DriverManagement => vec![self.http[0], self.grpc[0]],
             Part::RideManagement => vec![self.http[1], self.grpc[1]],
             Part::PriceOptimization => vec![self.http[2], self.grpc[2]],
-            Part::Batch => Vec::new(),
+            Part::Batch => vec![self.batch],
         }
     }
 }

@@ -2,11 +2,13 @@
 //! nothing replaced. Each test has a stack of its own, so that it may kill any part of it.
 
 mod api;
+mod collector;
 mod containers;
 mod dashboards;
 mod data_age;
 mod durability;
 mod independence;
+mod metrics;
 mod rides;
 mod same_market;
 mod support;

@@ -19,7 +19,12 @@ use marketplace::{
     view::{Level, LevelBoard, MarketView},
     zone::{ServiceArea, Zone},
 };
-use platform::{clock::MarketClock, nats, outage::Outage, propagation};
+use platform::{
+    clock::MarketClock,
+    nats::{self, Intake, Processed},
+    outage::Outage,
+    propagation,
+};
 use prost::Message as _;
 use surge_proto::{
     convert::{Malformed, market_time},
@@ -28,7 +33,7 @@ use surge_proto::{
 };
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{Span, info_span, warn};
+use tracing::{Span, warn};
 
 use crate::{dataflow::Dataflow, error::DataflowError};
 
@@ -68,6 +73,12 @@ impl EventsDataflow {
         Self {
             state: Arc::clone(&subscriber.state),
         }
+    }
+
+    /// What was heard of `zones`.
+    pub(crate) fn heard(&self, zones: &[Zone]) -> MarketView {
+        let heard = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        heard.board.view(zones)
     }
 
     /// Whether what was heard may still set a price at `now`.
@@ -194,10 +205,29 @@ impl Subscriber {
 
     /// Takes in one message. What cannot be read is put aside, and the stream goes on.
     pub async fn step(&self, stream: Stream, message: &Message) {
-        match parse(message) {
-            Ok(news) => self.apply(news, message),
-            Err(malformed) => self.bury(stream, message, &malformed).await,
-        }
+        let intake = Intake::of(stream.name, stream.subjects);
+        intake.received(message);
+        let started = Instant::now();
+        let what = match parse(message) {
+            Ok(news) => {
+                self.apply(news, message);
+                Processed::Done
+            }
+            Err(malformed) => {
+                self.bury(stream, message, &malformed).await;
+                Processed::Dead
+            }
+        };
+        intake.processed(what, started.elapsed(), &Span::none());
+    }
+
+    /// Each feed with the age of its newest watermark, in real time; `None` if it was never heard of.
+    pub(crate) fn feed_ages(&self) -> [(&'static str, Option<Duration>); 2] {
+        let now = MarketTime::from_millis(self.clock.now_millis());
+        let heard = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        let age = |as_of: MarketTime| self.clock.real_duration(as_of.age_of(now));
+        let [supply, demand] = heard.board.watermarks();
+        [("supply", supply.map(age)), ("demand", demand.map(age))]
     }
 
     fn apply(&self, news: News, message: &Message) {
@@ -261,22 +291,9 @@ fn tell_of_future(news: &News, message: &Message) {
 
 /// A watermark ends a round of levels: one span for the round, linked to the trace that published it.
 fn process_span(stream: Stream, message: &Message) -> Option<String> {
-    let traceparent = message
-        .headers
-        .as_ref()?
-        .get(propagation::TRACEPARENT)?
-        .to_string();
-    propagation::take_up(Some(&traceparent), || {
-        info_span!(
-            "process",
-            otel.name = format!("process {}", stream.subjects.trim_end_matches(".>")),
-            otel.kind = "consumer",
-            messaging.system = "nats",
-            messaging.operation.type = "process",
-            messaging.destination.name = %message.subject,
-        )
-    });
-    Some(traceparent)
+    let producer = nats::producer_of(message)?;
+    Intake::of(stream.name, stream.subjects).process_span(message);
+    Some(producer.to_owned())
 }
 
 fn parse(message: &Message) -> Result<News, Malformed> {

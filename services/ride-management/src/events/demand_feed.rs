@@ -8,6 +8,7 @@ use marketplace::{time::MarketTime, view::Level};
 use platform::{
     level_feed::{LevelFeed, Levels},
     nats::{self, PublishMessage},
+    origins::Origins,
     outage::Outage,
     sampling::{self, Upstream},
 };
@@ -19,7 +20,7 @@ use surge_proto::{
 };
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument, info_span};
+use tracing::{Instrument, field::Empty, info_span};
 
 use crate::{app::App, error::Error};
 
@@ -45,6 +46,10 @@ impl Levels for App {
         let level = v1::DemandLevel::new(zone, Level { value, as_of });
         let message = nats::message("surge.v1.DemandLevel", level.encode_to_vec());
         (demand_of(zone), message)
+    }
+
+    fn origins(&self) -> &Origins {
+        App::origins(self)
     }
 
     fn watermark(&self, as_of: MarketTime) -> (String, PublishMessage) {
@@ -74,8 +79,9 @@ impl WatermarkKeeper {
     /// The database is away.
     pub async fn step(&self) -> Result<(), Error> {
         let span = sampling::root(Upstream::Silent, || {
-            info_span!("publish ride.demand_watermark")
+            info_span!("publish ride.demand_watermark", surge.origins = Empty)
         });
+        self.app.origins().link_rows(&span);
         self.app.mark_demand().instrument(span).await
     }
 

@@ -24,6 +24,35 @@ use crate::{
     support::{Exchange, Market, Outcome, eventually},
 };
 
+#[test]
+fn what_is_not_there_is_named() {
+    let series = [
+        ("__name__", "surge_quotes_total"),
+        ("dataflow", "events"),
+        ("outcome", "quoted"),
+    ];
+    let series = series.map(|(label, value)| (label.to_owned(), value.to_owned()));
+    let known = Known::from(vec![series.into()]);
+    let complaints = |expr, legend| {
+        let asked = Question::new("a panel".to_owned(), expr, legend);
+        asked.check(&known).len()
+    };
+    let right =
+        r#"sum by (dataflow) (rate(surge_quotes_total{outcome="quoted"}[$__rate_interval]))"#;
+    assert_eq!(complaints(right, "{{dataflow}}"), 0);
+    for (wrong, legend) in [
+        ("surge_quote_total", ""),
+        (r#"surge_quotes_total{mode="events"}"#, ""),
+        (r#"surge_quotes_total{outcome="made"}"#, ""),
+        ("sum by (mode) (surge_quotes_total)", ""),
+        ("sum(surge_quotes_total)", "{{dataflow}}"),
+        ("histogram_quantile(0.5, surge_quotes_total)", ""),
+        ("rate(surge_quotes_total)", ""),
+    ] {
+        assert_eq!(complaints(wrong, legend), 1, "{wrong}");
+    }
+}
+
 #[tokio::test]
 async fn dashboards_and_rules_ask_for_what_the_services_expose() -> Outcome {
     let (exchange, prometheus) = watched().await?;

@@ -232,10 +232,17 @@ fn settings(stack: &Stack) -> anyhow::Result<String> {
     let rules = project()
         .join("observability/prometheus/rules")
         .canonicalize()?;
-    let jobs = JOBS.map(|(name, part)| {
-        let port = stack.ports().of(part)[0];
-        format!("  - {{job_name: {name}, static_configs: [{{targets: ['127.0.0.1:{port}']}}]}}\n")
+    let jobs = JOBS.into_iter().map(|(name, part)| {
+        let ports = stack.ports().of(part);
+        let port = ports
+            .first()
+            .with_context(|| format!("{part} has no metrics"))?;
+        let targets = format!("[{{targets: ['127.0.0.1:{port}']}}]");
+        Ok(format!(
+            "  - {{job_name: {name}, static_configs: {targets}}}\n"
+        ))
     });
+    let jobs: Vec<String> = jobs.collect::<anyhow::Result<_>>()?;
     Ok(format!(
         "global: {{scrape_interval: 1s, evaluation_interval: 1s}}\n\
          rule_files: ['{}/*.yml']\n\
