@@ -17,9 +17,9 @@ pub struct ClockConfig {
     #[arg(long, env = "MARKET_CLOCK_SPEED", default_value_t = 1.0, value_parser = speed)]
     pub market_clock_speed: f64,
 
-    /// Real time at which the market clock showed MARKET_CLOCK_START, RFC 3339. Give every process the same;
-    /// default: the start of this process, which suits a process that is alone.
-    #[arg(long, env = "MARKET_CLOCK_ANCHOR", value_name = "TIME")]
+    /// Real time at which the market clock showed MARKET_CLOCK_START, RFC 3339, or @PATH of a file that holds it. Give
+    /// every process the same; default: the start of this process, which suits a process that is alone.
+    #[arg(long, env = "MARKET_CLOCK_ANCHOR", value_name = "TIME|@PATH", value_parser = anchor)]
     pub market_clock_anchor: Option<DateTime<Utc>>,
 }
 
@@ -28,6 +28,20 @@ fn speed(text: &str) -> Result<f64, String> {
         Ok(speed) if speed.is_finite() && speed > 0.0 && speed <= 100_000.0 => Ok(speed),
         _ => Err("must be a number above 0, at most 100000".to_owned()),
     }
+}
+
+/// A time, or where it is written: containers that are made at different times can share a file, but no environment.
+fn anchor(text: &str) -> Result<DateTime<Utc>, String> {
+    let Some(path) = text.strip_prefix('@') else {
+        return time(text);
+    };
+    let written = std::fs::read_to_string(path).map_err(|error| format!("{path}: {error}"))?;
+    time(written.trim_end()).map_err(|error| format!("{path} holds no time: {error}"))
+}
+
+fn time(text: &str) -> Result<DateTime<Utc>, String> {
+    let time = text.parse::<DateTime<Utc>>();
+    time.map_err(|error| error.to_string())
 }
 
 /// An instant of real time, in microseconds since the Unix epoch: eight bytes to take down in passing, and a date when
@@ -207,6 +221,20 @@ mod tests {
             clock.at_real_micros(1_700_000_000_123_000),
             1_700_000_000_123
         );
+    }
+
+    #[test]
+    fn an_anchor_may_be_written_in_a_file() {
+        let written = std::env::temp_dir().join(format!("surge-anchor-{}", std::process::id()));
+        let by_path = format!("@{}", written.display());
+        std::fs::write(&written, "2014-04-04T21:00:00Z\n").unwrap();
+        assert_eq!(anchor(&by_path), anchor("2014-04-04T17:00:00-04:00"));
+
+        std::fs::write(&written, "yesterday").unwrap();
+        assert!(anchor(&by_path).unwrap_err().contains("holds no time"));
+        std::fs::remove_file(&written).unwrap();
+        let refused = anchor(&by_path).unwrap_err();
+        assert!(refused.contains("surge-anchor-"), "{refused}");
     }
 
     #[test]

@@ -23,7 +23,8 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
-const AFTER_HELP: &str = "  ./surge test   all tests, formatting and lints; options go to cargo test\n\n\
+const AFTER_HELP: &str = "  ./surge test   all tests, formatting and lints; options go to cargo test\n\
+    \x20 ./surge test --compose   the suite in containers, which needs Docker\n\n\
     SURGE_PORT_BASE moves all ports (7100: REST on 7101 to 7103, gRPC on 7201 to 7203, Jaeger UI on 7186).\n\
     SURGE_NO_INSTALL=1 forbids ./surge to install what is missing. Files are looked for in the project folder.";
 
@@ -49,6 +50,8 @@ pub(crate) enum Command {
     Train(TrainArgs),
     /// Shows what is missing on this machine and how to get it
     Doctor,
+    /// Asks a service whether it is ready: the health check of its container, which holds no other program
+    Ready(ReadyArgs),
     /// Runs one service in this process: how the stack starts its parts
     #[command(hide = true, disable_help_flag = true)]
     Service(ServiceArgs),
@@ -194,6 +197,12 @@ pub(crate) struct TrainArgs {
     /// Where to write the profile
     #[arg(long, value_name = "PATH", default_value = DEMAND_PROFILE)]
     pub(crate) out: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ReadyArgs {
+    /// Base URL of the service
+    pub(crate) url: String,
 }
 
 #[derive(Debug, Args)]

@@ -5,6 +5,7 @@ mod demo;
 mod doctor;
 mod journey;
 mod mode;
+mod ready;
 mod service;
 mod status;
 mod train;
@@ -60,6 +61,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Train(args) => train::run(&args),
         Command::Floor(floor) => floors::run(floor).await.map(|()| ExitCode::SUCCESS),
         Command::Doctor => doctor::run(&state_dir),
+        Command::Ready(args) => ready::run(args).await,
         Command::Service(args) => Ok(service::run(args)),
     }
 }

@@ -3,6 +3,7 @@
 
 mod api;
 mod collector;
+mod containers;
 mod dashboards;
 mod data_age;
 mod durability;

@@ -45,6 +45,11 @@ fn a_running_stack_answers_status_mode_and_doctor_and_ends_on_ctrl_c() -> Outcom
         text(&unknown)
     );
 
+    let record = Record::find(folder.path())?.expect("it runs");
+    let price = format!("http://127.0.0.1:{}/", record.ports.http[2]);
+    let ready = surge(folder.path(), &["ready", &price]).output()?;
+    assert!(ready.status.success(), "{}", text(&ready));
+
     let doctor = surge(folder.path(), &["doctor"]).output()?;
     assert!(doctor.status.success(), "{}", text(&doctor));
 
@@ -55,6 +60,14 @@ fn a_running_stack_answers_status_mode_and_doctor_and_ends_on_ctrl_c() -> Outcom
     up.signal(Signal::INT);
     assert!(up.child.wait()?.success());
     assert!(!up.pids.iter().copied().any(is_alive));
+
+    let gone = surge(folder.path(), &["ready", &price]).output()?;
+    assert_eq!(gone.status.code(), Some(1));
+    assert!(
+        text(&gone).contains("readyz: cannot connect"),
+        "{}",
+        text(&gone)
+    );
     Ok(())
 }
 
