@@ -121,6 +121,11 @@ impl LevelBoard {
         Some(self.supply.watermark?.min(self.demand.watermark?))
     }
 
+    /// How far supply and demand are complete, each.
+    pub const fn watermarks(&self) -> [Option<MarketTime>; 2] {
+        [self.supply.watermark, self.demand.watermark]
+    }
+
     /// The market of these zones, in their order. A zone of which no level ever came stays unknown, watermark or not.
     pub fn view(&self, zones: &[Zone]) -> MarketView {
         MarketView {

@@ -14,11 +14,17 @@ use tokio::time::Instant;
 use tonic::{
     Code, Status,
     service::{Interceptor, Routes, interceptor::InterceptedService},
-    transport::{Channel, Endpoint},
+    transport::Endpoint,
 };
 use tracing::{Instrument, Span, field::Empty, info_span};
 
-use crate::{fault::Fault, http::REQUEST_DEADLINE, metrics::EdgeMetrics, propagation};
+use crate::{
+    fault::Fault,
+    http::REQUEST_DEADLINE,
+    metrics::{EdgeMetrics, clients},
+    propagation,
+    shard_channel::ShardChannel,
+};
 
 /// Wraps the gRPC services of a process: every call is traced, measured, and ended by a deadline; what cannot be
 /// decoded is the caller's fault and says so, a panic is ours.
@@ -43,16 +49,18 @@ async fn observe(State(metrics): State<EdgeMetrics>, request: Request, next: Nex
 
     blame_the_caller_for_nonsense(response.headers_mut());
     let code = code_of(response.headers());
-    span.record("rpc.response.status_code", code as i32);
+    span.record("rpc.response.status_code", name_of(code));
     if is_server_fault(code) {
         span.record("otel.status_code", "ERROR");
+        span.record("error.type", name_of(code));
     }
+    // Whatever a stranger invents counts as one method, so that labels stay bounded.
     let known = if code == Code::Unimplemented {
-        Arc::from("unknown")
+        Arc::from("_OTHER")
     } else {
         method
     };
-    metrics.rpc_answered(known, code as u16, started.elapsed());
+    metrics.rpc_answered(known, name_of(code), started.elapsed(), &span);
     response
 }
 
@@ -83,6 +91,7 @@ fn server_span(request: &Request, method: &str) -> Span {
             rpc.system.name = "grpc",
             rpc.method = method,
             rpc.response.status_code = Empty,
+            error.type = Empty,
         )
     })
 }
@@ -106,6 +115,29 @@ fn code_of(headers: &HeaderMap) -> Code {
         .map_or(Code::Ok, |code| Code::from_bytes(code.as_bytes()))
 }
 
+/// The name of a code, as it stands in the specification of gRPC.
+const fn name_of(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
+    }
+}
+
 fn is_server_fault(code: Code) -> bool {
     matches!(
         code,
@@ -119,7 +151,7 @@ fn is_server_fault(code: Code) -> bool {
 }
 
 /// A channel to another service that carries the trace along.
-pub type TracedChannel = InterceptedService<Channel, InjectTrace>;
+pub type TracedChannel = InterceptedService<ShardChannel, InjectTrace>;
 
 /// Longest time to reach a host; less where the deadline of the calls is shorter.
 const CONNECT_DEADLINE: Duration = Duration::from_millis(500);
@@ -130,23 +162,43 @@ const CONNECT_DEADLINE: Duration = Duration::from_millis(500);
 /// # Errors
 /// When `url` is none.
 pub fn channel(url: &str, deadline: Duration) -> Result<TracedChannel, tonic::transport::Error> {
-    let channel = Endpoint::from_shared(url.to_owned())?
+    let endpoint = Endpoint::from_shared(url.to_owned())?
         .connect_timeout(CONNECT_DEADLINE.min(deadline / 2))
         .timeout(deadline)
         .tcp_nodelay(true)
         .http2_keep_alive_interval(Duration::from_secs(5))
         .keep_alive_timeout(Duration::from_secs(2))
-        .keep_alive_while_idle(true)
-        .connect_lazy();
-    Ok(InterceptedService::new(channel, InjectTrace))
+        .keep_alive_while_idle(true);
+    Ok(InterceptedService::new(
+        ShardChannel::to(endpoint),
+        InjectTrace::to(url),
+    ))
 }
 
-/// Writes the current trace context into outgoing calls.
-#[derive(Clone, Copy, Debug)]
-pub struct InjectTrace;
+/// Writes the current trace context into outgoing calls, and into the client span where they go.
+#[derive(Clone, Debug)]
+pub struct InjectTrace {
+    server: Arc<str>,
+    port: u16,
+}
+
+impl InjectTrace {
+    fn to(url: &str) -> Self {
+        let url: http::Uri = url.parse().unwrap_or_default();
+        Self {
+            server: Arc::from(url.host().unwrap_or_default()),
+            port: url.port_u16().unwrap_or(80),
+        }
+    }
+}
 
 impl Interceptor for InjectTrace {
     fn call(&mut self, mut request: tonic::Request<()>) -> Result<tonic::Request<()>, Status> {
+        let span = Span::current();
+        if !span.is_disabled() {
+            span.record("server.address", &*self.server);
+            span.record("server.port", self.port);
+        }
         propagation::inject_grpc(request.metadata_mut());
         Ok(request)
     }
@@ -181,13 +233,19 @@ pub async fn call<T>(
         rpc.system.name = "grpc",
         rpc.method = method,
         rpc.response.status_code = Empty,
+        error.type = Empty,
+        server.address = Empty,
+        server.port = Empty,
     );
+    let started = Instant::now();
     let answer = call.instrument(span.clone()).await;
     let code = answer.as_ref().map_or_else(Status::code, |_| Code::Ok);
-    span.record("rpc.response.status_code", code as i32);
+    span.record("rpc.response.status_code", name_of(code));
     if code != Code::Ok {
         span.record("otel.status_code", "ERROR");
+        span.record("error.type", name_of(code));
     }
+    clients::called(method, name_of(code), started.elapsed(), &span);
     answer.map(tonic::Response::into_inner)
 }
 

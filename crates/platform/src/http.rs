@@ -7,7 +7,11 @@ use axum::{
     Router,
     body::{Body, to_bytes},
     extract::{FromRequest, MatchedPath, Request, State},
-    http::{HeaderMap, HeaderValue, header::CONTENT_TYPE},
+    http::{
+        HeaderMap, HeaderName, HeaderValue,
+        header::{CONTENT_TYPE, HOST, USER_AGENT},
+        uri::Authority,
+    },
     middleware::{self, Next},
     response::{IntoResponse, Response},
 };
@@ -68,11 +72,12 @@ async fn observe(State(metrics): State<EdgeMetrics>, request: Request, next: Nex
     span.record("http.response.status_code", i64::from(status.as_u16()));
     if status.is_server_error() {
         span.record("otel.status_code", "ERROR");
+        span.record("error.type", status.as_str());
     }
     if let Some(id) = propagation::trace_id(&span).and_then(|id| HeaderValue::try_from(id).ok()) {
         response.headers_mut().insert(TRACE_ID, id);
     }
-    metrics.http_answered(&method, route, status.as_u16(), started.elapsed());
+    metrics.http_answered(&method, route, status.as_u16(), started.elapsed(), &span);
     response
 }
 
@@ -98,6 +103,8 @@ fn server_span(request: &Request, route: &str) -> Span {
         return Span::none();
     }
     propagation::continue_from_http(request.headers(), || {
+        let host: Option<Authority> = header(request, HOST).and_then(|host| host.parse().ok());
+        let host = host.as_ref();
         info_span!(
             "HTTP",
             otel.name = format!("{method} {route}"),
@@ -108,8 +115,16 @@ fn server_span(request: &Request, route: &str) -> Span {
             url.path = request.uri().path(),
             url.scheme = "http",
             http.response.status_code = Empty,
+            error.type = Empty,
+            server.address = host.map(|host| host.host()),
+            server.port = host.and_then(|host| host.port_u16()),
+            user_agent.original = header(request, USER_AGENT),
         )
     })
+}
+
+fn header(request: &Request, name: HeaderName) -> Option<&str> {
+    request.headers().get(name)?.to_str().ok()
 }
 
 /// A JSON body, read strictly: content type, size, syntax, types and unknown fields are all checked, and a refusal

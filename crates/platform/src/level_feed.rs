@@ -14,11 +14,13 @@ use async_nats::{
 use futures::future::try_join_all;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument, Span, info_span};
+use tracing::{Instrument, Span, field::Empty, info_span};
 
 use crate::{
     lease::Lease,
+    metrics::clients,
     nats::{self, NatsError},
+    origins::Origins,
     outage::Outage,
     sampling::{self, Upstream},
 };
@@ -53,6 +55,9 @@ pub trait Levels: Send + Sync {
 
     /// Subject and message that tell the level at `index`.
     fn level(&self, index: usize, value: f64, as_of: Self::AsOf) -> (String, PublishMessage);
+
+    /// The requests that changed the levels.
+    fn origins(&self) -> &Origins;
 
     /// Subject and message that say how far the levels are complete.
     fn watermark(&self, as_of: Self::AsOf) -> (String, PublishMessage);
@@ -150,9 +155,19 @@ impl<L: Levels> LevelFeed<L> {
         let mut told = self.known();
         let news = news(&values, &told);
         let publishing = self.publish(told.is_empty(), &news, as_of);
-        timeout(STEP_DEADLINE, publishing)
-            .instrument(publish_span(L::FEED, news.len() + 1))
-            .await??;
+        let span = publish_span(L::FEED, news.len() + 1);
+        self.source.origins().link_feed(&span);
+        let started = Instant::now();
+        let published = timeout(STEP_DEADLINE, publishing)
+            .instrument(span.clone())
+            .await;
+        let acknowledged = matches!(published, Ok(Ok(())));
+        if !acknowledged {
+            span.record("otel.status_code", "ERROR");
+        }
+        let took = started.elapsed();
+        clients::published(L::FEED, news.len() + 1, acknowledged, took, &span);
+        published??;
         told.resize(values.len(), 0.0);
         for (index, value) in &news {
             told[*index] = *value;
@@ -253,11 +268,15 @@ fn publish_span(feed: &'static str, messages: usize) -> Span {
             "publish",
             otel.name = format!("publish {feed}"),
             otel.kind = "producer",
+            otel.status_code = Empty,
             messaging.system = "nats",
             messaging.operation.name = "publish",
             messaging.operation.type = "send",
             messaging.destination.name = feed,
             messaging.batch.message_count = messages,
+            server.address = nats::server_address(),
+            server.port = nats::server_port(),
+            surge.origins = Empty,
         )
     })
 }

@@ -1,7 +1,11 @@
 //! NATS JetStream: a connection that outlives the server, streams and buckets that are what was asked for, and
 //! messages that carry their schema and their trace.
 
-use std::time::Duration;
+use std::{
+    fmt,
+    sync::{OnceLock, atomic::Ordering},
+    time::{Duration, SystemTime},
+};
 
 pub use async_nats::jetstream::{Context as JetStream, message::PublishMessage};
 use async_nats::{
@@ -9,15 +13,24 @@ use async_nats::{
     connection::State,
     header::HeaderMap,
     jetstream::{
-        self, Context,
+        self, Context, Message,
         kv::Store,
         stream::{Config, DiscardPolicy, RetentionPolicy, StorageType},
     },
 };
 use bytes::Bytes;
-use tracing::{info, warn};
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeMetric},
+    metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
+    registry::Registry,
+};
+use tracing::{Span, field::Empty, info, info_span, warn};
 
-use crate::propagation;
+use crate::{
+    metrics::clients::{self, Received},
+    propagation,
+};
 
 /// How long NATS may take to answer anything.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
@@ -70,6 +83,7 @@ pub async fn connect(urls: &str, name: &str) -> Result<Client, NatsError> {
     let unusable = |error: std::io::Error| NatsError::Url(error.to_string());
     let nodes = urls.split(',').map(|url| url.trim().parse());
     let nodes: Vec<ServerAddr> = nodes.collect::<Result<_, _>>().map_err(unusable)?;
+    SERVER.get_or_init(|| (nodes[0].host().to_owned(), nodes[0].port()));
     login(&nodes[0])
         .name(name)
         .retry_on_initial_connect()
@@ -83,6 +97,17 @@ pub async fn connect(urls: &str, name: &str) -> Result<Client, NatsError> {
         .connect(nodes)
         .await
         .map_err(|error| NatsError::Url(error.to_string()))
+}
+
+/// The NATS of this process, as its spans name it: of a cluster the first node. There is one, so what is set first stays.
+static SERVER: OnceLock<(String, u16)> = OnceLock::new();
+
+pub(crate) fn server_address() -> Option<&'static str> {
+    SERVER.get().map(|(address, _)| address.as_str())
+}
+
+pub(crate) fn server_port() -> Option<u16> {
+    SERVER.get().map(|(_, port)| *port)
 }
 
 /// The client does not read the user and the password of a URL by itself. All nodes of a cluster have the same.
@@ -254,6 +279,123 @@ pub async fn bury(
         .await
         .map_err(|error| refused(&error))?;
     Ok(())
+}
+
+/// Registers whether `client` is connected, and how often it has connected.
+pub fn register(registry: &mut Registry, client: Client) {
+    registry.register_collector(Box::new(Connection(client)));
+}
+
+#[derive(Debug)]
+struct Connection(Client);
+
+impl Collector for Connection {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let help = "Whether there is a connection to NATS";
+        let connected = ConstGauge::new(i64::from(probe(&self.0).is_ok()));
+        let gauge = MetricType::Gauge;
+        connected.encode(encoder.encode_descriptor(
+            "surge_nats_connected",
+            help,
+            None,
+            gauge,
+        )?)?;
+        let help = "How often a connection to NATS was made";
+        let connects = self.0.statistics().connects.load(Ordering::Relaxed);
+        let counter = MetricType::Counter;
+        let encoder = encoder.encode_descriptor("surge_nats_connects", help, None, counter)?;
+        ConstCounter::new(connects).encode(encoder)
+    }
+}
+
+/// Counts what a subscriber takes in from a stream.
+#[derive(Clone, Copy, Debug)]
+pub struct Intake {
+    stream: &'static str,
+    /// What the subjects of the stream have in common.
+    destination: &'static str,
+}
+
+/// The trace context that a message carries.
+pub fn producer_of(message: &Message) -> Option<&str> {
+    let headers = message.headers.as_ref()?;
+    Some(headers.get(propagation::TRACEPARENT)?.as_str())
+}
+
+/// What became of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Processed {
+    /// It took effect.
+    Done,
+    /// It could not take effect now, and will come again.
+    Failed,
+    /// It can never take effect.
+    Dead,
+}
+
+impl Intake {
+    /// Counts for the stream of that name, which takes `subjects`.
+    pub fn of(stream: &'static str, subjects: &'static str) -> Self {
+        Self {
+            stream,
+            destination: subjects.trim_end_matches(".>"),
+        }
+    }
+
+    /// What the subjects of the stream have in common, such as `surge.v1.trips`.
+    pub const fn destination(&self) -> &'static str {
+        self.destination
+    }
+
+    /// The span under which a message is taken in: a trace of its own, linked to the one that published it.
+    pub fn process_span(&self, message: &Message) -> Span {
+        let info = message.info().ok();
+        propagation::take_up(producer_of(message), || {
+            info_span!(
+                "process",
+                otel.name = format!("process {}", self.destination),
+                otel.kind = "consumer",
+                otel.status_code = Empty,
+                messaging.system = "nats",
+                messaging.operation.name = "process",
+                messaging.operation.type = "process",
+                messaging.destination.name = message.subject.as_str(),
+                messaging.consumer.group.name = info.as_ref().map(|info| info.consumer),
+                messaging.message.body.size = message.payload.len(),
+                server.address = server_address(),
+                server.port = server_port(),
+            )
+        })
+    }
+
+    /// A message came.
+    pub fn received(&self, message: &Message) {
+        if let Ok(info) = message.info() {
+            // Two clocks, that of the broker and ours: a hop that seems to end before it began is none.
+            let published = SystemTime::from(info.published);
+            let hop = SystemTime::now().duration_since(published);
+            clients::received(Received {
+                stream: self.stream,
+                destination: self.destination,
+                deliveries: info.delivered,
+                pending: info.pending,
+                hop: hop.unwrap_or_default(),
+            });
+        }
+    }
+
+    /// What became of it, after `took` and under `span`.
+    pub fn processed(&self, what: Processed, took: Duration, span: &Span) {
+        let error_type = match what {
+            Processed::Done => "",
+            Processed::Failed => "failed",
+            Processed::Dead => "dead",
+        };
+        clients::processed(self.destination, error_type, took, span);
+        if what == Processed::Dead {
+            clients::buried(self.stream);
+        }
+    }
 }
 
 /// Asks the connection for a sign of life.

@@ -6,16 +6,24 @@
 //! Every service that uses it has a table `outbox` in its own schema: `id uuid, subject text, schema text,
 //! payload bytea, traceparent text, created_at timestamptz`.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
 
 use async_nats::jetstream::Context;
 use futures::future::try_join_all;
+use prometheus_client::{
+    metrics::gauge::Gauge,
+    registry::{Registry, Unit},
+};
 use sqlx::{PgConnection, PgPool};
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
+use tracing::Span;
 use uuid::Uuid;
 
-use crate::{nats, outage::Outage, postgres, propagation};
+use crate::{metrics::clients, nats, outage::Outage, postgres, propagation};
 
 /// Most events that one step of the relay takes: a few round trips' worth, and a transaction that stays short.
 const BATCH: i64 = 256;
@@ -25,6 +33,9 @@ const STEP_DEADLINE: Duration = Duration::from_secs(5);
 
 /// How often the relay looks without being asked: for rows that another replica left behind.
 const IDLE: Duration = Duration::from_secs(1);
+
+/// How often the relay looks up how much waits.
+const TAKE_STOCK_EVERY: Duration = Duration::from_secs(5);
 
 /// An event for the outbox.
 #[derive(Clone, Debug)]
@@ -58,7 +69,17 @@ pub async fn write(connection: &mut PgConnection, event: Event) -> Result<(), sq
 pub struct Relay {
     pool: PgPool,
     jetstream: Context,
+    /// What the subjects of its events have in common, such as `surge.v1.rides`.
+    destination: &'static str,
     wake: Arc<Notify>,
+    backlog: Backlog,
+}
+
+/// How much waits in the outbox, as it was looked up last.
+#[derive(Clone, Debug, Default)]
+struct Backlog {
+    events: Gauge,
+    oldest_age_seconds: Gauge<f64, AtomicU64>,
 }
 
 struct Row {
@@ -89,13 +110,24 @@ pub enum RelayError {
 }
 
 impl Relay {
-    /// A relay from the outbox of `pool`'s role to JetStream.
-    pub fn new(pool: PgPool, jetstream: Context) -> Self {
+    /// A relay from the outbox of `pool`'s role to JetStream. The subjects of its events begin with `destination`.
+    pub fn new(pool: PgPool, jetstream: Context, destination: &'static str) -> Self {
         Self {
             pool,
             jetstream,
+            destination,
             wake: Arc::new(Notify::new()),
+            backlog: Backlog::default(),
         }
+    }
+
+    /// Registers how much waits in the outbox.
+    pub fn register(&self, registry: &mut Registry) {
+        let help = "Events that wait for JetStream";
+        registry.register("surge_outbox_events", help, self.backlog.events.clone());
+        let help = "Age of the oldest event that waits for JetStream, 0 if none does";
+        let age = self.backlog.oldest_age_seconds.clone();
+        registry.register_with_unit("surge_outbox_oldest_age", help, Unit::Seconds, age);
     }
 
     /// Tells the relay that a transaction with events was committed.
@@ -125,7 +157,21 @@ impl Relay {
         .fetch_all(&mut *transaction)
         .await?;
         let ids: Vec<Uuid> = rows.iter().map(|row| row.id).collect();
-        self.publish(rows).await?;
+        if ids.is_empty() {
+            return Ok(0);
+        }
+        let started = Instant::now();
+        let published = self.publish(rows).await;
+        let took = started.elapsed();
+        let acknowledged = published.is_ok();
+        clients::published(
+            self.destination,
+            ids.len(),
+            acknowledged,
+            took,
+            &Span::none(),
+        );
+        published?;
         sqlx::query("DELETE FROM outbox WHERE id = ANY($1)")
             .bind(&ids)
             .execute(&mut *transaction)
@@ -150,15 +196,34 @@ impl Relay {
         Ok(())
     }
 
+    /// Looks up how much waits. While the database is away, what was known last stays.
+    async fn take_stock(&self) -> Result<(), sqlx::Error> {
+        let stock = sqlx::query_as::<_, (i64, f64)>(
+            "SELECT count(*), coalesce(extract(epoch FROM now() - min(created_at)), 0)::float8 FROM outbox",
+        )
+        .fetch_one(&self.pool);
+        let stock: Result<_, sqlx::Error> = postgres::within(STEP_DEADLINE, stock).await;
+        let (events, oldest_age_seconds) = stock?;
+        self.backlog.events.set(events);
+        self.backlog.oldest_age_seconds.set(oldest_age_seconds);
+        Ok(())
+    }
+
     /// Relays until `shutdown`, waking for [`Relay::wake`] and once a second besides; and once more after it, for what the
     /// last requests left behind.
     pub async fn run(self, shutdown: CancellationToken) {
         let mut outage = Outage::of("the outbox");
+        let mut take_stock_at = Instant::now();
         // A step that has begun is finished: of one cut short the lock stays for a moment, and the last step would wait.
         while !shutdown.is_cancelled() {
             let outcome = self.step().await;
             let more = matches!(outcome, Ok(published) if published as i64 == BATCH);
             outage.note(&outcome);
+            if Instant::now() >= take_stock_at {
+                // The step tells of a database that is away.
+                let _ = self.take_stock().await;
+                take_stock_at = Instant::now() + TAKE_STOCK_EVERY;
+            }
             if !more {
                 tokio::select! {
                     () = shutdown.cancelled() => {}

@@ -1,20 +1,26 @@
 //! PostgreSQL: pools and operations that do not wait for ever, and migrations that refuse a database from the future.
 //!
 //! `statement_timeout` is kept by the server. A server that hangs, or is behind a network that swallows packets, keeps
-//! nothing; hence every operation also has a deadline on this side: [`within`], or [`traced`] where it deserves a span.
+//! nothing; hence every operation also has a deadline on this side: [`within`], or [`traced`] where it deserves a span and a count.
 
-use std::{borrow::Cow, io, str::FromStr, time::Duration};
+use std::{borrow::Cow, error::Error, fmt, io, iter, str::FromStr, sync::OnceLock, time::Duration};
 
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeMetric},
+    metrics::{MetricType, gauge::ConstGauge},
+    registry::Registry,
+};
 use sqlx::{
     PgPool,
     migrate::{MigrateError, Migration, MigrationType, Migrator},
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 use tokio::time::{Instant, timeout};
-use tracing::{Instrument, field::Empty, info_span};
+use tracing::{Instrument, Span, field::Empty, info_span};
 use uuid::Uuid;
 
-use crate::replicas;
+use crate::{metrics::clients, replicas};
 
 /// How long a request may wait for a connection, and so how soon a dead database is noticed.
 pub const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -56,6 +62,7 @@ fn options(url: &str, application_name: &str) -> Result<PgConnectOptions, sqlx::
 }
 
 fn pool_of(max_connections: u32, options: PgConnectOptions) -> PgPool {
+    SERVER.get_or_init(|| Server::of(&options));
     PgPoolOptions::new()
         .max_connections(max_connections)
         .acquire_timeout(ACQUIRE_TIMEOUT)
@@ -132,30 +139,125 @@ pub async fn within<T, E: From<sqlx::Error>>(
     }
 }
 
-/// [`within`], under a client span by the semantic conventions for databases. `summary` is a verb and what it is applied
-/// to, such as `UPDATE driver`.
+/// [`within`], observed: [`observed`].
 ///
 /// # Errors
 /// Those of [`within`].
-pub async fn traced<T, E: From<sqlx::Error>>(
+pub async fn traced<T, E: From<sqlx::Error> + Error + 'static>(
     deadline: Duration,
     summary: &'static str,
     operation: impl Future<Output = Result<T, impl Into<E>>>,
 ) -> Result<T, E> {
-    let span = info_span!(
+    observed(summary, within(deadline, operation)).await
+}
+
+/// Runs `operation` under a client span by the semantic conventions for databases, and counts how long it takes. `summary`
+/// is a verb and what it is applied to, such as `UPDATE driver`.
+///
+/// # Errors
+/// Those of the operation.
+pub async fn observed<T, E: Error + 'static>(
+    summary: &'static str,
+    operation: impl Future<Output = Result<T, E>>,
+) -> Result<T, E> {
+    let started = Instant::now();
+    let span = client_span(summary);
+    let outcome = operation.instrument(span.clone()).await;
+    let failure = outcome.as_ref().err().and_then(|error| failure_of(error));
+    if let Some(failure) = &failure {
+        span.record("otel.status_code", "ERROR");
+        span.record("error.type", &**failure);
+    }
+    clients::queried(summary, failure, started.elapsed(), &span);
+    outcome
+}
+
+fn client_span(summary: &'static str) -> Span {
+    let server = SERVER.get();
+    info_span!(
         "SQL",
         otel.name = summary,
         otel.kind = "client",
         otel.status_code = Empty,
         db.system.name = "postgresql",
+        db.namespace = server.map(|server| &*server.namespace),
         db.operation.name = summary.split(' ').next(),
         db.query.summary = summary,
-    );
-    let outcome = within(deadline, operation).instrument(span.clone()).await;
-    if outcome.is_err() {
-        span.record("otel.status_code", "ERROR");
+        server.address = server.map(|server| &*server.address),
+        server.port = server.map(|server| server.port),
+        error.type = Empty,
+    )
+}
+
+/// What was wrong with the database, as a label; `None` if the failure is none of its own.
+fn failure_of(error: &(dyn Error + 'static)) -> Option<Cow<'static, str>> {
+    let mut causes = iter::successors(Some(error), |&cause| cause.source());
+    let error = causes.find_map(|cause| cause.downcast_ref::<sqlx::Error>())?;
+    Some(match error {
+        sqlx::Error::Database(refusal) => match refusal.code() {
+            Some(sqlstate) => Cow::Owned(sqlstate.into_owned()),
+            None => Cow::Borrowed("other"),
+        },
+        sqlx::Error::Io(cause) if cause.kind() == io::ErrorKind::TimedOut => "timeout".into(),
+        sqlx::Error::PoolTimedOut => "timeout".into(),
+        error if is_away(error) => "unavailable".into(),
+        _ => "other".into(),
+    })
+}
+
+/// The database of this process, as its client spans name it. There is one, so what is set first stays.
+static SERVER: OnceLock<Server> = OnceLock::new();
+
+#[derive(Debug)]
+struct Server {
+    address: String,
+    port: u16,
+    namespace: String,
+}
+
+impl Server {
+    fn of(options: &PgConnectOptions) -> Self {
+        Self {
+            address: options.get_host().to_owned(),
+            port: options.get_port(),
+            namespace: options.get_database().unwrap_or_default().to_owned(),
+        }
     }
-    outcome
+}
+
+/// Registers how many connections `pool` has open and how many it may have.
+pub fn register_pool(registry: &mut Registry, name: &'static str, pool: PgPool) {
+    registry.register_collector(Box::new(Connections { name, pool }));
+}
+
+#[derive(Debug)]
+struct Connections {
+    name: &'static str,
+    pool: PgPool,
+}
+
+impl Collector for Connections {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let pool = ("db_client_connection_pool_name", self.name);
+        let idle = self.pool.num_idle() as i64;
+        let used = i64::from(self.pool.size()) - idle;
+        let help = "Open connections to PostgreSQL";
+        let mut count = encoder.encode_descriptor(
+            "db_client_connection_count",
+            help,
+            None,
+            MetricType::Gauge,
+        )?;
+        for (state, connections) in [("idle", idle), ("used", used.max(0))] {
+            let labels = [pool, ("db_client_connection_state", state)];
+            ConstGauge::new(connections).encode(count.encode_family(&labels)?)?;
+        }
+        let help = "Most connections to PostgreSQL that may be open";
+        let mut max =
+            encoder.encode_descriptor("db_client_connection_max", help, None, MetricType::Gauge)?;
+        let most = i64::from(self.pool.options().get_max_connections());
+        ConstGauge::new(most).encode(max.encode_family(&[pool])?)
+    }
 }
 
 fn overdue(deadline: Duration) -> io::Error {

@@ -91,7 +91,7 @@ where
         }
     };
     runtime.block_on(async {
-        let telemetry = match Telemetry::start(identity.name, identity.version) {
+        let telemetry = match Telemetry::start(identity) {
             Ok(telemetry) => telemetry,
             Err(error) => {
                 tell(format_args!("{}: {error}", identity.name));

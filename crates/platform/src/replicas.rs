@@ -9,7 +9,8 @@
 //! In the table `replica` each says how far its own writes reach. The others must not claim to know more than that.
 //!
 //! Both tables are made by the service's migrations: `journal (changed_in xid8, changed_by text, changed_at timestamptz,
-//! ids uuid[])` and `replica (replica_id uuid, as_of timestamptz, traceparent text, seen_at timestamptz)`.
+//! ids uuid[])` and `replica (replica_id uuid, as_of timestamptz, traceparent text, seen_at timestamptz, ended
+//! boolean)`.
 
 use std::{
     collections::HashSet,
@@ -123,7 +124,7 @@ impl Journal {
                           WHERE changed_in >= coalesce($1::text::xid8, pg_snapshot_xmin(pg_current_snapshot()))
                             AND changed_by IS DISTINCT FROM $2::text) AS changed,
                     (SELECT min(as_of) FROM replica
-                     WHERE replica_id <> $2 AND seen_at > now() - interval '3 seconds') AS peers_as_of",
+                     WHERE replica_id <> $2 AND NOT ended AND seen_at > now() - interval '3 seconds') AS peers_as_of",
         )
         .bind(horizon)
         .bind(self.me)
@@ -184,8 +185,8 @@ pub async fn report(
     as_of: DateTime<Utc>,
 ) -> Result<(), sqlx::Error> {
     sqlx::query(
-        "INSERT INTO replica (replica_id, as_of, traceparent) VALUES ($1, $2, $3)
-         ON CONFLICT (replica_id) DO UPDATE SET (as_of, traceparent, seen_at) = ($2, $3, now())",
+        "INSERT INTO replica (replica_id, as_of, traceparent, seen_at) VALUES ($1, $2, $3, clock_timestamp())
+         ON CONFLICT (replica_id) DO UPDATE SET (as_of, traceparent, seen_at) = ($2, $3, clock_timestamp())",
     )
     .bind(me)
     .bind(as_of)
@@ -203,14 +204,14 @@ pub async fn leave(pool: &PgPool, me: Uuid) -> Result<(), sqlx::Error> {
     let leave = async {
         let mut transaction = pool.begin().await?;
         sqlx::query(
-            "WITH peer AS (SELECT FROM replica WHERE replica_id <> $1 AND seen_at > now() - interval '3 seconds')
+            "WITH peer AS (SELECT FROM replica WHERE replica_id <> $1 AND NOT ended AND seen_at > now() - interval '3 seconds')
              DELETE FROM replica
              WHERE CASE WHEN EXISTS (SELECT FROM peer) THEN replica_id = $1 ELSE replica_id <> $1 END",
         )
         .bind(me)
         .execute(&mut *transaction)
         .await?;
-        sqlx::query("UPDATE replica SET seen_at = '-infinity' WHERE replica_id = $1")
+        sqlx::query("UPDATE replica SET ended = true WHERE replica_id = $1")
             .bind(me)
             .execute(&mut *transaction)
             .await?;

@@ -159,7 +159,7 @@ impl<'a> SpanJson<'a> {
             process_id,
             warnings: span
                 .cut
-                .then_some(["parts of this span were over the collector's limits and were cut"]),
+                .then_some(["parts of this span were over a limit and are missing"]),
         }
     }
 }

@@ -2,7 +2,8 @@
 //! exports, however much or however odd, makes the memory grow beyond it. When a bound is met, the
 //! oldest trace goes.
 
-/// The bounds of a collector. The defaults keep the last 17 seconds of 300 requests a second.
+/// The bounds of a collector. With the defaults it is the bytes that count: they hold about 8,000 requests of five spans
+/// with ten attributes each, or an hour of the small traces that a suite makes when nobody asks it for anything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Traces held; the one that arrived first is dropped for a new one.
@@ -23,7 +24,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            traces: 5_000,
+            traces: 50_000,
             spans: 100_000,
             spans_per_trace: 2_000,
             bytes: 48 << 20,

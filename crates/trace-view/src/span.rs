@@ -22,7 +22,7 @@ pub(crate) struct Span {
     pub(crate) attributes: Box<[Attribute]>,
     pub(crate) events: Box<[Event]>,
     pub(crate) links: Box<[Link]>,
-    /// Whether something of it was over the limits and is missing.
+    /// Whether something of it was over a limit, here or where it was made, and is missing.
     pub(crate) cut: bool,
 }
 

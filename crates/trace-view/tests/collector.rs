@@ -10,7 +10,7 @@ mod support;
 
 use http::StatusCode;
 use opentelemetry_proto::tonic::{
-    common::v1::{ArrayValue, any_value::Value},
+    common::v1::{ArrayValue, KeyValue, any_value::Value},
     trace::v1::{Span, span::Event, span::SpanKind},
 };
 use serde_json::{Value as Json, json};
@@ -473,6 +473,101 @@ async fn sustained_load_keeps_the_newest_traces() {
     assert_eq!(oldest_held[0]["spans"].as_array().unwrap().len(), 5);
     let (status, _) = suite.json(&format!("/api/traces/{:x}", 6_000)).await;
     assert_eq!(status, StatusCode::NOT_FOUND);
+}
+
+/// The default limits, with spans as large as those of the services: everything is there and found by every way of the
+/// search form, and the process has not grown beyond what [`Limits`] promises.
+#[tokio::test]
+async fn eight_thousand_requests_are_all_found_within_the_memory_promised() {
+    const REQUESTS: u128 = 8_000;
+    let suite = Suite::start(Limits::default()).await;
+    let before = resident_bytes();
+    let services = ["pricing", "drivers", "riders"];
+    for first in (1..=REQUESTS).step_by(100) {
+        for (service, ids) in services.iter().zip([1..=3, 4..=4, 5..=5_u64]) {
+            let of_request = |trace: u128| {
+                ids.clone().map(move |id| {
+                    let span = with(ten_attributes(trace), span(trace, id, "POST /v1/quotes"));
+                    starting(FRIDAY + trace as u64 * MILLISECOND, child_of(id - 1, span))
+                })
+            };
+            let spans = (first..first + 100).flat_map(of_request);
+            suite.export(service, spans.collect()).await;
+        }
+    }
+
+    assert_eq!(
+        suite.data("/api/services").await,
+        json!(["drivers", "pricing", "riders"])
+    );
+    for trace in [1, REQUESTS / 2, REQUESTS] {
+        let held = suite.data(&format!("/api/traces/{trace:x}")).await;
+        assert_eq!(held[0]["spans"].as_array().unwrap().len(), 5, "of {trace}");
+    }
+    let of_drivers = "service=drivers&operation=POST%20/v1/quotes&limit=3";
+    assert_eq!(suite.found(of_drivers).await, ["1f40", "1f3f", "1f3e"]);
+    let by_tag = "service=riders&tags=%7B%22quote.id%22:%22quote-4711%22%7D";
+    assert_eq!(suite.found(by_tag).await, ["1267"]);
+    let calls = suite.data("/api/dependencies?endTs=1396649000000").await;
+    assert_eq!(calls[0]["callCount"], json!(8_000));
+
+    let grown = resident_bytes().saturating_sub(before);
+    assert!(
+        grown < 3 * Limits::default().bytes,
+        "grown by {grown} bytes"
+    );
+}
+
+fn ten_attributes(request: u128) -> Vec<KeyValue> {
+    let mut attributes: Vec<_> = (1..10)
+        .map(|number| text(&format!("attribute.{number}"), "a value of usual length"))
+        .collect();
+    attributes.push(text("quote.id", &format!("quote-{request}")));
+    attributes
+}
+
+/// What this process holds; 0 where the system does not tell.
+fn resident_bytes() -> usize {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages = statm
+        .split(' ')
+        .nth(1)
+        .and_then(|pages| pages.parse::<usize>().ok());
+    pages.unwrap_or(0) * 4_096
+}
+
+#[tokio::test]
+async fn what_the_sender_had_to_leave_out_is_said() {
+    let suite = Suite::start(Limits::default()).await;
+    let capped = Span {
+        dropped_links_count: 7,
+        ..span(1, 1, "publish")
+    };
+    suite.export("drivers", vec![capped]).await;
+    let data = suite.data("/api/traces/1").await;
+    assert_eq!(
+        data[0]["spans"][0]["warnings"],
+        json!(["parts of this span were over a limit and are missing"])
+    );
+}
+
+#[tokio::test]
+async fn a_span_that_comes_late_joins_its_trace() {
+    let suite = Suite::start(Limits::default()).await;
+    suite
+        .export("drivers", vec![child_of(1, span(1, 2, "GetSupply"))])
+        .await;
+    for trace in 2..=100 {
+        suite
+            .export("drivers", vec![span(trace, 1, "GetSupply")])
+            .await;
+    }
+    suite
+        .export("pricing", vec![span(1, 1, "POST /v1/quotes")])
+        .await;
+    let data = suite.data("/api/traces/1").await;
+    assert_eq!(data[0]["spans"].as_array().unwrap().len(), 2);
+    assert_eq!(suite.found("service=pricing").await, ["1"]);
 }
 
 #[tokio::test]

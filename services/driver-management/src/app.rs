@@ -9,7 +9,7 @@ use marketplace::{
     time::MarketTime,
     zone::{Position, ServiceArea, Zone},
 };
-use platform::{clock::MarketClock, outbox::Relay};
+use platform::{clock::MarketClock, origins::Origins, outbox::Relay};
 use uuid::Uuid;
 
 use crate::{
@@ -53,6 +53,8 @@ pub struct Parts {
     pub relay: Relay,
     /// Counts dispatches by outcome.
     pub dispatches: Dispatches,
+    /// The requests that changed supply.
+    pub origins: Arc<Origins>,
 }
 
 /// A ride that needs a driver.
@@ -90,6 +92,7 @@ impl App {
             };
             let after = before.reports(status, position, now)?;
             if self.change(&before, &after).await? {
+                self.0.origins.note();
                 return Ok(after);
             }
         }
@@ -99,7 +102,16 @@ impl App {
     /// A driver says where it is: kept in memory at once, in the table a moment later. False when the driver is unknown
     /// or offline; the report is then left out.
     pub fn report_position(&self, driver_id: Uuid, position: Position) -> bool {
-        self.0.fleet.moves(driver_id, position)
+        let is_on_duty = self.0.fleet.moves(driver_id, position);
+        if is_on_duty {
+            self.0.origins.note();
+        }
+        is_on_duty
+    }
+
+    /// The requests that changed supply.
+    pub fn origins(&self) -> &Origins {
+        &self.0.origins
     }
 
     /// The zone that a position counts for; `None` outside the service area.
@@ -136,6 +148,9 @@ impl App {
     pub async fn dispatch(&self, ride: RideRequest) -> Result<Option<Dispatch>, Error> {
         let answer = self.driver_for(ride).await;
         self.0.dispatches.count(&answer);
+        if matches!(answer, Ok(Some(_))) {
+            self.0.origins.note();
+        }
         answer
     }
 
@@ -196,7 +211,10 @@ impl App {
     async fn free(&self, driver_id: Uuid, ride_id: Uuid) -> Result<bool, Error> {
         let pending = self.0.fleet.expect_change(driver_id);
         match self.0.store.release(ride_id, self.now()).await? {
-            Some(driver) => pending.happened(&driver),
+            Some(driver) => {
+                pending.happened(&driver);
+                self.0.origins.note();
+            }
             None => {
                 pending.did_not_happen();
                 return Ok(false);

@@ -5,6 +5,7 @@ use marketplace::{time::MarketTime, view::Level};
 use platform::{
     level_feed::{LevelFeed, Levels},
     nats::{self, PublishMessage},
+    origins::Origins,
     outbox::Event,
 };
 use prost::Message;
@@ -17,6 +18,9 @@ use uuid::Uuid;
 
 use crate::app::App;
 
+/// What the subjects of trip events begin with.
+pub const TRIP_EVENTS: &str = "surge.v1.trips";
+
 /// The event that a trip reached a stage.
 pub fn trip_progress(stage: TripStage, ride_id: Uuid, driver_id: Uuid, at: MarketTime) -> Event {
     let progress = TripProgress {
@@ -26,7 +30,7 @@ pub fn trip_progress(stage: TripStage, ride_id: Uuid, driver_id: Uuid, at: Marke
         at: Some(timestamp(at)),
     };
     Event {
-        subject: format!("surge.v1.trips.{}", stage_word(stage)),
+        subject: format!("{TRIP_EVENTS}.{}", stage_word(stage)),
         schema: "surge.v1.TripProgress",
         payload: progress.encode_to_vec(),
     }
@@ -66,6 +70,10 @@ impl Levels for App {
         let level = SupplyLevel::new(zone, Level { value, as_of });
         let message = nats::message("surge.v1.SupplyLevel", level.encode_to_vec());
         (supply_of(zone), message)
+    }
+
+    fn origins(&self) -> &Origins {
+        App::origins(self)
     }
 
     fn watermark(&self, as_of: MarketTime) -> (String, PublishMessage) {

@@ -28,13 +28,13 @@ use platform::{
     lease::Lease,
     metrics::EdgeMetrics,
     nats,
+    origins::Origins,
     outbox::Relay,
     postgres,
     process::{self, Identity},
     serve::{Addresses, Listeners, serve},
     shutdown::with_deadline,
 };
-use prometheus_client::registry::Registry;
 use sqlx::PgPool;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
@@ -43,10 +43,10 @@ pub use config::Config;
 
 use crate::{
     app::{App, Parts},
-    events::SupplyFeed,
+    events::{SupplyFeed, TRIP_EVENTS},
     fleet::Fleet,
     follower::Follower,
-    metrics::{Dispatches, register_drivers},
+    metrics::{Dispatches, register_drivers, register_supply},
     positions::PositionWriter,
     store::{MIGRATIONS, Store},
 };
@@ -61,7 +61,8 @@ pub const IDENTITY: Identity = Identity {
 const CONNECTIONS: u32 = 8;
 
 /// The whole life of the process.
-pub fn main(arguments: impl Iterator<Item = String>) -> ExitCode {
+// Not generic over its arguments, so that it is compiled here: docs/decisions/release-profile.md.
+pub fn main(arguments: Vec<String>) -> ExitCode {
     process::run_service(IDENTITY, arguments, Service::start, Service::run)
 }
 
@@ -104,11 +105,15 @@ impl Service {
             .await
             .context("the drivers cannot be read")?;
         let lease = Lease::of("publishes the levels of supply", replica);
-        let relay = Relay::new(pool.clone(), nats::jetstream(nats.clone()));
+        let relay = Relay::new(pool.clone(), nats::jetstream(nats.clone()), TRIP_EVENTS);
 
-        let mut registry = Registry::default();
+        let mut registry = platform::metrics::registry(IDENTITY);
         let metrics = EdgeMetrics::register(&mut registry);
+        postgres::register_pool(&mut registry, IDENTITY.name, pool.clone());
+        nats::register(&mut registry, nats.clone());
+        relay.register(&mut registry);
         register_drivers(&mut registry, fleet.clone());
+        let origins = Arc::new(Origins::default());
         let app = App::new(Parts {
             area,
             clock,
@@ -119,7 +124,9 @@ impl Service {
             store: store.clone(),
             relay: relay.clone(),
             dispatches: Dispatches::register(&mut registry),
+            origins: origins.clone(),
         });
+        register_supply(&mut registry, app.clone());
         let routes = http::router(app.clone())
             .merge(health(clock, pool.clone(), nats.clone()).router())
             .merge(platform::metrics::router(registry));
@@ -127,7 +134,7 @@ impl Service {
             listeners,
             http: platform::http::edge(routes, metrics.clone()),
             metrics,
-            positions: PositionWriter::new(fleet, store),
+            positions: PositionWriter::new(fleet, store, origins),
             follower,
             feed: SupplyFeed::new(app.clone(), nats, config.publish_every)
                 .on_nodes(config.stream_replicas)

@@ -1,5 +1,5 @@
-//! What driver-management tells Prometheus about itself: how many drivers are in each status, counted when asked, and
-//! how dispatches ended.
+//! What driver-management tells Prometheus about itself: how many drivers are in each status and what each zone can count
+//! on, counted when asked, and how dispatches ended.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use crate::{error::Error, fleet::Fleet, store::Dispatch};
+use crate::{app::App, error::Error, fleet::Fleet, store::Dispatch};
 
 /// Counts dispatches by outcome.
 #[derive(Clone, Debug, Default)]
@@ -58,6 +58,35 @@ impl Collector for DriversByStatus {
         for (status, count) in self.0.counts() {
             let gauge = ConstGauge::new(count as i64);
             gauge.encode(drivers.encode_family(&[("status", status.as_str())])?)?;
+        }
+        Ok(())
+    }
+}
+
+/// Registers `surge_zone_supply{zone}` and `surge_zone_idle_drivers{zone}`.
+pub fn register_supply(registry: &mut Registry, app: App) {
+    registry.register_collector(Box::new(SupplyByZone(app)));
+}
+
+#[derive(Debug)]
+struct SupplyByZone(App);
+
+impl Collector for SupplyByZone {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let zones = self.0.supply_everywhere().zones;
+        let name = "surge_zone_supply";
+        let help = "Drivers available in a zone within the window, as predicted";
+        let mut supply = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for level in &zones {
+            let gauge = ConstGauge::new(level.predicted);
+            gauge.encode(supply.encode_family(&[("zone", level.zone.to_string())])?)?;
+        }
+        let name = "surge_zone_idle_drivers";
+        let help = "Idle drivers in a zone";
+        let mut idle = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for level in &zones {
+            let gauge = ConstGauge::new(level.idle as i64);
+            gauge.encode(idle.encode_family(&[("zone", level.zone.to_string())])?)?;
         }
         Ok(())
     }

@@ -5,12 +5,13 @@
 use std::{sync::Arc, time::Duration};
 
 use platform::{
+    origins::Origins,
     outage::Outage,
     sampling::{self, Upstream},
 };
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument, info_span};
+use tracing::{Instrument, field::Empty, info_span};
 use uuid::Uuid;
 
 use crate::{error::Error, fleet::Fleet, store::Store};
@@ -23,12 +24,17 @@ const EVERY: Duration = Duration::from_millis(250);
 pub struct PositionWriter {
     fleet: Arc<Fleet>,
     store: Store,
+    origins: Arc<Origins>,
 }
 
 impl PositionWriter {
-    /// A writer from the fleet to the table.
-    pub const fn new(fleet: Arc<Fleet>, store: Store) -> Self {
-        Self { fleet, store }
+    /// A writer from the fleet to the table, which is written because of `origins`.
+    pub const fn new(fleet: Arc<Fleet>, store: Store, origins: Arc<Origins>) -> Self {
+        Self {
+            fleet,
+            store,
+            origins,
+        }
     }
 
     /// Writes what has moved since the last step; returns how many drivers that were.
@@ -38,7 +44,10 @@ impl PositionWriter {
     pub async fn step(&self) -> Result<usize, Error> {
         self.read_doubtful().await?;
         let (as_of, moves) = self.fleet.take_moves();
-        let span = sampling::root(Upstream::Silent, || info_span!("write positions"));
+        let span = sampling::root(Upstream::Silent, || {
+            info_span!("write positions", surge.origins = Empty)
+        });
+        self.origins.link_rows(&span);
         let write = self.store.write_moves(as_of, &moves).instrument(span);
         let written = write.await;
         if written.is_err() {

@@ -13,7 +13,10 @@ use marketplace::{
     view::{MarketView, ZoneLevels},
     zone::{Position, ServiceArea, Zone},
 };
-use platform::clock::MarketClock;
+use platform::{
+    clock::{MarketClock, RealTime},
+    propagation,
+};
 use surge_proto::{DataflowMode, token::QuoteKey};
 use tokio::time::Instant;
 use tracing::{Instrument, Span, field::Empty, info_span, warn};
@@ -22,8 +25,9 @@ use uuid::Uuid;
 use crate::{
     config::Config,
     control::{ModeControl, ModeInForce},
-    dataflow::Dataflows,
+    dataflow::{Dataflows, passage::Told},
     error::Error,
+    journey::{Journey, Journeys, Market, Record},
     metrics::QuoteMetrics,
 };
 
@@ -42,6 +46,7 @@ struct Inner {
     dataflows: Dataflows,
     control: ModeControl,
     metrics: QuoteMetrics,
+    journeys: Journeys,
     /// Levels from the future are told of once; each quote that they spoil is marked and counted as degraded.
     told_of_future: Once,
 }
@@ -71,8 +76,11 @@ pub struct SurgeMap {
     /// Epoch of the mode in force.
     pub epoch: u64,
     /// The zones of the service area, each with its price of a trip of no length.
-    pub zones: Vec<(Zone, Price, Option<Duration>)>,
+    pub zones: Vec<PricedZone>,
 }
+
+/// A zone, its price of a trip of no length, and the age of the older feed in real time.
+pub type PricedZone = (Zone, Price, Option<Duration>);
 
 impl App {
     /// Puts the parts together.
@@ -83,6 +91,7 @@ impl App {
         dataflows: Dataflows,
         control: ModeControl,
         metrics: QuoteMetrics,
+        journeys: Journeys,
     ) -> Self {
         let inner = Inner {
             area,
@@ -92,6 +101,7 @@ impl App {
             dataflows,
             control,
             metrics,
+            journeys,
             told_of_future: Once::new(),
         };
         Self {
@@ -115,11 +125,15 @@ impl App {
         let in_force = self.inner.control.current();
         let dataflow = mode.unwrap_or(in_force.mode);
 
-        let view = self.market_view(dataflow, self.ring(zone)).await;
-        let view = view.inspect_err(|_| self.inner.metrics.failed(dataflow, started.elapsed()))?;
-        let now = self.now();
+        let told = self.market_view(dataflow, self.ring(zone)).await;
+        let told = told.inspect_err(|_| {
+            let took = started.elapsed();
+            self.inner.metrics.failed(dataflow, took, &Span::current());
+        })?;
+        let priced_at = RealTime::now();
+        let now = MarketTime::from_millis(self.inner.clock.at_real_micros(priced_at.micros()));
         let trip = Trip::estimate(pickup, dropoff);
-        let price = quote::price(&view, &trip, &self.inner.policy, now);
+        let price = quote::price(&told.view, &trip, &self.inner.policy, now);
         let quote = self.promise(zone, pickup, dropoff, &price, now);
         let quoted = Quoted {
             token: self.inner.key.sign(&quote),
@@ -129,8 +143,31 @@ impl App {
             dataflow,
             epoch: in_force.epoch,
         };
-        self.observe(&quoted, started.elapsed());
+        let took = started.elapsed();
+        self.observe(&quoted, took);
+        self.inner.journeys.keep(Record {
+            quote: quoted.quote.clone(),
+            price,
+            dataflow,
+            epoch: quoted.epoch,
+            told,
+            priced_at,
+            took,
+            trace: propagation::sampled_trace(&Span::current()),
+        });
         Ok(quoted)
+    }
+
+    /// How supply and demand came to a quote that this replica made.
+    ///
+    /// # Errors
+    /// [`Error::UnknownJourney`] when it is not kept here.
+    pub async fn journey(&self, quote_id: Uuid) -> Result<Journey, Error> {
+        let market = Market {
+            clock: &self.inner.clock,
+            policy: &self.inner.policy,
+        };
+        self.inner.journeys.tell(quote_id, market).await
     }
 
     /// The multiplier of every zone, through the dataflow `mode` or the mode in force.
@@ -141,22 +178,18 @@ impl App {
         let in_force = self.inner.control.current();
         let dataflow = mode.unwrap_or(in_force.mode);
         let area = &self.inner.area;
-        let market = self.market_view(dataflow, area.zones()).await?;
-        let now = self.now();
-        let price = |zone: &Zone| {
-            let view = self.around(*zone, &market.zones);
-            let nowhere = Trip {
-                miles: 0.0,
-                minutes: 0.0,
-            };
-            let price = quote::price(&view, &nowhere, &self.inner.policy, now);
-            (*zone, price, self.real_age(&price))
-        };
+        let market = self.market_view(dataflow, area.zones()).await?.view;
         Ok(SurgeMap {
             dataflow,
             epoch: in_force.epoch,
-            zones: area.zones().iter().map(price).collect(),
+            zones: self.priced(&market),
         })
+    }
+
+    /// The multiplier of every zone from what `events` has heard, whatever mode is in force: nobody is asked.
+    pub(crate) fn surge_heard(&self) -> Vec<PricedZone> {
+        let zones = self.inner.area.zones();
+        self.priced(&self.inner.dataflows.events.heard(zones))
     }
 
     /// The mode in force.
@@ -172,17 +205,32 @@ impl App {
         self.inner.control.switch(mode).await
     }
 
-    async fn market_view(&self, mode: DataflowMode, zones: &[Zone]) -> Result<MarketView, Error> {
+    async fn market_view(&self, mode: DataflowMode, zones: &[Zone]) -> Result<Told, Error> {
         let span =
             info_span!("dataflow", otel.name = format!("dataflow {mode}"), surge.dataflow = %mode);
         let answer = self.inner.dataflows.market_view(mode, zones);
-        let view = answer.instrument(span).await?;
-        if view.is_ahead_of(self.now()) {
+        let told = answer.instrument(span).await?;
+        if told.view.is_ahead_of(self.now()) {
             self.inner.told_of_future.call_once(|| {
                 warn!(surge.dataflow = %mode, "dataflow {mode} tells of the future: has its source another market clock?");
             });
         }
-        Ok(view)
+        Ok(told)
+    }
+
+    /// Every zone of the area, from a view of all of them.
+    fn priced(&self, market: &MarketView) -> Vec<PricedZone> {
+        let now = self.now();
+        let nowhere = Trip {
+            miles: 0.0,
+            minutes: 0.0,
+        };
+        let price = |zone: &Zone| {
+            let view = self.around(*zone, &market.zones);
+            let price = quote::price(&view, &nowhere, &self.inner.policy, now);
+            (*zone, price, self.real_age(&price))
+        };
+        self.inner.area.zones().iter().map(price).collect()
     }
 
     fn served(&self, field: &'static str, position: Position) -> Result<Zone, Error> {
@@ -246,10 +294,14 @@ impl App {
         if let Some(age) = quoted.data_age {
             span.record("surge.data_age_ms", age.as_secs_f64() * 1_000.0);
         }
-        let degraded = quoted.price.degraded;
-        self.inner
-            .metrics
-            .quoted(quoted.dataflow, took, quoted.data_age, multiplier, degraded);
+        self.inner.metrics.quoted(
+            quoted.dataflow,
+            took,
+            quoted.data_age,
+            multiplier,
+            quoted.price.degraded,
+            &span,
+        );
     }
 }
 

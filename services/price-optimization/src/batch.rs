@@ -2,9 +2,16 @@
 //! the forecasts that they would make themselves, and rewrites `pricing.zone_market` in one transaction. A cron job
 //! runs it once; here it can also keep its own time.
 
-use std::{collections::HashMap, fs, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    fs,
+    sync::{Arc, atomic::AtomicU64},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use anyhow::Context;
+use chrono::Utc;
+use futures::FutureExt;
 use marketplace::{
     demand::{DemandForecaster, DemandProfile, FilterSettings},
     supply::predicted_available,
@@ -13,18 +20,25 @@ use marketplace::{
 };
 use platform::{
     clock::MarketClock,
+    health::Health,
+    metrics::{LatencyFamily, latency_family},
     outage::Outage,
     postgres, propagation,
     sampling::{self, Upstream},
 };
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    registry::{Registry, Unit},
+};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument, Span, info_span};
+use tracing::{Instrument, Span, field::Empty, info, info_span};
 
 use crate::{
     BATCH_IDENTITY,
     config::BatchConfig,
-    store::{self, DemandRow, DemandWatermark, Store, SupplyRow, Watermark, market_time},
+    store::{self, BatchRun, DemandRow, DemandWatermark, Store, SupplyRow, Watermark, market_time},
 };
 
 /// How long a run may take before it is given up.
@@ -41,6 +55,49 @@ pub struct Batch {
     profile: Arc<DemandProfile>,
     clock: MarketClock,
     supply_window: Duration,
+    metrics: BatchMetrics,
+}
+
+/// What is counted of the runs.
+#[derive(Debug)]
+struct BatchMetrics {
+    runs: Family<OutcomeLabel, Counter>,
+    duration: LatencyFamily<OutcomeLabel>,
+    last_success: Gauge<f64, AtomicU64>,
+    rows: Gauge,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutcomeLabel {
+    outcome: &'static str,
+}
+
+impl BatchMetrics {
+    fn of_no_runs() -> Self {
+        let metrics = Self {
+            runs: Family::default(),
+            duration: latency_family(),
+            last_success: Gauge::default(),
+            rows: Gauge::default(),
+        };
+        for outcome in ["done", "failed"] {
+            metrics.runs.get_or_create_owned(&OutcomeLabel { outcome });
+        }
+        metrics
+    }
+
+    fn note(&self, run: &anyhow::Result<usize>, took: Duration, span: &Span) {
+        let outcome = OutcomeLabel {
+            outcome: if run.is_ok() { "done" } else { "failed" },
+        };
+        self.runs.get_or_create(&outcome).inc();
+        self.duration.get_or_create(&outcome).observe(took, span);
+        if let Ok(rows) = run {
+            self.rows.set(*rows as i64);
+            let now = SystemTime::now().duration_since(UNIX_EPOCH);
+            self.last_success.set(now.unwrap_or_default().as_secs_f64());
+        }
+    }
 }
 
 impl Batch {
@@ -63,7 +120,29 @@ impl Batch {
             profile: Arc::new(profile),
             clock: MarketClock::from_config(&config.clock),
             supply_window: config.forecast_window,
+            metrics: BatchMetrics::of_no_runs(),
         })
+    }
+
+    /// Registers what is counted of the runs.
+    pub(crate) fn register(&self, registry: &mut Registry) {
+        let metrics = &self.metrics;
+        postgres::register_pool(registry, BATCH_IDENTITY.name, self.store.pool());
+        let help = "Runs of the batch job";
+        registry.register("surge_batch_runs", help, metrics.runs.clone());
+        let (name, help) = ("surge_batch_duration", "How long a run took");
+        registry.register_with_unit(name, help, Unit::Seconds, metrics.duration.clone());
+        let name = "surge_batch_last_success_timestamp";
+        let help = "When the last run that succeeded ended, Unix time; 0 before the first";
+        registry.register_with_unit(name, help, Unit::Seconds, metrics.last_success.clone());
+        let help = "Zones that the last run wrote";
+        registry.register("surge_batch_rows", help, metrics.rows.clone());
+    }
+
+    /// Whether the database is there.
+    pub(crate) fn health(&self) -> Health {
+        let pool = self.store.pool();
+        Health::new(self.clock).needs("postgres", move || postgres::probe(pool.clone()).boxed())
     }
 
     /// Brings the schema up to date.
@@ -83,7 +162,15 @@ impl Batch {
     /// Those of [`migrate`](Self::migrate) and [`step`](Self::step).
     pub async fn run_once(&self) -> anyhow::Result<()> {
         self.migrate().await?;
-        self.step().await
+        let started = Instant::now();
+        let rows = self.step().await?;
+        let took = started.elapsed().as_secs_f64();
+        info!(
+            rows,
+            duration_seconds = took,
+            "wrote {rows} zones in {took:.3} s"
+        );
+        Ok(())
     }
 
     /// Runs every `every` of market time until `token` is cancelled. A run that fails leaves the old rows, whose age
@@ -111,7 +198,7 @@ impl Batch {
         }
     }
 
-    async fn migrate_and_step(&self, migrated: &mut bool) -> anyhow::Result<()> {
+    async fn migrate_and_step(&self, migrated: &mut bool) -> anyhow::Result<usize> {
         if !*migrated {
             self.migrate().await?;
             *migrated = true;
@@ -119,24 +206,37 @@ impl Batch {
         self.step().await
     }
 
-    /// One run.
+    /// One run; returns how many zones it wrote.
     ///
     /// # Errors
     /// Those of the database, a deadline, and a service that published nothing yet; nothing was changed then.
-    pub async fn step(&self) -> anyhow::Result<()> {
+    pub async fn step(&self) -> anyhow::Result<usize> {
         let span = sampling::root(Upstream::Silent, || {
-            info_span!("batch", otel.name = "batch zone_market")
+            info_span!(
+                "batch",
+                otel.name = "batch zone_market",
+                otel.status_code = Empty,
+            )
         });
-        tokio::time::timeout(STEP_DEADLINE, self.rewrite())
-            .instrument(span)
+        let started = Instant::now();
+        let run = tokio::time::timeout(STEP_DEADLINE, self.rewrite())
+            .instrument(span.clone())
             .await
-            .with_context(|| format!("not done within {STEP_DEADLINE:?}"))?
+            .with_context(|| format!("not done within {STEP_DEADLINE:?}"))
+            .flatten();
+        if run.is_err() {
+            span.record("otel.status_code", "ERROR");
+        }
+        self.metrics.note(&run, started.elapsed(), &span);
+        run
     }
 
-    async fn rewrite(&self) -> anyhow::Result<()> {
+    async fn rewrite(&self) -> anyhow::Result<usize> {
+        let started_at = Utc::now();
         let mut transaction = self.store.snapshot().await?;
         let (supply_watermark, supply_rows) = store::read_supply(&mut transaction).await?;
         let (demand_watermark, demand_rows) = store::read_demand(&mut transaction).await?;
+        let read_at = Utc::now();
         // The old rows, whose age tells, are better than rows without supply or demand.
         let supply_watermark =
             supply_watermark.context("driver-management published no supply yet")?;
@@ -156,9 +256,20 @@ impl Batch {
                 demand: Some(demand),
             })
             .collect();
-        store::write_zone_market(&mut transaction, &zones).await?;
+        let run = BatchRun {
+            started_at,
+            supply_written_at: supply_watermark.written_at,
+            supply_traceparent: supply_watermark.traceparent,
+            demand_written_at: demand_watermark.written_at,
+            demand_traceparent: demand_watermark.traceparent,
+            read_at,
+            written_at: Utc::now(),
+            traceparent: propagation::traceparent(),
+        };
+        let run = store::remember_run(&mut transaction, run).await?;
+        store::write_zone_market(&mut transaction, &zones, Some(run)).await?;
         transaction.commit().await?;
-        Ok(())
+        Ok(zones.len())
     }
 
     /// Supply of every zone of the area, as of the watermark.

@@ -12,6 +12,7 @@ pub mod dataflow;
 pub mod error;
 mod grpc;
 mod http;
+pub mod journey;
 mod metrics;
 mod readers;
 pub mod store;
@@ -28,6 +29,7 @@ use platform::{
     nats, postgres,
     process::{self, Identity},
     serve::{self, Addresses, Listeners},
+    shutdown::with_deadline,
 };
 use prometheus_client::registry::Registry;
 use tokio::task::JoinSet;
@@ -39,7 +41,8 @@ use crate::{
     config::{BatchConfig, Config},
     control::ModeControl,
     dataflow::{Dataflows, events::Subscriber, request::Callees},
-    metrics::QuoteMetrics,
+    journey::Journeys,
+    metrics::{QuoteMetrics, register_dataflows, register_multipliers},
     store::Store,
 };
 use surge_proto::DataflowMode;
@@ -57,8 +60,8 @@ pub const BATCH_IDENTITY: Identity = Identity {
 };
 
 /// Runs the process that `arguments` ask for: the service, or with `batch` as the first of them the batch job.
-pub fn main(arguments: impl Iterator<Item = String>) -> ExitCode {
-    let mut arguments: Vec<String> = arguments.collect();
+// Not generic over its arguments, so that it is compiled here: docs/decisions/release-profile.md.
+pub fn main(mut arguments: Vec<String>) -> ExitCode {
     if arguments.get(1).is_some_and(|job| job == "batch") {
         arguments.remove(1);
         return process::run(BATCH_IDENTITY, arguments, run_batch);
@@ -71,13 +74,23 @@ pub fn main(arguments: impl Iterator<Item = String>) -> ExitCode {
 async fn run_batch(config: BatchConfig, token: CancellationToken) -> anyhow::Result<()> {
     let every = config.every;
     let once = config.once;
+    let http_addr = config.http_addr;
     let batch = Batch::connect(config)?;
     if once {
         let done = token.run_until_cancelled(batch.run_once()).await;
         return done.unwrap_or_else(|| bail!("told to end before the run was done"));
     }
-    batch.run(every, token).await;
-    Ok(())
+    let listener = serve::bind("HTTP_ADDR", http_addr).await?;
+    let mut registry = platform::metrics::registry(BATCH_IDENTITY);
+    let edges = EdgeMetrics::register(&mut registry);
+    batch.register(&mut registry);
+    let routes = batch.health().router();
+    let routes = routes.merge(platform::metrics::router(registry));
+    let http = platform::http::edge(routes, edges);
+    let served = serve::serve_http(listener, http, token.clone());
+    let served = with_deadline(&token, served);
+    let (served, ()) = tokio::join!(served, batch.run(every, token.clone()));
+    Ok(served.unwrap_or(Ok(()))?)
 }
 
 /// The service: bound, connected, and ready to run.
@@ -111,18 +124,31 @@ impl Service {
         .context("DATABASE_URL is wrong")?;
         let nats = nats::connect(&config.nats_url, IDENTITY.name).await?;
         let store = Store::new(pool.clone());
+        let mut registry = platform::metrics::registry(IDENTITY);
+        postgres::register_pool(&mut registry, IDENTITY.name, pool.clone());
+        nats::register(&mut registry, nats.clone());
 
         let control = ModeControl::new(nats.clone(), config.dataflow_mode, config.stream_replicas);
-        let subscriber =
-            Subscriber::new(nats.clone(), &area, clock).on_nodes(config.stream_replicas);
+        let subscriber = Subscriber::new(nats.clone(), Arc::clone(&area), clock)
+            .on_nodes(config.stream_replicas);
         let dataflows = Dataflows::connect(&config, store.clone(), &subscriber)?;
         let freshness = config.pricing().freshness;
         let health = health(clock, freshness, pool, nats, &control, &dataflows);
 
-        let mut registry = Registry::default();
         let edges = EdgeMetrics::register(&mut registry);
         let metrics = QuoteMetrics::register(&mut registry);
-        let app = App::new(&config, area, clock, dataflows, control.clone(), metrics);
+        register_dataflows(&mut registry, control.clone(), subscriber.clone());
+        let journeys = Journeys::new(&config, store.clone());
+        let app = App::new(
+            &config,
+            area,
+            clock,
+            dataflows,
+            control.clone(),
+            metrics,
+            journeys,
+        );
+        register_multipliers(&mut registry, app.clone());
         Ok(Self {
             listeners,
             app,

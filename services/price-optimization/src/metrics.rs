@@ -1,15 +1,21 @@
-//! What is counted of quotes. The handles of each mode are looked up once, at the start, so that counting a quote
-//! touches nothing but atomics.
+//! What is counted of quotes, and the gauges of the market as this service sees it. The handles of each mode are looked
+//! up once, at the start, so that counting a quote touches nothing but its own counters.
 
 use std::time::Duration;
 
-use platform::metrics::LATENCY_BUCKETS_SECONDS;
+use platform::metrics::{Durations, LatencyFamily, latency_family};
 use prometheus_client::{
-    encoding::EncodeLabelSet,
-    metrics::{counter::Counter, family::Family, histogram::Histogram},
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _},
+    metrics::{
+        MetricType, counter::Counter, family::Family, gauge::ConstGauge, histogram::Histogram,
+    },
     registry::{Registry, Unit},
 };
 use surge_proto::DataflowMode;
+use tracing::Span;
+
+use crate::{app::App, control::ModeControl, dataflow::events::Subscriber};
 
 /// Bounds of data age, in real seconds: from a gRPC round trip to a nightly batch.
 const AGE_BUCKETS_SECONDS: [f64; 14] = [
@@ -42,17 +48,16 @@ struct ModeMetrics {
     quoted: Counter,
     degraded: Counter,
     failed: Counter,
-    duration: Histogram,
-    data_age: Histogram,
+    duration: Durations,
+    data_age: Durations,
 }
 
 impl QuoteMetrics {
     pub(crate) fn register(registry: &mut Registry) -> Self {
         let quotes = Family::<QuoteLabels, Counter>::default();
-        let duration: Family<DataflowLabels, Histogram, fn() -> Histogram> =
-            Family::new_with_constructor(|| Histogram::new(LATENCY_BUCKETS_SECONDS));
-        let data_age: Family<DataflowLabels, Histogram, fn() -> Histogram> =
-            Family::new_with_constructor(|| Histogram::new(AGE_BUCKETS_SECONDS));
+        let duration: LatencyFamily<DataflowLabels> = latency_family();
+        let data_age: LatencyFamily<DataflowLabels> =
+            Family::new_with_constructor(|| Durations::within(AGE_BUCKETS_SECONDS));
         let multiplier = Histogram::new(MULTIPLIER_BUCKETS);
         registry.register("surge_quotes", "Quotes asked for", quotes.clone());
         registry.register_with_unit(
@@ -97,6 +102,7 @@ impl QuoteMetrics {
         data_age: Option<Duration>,
         multiplier: f64,
         degraded: bool,
+        span: &Span,
     ) {
         let metrics = &self.by_mode[mode as usize];
         if degraded {
@@ -105,16 +111,85 @@ impl QuoteMetrics {
             &metrics.quoted
         }
         .inc();
-        metrics.duration.observe(took.as_secs_f64());
+        metrics.duration.observe(took, span);
         if let Some(age) = data_age {
-            metrics.data_age.observe(age.as_secs_f64());
+            metrics.data_age.observe(age, span);
         }
         self.multiplier.observe(multiplier);
     }
 
-    pub(crate) fn failed(&self, mode: DataflowMode, took: Duration) {
+    pub(crate) fn failed(&self, mode: DataflowMode, took: Duration, span: &Span) {
         let metrics = &self.by_mode[mode as usize];
         metrics.failed.inc();
-        metrics.duration.observe(took.as_secs_f64());
+        metrics.duration.observe(took, span);
+    }
+}
+
+/// Registers which mode is in force, and how old the feeds of `events` are.
+pub(crate) fn register_dataflows(registry: &mut Registry, control: ModeControl, feeds: Subscriber) {
+    registry.register_collector(Box::new(ModeInForce(control)));
+    registry.register_collector(Box::new(FeedAges(feeds)));
+}
+
+#[derive(Debug)]
+struct ModeInForce(ModeControl);
+
+impl Collector for ModeInForce {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let in_force = self.0.current();
+        let gauge = MetricType::Gauge;
+        let help = "1 for the dataflow mode in force, 0 for the others";
+        let mut modes = encoder.encode_descriptor("surge_dataflow_in_force", help, None, gauge)?;
+        for mode in DataflowMode::ALL {
+            let is_in_force = ConstGauge::new(i64::from(mode == in_force.mode));
+            is_in_force.encode(modes.encode_family(&[("dataflow", mode.as_str())])?)?;
+        }
+        let help = "How often the dataflow mode was switched";
+        let epoch = encoder.encode_descriptor("surge_dataflow_epoch", help, None, gauge)?;
+        ConstGauge::new(in_force.epoch).encode(epoch)
+    }
+}
+
+#[derive(Debug)]
+struct FeedAges(Subscriber);
+
+impl Collector for FeedAges {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let help = "Age of the newest watermark of a feed of the dataflow events, in real time";
+        let unit = Some(&Unit::Seconds);
+        let mut ages =
+            encoder.encode_descriptor("surge_feed_age", help, unit, MetricType::Gauge)?;
+        for (feed, age) in self.0.feed_ages() {
+            // A feed that was never heard of has no age.
+            if let Some(age) = age {
+                let age = ConstGauge::new(age.as_secs_f64());
+                age.encode(ages.encode_family(&[("feed", feed)])?)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Registers `surge_zone_multiplier{zone}`, from what `events` has heard: a scrape has no time to ask anybody.
+pub(crate) fn register_multipliers(registry: &mut Registry, app: App) {
+    registry.register_collector(Box::new(ZoneMultipliers(app)));
+}
+
+#[derive(Debug)]
+struct ZoneMultipliers(App);
+
+impl Collector for ZoneMultipliers {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let name = "surge_zone_multiplier";
+        let help = "Multiplier of a zone, from what the dataflow events has heard";
+        let mut zones = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for (zone, price, _) in self.0.surge_heard() {
+            // What is too old for a price has none.
+            if !price.degraded {
+                let multiplier = ConstGauge::new(price.multiplier.as_f64());
+                multiplier.encode(zones.encode_family(&[("zone", zone.to_string())])?)?;
+            }
+        }
+        Ok(())
     }
 }

@@ -14,6 +14,7 @@ use marketplace::{
 };
 use platform::{
     clock::MarketClock,
+    origins::Origins,
     outbox::Relay,
     replicas::{Journal, Reading},
 };
@@ -57,6 +58,8 @@ pub struct Parts {
     pub relay: Relay,
     /// Counters.
     pub metrics: RideMetrics,
+    /// The requests that changed demand.
+    pub origins: Origins,
 }
 
 /// A rider's wish.
@@ -83,6 +86,11 @@ impl App {
     /// Market time, now.
     pub fn now(&self) -> MarketTime {
         MarketTime::from_millis(self.parts.clock.now_millis())
+    }
+
+    /// The requests that changed demand.
+    pub fn origins(&self) -> &Origins {
+        &self.parts.origins
     }
 
     /// The zones that are served, sorted.
@@ -273,6 +281,7 @@ impl App {
         match &placed {
             Ok(Placed::New(ride)) => {
                 self.parts.demand.record(ride.zone, ride.requested_at);
+                self.parts.origins.note();
                 self.entered(ride);
             }
             Err(error) if error.leaves_doubt() => self.parts.demand.doubt(),

@@ -14,6 +14,9 @@ pub use trip_follower::{FollowError, TripFollower};
 
 use crate::ride::Ride;
 
+/// What the subjects of ride events begin with.
+pub const RIDE_EVENTS: &str = "surge.v1.rides";
+
 /// The event that `ride` entered its state.
 pub fn ride_event(ride: &Ride) -> Event {
     let message = v1::RideEvent {
@@ -29,7 +32,7 @@ pub fn ride_event(ride: &Ride) -> Event {
         at: Some(timestamp(ride.entered_state_at())),
     };
     Event {
-        subject: format!("surge.v1.rides.{}", ride.state),
+        subject: format!("{RIDE_EVENTS}.{}", ride.state),
         schema: "surge.v1.RideEvent",
         payload: message.encode_to_vec(),
     }

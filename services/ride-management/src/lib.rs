@@ -29,6 +29,7 @@ use platform::{
     lease::Lease,
     metrics::EdgeMetrics,
     nats,
+    origins::Origins,
     outbox::Relay,
     postgres,
     process::{self, Identity},
@@ -47,8 +48,8 @@ use crate::{
     app::{App, Parts},
     demand::Demand,
     dispatcher::Dispatcher,
-    events::{DemandFeed, TripFollower, WatermarkKeeper},
-    metrics::RideMetrics,
+    events::{DemandFeed, RIDE_EVENTS, TripFollower, WatermarkKeeper},
+    metrics::{RideMetrics, register_demand},
     store::{MIGRATIONS, Store},
     supply::Supply,
 };
@@ -63,7 +64,8 @@ pub const IDENTITY: Identity = Identity {
 const MAX_CONNECTIONS: u32 = 8;
 
 /// The life of the process: configuration from `arguments` and the environment, service, exit code.
-pub fn main(arguments: impl Iterator<Item = String>) -> ExitCode {
+// Not generic over its arguments, so that it is compiled here: docs/decisions/release-profile.md.
+pub fn main(arguments: Vec<String>) -> ExitCode {
     process::run_service(IDENTITY, arguments, Service::start, Service::run)
 }
 
@@ -118,8 +120,11 @@ impl Service {
             .await
             .context("the forecast cannot be rebuilt from the database of DATABASE_URL")?;
 
-        let mut registry = Registry::default();
-        let relay = Relay::new(pool.clone(), nats::jetstream(client.clone()));
+        let mut registry = platform::metrics::registry(IDENTITY);
+        postgres::register_pool(&mut registry, IDENTITY.name, pool.clone());
+        nats::register(&mut registry, client.clone());
+        let relay = Relay::new(pool.clone(), nats::jetstream(client.clone()), RIDE_EVENTS);
+        relay.register(&mut registry);
         let app = App::new(Parts {
             clock,
             area,
@@ -130,7 +135,9 @@ impl Service {
             supply: supply.clone(),
             relay: relay.clone(),
             metrics: RideMetrics::register(&mut registry),
+            origins: Origins::default(),
         });
+        register_demand(&mut registry, app.clone());
         Ok(Self {
             publish_every: config.publish_every,
             stream_replicas: config.stream_replicas,

@@ -1,12 +1,13 @@
-//! Counters of the service's own; those of the edges are in `platform`.
+//! Metrics of the service's own; those of the edges are in `platform`.
 
 use prometheus_client::{
-    encoding::EncodeLabelSet,
-    metrics::{counter::Counter, family::Family},
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _},
+    metrics::{MetricType, counter::Counter, family::Family, gauge::ConstGauge},
     registry::Registry,
 };
 
-use crate::ride::RideState;
+use crate::{app::App, ride::RideState};
 
 /// Rides, counted by the states that they entered since the start of the process.
 #[derive(Clone, Debug, Default)]
@@ -45,5 +46,27 @@ impl RideMetrics {
             state: state.as_str(),
         };
         self.rides.get_or_create_owned(&label)
+    }
+}
+
+/// Registers `surge_zone_demand{zone}`.
+pub(crate) fn register_demand(registry: &mut Registry, app: App) {
+    registry.register_collector(Box::new(DemandByZone(app)));
+}
+
+#[derive(Debug)]
+struct DemandByZone(App);
+
+impl Collector for DemandByZone {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let levels = self.0.all_demands(self.0.now());
+        let help = "Requests expected in a zone within the window";
+        let name = "surge_zone_demand";
+        let mut demand = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for (zone, level) in self.0.zones().iter().zip(levels) {
+            let gauge = ConstGauge::new(level.value);
+            gauge.encode(demand.encode_family(&[("zone", zone.to_string())])?)?;
+        }
+        Ok(())
     }
 }

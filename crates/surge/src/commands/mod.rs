@@ -4,8 +4,10 @@ mod backtest;
 mod costs;
 mod demo;
 mod doctor;
+mod journey;
 mod mode;
 mod plan;
+mod ready;
 mod service;
 mod status;
 mod train;
@@ -56,12 +58,14 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Plan(args) => Ok(plan::run(&args)),
         Command::Status => status::run(&state_dir).await,
         Command::Mode(args) => mode::run(args).await,
+        Command::Journey(args) => journey::run(args).await,
         Command::Compare(args) => demo::compare(*args).await,
         Command::City(args) => city::run(args).await.map(|_| ExitCode::SUCCESS),
         Command::Backtest(args) => backtest::run(&args),
         Command::Train(args) => train::run(&args),
         Command::Floor(floor) => floors::run(floor).await.map(|()| ExitCode::SUCCESS),
         Command::Doctor => doctor::run(&state_dir),
+        Command::Ready(args) => ready::run(args).await,
         Command::Service(args) => Ok(service::run(args)),
     }
 }

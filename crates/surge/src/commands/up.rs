@@ -99,6 +99,7 @@ pub(super) fn announce(stack: &Stack) {
             ));
         }
     }
+    say("  a journey  ./surge journey  (how supply and demand came to a quote, in each mode)");
     say(format_args!("  all zones  {price}/v1/surge"));
     say(format_args!(
         "  dataflow   {price}/v1/dataflow  (./surge mode events switches)"

@@ -109,10 +109,9 @@ impl Launch {
     }
 
     fn listen(&self, member: Member, command: &mut Command) {
-        if let [http, grpc] = self.ports.of(member)[..] {
-            command
-                .env("HTTP_ADDR", address(http).to_string())
-                .env("GRPC_ADDR", address(grpc).to_string());
+        let addresses = ["HTTP_ADDR", "GRPC_ADDR"].iter().zip(self.ports.of(member));
+        for (variable, port) in addresses {
+            command.env(variable, address(port).to_string());
         }
     }
 
@@ -141,6 +140,7 @@ impl Launch {
     fn export_traces(&self, command: &mut Command) {
         command
             .env("OTEL_EXPORTER_OTLP_ENDPOINT", url(self.ports.otlp))
+            .env("TRACES_URL", url(self.ports.traces))
             .env_remove("OTEL_SERVICE_NAME") // each knows its own
             .env("OTEL_BSP_SCHEDULE_DELAY", "500");
         if env::var_os("OTEL_TRACES_SAMPLER").is_none() {

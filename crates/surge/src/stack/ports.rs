@@ -19,7 +19,7 @@ use super::{Member, Part};
 /// The environment variable that moves all ports.
 pub const PORT_BASE_VARIABLE: &str = "SURGE_PORT_BASE";
 
-/// HTTP on 7101 to 7103, gRPC on 7201 to 7203; second replicas on 7141 to 7143 and 7241 to 7243, third ones ten further.
+/// HTTP on 7101 to 7104, gRPC on 7201 to 7203; second replicas on 7141 to 7143 and 7241 to 7243, third ones ten further.
 const STANDARD_BASE: u16 = 7100;
 
 /// The farthest port, gRPC of a fifth price-optimization, lies this far above the base.
@@ -44,6 +44,8 @@ pub struct PortMap {
     pub http: [Vec<u16>; 3],
     /// gRPC of the same three.
     pub grpc: [Vec<u16>; 3],
+    /// Health and metrics of the batch job.
+    pub batch: u16,
     /// The Jaeger UI.
     pub traces: u16,
     /// Where spans are sent, OTLP over gRPC.
@@ -108,6 +110,7 @@ impl Ports {
             nats: nodes
                 .map(|port| take(port, "NATS"))
                 .collect::<Result<_, _>>()?,
+            batch: take(self.port(4), "metrics of the batch job")?,
             traces: take(self.port(86), "the Jaeger UI")?,
             otlp: take(self.port(117), "the trace collector")?,
             postgres: take(self.server_port(32), "PostgreSQL")?,
@@ -168,7 +171,7 @@ impl PortMap {
             Part::DriverManagement => of_service(0),
             Part::RideManagement => of_service(1),
             Part::PriceOptimization => of_service(2),
-            Part::Batch => Vec::new(),
+            Part::Batch => vec![self.batch],
         }
     }
 

@@ -172,7 +172,9 @@ impl Exposed {
     }
 }
 
+/// The value of a sample; what follows `#` is its exemplar.
 fn value(sample: &str) -> anyhow::Result<f64> {
+    let sample = sample.split(" # ").next().unwrap_or(sample);
     let value = sample.split_whitespace().next_back();
     Ok(value.context("a sample has a value")?.parse()?)
 }

@@ -3,9 +3,14 @@
 
 mod api;
 mod cluster;
+mod collector;
+mod containers;
+mod dashboards;
 mod data_age;
 mod durability;
 mod independence;
+mod journey;
+mod metrics;
 mod replicas;
 mod rides;
 mod same_market;

@@ -108,7 +108,10 @@ impl Intake {
         let trace = TraceId::from_wire(&span.trace_id)?;
         let id = SpanId::from_wire(&span.span_id)?;
         let (start_ns, duration_ns) = times(span, origin.received_ns);
-        self.cut = span.events.len() > MAX_EVENTS || span.links.len() > MAX_LINKS;
+        let dropped_before =
+            span.dropped_attributes_count + span.dropped_events_count + span.dropped_links_count;
+        self.cut =
+            dropped_before > 0 || span.events.len() > MAX_EVENTS || span.links.len() > MAX_LINKS;
         let held = Span {
             id,
             // The UI would hide a span that calls itself its own parent.

@@ -19,7 +19,12 @@ use marketplace::{
     view::{Level, LevelBoard, MarketView},
     zone::{ServiceArea, Zone},
 };
-use platform::{clock::MarketClock, nats, outage::Outage, propagation};
+use platform::{
+    clock::{MarketClock, RealTime},
+    nats::{self, Intake, Processed},
+    outage::Outage,
+    propagation,
+};
 use prost::Message as _;
 use surge_proto::{
     convert::{Malformed, market_time},
@@ -28,9 +33,15 @@ use surge_proto::{
 };
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{Span, info_span, warn};
+use tracing::{Span, warn};
 
-use crate::{dataflow::Dataflow, error::DataflowError};
+use crate::{
+    dataflow::{
+        Dataflow,
+        passage::{Deliveries, Delivery, Heard, Passage, Told},
+    },
+    error::DataflowError,
+};
 
 /// Producers speak several times a second. When one has been silent for this long, the subscription itself is doubted
 /// and made anew.
@@ -44,16 +55,40 @@ const SUBSCRIBE_AGAIN: Duration = Duration::from_millis(250);
 
 /// What was heard last. A plain lock is right here: two writers a few hundred times a second, readers that copy seven
 /// levels, and nobody holds it across an await.
-type State = Arc<RwLock<Heard>>;
+type State = Arc<RwLock<Memory>>;
 
 #[derive(Debug)]
-struct Heard {
+struct Memory {
     board: LevelBoard,
+    area: Arc<ServiceArea>,
+    /// The messages that the board is made of: the newest level of each zone of the area, and the newest watermarks.
+    levels: Vec<Deliveries>,
+    watermarks: Deliveries,
     /// Traces that published the newest watermarks.
     supply_traceparent: Option<String>,
     demand_traceparent: Option<String>,
     /// News from the future is told of once: the streams may hold all of another replay.
     told_of_future: Once,
+}
+
+impl Memory {
+    /// The messages behind the levels of `zones`, as they are here and now.
+    fn heard(&self, zones: &[Zone]) -> Heard {
+        let levels_of = |zone: &Zone| {
+            let index = self.area.index_of(*zone);
+            index.map_or_else(Deliveries::default, |index| self.levels[index])
+        };
+        Heard {
+            read_at: RealTime::now(),
+            watermarks: self.watermarks,
+            levels: zones.iter().map(levels_of).collect(),
+        }
+    }
+
+    fn level_of(&mut self, zone: Zone) -> Option<&mut Deliveries> {
+        let index = self.area.index_of(zone)?;
+        self.levels.get_mut(index)
+    }
 }
 
 /// Reads local state.
@@ -68,6 +103,12 @@ impl EventsDataflow {
         Self {
             state: Arc::clone(&subscriber.state),
         }
+    }
+
+    /// What was heard of `zones`.
+    pub(crate) fn heard(&self, zones: &[Zone]) -> MarketView {
+        let heard = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        heard.board.view(zones)
     }
 
     /// Whether what was heard may still set a price at `now`.
@@ -87,13 +128,16 @@ impl EventsDataflow {
 
 #[async_trait]
 impl Dataflow for EventsDataflow {
-    async fn market_view(&self, zones: &[Zone]) -> Result<MarketView, DataflowError> {
+    async fn market_view(&self, zones: &[Zone]) -> Result<Told, DataflowError> {
         let heard = self.state.read().unwrap_or_else(PoisonError::into_inner);
         let traceparents = [&heard.supply_traceparent, &heard.demand_traceparent];
         for traceparent in traceparents.into_iter().flatten() {
             propagation::link(&Span::current(), traceparent);
         }
-        Ok(heard.board.view(zones))
+        Ok(Told {
+            view: heard.board.view(zones),
+            passage: Passage::Events(heard.heard(zones)),
+        })
     }
 }
 
@@ -125,9 +169,12 @@ impl News {
 
 impl Subscriber {
     /// A subscriber that has heard of nothing yet.
-    pub fn new(nats: async_nats::Client, area: &ServiceArea, clock: MarketClock) -> Self {
-        let heard = Heard {
-            board: LevelBoard::new(area),
+    pub fn new(nats: async_nats::Client, area: Arc<ServiceArea>, clock: MarketClock) -> Self {
+        let heard = Memory {
+            board: LevelBoard::new(&area),
+            levels: vec![Deliveries::default(); area.len()],
+            area,
+            watermarks: Deliveries::default(),
             supply_traceparent: None,
             demand_traceparent: None,
             told_of_future: Once::new(),
@@ -203,14 +250,35 @@ impl Subscriber {
 
     /// Takes in one message. What cannot be read is put aside, and the stream goes on.
     pub async fn step(&self, stream: Stream, message: &Message) {
-        match parse(message) {
-            Ok(news) => self.apply(news, message),
-            Err(malformed) => self.bury(stream, message, &malformed).await,
-        }
+        let intake = Intake::of(stream.name, stream.subjects);
+        intake.received(message);
+        let started = Instant::now();
+        let what = match parse(message) {
+            Ok(news) => {
+                self.apply(news, message);
+                Processed::Done
+            }
+            Err(malformed) => {
+                self.bury(stream, message, &malformed).await;
+                Processed::Dead
+            }
+        };
+        intake.processed(what, started.elapsed(), &Span::none());
+    }
+
+    /// Each feed with the age of its newest watermark, in real time; `None` if it was never heard of.
+    pub(crate) fn feed_ages(&self) -> [(&'static str, Option<Duration>); 2] {
+        let now = MarketTime::from_millis(self.clock.now_millis());
+        let heard = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        let age = |as_of: MarketTime| self.clock.real_duration(as_of.age_of(now));
+        let [supply, demand] = heard.board.watermarks();
+        [("supply", supply.map(age)), ("demand", demand.map(age))]
     }
 
     fn apply(&self, news: News, message: &Message) {
-        let now = MarketTime::from_millis(self.clock.now_millis());
+        let received_at = RealTime::now();
+        let now = MarketTime::from_millis(self.clock.at_real_micros(received_at.micros()));
+        let delivery = delivery(message, news.as_of(), received_at);
         let mut heard = self.state.write().unwrap_or_else(PoisonError::into_inner);
         if news.as_of().is_ahead_of(now) {
             heard
@@ -219,18 +287,28 @@ impl Subscriber {
         }
         match news {
             News::Supply(zone, level) => {
-                heard.board.apply_supply(zone, level, now);
+                if heard.board.apply_supply(zone, level, now)
+                    && let Some(known) = heard.level_of(zone)
+                {
+                    known.supply = delivery;
+                }
             }
             News::Demand(zone, level) => {
-                heard.board.apply_demand(zone, level, now);
+                if heard.board.apply_demand(zone, level, now)
+                    && let Some(known) = heard.level_of(zone)
+                {
+                    known.demand = delivery;
+                }
             }
             News::SupplyWatermark(as_of) => {
                 if heard.board.supply_watermark(as_of, now) {
+                    heard.watermarks.supply = delivery;
                     heard.supply_traceparent = process_span(SUPPLY, message);
                 }
             }
             News::DemandWatermark(as_of) => {
                 if heard.board.demand_watermark(as_of, now) {
+                    heard.watermarks.demand = delivery;
                     heard.demand_traceparent = process_span(DEMAND, message);
                 }
             }
@@ -269,24 +347,26 @@ fn tell_of_future(news: &News, message: &Message) {
     );
 }
 
+/// What to remember of a message for the journeys of the quotes that are made of it; none if JetStream did not number it.
+fn delivery(message: &Message, as_of: MarketTime, received_at: RealTime) -> Option<Delivery> {
+    let info = message.info().ok()?;
+    let published_micros = info.published.unix_timestamp_nanos() / 1_000;
+    let traceparent = message.headers.as_ref();
+    let traceparent = traceparent.and_then(|headers| headers.get(propagation::TRACEPARENT));
+    Some(Delivery {
+        as_of,
+        sequence: info.stream_sequence,
+        published_at: RealTime::from_micros(i64::try_from(published_micros).unwrap_or_default()),
+        received_at,
+        trace: traceparent.and_then(|value| propagation::trace_left_in(value.as_str())),
+    })
+}
+
 /// A watermark ends a round of levels: one span for the round, linked to the trace that published it.
 fn process_span(stream: Stream, message: &Message) -> Option<String> {
-    let traceparent = message
-        .headers
-        .as_ref()?
-        .get(propagation::TRACEPARENT)?
-        .to_string();
-    propagation::take_up(Some(&traceparent), || {
-        info_span!(
-            "process",
-            otel.name = format!("process {}", stream.subjects.trim_end_matches(".>")),
-            otel.kind = "consumer",
-            messaging.system = "nats",
-            messaging.operation.type = "process",
-            messaging.destination.name = %message.subject,
-        )
-    });
-    Some(traceparent)
+    let producer = nats::producer_of(message)?;
+    Intake::of(stream.name, stream.subjects).process_span(message);
+    Some(producer.to_owned())
 }
 
 fn parse(message: &Message) -> Result<News, Malformed> {

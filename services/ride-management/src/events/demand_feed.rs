@@ -8,6 +8,7 @@ use marketplace::{time::MarketTime, view::Level};
 use platform::{
     level_feed::{LevelFeed, Levels},
     nats::{self, PublishMessage},
+    origins::Origins,
     outage::Outage,
     replicas::Journal,
     sampling::{self, Upstream},
@@ -20,7 +21,7 @@ use surge_proto::{
 };
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument, info_span};
+use tracing::{Instrument, field::Empty, info_span};
 
 use crate::{app::App, error::Error};
 
@@ -50,6 +51,10 @@ impl Levels for App {
         let level = v1::DemandLevel::new(zone, Level { value, as_of });
         let message = nats::message("surge.v1.DemandLevel", level.encode_to_vec());
         (demand_of(zone), message)
+    }
+
+    fn origins(&self) -> &Origins {
+        App::origins(self)
     }
 
     fn watermark(&self, as_of: MarketTime) -> (String, PublishMessage) {
@@ -85,8 +90,9 @@ impl WatermarkKeeper {
     /// The database is away.
     pub async fn step(&mut self) -> Result<(), Error> {
         let span = sampling::root(Upstream::Silent, || {
-            info_span!("publish ride.demand_watermark")
+            info_span!("publish ride.demand_watermark", surge.origins = Empty)
         });
+        self.app.origins().link_rows(&span);
         let marking = self.app.mark_demand(&mut self.journal);
         marking.instrument(span).await
     }

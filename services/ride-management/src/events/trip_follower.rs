@@ -10,9 +10,8 @@ use async_nats::jetstream::{
 };
 use futures::StreamExt;
 use platform::{
-    nats::{self, NatsError},
+    nats::{self, Intake, NatsError, Processed},
     outage::Outage,
-    propagation::{self, TRACEPARENT},
 };
 use prost::Message;
 use surge_proto::{
@@ -20,9 +19,9 @@ use surge_proto::{
     subjects::{DEAD, TRIPS, dead_letter},
     v1,
 };
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument, Span, info_span, warn};
+use tracing::{Instrument, warn};
 use uuid::Uuid;
 
 use crate::{
@@ -162,20 +161,34 @@ impl TripFollower {
     }
 
     async fn take_in(&self, delivery: &Delivery) -> Result<(), FollowError> {
-        let span = process_span(delivery);
-        async {
-            match self.progress(&delivery.payload).await {
-                Ok(None) => {}
-                Ok(Some(dead)) => self.put_aside(delivery, &dead).await?,
-                Err(error) => {
-                    delivery.ack_with(AckKind::Nak(Some(RETRY))).await?;
-                    return Err(error.into());
-                }
-            }
-            Ok(delivery.ack().await?)
+        let intake = Intake::of(TRIPS.name, TRIPS.subjects);
+        intake.received(delivery);
+        let span = intake.process_span(delivery);
+        let started = Instant::now();
+        let taken_in = self.settle(delivery).instrument(span.clone()).await;
+        let what = *taken_in.as_ref().unwrap_or(&Processed::Failed);
+        if what == Processed::Failed {
+            span.record("otel.status_code", "ERROR");
         }
-        .instrument(span)
-        .await
+        intake.processed(what, started.elapsed(), &span);
+        taken_in.map(|_| ())
+    }
+
+    /// Lets the message take effect and acknowledges it.
+    async fn settle(&self, delivery: &Delivery) -> Result<Processed, FollowError> {
+        let what = match self.progress(&delivery.payload).await {
+            Ok(None) => Processed::Done,
+            Ok(Some(dead)) => {
+                self.put_aside(delivery, &dead).await?;
+                Processed::Dead
+            }
+            Err(error) => {
+                delivery.ack_with(AckKind::Nak(Some(RETRY))).await?;
+                return Err(error.into());
+            }
+        };
+        delivery.ack().await?;
+        Ok(what)
     }
 
     /// Moves a ride on, or says why that can never work.
@@ -222,24 +235,6 @@ fn parse(payload: &[u8]) -> Result<(Uuid, Change), Dead> {
         }
     };
     Ok((ride_id, change))
-}
-
-/// A consumer span of its own trace, linked to the one that published the message.
-fn process_span(delivery: &Delivery) -> Span {
-    let headers = delivery.headers.as_ref();
-    let producer = headers.and_then(|headers| headers.get(TRACEPARENT));
-    propagation::take_up(producer.map(|producer| producer.as_str()), || {
-        info_span!(
-            "process",
-            otel.name = "process surge.v1.trips",
-            otel.kind = "consumer",
-            messaging.system = "nats",
-            messaging.operation.name = "process",
-            messaging.operation.type = "process",
-            messaging.destination.name = %delivery.subject,
-            messaging.consumer.group.name = DURABLE,
-        )
-    })
 }
 
 #[cfg(test)]

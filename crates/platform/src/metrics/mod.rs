@@ -1,32 +1,39 @@
 //! Prometheus metrics: one registry per process, made at the start and passed down. Names follow the semantic
-//! conventions of OpenTelemetry in their Prometheus spelling.
+//! conventions of OpenTelemetry in their Prometheus spelling; docs/telemetry.md has them all.
+
+pub(crate) mod clients;
+mod latency;
+mod process;
 
 use std::{sync::Arc, time::Duration};
 
 use axum::{Router, http::header::CONTENT_TYPE, response::IntoResponse, routing::get};
 use prometheus_client::{
-    collector::Collector,
-    encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _, text::encode},
-    metrics::{counter::ConstCounter, family::Family, histogram::Histogram},
+    encoding::{EncodeLabelSet, text::encode},
+    metrics::info::Info,
     registry::{Registry, Unit},
 };
+use tracing::Span;
 
-use rustix::time::{ClockId, clock_gettime};
+pub use self::latency::{Durations, LATENCY_BUCKETS_SECONDS, LatencyFamily, latency_family};
+use crate::{fault::Fault, process::Identity, resource, telemetry};
 
-use crate::fault::Fault;
-
-/// Bounds of a histogram of latencies, from 100 us to 10 s.
-pub const LATENCY_BUCKETS_SECONDS: [f64; 15] = [
-    0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
-    10.0,
-];
-
-/// A family of latency histograms, one for each set of labels.
-pub type LatencyFamily<L> = Family<L, Histogram, fn() -> Histogram>;
-
-/// Makes an empty [`LatencyFamily`].
-pub fn latency_family<L: Clone + std::hash::Hash + Eq>() -> LatencyFamily<L> {
-    Family::new_with_constructor(|| Histogram::new(LATENCY_BUCKETS_SECONDS))
+/// The registry of a process, with what every process tells of itself.
+pub fn registry(identity: Identity) -> Registry {
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(process::Process::starting_now()));
+    let target = Info::new(resource::target_labels(identity));
+    registry.register("target", "What this process is", target);
+    let profile = if cfg!(debug_assertions) {
+        "debug"
+    } else {
+        "release"
+    };
+    let build = Info::new([("version", identity.version), ("profile", profile)]);
+    registry.register("surge_build", "How this process was built", build);
+    clients::register(&mut registry);
+    telemetry::register(&mut registry);
+    registry
 }
 
 /// Requests that the edges of a service answered.
@@ -45,8 +52,9 @@ struct HttpLabels {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RpcLabels {
+    rpc_system_name: &'static str,
     rpc_method: Arc<str>,
-    rpc_response_status_code: u16,
+    rpc_response_status_code: &'static str,
 }
 
 impl EdgeMetrics {
@@ -77,21 +85,29 @@ impl EdgeMetrics {
         route: Arc<str>,
         status: u16,
         took: Duration,
+        span: &Span,
     ) {
         let labels = HttpLabels {
             http_request_method: known_method(method),
             http_route: route,
             http_response_status_code: status,
         };
-        self.http.get_or_create(&labels).observe(took.as_secs_f64());
+        self.http.get_or_create(&labels).observe(took, span);
     }
 
-    pub(crate) fn rpc_answered(&self, method: Arc<str>, status: u16, took: Duration) {
+    pub(crate) fn rpc_answered(
+        &self,
+        method: Arc<str>,
+        status: &'static str,
+        took: Duration,
+        span: &Span,
+    ) {
         let labels = RpcLabels {
+            rpc_system_name: "grpc",
             rpc_method: method,
             rpc_response_status_code: status,
         };
-        self.rpc.get_or_create(&labels).observe(took.as_secs_f64());
+        self.rpc.get_or_create(&labels).observe(took, span);
     }
 }
 
@@ -109,31 +125,12 @@ pub(crate) fn known_method(method: &http::Method) -> &'static str {
 }
 
 /// `GET /metrics`, in the OpenMetrics text format.
-pub fn router(mut registry: Registry) -> Router {
-    registry.register_collector(Box::new(ProcessorTime));
+pub fn router(registry: Registry) -> Router {
     let registry = Arc::new(registry);
     Router::new().route(
         "/metrics",
         get(move || async move { exposition(&registry) }),
     )
-}
-
-/// How much processor time this process has used since its start.
-#[derive(Debug)]
-struct ProcessorTime;
-
-impl Collector for ProcessorTime {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let time = clock_gettime(ClockId::ProcessCPUTime);
-        let seconds = ConstCounter::new(time.tv_sec as f64 + time.tv_nsec as f64 / 1e9);
-        let metric = encoder.encode_descriptor(
-            "process_cpu_time",
-            "Processor time of this process, all threads",
-            Some(&Unit::Seconds),
-            seconds.metric_type(),
-        )?;
-        seconds.encode(metric)
-    }
 }
 
 fn exposition(registry: &Registry) -> Result<impl IntoResponse + use<>, Fault> {

@@ -1,17 +1,25 @@
 //! Logs and traces of a process. Logs go to standard error: JSON for machines, plain lines on a terminal. Traces go to
 //! the collector that the standard `OTEL_*` variables name; with none named, no span leaves the process. Telemetry that
-//! fails never fails a request: spans wait in a bounded queue, and what does not fit is dropped.
+//! fails never fails a request: spans wait in a bounded queue, and what does not fit is dropped and counted.
 
-use std::io::IsTerminal;
+mod logs;
+mod spans;
 
-use opentelemetry::{KeyValue, trace::TracerProvider};
+use std::str::FromStr as _;
+
+use opentelemetry::trace::TracerProvider;
 use opentelemetry_otlp::SpanExporter;
-use opentelemetry_sdk::{Resource, trace::SdkTracerProvider};
+use opentelemetry_sdk::trace::SdkTracerProvider;
+use prometheus_client::registry::Registry;
 use tracing_subscriber::{
-    EnvFilter, Layer, Registry, filter::filter_fn, layer::SubscriberExt, util::SubscriberInitExt,
+    EnvFilter, filter::Directive, layer::SubscriberExt, util::SubscriberInitExt,
 };
 
-use crate::sampling::{HeadSampling, Sampler, UnknownSampler};
+use crate::{
+    process::Identity,
+    resource,
+    sampling::{HeadSampling, Sampler, UnknownSampler},
+};
 
 /// Telemetry of the process. Keep it until the end, then [`finish`](Telemetry::finish).
 #[derive(Debug)]
@@ -38,31 +46,26 @@ pub enum TelemetryError {
 }
 
 impl Telemetry {
-    /// Starts logs and, where a collector is named, traces under `service_name` (`OTEL_SERVICE_NAME` overrides it).
+    /// Starts logs and, where a collector is named, traces.
     ///
     /// # Errors
     /// See [`TelemetryError`]. A collector that is not there is no error.
-    pub fn start(
-        service_name: &'static str,
-        version: &'static str,
-    ) -> Result<Self, TelemetryError> {
-        let provider = tracer_provider(service_name, version)?;
+    pub fn start(identity: Identity) -> Result<Self, TelemetryError> {
+        let provider = tracer_provider(identity)?;
         let traces = provider.as_ref().map(|provider| {
-            tracing_opentelemetry::layer().with_tracer(provider.tracer(service_name))
+            tracing_opentelemetry::layer().with_tracer(provider.tracer(identity.name))
         });
         let sampler = match provider {
             Some(_) => Sampler::from_env()?,
             None => Sampler::OFF,
         };
-        let filter = EnvFilter::builder()
-            .with_default_directive(tracing::Level::INFO.into())
-            .from_env()?;
         tracing_subscriber::registry()
-            .with(logs())
+            .with(logs::layer())
+            .with(logs::Counting)
             .with(traces)
             .with(HeadSampling::new(sampler))
             // Outermost: what it excludes, such as the spans that libraries make for themselves, costs nothing then.
-            .with(filter)
+            .with(filter()?)
             .try_init()?;
         Ok(Self { provider })
     }
@@ -76,45 +79,43 @@ impl Telemetry {
     }
 }
 
-/// Logs are made of events alone: wording the fields of every span would cost more than the quotes that it is about.
-fn logs() -> Box<dyn Layer<Registry> + Send + Sync> {
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
-    if std::io::stderr().is_terminal() {
-        let lines = lines.compact();
-        lines
-            .with_filter(filter_fn(|metadata| metadata.is_event()))
-            .boxed()
-    } else {
-        let lines = lines.json().with_ansi(false).with_current_span(false);
-        lines
-            .with_span_list(false)
-            .with_filter(filter_fn(|metadata| metadata.is_event()))
-            .boxed()
-    }
-}
-
-fn tracer_provider(
-    service_name: &'static str,
-    version: &'static str,
-) -> Result<Option<SdkTracerProvider>, TelemetryError> {
+fn tracer_provider(identity: Identity) -> Result<Option<SdkTracerProvider>, TelemetryError> {
     if !collector_is_named() {
         return Ok(None);
     }
     let exporter = SpanExporter::builder().with_tonic().build()?;
-    let name = std::env::var("OTEL_SERVICE_NAME").unwrap_or_else(|_| service_name.to_owned());
-    let resource = Resource::builder()
-        .with_service_name(name)
-        .with_attribute(KeyValue::new("service.version", version))
-        .with_attribute(KeyValue::new("service.namespace", "surge"))
-        .build();
     let provider = SdkTracerProvider::builder()
-        .with_batch_exporter(exporter)
+        .with_resource(resource::resource(identity))
+        .with_span_processor(spans::processor(exporter))
         // What is not wanted never becomes a span: `sampling`.
         .with_sampler(opentelemetry_sdk::trace::Sampler::AlwaysOn)
-        .with_resource(resource)
         .build();
     Ok(Some(provider))
 }
+
+/// Registers what telemetry tells of itself.
+pub(crate) fn register(registry: &mut Registry) {
+    logs::register(registry);
+    spans::register(registry);
+}
+
+/// What is logged where `RUST_LOG` says nothing else. The SDK would log every export that fails; `spans` logs the first.
+fn filter() -> Result<EnvFilter, TelemetryError> {
+    let filter = EnvFilter::builder()
+        .with_default_directive(tracing::Level::INFO.into())
+        .from_env()?;
+    let asked = std::env::var("RUST_LOG").unwrap_or_default();
+    if asked.contains("opentelemetry") {
+        return Ok(filter);
+    }
+    let quiet = QUIET_LIBRARIES.map(|library| Directive::from_str(&format!("{library}=off")));
+    Ok(quiet
+        .into_iter()
+        .flatten()
+        .fold(filter, EnvFilter::add_directive))
+}
+
+const QUIET_LIBRARIES: [&str; 2] = ["opentelemetry_sdk", "opentelemetry_otlp"];
 
 fn collector_is_named() -> bool {
     let named = [

@@ -32,18 +32,20 @@ CREATE TABLE replica (
     replica_id  uuid        PRIMARY KEY,
     as_of       timestamptz NOT NULL,
     traceparent text,
-    seen_at     timestamptz NOT NULL DEFAULT now()
+    seen_at     timestamptz NOT NULL DEFAULT now(),
+    -- The last one, which has said that it will write no more; whoever comes next goes before it.
+    ended       boolean     NOT NULL DEFAULT false
 );
 
 -- Before the first replica has spoken, what the one process of earlier days said last; at first, as old as can be.
-INSERT INTO replica (replica_id, as_of, traceparent, seen_at)
-SELECT '00000000-0000-0000-0000-000000000000', as_of, traceparent, '-infinity' FROM watermark;
+INSERT INTO replica (replica_id, as_of, traceparent, seen_at, ended)
+SELECT '00000000-0000-0000-0000-000000000000', as_of, traceparent, coalesce(written_at, '-infinity'), true FROM watermark;
 
 -- All are complete up to where the last of those is who live; when nobody does, of those who lived to the end.
 CREATE OR REPLACE VIEW supply_watermark AS
-SELECT as_of, traceparent FROM replica
+SELECT as_of, traceparent, nullif(seen_at, '-infinity') AS written_at FROM replica
 WHERE seen_at >= (SELECT max(seen_at) FROM replica) - interval '3 seconds'
-ORDER BY as_of LIMIT 1;
+ORDER BY ended, as_of LIMIT 1;
 
 DROP TABLE watermark;
 

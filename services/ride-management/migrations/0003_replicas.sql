@@ -30,18 +30,20 @@ CREATE TABLE replica (
     replica_id  uuid        PRIMARY KEY,
     as_of       timestamptz NOT NULL,
     traceparent text,
-    seen_at     timestamptz NOT NULL DEFAULT now()
+    seen_at     timestamptz NOT NULL DEFAULT now(),
+    -- The last one, which has said that it will write no more; whoever comes next goes before it.
+    ended       boolean     NOT NULL DEFAULT false
 );
 
 -- Before the first replica has spoken, what the one process of earlier days said last.
-INSERT INTO replica (replica_id, as_of, traceparent, seen_at)
-SELECT '00000000-0000-0000-0000-000000000000', as_of, traceparent, '-infinity' FROM watermark;
+INSERT INTO replica (replica_id, as_of, traceparent, seen_at, ended)
+SELECT '00000000-0000-0000-0000-000000000000', as_of, traceparent, coalesce(written_at, '-infinity'), true FROM watermark;
 
 -- All are complete up to where the last of those is who live; when nobody does, of those who lived to the end.
 CREATE VIEW complete AS
-SELECT as_of, traceparent FROM replica
+SELECT as_of, traceparent, nullif(seen_at, '-infinity') AS written_at FROM replica
 WHERE seen_at >= (SELECT max(seen_at) FROM replica) - interval '3 seconds'
-ORDER BY as_of LIMIT 1;
+ORDER BY ended, as_of LIMIT 1;
 
 -- The published views say what they said before.
 CREATE OR REPLACE VIEW demand_by_zone_window AS
@@ -57,10 +59,11 @@ JOIN ride ON ride.requested_at >=
 GROUP BY 1, 2;
 
 CREATE OR REPLACE VIEW demand_watermark AS
-SELECT observed_since, complete.as_of, window_seconds, complete.traceparent FROM watermark CROSS JOIN complete;
+SELECT observed_since, complete.as_of, window_seconds, complete.traceparent, complete.written_at
+FROM watermark CROSS JOIN complete;
 
 -- What is left is the same for all replicas: since when, and in what windows, demand is counted.
-ALTER TABLE watermark DROP COLUMN as_of, DROP COLUMN traceparent;
+ALTER TABLE watermark DROP COLUMN as_of, DROP COLUMN traceparent, DROP COLUMN written_at;
 ALTER TABLE watermark RENAME TO observation;
 
 -- What one replica does for all: publishing levels. Real time.

@@ -1,0 +1,194 @@
+//! How a log line reads. On a terminal: compact, for people. Elsewhere: one JSON object a line, with the trace and the span
+//! that it belongs to where that trace is sampled, so that a line leads to its trace and a trace to its lines.
+
+use std::{
+    fmt,
+    io::IsTerminal,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use opentelemetry::trace::TraceContextExt as _;
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeMetric as _},
+    metrics::{MetricType, counter::ConstCounter},
+    registry::Registry,
+};
+use serde::Serialize;
+use tracing::{Event, Level, Subscriber};
+use tracing_serde::{
+    AsSerde, SerializeLevel,
+    fields::{AsMap, SerializeFieldMap},
+};
+use tracing_subscriber::{
+    Layer,
+    filter::filter_fn,
+    fmt::{FmtContext, FormatEvent, FormatFields, format::Writer},
+    layer::Context,
+    registry::LookupSpan,
+};
+
+/// The layer that writes log lines to standard error. Logs are made of events alone: wording the fields of every span would
+/// cost more than the quotes that it is about.
+pub(super) fn layer() -> Box<dyn Layer<tracing_subscriber::Registry> + Send + Sync> {
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let is_event = filter_fn(|metadata| metadata.is_event());
+    if std::io::stderr().is_terminal() {
+        lines.compact().with_filter(is_event).boxed()
+    } else {
+        lines
+            .with_ansi(false)
+            .event_format(JsonLines)
+            .with_filter(is_event)
+            .boxed()
+    }
+}
+
+/// Counts log lines by level: a process that begins to warn is worth a look. As there is one subscriber in a process, there
+/// is one count.
+#[derive(Debug)]
+pub(super) struct Counting;
+
+static ERRORS: AtomicU64 = AtomicU64::new(0);
+static WARNINGS: AtomicU64 = AtomicU64::new(0);
+static NEWS: AtomicU64 = AtomicU64::new(0);
+
+impl<S: Subscriber> Layer<S> for Counting {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        let count = match *event.metadata().level() {
+            Level::ERROR => &ERRORS,
+            Level::WARN => &WARNINGS,
+            Level::INFO => &NEWS,
+            _ => return,
+        };
+        count.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Registers the counts.
+pub(super) fn register(registry: &mut Registry) {
+    registry.register_collector(Box::new(Counting));
+}
+
+impl Collector for Counting {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let help = "Log lines by level";
+        let counter = MetricType::Counter;
+        let mut lines = encoder.encode_descriptor("surge_log_events", help, None, counter)?;
+        for (level, count) in [("ERROR", &ERRORS), ("WARN", &WARNINGS), ("INFO", &NEWS)] {
+            let count = ConstCounter::new(count.load(Ordering::Relaxed));
+            count.encode(lines.encode_family(&[("level", level)])?)?;
+        }
+        Ok(())
+    }
+}
+
+/// Writes an event as one line of JSON.
+struct JsonLines;
+
+#[derive(Serialize)]
+struct Line<'a> {
+    timestamp: String,
+    level: SerializeLevel<'a>,
+    target: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trace_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    span_id: Option<String>,
+    fields: SerializeFieldMap<'a, Event<'a>>,
+}
+
+impl<S, N> FormatEvent<S, N> for JsonLines
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        _: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        // The context of the span that is entered; the layer of OpenTelemetry keeps it so.
+        let context = opentelemetry::Context::current();
+        let span = context.span();
+        let span = Some(span.span_context()).filter(|span| span.is_valid() && span.is_sampled());
+        let line = Line {
+            timestamp: chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Micros, true),
+            level: event.metadata().level().as_serde(),
+            target: event.metadata().target(),
+            trace_id: span.map(|span| span.trace_id().to_string()),
+            span_id: span.map(|span| span.span_id().to_string()),
+            fields: event.field_map(),
+        };
+        let line = serde_json::to_string(&line).map_err(|_| fmt::Error)?;
+        writeln!(writer, "{line}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io,
+        sync::{Arc, Mutex},
+    };
+
+    use opentelemetry::trace::TracerProvider as _;
+    use opentelemetry_sdk::trace::SdkTracerProvider;
+    use serde_json::Value;
+    use tracing::{info, info_span};
+    use tracing_subscriber::layer::SubscriberExt as _;
+
+    use super::*;
+    use crate::propagation;
+
+    /// Keeps what is written.
+    #[derive(Clone, Default)]
+    struct Paper(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Paper {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_line_names_the_span_that_it_was_written_under_and_only_that() {
+        let paper = Paper::default();
+        let pen = paper.clone();
+        let provider = SdkTracerProvider::builder().build();
+        let lines = tracing_subscriber::fmt::layer()
+            .with_writer(move || pen.clone())
+            .event_format(JsonLines);
+        let subscriber = tracing_subscriber::registry()
+            .with(lines)
+            .with(tracing_opentelemetry::layer().with_tracer(provider.tracer("test")));
+        let trace = tracing::subscriber::with_default(subscriber, || {
+            info!(zone = "z", "outside");
+            let span = info_span!("quote");
+            span.in_scope(|| info!(cents = 7, "inside \"it\""));
+            propagation::trace_id(&span).unwrap()
+        });
+
+        let text = String::from_utf8(paper.0.lock().unwrap().clone()).unwrap();
+        let lines: Vec<Value> = text
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        let [outside, inside] = &lines[..] else {
+            panic!("two lines expected: {text}");
+        };
+        assert_eq!(outside["fields"]["message"], "outside");
+        assert_eq!(outside["fields"]["zone"], "z");
+        assert_eq!(outside["level"], "INFO");
+        assert!(outside.get("trace_id").is_none() && outside.get("span_id").is_none());
+        assert_eq!(inside["fields"]["message"], "inside \"it\"");
+        assert_eq!(inside["fields"]["cents"], 7);
+        assert_eq!(inside["trace_id"], trace.as_str());
+        assert_eq!(inside["span_id"].as_str().unwrap().len(), 16);
+    }
+}

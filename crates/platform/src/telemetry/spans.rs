@@ -1,0 +1,190 @@
+//! The way of spans out of the process, counted. Between the requests and the exporter stands a queue with a bound: while
+//! the collector is slow or dead the queue fills, and what comes then is dropped and counted, so that neither a quote nor the
+//! memory of the process notices. The SDK has such a queue, but tells nobody what it drops; so the count is kept here, in
+//! front of it.
+
+use std::{
+    fmt,
+    sync::{
+        Mutex, OnceLock, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use opentelemetry::Context;
+use opentelemetry_sdk::{
+    Resource,
+    error::OTelSdkResult,
+    trace::{BatchConfigBuilder, BatchSpanProcessor, Span, SpanData, SpanExporter, SpanProcessor},
+};
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeMetric},
+    metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
+    registry::Registry,
+};
+
+use crate::outage::Outage;
+
+/// What became of the spans of this process. As there is one subscriber in a process, there is one of these.
+static SPANS: Spans = Spans {
+    capacity: OnceLock::new(),
+    waiting: AtomicUsize::new(0),
+    handed_over: AtomicUsize::new(0),
+    dropped: AtomicUsize::new(0),
+    exported: AtomicUsize::new(0),
+    failed: AtomicUsize::new(0),
+};
+
+/// Counts of spans, by what became of them.
+#[derive(Debug)]
+struct Spans {
+    /// Most spans that may wait; set once there is somebody to send them to.
+    capacity: OnceLock<usize>,
+    waiting: AtomicUsize,
+    handed_over: AtomicUsize,
+    dropped: AtomicUsize,
+    exported: AtomicUsize,
+    failed: AtomicUsize,
+}
+
+/// Spans that may wait unless `OTEL_BSP_MAX_QUEUE_SIZE` says otherwise, as the specification has it.
+const STANDARD_CAPACITY: usize = 2_048;
+
+/// A processor that takes spans to `exporter`.
+pub(super) fn processor<E: SpanExporter + 'static>(exporter: E) -> impl SpanProcessor + 'static {
+    let asked = std::env::var("OTEL_BSP_MAX_QUEUE_SIZE").ok();
+    let asked = asked.and_then(|size| size.parse().ok());
+    let capacity = asked.filter(|size| *size > 0).unwrap_or(STANDARD_CAPACITY);
+    let capacity = *SPANS.capacity.get_or_init(|| capacity);
+    let exporter = Counted {
+        exporter,
+        outage: Mutex::new(Outage::of("the export of spans")),
+    };
+    let config = BatchConfigBuilder::default().with_max_queue_size(capacity);
+    Bounded {
+        capacity,
+        batches: BatchSpanProcessor::builder(exporter)
+            .with_batch_config(config.build())
+            .build(),
+    }
+}
+
+/// Lets no more spans wait than there is room for.
+#[derive(Debug)]
+struct Bounded {
+    capacity: usize,
+    batches: BatchSpanProcessor,
+}
+
+impl SpanProcessor for Bounded {
+    fn on_start(&self, span: &mut Span, context: &Context) {
+        self.batches.on_start(span, context);
+    }
+
+    fn on_end(&self, span: SpanData) {
+        let room = |waiting| (waiting < self.capacity).then_some(waiting + 1);
+        let waiting = &SPANS.waiting;
+        match waiting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room) {
+            // No more spans wait in the queue behind than are counted here, so it has room.
+            Ok(_) => self.batches.on_end(span),
+            Err(_full) => {
+                SPANS.dropped.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    fn force_flush(&self) -> OTelSdkResult {
+        self.batches.force_flush()
+    }
+
+    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+        self.batches.shutdown_with_timeout(timeout)
+    }
+
+    fn set_resource(&mut self, resource: &Resource) {
+        self.batches.set_resource(resource);
+    }
+}
+
+/// Counts what an exporter could deliver and what it could not, and logs when that changes.
+#[derive(Debug)]
+struct Counted<E> {
+    exporter: E,
+    // A std mutex: held to note an outcome, a few times a second at most.
+    outage: Mutex<Outage>,
+}
+
+impl<E: SpanExporter> SpanExporter for Counted<E> {
+    async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
+        let spans = batch.len();
+        SPANS.waiting.fetch_sub(spans, Ordering::Relaxed);
+        SPANS.handed_over.fetch_add(spans, Ordering::Relaxed);
+        let outcome = self.exporter.export(batch).await;
+        let count = match &outcome {
+            Ok(()) => &SPANS.exported,
+            Err(_) => &SPANS.failed,
+        };
+        count.fetch_add(spans, Ordering::Relaxed);
+        self.outage
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .note(&outcome);
+        outcome
+    }
+
+    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+        self.exporter.shutdown_with_timeout(timeout)
+    }
+
+    fn force_flush(&self) -> OTelSdkResult {
+        self.exporter.force_flush()
+    }
+
+    fn set_resource(&mut self, resource: &Resource) {
+        self.exporter.set_resource(resource);
+    }
+}
+
+/// Registers what became of spans.
+pub(super) fn register(registry: &mut Registry) {
+    registry.register_collector(Box::new(SpanCounts));
+}
+
+#[derive(Debug)]
+struct SpanCounts;
+
+impl Collector for SpanCounts {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        // Without a collector there are no spans to tell about.
+        let Some(capacity) = SPANS.capacity.get() else {
+            return Ok(());
+        };
+        let mut count = |name, help, outcomes: [(&str, &AtomicUsize); 2]| -> fmt::Result {
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            for (error_type, spans) in outcomes {
+                let labels = [("error_type", error_type)];
+                let spans = ConstCounter::new(spans.load(Ordering::Relaxed) as u64);
+                spans.encode(family.encode_family(&labels)?)?;
+            }
+            Ok(())
+        };
+        let help = "Spans given to the exporter, or dropped because too many waited for it";
+        let processed = [("", &SPANS.handed_over), ("queue_full", &SPANS.dropped)];
+        count("otel_sdk_processor_span_processed", help, processed)?;
+        let help = "Spans that the collector took, or did not";
+        let exported = [("", &SPANS.exported), ("failed", &SPANS.failed)];
+        count("otel_sdk_exporter_span_exported", help, exported)?;
+
+        let mut tell = |name, help, spans: usize| -> fmt::Result {
+            let encoder = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            ConstGauge::new(spans as i64).encode(encoder)
+        };
+        let waiting = SPANS.waiting.load(Ordering::Relaxed);
+        let name = "otel_sdk_processor_span_queue_size";
+        tell(name, "Spans that wait to be exported", waiting)?;
+        let name = "otel_sdk_processor_span_queue_capacity";
+        tell(name, "Most spans that may wait to be exported", *capacity)
+    }
+}

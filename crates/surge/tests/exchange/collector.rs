@@ -1,0 +1,147 @@
+//! Telemetry that fails costs a quote nothing: with a collector that hangs, and with none, quotes are as quick as before,
+//! the process grows by no more than its queue of spans, what is dropped is counted, and a collector that comes back gets
+//! spans again. Everything is traced here, which is the worst case.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use loadtest::Client;
+use rustix::process::{Pid, Signal, kill_process};
+use surge::Part;
+use surge_proto::DataflowMode;
+use tokio::time::Instant;
+
+use crate::{
+    api::{Quote, downtown, read},
+    support::{Exchange, Market, Outcome, eventually},
+};
+
+/// Enough to fill the queue of spans (2,048, and 512 on their way) almost twice: a quote makes three.
+const QUOTES: usize = 1_600;
+
+/// What the queue of spans may add to the process, and the allocator keep of it.
+const GROWTH_LIMIT_BYTES: f64 = 24e6;
+
+#[tokio::test]
+async fn a_collector_that_hangs_or_dies_costs_a_quote_nothing() -> Outcome {
+    let mut exchange = Exchange::open(Market::REAL_TIME).await?;
+    let healthy = Round::quote(&exchange).await?;
+    let before = Telemetry::read(&exchange).await?;
+    ensure!(before.dropped == 0.0, "dropped from the start: {before:?}");
+
+    // Stopped, it still accepts connections (the kernel does that) and never answers.
+    signal(&exchange, Signal::STOP)?;
+    Round::quote(&exchange).await?.is_as_quick_as(&healthy)?;
+    let hung = eventually("a full queue drops spans", async || {
+        let telemetry = Telemetry::read(&exchange).await?;
+        ensure!(telemetry.dropped > 0.0, "{telemetry:?}");
+        Ok(telemetry)
+    })
+    .await?;
+    hung.is_bounded(&before)?;
+
+    exchange.kill(&[Part::TraceView]).await;
+    Round::quote(&exchange).await?.is_as_quick_as(&healthy)?;
+    let dead = eventually("exports fail", async || {
+        let telemetry = Telemetry::read(&exchange).await?;
+        ensure!(telemetry.failed > 0.0, "{telemetry:?}");
+        Ok(telemetry)
+    })
+    .await?;
+    dead.is_bounded(&before)?;
+
+    exchange.restart(&[Part::TraceView]).await?;
+    eventually("spans are exported again", async || {
+        let telemetry = Telemetry::read(&exchange).await?;
+        ensure!(telemetry.exported > dead.exported, "{telemetry:?}");
+        Ok(())
+    })
+    .await?;
+    exchange.close().await
+}
+
+fn signal(exchange: &Exchange, signal: Signal) -> Outcome {
+    let pid = exchange.stack.pid(Part::TraceView).context("it runs")?;
+    let pid = Pid::from_raw(i32::try_from(pid)?).context("a process has an id")?;
+    Ok(kill_process(pid, signal)?)
+}
+
+/// Latencies of quotes that were asked for one after the other.
+#[derive(Debug)]
+struct Round {
+    median: Duration,
+    p99: Duration,
+}
+
+impl Round {
+    async fn quote(exchange: &Exchange) -> anyhow::Result<Self> {
+        let mut latencies = Vec::with_capacity(QUOTES);
+        for _ in 0..QUOTES {
+            let started = Instant::now();
+            let answer = exchange
+                .api
+                .ask_quote(downtown(), DataflowMode::Events)
+                .await;
+            latencies.push(started.elapsed());
+            let quote: Quote = read(answer)?;
+            ensure!(!quote.degraded, "{quote:?}");
+        }
+        latencies.sort_unstable();
+        Ok(Self {
+            median: latencies[QUOTES / 2],
+            p99: latencies[QUOTES * 99 / 100],
+        })
+    }
+
+    /// Machines that run tests are noisy; waiting for a collector would cost seconds.
+    fn is_as_quick_as(&self, healthy: &Self) -> Outcome {
+        let noise = Duration::from_millis(25);
+        ensure!(
+            self.median < 3 * healthy.median + noise && self.p99 < 3 * healthy.p99 + 4 * noise,
+            "{self:?} against {healthy:?}"
+        );
+        Ok(())
+    }
+}
+
+/// What price-optimization tells of its own telemetry.
+#[derive(Debug)]
+struct Telemetry {
+    dropped: f64,
+    exported: f64,
+    failed: f64,
+    waiting: f64,
+    capacity: f64,
+    memory_bytes: f64,
+}
+
+impl Telemetry {
+    async fn read(exchange: &Exchange) -> anyhow::Result<Self> {
+        let url = format!("{}/metrics", exchange.stack.target().price);
+        let answer = Client::new(Duration::from_secs(5)).get(&url).await?;
+        let text = String::from_utf8(answer.body.to_vec())?;
+        let sample = |name: &str| -> anyhow::Result<f64> {
+            let of_name = |line: &&str| line.split(' ').next() == Some(name);
+            let line = text.lines().find(of_name);
+            let line = line.with_context(|| format!("no {name} in\n{text}"))?;
+            Ok(line.split(' ').nth(1).context("a value")?.parse()?)
+        };
+        Ok(Self {
+            dropped: sample(r#"otel_sdk_processor_span_processed_total{error_type="queue_full"}"#)?,
+            exported: sample(r#"otel_sdk_exporter_span_exported_total{error_type=""}"#)?,
+            failed: sample(r#"otel_sdk_exporter_span_exported_total{error_type="failed"}"#)?,
+            waiting: sample("otel_sdk_processor_span_queue_size")?,
+            capacity: sample("otel_sdk_processor_span_queue_capacity")?,
+            memory_bytes: sample("process_memory_usage_bytes")?,
+        })
+    }
+
+    fn is_bounded(&self, before: &Self) -> Outcome {
+        ensure!(
+            self.waiting <= self.capacity
+                && self.memory_bytes < before.memory_bytes + GROWTH_LIMIT_BYTES,
+            "{self:?}, before that {before:?}"
+        );
+        Ok(())
+    }
+}
