@@ -32,7 +32,7 @@ impl Dispatches {
     pub fn register(registry: &mut Registry) -> Self {
         let dispatches = Self::default();
         for outcome in [SENT, NOBODY_NEAR, REFUSED, FAILED] {
-            dispatches.0.get_or_create(&OutcomeLabel { outcome });
+            drop(dispatches.0.get_or_create(&OutcomeLabel { outcome }));
         }
         let help = "Dispatches by how they ended";
         registry.register("surge_dispatches", help, dispatches.0.clone());
