@@ -1,6 +1,7 @@
 //! What every service stands on, and nothing about rides: telemetry and its propagation, health, faults, shutdown,
 //! the market clock, and the edges to HTTP, gRPC, PostgreSQL and NATS. A service composes these in its `lib.rs`.
 
+pub mod balance;
 pub mod clock;
 pub mod config;
 pub mod fault;
