@@ -19,6 +19,7 @@ pub mod process;
 pub mod propagation;
 mod resource;
 pub mod sampling;
+pub mod schema;
 pub mod serve;
 mod shard_channel;
 mod shards;

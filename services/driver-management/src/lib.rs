@@ -30,6 +30,7 @@ use platform::{
     outbox::Relay,
     postgres,
     process::{self, Identity},
+    schema::{self, Migrations},
     serve::{Addresses, Listeners, serve},
     shutdown::with_deadline,
 };
@@ -57,9 +58,12 @@ pub const IDENTITY: Identity = Identity {
 /// Connections to PostgreSQL: a few more than cores keep it busy, and more only queue inside it.
 const CONNECTIONS: u32 = 8;
 
-/// The whole life of the process.
+/// The whole life of the process, or with `migrate` as the first of `arguments` that of the job.
 // Not generic over its arguments, so that it is compiled here: docs/decisions/release-profile.md.
-pub fn main(arguments: Vec<String>) -> ExitCode {
+pub fn main(mut arguments: Vec<String>) -> ExitCode {
+    if let Some(ended) = schema::job(IDENTITY, &mut arguments, MIGRATIONS) {
+        return ended;
+    }
     process::run_service(IDENTITY, arguments, Service::start, Service::run)
 }
 
@@ -84,7 +88,7 @@ impl Service {
         let listeners = Listeners::bind(config.http_addr, config.grpc_addr).await?;
         let pool = postgres::pool(&config.database_url, IDENTITY.name, CONNECTIONS)
             .context("DATABASE_URL cannot be used")?;
-        migrate(&pool).await?;
+        migrate(&pool, config.schema.migrations).await?;
         let nats = nats::connect(&config.nats_url, IDENTITY.name).await?;
 
         let clock = MarketClock::from_config(&config.clock);
@@ -164,10 +168,10 @@ impl Service {
     }
 }
 
-async fn migrate(pool: &PgPool) -> anyhow::Result<()> {
-    postgres::migrate_when_up(pool, MIGRATIONS)
+async fn migrate(pool: &PgPool, migrations: Migrations) -> anyhow::Result<()> {
+    schema::prepare_when_up(pool, MIGRATIONS, migrations)
         .await
-        .context("the schema in PostgreSQL (DATABASE_URL) cannot be brought up to date")
+        .context("the schema in PostgreSQL (DATABASE_URL) cannot be used")
 }
 
 /// The fleet as the table remembers it.

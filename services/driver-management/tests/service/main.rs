@@ -14,4 +14,5 @@ mod lifecycle;
 mod outages;
 mod process;
 mod restart;
+mod schema;
 mod support;
