@@ -14,16 +14,16 @@ use tokio::time::Instant;
 use tonic::{
     Code, Status,
     service::{Interceptor, Routes, interceptor::InterceptedService},
-    transport::Endpoint,
 };
 use tracing::{Instrument, Span, field::Empty, info_span};
 
+pub use crate::balance::{Calls, UrlError};
 use crate::{
+    balance::{BalancedChannel, Settings},
     fault::Fault,
     http::REQUEST_DEADLINE,
     metrics::{EdgeMetrics, clients},
     propagation,
-    shard_channel::ShardChannel,
 };
 
 /// Wraps the gRPC services of a process: every call is traced, measured, and ended by a deadline; what cannot be
@@ -151,28 +151,19 @@ fn is_server_fault(code: Code) -> bool {
 }
 
 /// A channel to another service that carries the trace along.
-pub type TracedChannel = InterceptedService<ShardChannel, InjectTrace>;
+pub type TracedChannel = InterceptedService<BalancedChannel, InjectTrace>;
 
 /// Longest time to reach a host; less where the deadline of the calls is shorter.
-const CONNECT_DEADLINE: Duration = Duration::from_millis(500);
+pub(crate) const CONNECT_DEADLINE: Duration = Duration::from_millis(500);
 
-/// Opens a channel to `url` when the first call needs it; every call on it ends within `deadline`. Connecting may take
-/// half of that: a host that cannot be reached fails as away, before the deadline of the call makes it look slow.
+/// Opens a channel to `urls`, one or several with commas between, when the first call needs it. Calls are spread over all
+/// addresses that these have (see [`crate::balance`]), and each ends within `deadline`.
 ///
 /// # Errors
-/// When `url` is none.
-pub fn channel(url: &str, deadline: Duration) -> Result<TracedChannel, tonic::transport::Error> {
-    let endpoint = Endpoint::from_shared(url.to_owned())?
-        .connect_timeout(CONNECT_DEADLINE.min(deadline / 2))
-        .timeout(deadline)
-        .tcp_nodelay(true)
-        .http2_keep_alive_interval(Duration::from_secs(5))
-        .keep_alive_timeout(Duration::from_secs(2))
-        .keep_alive_while_idle(true);
-    Ok(InterceptedService::new(
-        ShardChannel::to(endpoint),
-        InjectTrace::to(url),
-    ))
+/// When one of `urls` is none.
+pub fn channel(urls: &str, deadline: Duration, calls: Calls) -> Result<TracedChannel, UrlError> {
+    let channel = BalancedChannel::open(urls, Settings::new(deadline, calls))?;
+    Ok(InterceptedService::new(channel, InjectTrace::to(urls)))
 }
 
 /// Writes the current trace context into outgoing calls, and into the client span where they go.
@@ -183,8 +174,10 @@ pub struct InjectTrace {
 }
 
 impl InjectTrace {
-    fn to(url: &str) -> Self {
-        let url: http::Uri = url.parse().unwrap_or_default();
+    /// Of several the first; which it really was, the channel tells.
+    fn to(urls: &str) -> Self {
+        let first = urls.split(',').next().unwrap_or_default();
+        let url: http::Uri = first.trim().parse().unwrap_or_default();
         Self {
             server: Arc::from(url.host().unwrap_or_default()),
             port: url.port_u16().unwrap_or(80),
@@ -212,7 +205,7 @@ pub fn is_overdue(status: &Status) -> bool {
     status.code() == Code::DeadlineExceeded || causes.any(is_silence)
 }
 
-fn is_silence(cause: &(dyn Error + 'static)) -> bool {
+pub(crate) fn is_silence(cause: &(dyn Error + 'static)) -> bool {
     let unanswered_ping = |cause: &hyper::Error| cause.is_timeout();
     cause.is::<tonic::TimeoutExpired>() || cause.downcast_ref().is_some_and(unanswered_ping)
 }
@@ -229,6 +222,7 @@ pub async fn call<T>(
         "RPC",
         otel.name = method,
         otel.kind = "client",
+        network.peer.address = Empty,
         otel.status_code = Empty,
         rpc.system.name = "grpc",
         rpc.method = method,

@@ -123,7 +123,7 @@ impl Lease {
         .bind(self.me)
         .bind(TERM)
         .execute(pool);
-        let asked: Result<_, sqlx::Error> = postgres::within(DEADLINE, ask).await;
+        let asked: Result<_, sqlx::Error> = postgres::traced(DEADLINE, "INSERT lease", ask).await;
         Ok(asked?.rows_affected() == 1)
     }
 
@@ -133,7 +133,8 @@ impl Lease {
             .bind(self.work)
             .bind(self.me)
             .execute(pool);
-        postgres::within(DEADLINE, give_up).await.map(|_| ())
+        let given_up = postgres::traced(DEADLINE, "DELETE lease", give_up).await;
+        given_up.map(|_| ())
     }
 
     fn standing(&self) -> Standing {

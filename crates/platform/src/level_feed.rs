@@ -198,6 +198,8 @@ impl<L: Levels> LevelFeed<L> {
         self.told.clear();
         self.told_as_of = None;
         self.began = None;
+        // The holder hears from the table of what came in here, and tells it without a link.
+        self.source.origins().link_feed(&Span::none());
     }
 
     /// What need not be told, taken out: a step that does not come to its end leaves nothing known.

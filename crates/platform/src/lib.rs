@@ -1,6 +1,7 @@
 //! What every service stands on, and nothing about rides: telemetry and its propagation, health, faults, shutdown,
 //! the market clock, and the edges to HTTP, gRPC, PostgreSQL and NATS. A service composes these in its `lib.rs`.
 
+pub mod balance;
 pub mod clock;
 pub mod config;
 pub mod fault;
@@ -20,6 +21,7 @@ pub mod propagation;
 pub mod replicas;
 mod resource;
 pub mod sampling;
+pub mod schema;
 pub mod serve;
 mod shard_channel;
 mod shards;

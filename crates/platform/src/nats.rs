@@ -83,8 +83,10 @@ pub async fn connect(urls: &str, name: &str) -> Result<Client, NatsError> {
     let unusable = |error: std::io::Error| NatsError::Url(error.to_string());
     let nodes = urls.split(',').map(|url| url.trim().parse());
     let nodes: Vec<ServerAddr> = nodes.collect::<Result<_, _>>().map_err(unusable)?;
-    SERVER.get_or_init(|| (nodes[0].host().to_owned(), nodes[0].port()));
-    login(&nodes[0])
+    // `split` gives at least one.
+    let first = &nodes[0];
+    SERVER.get_or_init(|| (first.host().to_owned(), first.port()));
+    login(first)
         .name(name)
         .retry_on_initial_connect()
         .connection_timeout(REQUEST_TIMEOUT)
@@ -99,7 +101,8 @@ pub async fn connect(urls: &str, name: &str) -> Result<Client, NatsError> {
         .map_err(|error| NatsError::Url(error.to_string()))
 }
 
-/// The NATS of this process, as its spans name it: of a cluster the first node. There is one, so what is set first stays.
+/// The NATS of this process, as its spans name it: of a cluster the node that was given first. There is one, so what is set
+/// first stays.
 static SERVER: OnceLock<(String, u16)> = OnceLock::new();
 
 pub(crate) fn server_address() -> Option<&'static str> {

@@ -27,7 +27,8 @@ struct Untold(Mutex<Requests>);
 #[derive(Debug, Default)]
 struct Requests {
     spans: Vec<SpanContext>,
-    count: u64,
+    // Signed, because an attribute of a span has no other whole numbers.
+    count: i64,
 }
 
 impl Origins {

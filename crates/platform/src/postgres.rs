@@ -1,4 +1,4 @@
-//! PostgreSQL: pools and operations that do not wait for ever, and migrations that refuse a database from the future.
+//! PostgreSQL: pools and operations that do not wait for ever.
 //!
 //! `statement_timeout` is kept by the server. A server that hangs, or is behind a network that swallows packets, keeps
 //! nothing; hence every operation also has a deadline on this side: [`within`], or [`traced`] where it deserves a span and a count.
@@ -13,7 +13,6 @@ use prometheus_client::{
 };
 use sqlx::{
     PgPool,
-    migrate::{MigrateError, Migration, MigrationType, Migrator},
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 use tokio::time::{Instant, timeout};
@@ -24,9 +23,6 @@ use crate::{metrics::clients, replicas};
 
 /// How long a request may wait for a connection, and so how soon a dead database is noticed.
 pub const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// How long the start of a service waits for its database.
-pub const START_DEADLINE: Duration = Duration::from_secs(30);
 
 /// A pool that connects when it is first used, so that a service can start before its database does.
 ///
@@ -88,41 +84,8 @@ macro_rules! from_row {
     };
 }
 
-/// One step of a schema: its number, its name and its SQL (`include_str!`).
+/// One step of a schema: its number, its name and its SQL (`include_str!`). See [`crate::schema`].
 pub type Step = (i64, &'static str, &'static str);
-
-/// Brings the schema of the pool's role to the newest of `steps`; several processes may try at once.
-///
-/// # Errors
-/// When the database has steps that this binary does not know, or a step fails.
-pub async fn migrate(pool: &PgPool, steps: &[Step]) -> Result<(), MigrateError> {
-    let migrations = steps.iter().map(|(version, description, sql)| {
-        let sql = sqlx::SqlStr::from_static(sql);
-        let description = Cow::Borrowed(*description);
-        Migration::new(*version, description, MigrationType::Simple, sql, false)
-    });
-    Migrator::with_migrations(migrations.collect())
-        .run(pool)
-        .await
-}
-
-/// Tries [`migrate`] until it succeeds, the database refuses it, or [`START_DEADLINE`] has passed.
-///
-/// # Errors
-/// The last failure.
-pub async fn migrate_when_up(pool: &PgPool, steps: &[Step]) -> Result<(), MigrateError> {
-    let deadline = Instant::now() + START_DEADLINE;
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        match within(left, migrate(pool, steps)).await {
-            Err(MigrateError::Execute(error)) if is_away(&error) && Instant::now() < deadline => {
-                tracing::info!(error.message = %error, "waiting for PostgreSQL: {error}");
-                tokio::time::sleep(Duration::from_millis(500)).await;
-            }
-            outcome => return outcome,
-        }
-    }
-}
 
 /// Runs `operation`, but no longer than `deadline`. An answer that is overdue is an error of the connection, for which
 /// [`is_away`] holds; whether the database did what it was asked is then unknown.

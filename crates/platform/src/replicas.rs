@@ -101,7 +101,7 @@ impl Journal {
     /// Those of the database.
     pub async fn read(&self, connection: &mut PgConnection) -> Result<Reading, sqlx::Error> {
         let horizon = self.place.as_ref().map(|place| place.horizon.as_str());
-        self.read_from(horizon, connection).await
+        postgres::observed("SELECT journal", self.read_from(horizon, connection)).await
     }
 
     /// Reads only where the journal stands in the snapshot of `connection`, for whoever reads everything else in it.
@@ -169,7 +169,7 @@ impl Journal {
         .bind(KEPT)
         .bind(self.me)
         .execute(pool);
-        postgres::within::<_, sqlx::Error>(DEADLINE, clean).await?;
+        postgres::traced::<_, sqlx::Error>(DEADLINE, "DELETE journal, replica", clean).await?;
         self.clean_at = Instant::now() + CLEAN_EVERY;
         Ok(())
     }
@@ -185,7 +185,7 @@ pub async fn report(
     as_of: DateTime<Utc>,
 ) -> Result<(), sqlx::Error> {
     sqlx::query(
-        "INSERT INTO replica (replica_id, as_of, traceparent, seen_at) VALUES ($1, $2, $3, clock_timestamp())
+        "INSERT INTO replica (replica_id, as_of, traceparent) VALUES ($1, $2, $3)
          ON CONFLICT (replica_id) DO UPDATE SET (as_of, traceparent, seen_at) = ($2, $3, clock_timestamp())",
     )
     .bind(me)
@@ -217,5 +217,5 @@ pub async fn leave(pool: &PgPool, me: Uuid) -> Result<(), sqlx::Error> {
             .await?;
         transaction.commit().await
     };
-    postgres::within::<_, sqlx::Error>(DEADLINE, leave).await
+    postgres::traced(DEADLINE, "DELETE replica", leave).await
 }

@@ -26,9 +26,10 @@ pub(crate) struct Cli {
 }
 
 const AFTER_HELP: &str = "  ./surge test   all tests, formatting and lints; options go to cargo test\n\
-    \x20 ./surge test --compose   the suite in containers, which needs Docker\n\n\
-    SURGE_PORT_BASE moves all ports (7100: REST on 7101 to 7103, gRPC on 7201 to 7203, Jaeger UI on 7186;\n\
-    \x20 second replicas on 7141 to 7143 and 7241 to 7243, third ones ten further).\n\
+    \x20 ./surge test --compose   the suite in containers, which needs Docker\n\
+    \x20 ./surge test --k8s   the manifests of Kubernetes, which needs kubectl\n\n\
+    SURGE_PORT_BASE moves all ports (7100: REST on 7101 to 7103, gRPC on 7201 to 7203, Jaeger UI on 7186;\n    \
+    second replicas on 7141 to 7143 and 7241 to 7243, third ones ten further).\n\
     SURGE_NO_INSTALL=1 forbids ./surge to install what is missing. Files are looked for in the project folder.";
 
 #[derive(Debug, Subcommand)]
@@ -215,6 +216,12 @@ pub(crate) struct TrainArgs {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct ReadyArgs {
+    /// Base URL of the service
+    pub(crate) url: String,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct CostsArgs {
     /// How long each kind of work is done
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..=600))]
@@ -270,12 +277,6 @@ pub(crate) struct PlanArgs {
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct ReadyArgs {
-    /// Base URL of the service
-    pub(crate) url: String,
-}
-
-#[derive(Debug, Args)]
 pub(crate) struct ServiceArgs {
     pub(crate) name: ServiceName,
 
@@ -321,12 +322,22 @@ pub(crate) fn parse() -> Cli {
 /// The clap command. A stack that runs here is what these subcommands mean unless told otherwise.
 fn command() -> clap::Command {
     let command = Cli::command().mut_subcommand("demo", for_newcomers);
-    let Some(url) = running_stack() else {
+    let Some(stack) = running_stack() else {
         return command;
     };
-    let url: &'static str = url.leak(); // clap wants it for ever, and it is wanted once
+    // clap wants them for ever, and they are wanted once.
+    let url: &'static str = stack.price_url().leak();
+    let all: Vec<&'static str> = stack
+        .price_urls()
+        .into_iter()
+        .map(|url| &*url.leak())
+        .collect();
     let there = |target: clap::Arg| target.default_value(url);
-    ["mode", "journey", "compare", "city"]
+    // Each replica knows its own quotes alone.
+    let command = command.mut_subcommand("journey", |journey| {
+        journey.mut_arg("target", |target| target.default_values(all))
+    });
+    ["mode", "compare", "city"]
         .into_iter()
         .fold(command, |command, name| {
             command.mut_subcommand(name, |subcommand| subcommand.mut_arg("target", there))
@@ -344,10 +355,18 @@ fn for_newcomers(demo: clap::Command) -> clap::Command {
 }
 
 /// Looked for before the command line is read; a folder named by `--state-dir` alone is not worth two passes.
-fn running_stack() -> Option<String> {
+fn running_stack() -> Option<Record> {
     let state_dir = std::env::var_os("SURGE_STATE_DIR").unwrap_or_else(|| STATE_DIR.into());
-    let record = Record::find(state_dir.as_ref()).ok().flatten()?;
-    Some(record.price_url())
+    Record::find(state_dir.as_ref()).ok().flatten()
+}
+
+fn position(text: &str) -> Result<Position, String> {
+    let degrees = text.split_once(',').and_then(|(lat, lon)| {
+        let degrees = |text: &str| text.trim().parse::<f64>().ok();
+        degrees(lat).zip(degrees(lon))
+    });
+    let (lat, lon) = degrees.ok_or("must be LAT,LON in degrees, such as 40.7527,-73.9772")?;
+    Position::new(lat, lon).map_err(|error| error.to_string())
 }
 
 fn positive(text: &str) -> Result<f64, String> {
@@ -362,15 +381,6 @@ fn nats_nodes(text: &str) -> Result<u8, String> {
         Ok(nodes @ (1 | 3 | 5)) => Ok(nodes),
         _ => Err("must be 1, 3 or 5: of an even number no more may be lost".to_owned()),
     }
-}
-
-fn position(text: &str) -> Result<Position, String> {
-    let degrees = text.split_once(',').and_then(|(lat, lon)| {
-        let degrees = |text: &str| text.trim().parse::<f64>().ok();
-        degrees(lat).zip(degrees(lon))
-    });
-    let (lat, lon) = degrees.ok_or("must be LAT,LON in degrees, such as 40.7527,-73.9772")?;
-    Position::new(lat, lon).map_err(|error| error.to_string())
 }
 
 fn speed(text: &str) -> Result<f64, String> {

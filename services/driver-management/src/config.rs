@@ -4,7 +4,7 @@ use std::{net::SocketAddr, ops::RangeInclusive, time::Duration};
 
 use clap::Parser;
 use marketplace::zone::Bounds;
-use platform::clock::ClockConfig;
+use platform::{clock::ClockConfig, schema::SchemaConfig};
 
 /// Supply: where the drivers are, what they do, and who of them is sent to a ride.
 #[derive(Clone, Debug, Parser)]
@@ -54,6 +54,10 @@ pub struct Config {
     /// Most drivers that the service keeps in memory.
     #[arg(long, env = "FLEET_LIMIT", default_value_t = 200_000)]
     pub fleet_limit: usize,
+
+    /// The schema.
+    #[command(flatten)]
+    pub schema: SchemaConfig,
 
     /// The market clock.
     #[command(flatten)]

@@ -32,6 +32,7 @@ use platform::{
     outbox::Relay,
     postgres,
     process::{self, Identity},
+    schema::{self, Migrations},
     serve::{Addresses, Listeners, serve},
     shutdown::with_deadline,
 };
@@ -60,9 +61,12 @@ pub const IDENTITY: Identity = Identity {
 /// Connections to PostgreSQL: a few more than cores keep it busy, and more only queue inside it.
 const CONNECTIONS: u32 = 8;
 
-/// The whole life of the process.
+/// The whole life of the process, or with `migrate` as the first of `arguments` that of the job.
 // Not generic over its arguments, so that it is compiled here: docs/decisions/release-profile.md.
-pub fn main(arguments: Vec<String>) -> ExitCode {
+pub fn main(mut arguments: Vec<String>) -> ExitCode {
+    if let Some(ended) = schema::job(IDENTITY, &mut arguments, MIGRATIONS) {
+        return ended;
+    }
     process::run_service(IDENTITY, arguments, Service::start, Service::run)
 }
 
@@ -92,7 +96,7 @@ impl Service {
         let pool =
             postgres::pool_of_replica(&config.database_url, IDENTITY.name, CONNECTIONS, replica)
                 .context("DATABASE_URL cannot be used")?;
-        migrate(&pool).await?;
+        migrate(&pool, config.schema.migrations).await?;
         let nats = nats::connect(&config.nats_url, IDENTITY.name).await?;
 
         let clock = MarketClock::from_config(&config.clock);
@@ -185,10 +189,10 @@ impl Service {
     }
 }
 
-async fn migrate(pool: &PgPool) -> anyhow::Result<()> {
-    postgres::migrate_when_up(pool, MIGRATIONS)
+async fn migrate(pool: &PgPool, migrations: Migrations) -> anyhow::Result<()> {
+    schema::prepare_when_up(pool, MIGRATIONS, migrations)
         .await
-        .context("the schema in PostgreSQL (DATABASE_URL) cannot be brought up to date")
+        .context("the schema in PostgreSQL (DATABASE_URL) cannot be used")
 }
 
 fn health(clock: MarketClock, pool: PgPool, nats: Client) -> Health {

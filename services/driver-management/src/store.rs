@@ -27,13 +27,8 @@ pub const MIGRATIONS: &[Step] = &[
     (1, "drivers", include_str!("../migrations/0001_drivers.sql")),
     (
         2,
-        "watermark written at",
-        include_str!("../migrations/0002_watermark_written_at.sql"),
-    ),
-    (
-        3,
         "replicas",
-        include_str!("../migrations/0003_replicas.sql"),
+        include_str!("../migrations/0002_replicas.sql"),
     ),
 ];
 

@@ -25,6 +25,7 @@ use platform::{
     outage::Outage,
     postgres, propagation,
     sampling::{self, Upstream},
+    schema::{Migrations, SchemaError},
 };
 use prometheus_client::{
     encoding::EncodeLabelSet,
@@ -56,6 +57,7 @@ pub struct Batch {
     clock: MarketClock,
     supply_window: Duration,
     metrics: BatchMetrics,
+    migrations: Migrations,
 }
 
 /// What is counted of the runs.
@@ -121,6 +123,7 @@ impl Batch {
             clock: MarketClock::from_config(&config.clock),
             supply_window: config.forecast_window,
             metrics: BatchMetrics::of_no_runs(),
+            migrations: config.schema.migrations,
         })
     }
 
@@ -145,23 +148,23 @@ impl Batch {
         Health::new(self.clock).needs("postgres", move || postgres::probe(pool.clone()).boxed())
     }
 
-    /// Brings the schema up to date.
+    /// Sees to it that the schema is up to date.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn migrate(&self) -> anyhow::Result<()> {
+    pub async fn prepare(&self) -> anyhow::Result<()> {
         self.store
-            .migrate()
+            .prepare(self.migrations)
             .await
-            .context("schema pricing could not be brought up to date")
+            .context("the schema in PostgreSQL (DATABASE_URL) cannot be used")
     }
 
     /// Runs once, on a schema that is up to date.
     ///
     /// # Errors
-    /// Those of [`migrate`](Self::migrate) and [`step`](Self::step).
+    /// Those of [`prepare`](Self::prepare) and [`step`](Self::step).
     pub async fn run_once(&self) -> anyhow::Result<()> {
-        self.migrate().await?;
+        self.prepare().await?;
         let started = Instant::now();
         let rows = self.step().await?;
         let took = started.elapsed().as_secs_f64();
@@ -175,16 +178,23 @@ impl Batch {
 
     /// Runs every `every` of market time until `token` is cancelled. A run that fails leaves the old rows, whose age
     /// tells, and is tried again soon.
-    pub async fn run(self, every: Duration, token: CancellationToken) {
+    ///
+    /// # Errors
+    /// When the schema is one that this program cannot use; `token` is cancelled then.
+    pub async fn run(self, every: Duration, token: CancellationToken) -> anyhow::Result<()> {
         let period = self.clock.real_duration(every);
         let mut outage = Outage::of("the batch job");
-        let mut migrated = false;
+        let mut prepared = false;
         loop {
             let started = Instant::now();
             let outcome = tokio::select! {
-                () = token.cancelled() => return,
-                outcome = self.migrate_and_step(&mut migrated) => outcome,
+                () = token.cancelled() => return Ok(()),
+                outcome = self.prepare_and_step(&mut prepared) => outcome,
             };
+            if outcome.as_ref().is_err_and(is_final) {
+                token.cancel();
+                return outcome.map(drop);
+            }
             outage.note(&outcome);
             let pause = if outage.is_on() {
                 period.min(TRY_AGAIN)
@@ -192,16 +202,16 @@ impl Batch {
                 period
             };
             tokio::select! {
-                () = token.cancelled() => return,
+                () = token.cancelled() => return Ok(()),
                 () = tokio::time::sleep_until(started + pause) => {}
             }
         }
     }
 
-    async fn migrate_and_step(&self, migrated: &mut bool) -> anyhow::Result<usize> {
-        if !*migrated {
-            self.migrate().await?;
-            *migrated = true;
+    async fn prepare_and_step(&self, prepared: &mut bool) -> anyhow::Result<usize> {
+        if !*prepared {
+            self.prepare().await?;
+            *prepared = true;
         }
         self.step().await
     }
@@ -312,6 +322,11 @@ impl Batch {
             .map(|value| Level { value, as_of })
             .collect()
     }
+}
+
+fn is_final(error: &anyhow::Error) -> bool {
+    let schema: Option<&SchemaError> = error.downcast_ref();
+    schema.is_some_and(SchemaError::is_final)
 }
 
 fn read_profile(path: &std::path::Path) -> anyhow::Result<DemandProfile> {

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::Parser;
 use marketplace::{quote::PricingPolicy, surge::Multiplier, zone::Bounds};
-use platform::clock::ClockConfig;
+use platform::{clock::ClockConfig, schema::SchemaConfig};
 use surge_proto::{DataflowMode, token::QuoteKey};
 
 /// price-optimization: quotes a fare with a surge multiplier, from supply and demand that reach it through one of
@@ -42,11 +42,11 @@ pub struct Config {
     #[arg(long, env = "STREAM_REPLICAS", default_value = "1", value_parser = platform::nats::stream_replicas)]
     pub stream_replicas: usize,
 
-    /// gRPC of driver-management.
+    /// gRPC of driver-management: one URL, or several with commas between; calls are spread over all addresses behind them.
     #[arg(long, env = "SUPPLY_URL", default_value = "http://127.0.0.1:7201")]
     pub supply_url: String,
 
-    /// gRPC of ride-management.
+    /// gRPC of ride-management, likewise.
     #[arg(long, env = "DEMAND_URL", default_value = "http://127.0.0.1:7202")]
     pub demand_url: String,
 
@@ -86,6 +86,10 @@ pub struct Config {
     /// The area served, as "south,west,north,east" in degrees.
     #[arg(long, env = "SERVICE_AREA", default_value_t = Bounds::NEW_YORK, allow_hyphen_values = true)]
     pub service_area: Bounds,
+
+    /// The schema.
+    #[command(flatten)]
+    pub schema: SchemaConfig,
 
     /// The market clock.
     #[command(flatten)]
@@ -143,6 +147,10 @@ pub struct BatchConfig {
     /// The area served, as "south,west,north,east" in degrees.
     #[arg(long, env = "SERVICE_AREA", default_value_t = Bounds::NEW_YORK, allow_hyphen_values = true)]
     pub service_area: Bounds,
+
+    /// The schema.
+    #[command(flatten)]
+    pub schema: SchemaConfig,
 
     /// The market clock.
     #[command(flatten)]

@@ -28,6 +28,7 @@ use platform::{
     metrics::EdgeMetrics,
     nats, postgres,
     process::{self, Identity},
+    schema::{self, Migrations},
     serve::{self, Addresses, Listeners},
     shutdown::with_deadline,
 };
@@ -43,7 +44,7 @@ use crate::{
     dataflow::{Dataflows, events::Subscriber, request::Callees},
     journey::Journeys,
     metrics::{QuoteMetrics, register_dataflows, register_multipliers},
-    store::Store,
+    store::{STEPS, Store},
 };
 use surge_proto::DataflowMode;
 
@@ -59,12 +60,16 @@ pub const BATCH_IDENTITY: Identity = Identity {
     version: env!("CARGO_PKG_VERSION"),
 };
 
-/// Runs the process that `arguments` ask for: the service, or with `batch` as the first of them the batch job.
+/// Runs the process that `arguments` ask for: the service, or with `batch` or `migrate` as the first of
+/// them a job.
 // Not generic over its arguments, so that it is compiled here: docs/decisions/release-profile.md.
 pub fn main(mut arguments: Vec<String>) -> ExitCode {
     if arguments.get(1).is_some_and(|job| job == "batch") {
         arguments.remove(1);
         return process::run(BATCH_IDENTITY, arguments, run_batch);
+    }
+    if let Some(ended) = schema::job(IDENTITY, &mut arguments, &STEPS) {
+        return ended;
     }
     process::run(IDENTITY, arguments, |config, token| async move {
         Service::start(config).await?.run(token).await
@@ -89,7 +94,8 @@ async fn run_batch(config: BatchConfig, token: CancellationToken) -> anyhow::Res
     let http = platform::http::edge(routes, edges);
     let served = serve::serve_http(listener, http, token.clone());
     let served = with_deadline(&token, served);
-    let (served, ()) = tokio::join!(served, batch.run(every, token.clone()));
+    let (served, ran) = tokio::join!(served, batch.run(every, token.clone()));
+    ran?;
     Ok(served.unwrap_or(Ok(()))?)
 }
 
@@ -99,6 +105,7 @@ pub struct Service {
     listeners: Listeners,
     app: App,
     store: Store,
+    migrations: Migrations,
     control: ModeControl,
     subscriber: Subscriber,
     health: Health,
@@ -153,6 +160,7 @@ impl Service {
             listeners,
             app,
             store,
+            migrations: config.schema.migrations,
             control,
             subscriber,
             health,
@@ -172,12 +180,13 @@ impl Service {
     /// Serves until `token` is cancelled.
     ///
     /// # Errors
-    /// When an edge fails.
+    /// When an edge fails, or the schema is one that this program cannot use.
     pub async fn run(self, token: CancellationToken) -> anyhow::Result<()> {
         let mut background = JoinSet::new();
         background.spawn(self.control.clone().run(token.clone()));
         background.spawn(self.subscriber.run(token.clone()));
-        background.spawn(self.store.migrate_when_up(token.clone()));
+        let schema = self.store.prepare_when_up(self.migrations, token.clone());
+        let refused = tokio::spawn(schema);
 
         let routes = http::router(self.app.clone())
             .merge(self.health.router())
@@ -188,7 +197,10 @@ impl Service {
 
         token.cancel();
         while background.join_next().await.is_some() {}
-        Ok(served?)
+        served?;
+        refused
+            .await?
+            .context("the schema in PostgreSQL (DATABASE_URL) cannot be used")
     }
 }
 

@@ -12,13 +12,15 @@ use marketplace::{
 use platform::{
     outage::Outage,
     postgres::{self, Step},
+    schema::{self, Migrations, SchemaError},
 };
 use sqlx::{FromRow, PgConnection, PgPool, Postgres, Row, Transaction, postgres::PgRow};
 use tokio_util::sync::CancellationToken;
 
 use crate::readers::Readers;
 
-const STEPS: [Step; 2] = [
+/// The steps of the schema.
+pub const STEPS: [Step; 2] = [
     (
         1,
         "zone market",
@@ -202,28 +204,42 @@ impl Store {
         self.pool.clone()
     }
 
-    /// Brings the schema up to date.
+    /// Sees to it that the schema is up to date.
     ///
     /// # Errors
-    /// When PostgreSQL is away, or knows migrations that this binary does not.
-    pub async fn migrate(&self) -> Result<(), sqlx::migrate::MigrateError> {
-        postgres::migrate(&self.pool, &STEPS).await
+    /// When PostgreSQL is away, or the schema is one that this program cannot use.
+    pub async fn prepare(&self, migrations: Migrations) -> Result<(), SchemaError> {
+        schema::prepare(&self.pool, &STEPS, migrations).await
     }
 
-    /// [`migrate`](Self::migrate) as soon as there is a database. The other two modes do not wait for it.
-    pub async fn migrate_when_up(self, token: CancellationToken) {
+    /// [`prepare`](Self::prepare) as soon as there is a database. The other two modes do not wait for it.
+    ///
+    /// # Errors
+    /// When nothing is gained by waiting; `token` is cancelled then, because no mode may go on.
+    pub async fn prepare_when_up(
+        self,
+        migrations: Migrations,
+        token: CancellationToken,
+    ) -> Result<(), SchemaError> {
         let mut outage = Outage::of("dataflow database");
         loop {
             let outcome = tokio::select! {
-                () = token.cancelled() => return,
-                outcome = self.migrate() => outcome,
+                () = token.cancelled() => return Ok(()),
+                outcome = self.prepare(migrations) => outcome,
             };
-            outage.note(&outcome);
-            if outcome.is_ok() {
-                return;
+            match &outcome {
+                Ok(()) => {
+                    outage.note(&outcome);
+                    return Ok(());
+                }
+                Err(error) if error.is_final() => {
+                    token.cancel();
+                    return outcome;
+                }
+                Err(_) => outage.note(&outcome),
             }
             tokio::select! {
-                () = token.cancelled() => return,
+                () = token.cancelled() => return Ok(()),
                 () = tokio::time::sleep(TRY_AGAIN) => {}
             }
         }

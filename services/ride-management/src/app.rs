@@ -201,8 +201,15 @@ impl App {
             .demand
             .heard(reading.peers_as_of.map(market_time));
         journal.took_in(reading);
-        self.parts.store.clean_journal(journal).await?;
         self.parts.store.mark(self.now()).await
+    }
+
+    /// Now and then throws away what other replicas have long read.
+    ///
+    /// # Errors
+    /// The database is away.
+    pub async fn clean_journal(&self, journal: &mut Journal) -> Result<(), Error> {
+        self.parts.store.clean_journal(journal).await
     }
 
     async fn recount(&self, journal: &Journal) -> Result<Reading, Error> {

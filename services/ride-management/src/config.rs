@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::Parser;
 use marketplace::zone::Bounds;
-use platform::clock::ClockConfig;
+use platform::{clock::ClockConfig, schema::SchemaConfig};
 
 /// Ride-management: takes ride requests, matches them with drivers, and forecasts demand.
 #[derive(Clone, Parser)]
@@ -36,7 +36,8 @@ pub struct Config {
     #[arg(long, env = "STREAM_REPLICAS", default_value = "1", value_parser = platform::nats::stream_replicas)]
     pub stream_replicas: usize,
 
-    /// The gRPC edge of driver-management, which sends drivers to rides.
+    /// The gRPC edge of driver-management, which sends drivers to rides: one URL, or several with commas between; calls are
+    /// spread over all addresses behind them.
     #[arg(long, env = "SUPPLY_URL", default_value = "http://127.0.0.1:7201")]
     pub supply_url: String,
 
@@ -63,6 +64,10 @@ pub struct Config {
     /// How long a rider waits for a driver while driver-management is away, in market time: 1s to 1h.
     #[arg(long, env = "MATCH_PATIENCE", default_value = "10m", value_parser = match_patience)]
     pub match_patience: Duration,
+
+    /// The schema.
+    #[command(flatten)]
+    pub schema: SchemaConfig,
 
     /// The market clock.
     #[command(flatten)]

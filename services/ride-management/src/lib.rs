@@ -34,6 +34,7 @@ use platform::{
     postgres,
     process::{self, Identity},
     replicas::Journal,
+    schema,
     serve::{Addresses, Listeners, serve},
     shutdown::with_deadline,
 };
@@ -63,9 +64,13 @@ pub const IDENTITY: Identity = Identity {
 /// Connections to PostgreSQL. More than a handful per service only makes them wait for each other inside.
 const MAX_CONNECTIONS: u32 = 8;
 
-/// The life of the process: configuration from `arguments` and the environment, service, exit code.
+/// The life of the process: configuration from `arguments` and the environment, service, exit code. With `migrate` as the
+/// first of them it is the job that brings the schema up to date.
 // Not generic over its arguments, so that it is compiled here: docs/decisions/release-profile.md.
-pub fn main(arguments: Vec<String>) -> ExitCode {
+pub fn main(mut arguments: Vec<String>) -> ExitCode {
+    if let Some(ended) = schema::job(IDENTITY, &mut arguments, MIGRATIONS) {
+        return ended;
+    }
     process::run_service(IDENTITY, arguments, Service::start, Service::run)
 }
 
@@ -99,16 +104,16 @@ impl Service {
             .as_deref()
             .map(read_profile)
             .transpose()?;
-        let supply = Supply::at(&config.supply_url).context("SUPPLY_URL is no URL")?;
+        let supply = Supply::at(&config.supply_url).context("SUPPLY_URL is wrong")?;
         let listeners = Listeners::bind(config.http_addr, config.grpc_addr).await?;
 
         let replica = Uuid::now_v7();
         let (url, name) = (&config.database_url, IDENTITY.name);
         let pool = postgres::pool_of_replica(url, name, MAX_CONNECTIONS, replica)
             .context("DATABASE_URL cannot be used")?;
-        postgres::migrate_when_up(&pool, MIGRATIONS)
+        schema::prepare_when_up(&pool, MIGRATIONS, config.schema.migrations)
             .await
-            .context("the database of DATABASE_URL cannot be brought up to date")?;
+            .context("the schema in PostgreSQL (DATABASE_URL) cannot be used")?;
         let client = nats::connect(&config.nats_url, IDENTITY.name).await?;
 
         let clock = MarketClock::from_config(&config.clock);

@@ -59,7 +59,7 @@ struct DemandByZone(App);
 
 impl Collector for DemandByZone {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let levels = self.0.all_demands(self.0.now());
+        let levels = self.0.all_demands(self.0.known_as_of());
         let help = "Requests expected in a zone within the window";
         let name = "surge_zone_demand";
         let mut demand = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;

@@ -28,13 +28,8 @@ pub const MIGRATIONS: &[postgres::Step] = &[
     (1, "rides", include_str!("../migrations/0001_rides.sql")),
     (
         2,
-        "watermark written at",
-        include_str!("../migrations/0002_watermark_written_at.sql"),
-    ),
-    (
-        3,
         "replicas",
-        include_str!("../migrations/0003_replicas.sql"),
+        include_str!("../migrations/0002_replicas.sql"),
     ),
 ];
 

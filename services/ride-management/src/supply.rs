@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use marketplace::time::MarketTime;
-use platform::grpc::{self, TracedChannel};
+use platform::grpc::{self, Calls, TracedChannel, UrlError};
 use surge_proto::{
     convert::{Malformed, id, market_time},
     v1::{
@@ -32,12 +32,12 @@ pub struct Supply {
 }
 
 impl Supply {
-    /// A client that connects to `url` when it is first needed.
+    /// A client that connects to `urls` when it is first needed.
     ///
     /// # Errors
-    /// When `url` is none.
-    pub fn at(url: &str) -> Result<Self, tonic::transport::Error> {
-        let channel = grpc::channel(url, CALL_DEADLINE)?;
+    /// When one of `urls` is none.
+    pub fn at(urls: &str) -> Result<Self, UrlError> {
+        let channel = grpc::channel(urls, CALL_DEADLINE, Calls::Act)?;
         Ok(Self { channel })
     }
 

@@ -67,6 +67,11 @@ impl Record {
     pub fn price_url(&self) -> String {
         url(self.ports.http[2][0])
     }
+
+    /// Base URLs of every price-optimization, for what each knows alone.
+    pub fn price_urls(&self) -> Vec<String> {
+        self.ports.http[2].iter().copied().map(url).collect()
+    }
 }
 
 impl Claim {

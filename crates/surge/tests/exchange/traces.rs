@@ -55,10 +55,12 @@ async fn a_database_quote_is_linked_to_the_batch_and_that_to_its_sources() -> Ou
         price-optimization-batch internal batch zone_market -> price-optimization-batch client SELECT driver.supply_by_zone
         price-optimization-batch internal batch zone_market -> price-optimization-batch client SELECT ride.demand_watermark
         price-optimization-batch internal batch zone_market -> price-optimization-batch client SELECT ride.demand_by_zone_window
+        price-optimization-batch internal batch zone_market -> price-optimization-batch client INSERT batch_run
         price-optimization-batch internal batch zone_market -> price-optimization-batch client INSERT zone_market
         driver-management client UPDATE driver, replica ~> price-optimization-batch internal batch zone_market
         driver-management internal write positions -> driver-management client UPDATE driver, replica
         ride-management client UPDATE replica ~> price-optimization-batch internal batch zone_market
+        ride-management internal publish ride.demand_watermark -> ride-management client SELECT journal
         ride-management internal publish ride.demand_watermark -> ride-management client UPDATE replica
         ",
     )
@@ -124,6 +126,7 @@ async fn what_is_told_of_drivers_and_rides_is_linked_to_the_requests_behind_it()
         ride-management server POST /v1/rides -> ride-management client UPDATE ride
         ride-management server POST /v1/rides ~> ride-management producer publish surge.v1.demand
         ride-management server POST /v1/rides ~> ride-management internal publish ride.demand_watermark
+        ride-management internal publish ride.demand_watermark -> ride-management client SELECT journal
         ride-management internal publish ride.demand_watermark -> ride-management client UPDATE replica
         ",
     )

@@ -3,6 +3,7 @@
 mod command;
 mod compare;
 mod compose_file;
+mod kubernetes;
 mod stack;
 mod support;
 mod training;

@@ -15,4 +15,5 @@ mod outages;
 mod process;
 mod replicas;
 mod restart;
+mod schema;
 mod support;

@@ -3,6 +3,7 @@
 
 use std::{error::Error as _, time::Duration};
 
+use anyhow::Context;
 use async_trait::async_trait;
 use futures::future::try_join_all;
 use marketplace::{
@@ -11,7 +12,7 @@ use marketplace::{
 };
 use platform::{
     clock::RealTime,
-    grpc::{self, TracedChannel},
+    grpc::{self, Calls, TracedChannel},
 };
 use surge_proto::{
     convert::{MAX_ZONES_PER_CALL, Malformed},
@@ -51,10 +52,13 @@ impl RequestDataflow {
     /// # Errors
     /// When a URL cannot be used.
     pub fn connect(config: &Config) -> anyhow::Result<Self> {
+        let deadline = config.dataflow_deadline;
+        let supply = grpc::channel(&config.supply_url, deadline, Calls::Read);
+        let demand = grpc::channel(&config.demand_url, deadline, Calls::Read);
         Ok(Self {
-            supply: grpc::channel(&config.supply_url, config.dataflow_deadline)?,
-            demand: grpc::channel(&config.demand_url, config.dataflow_deadline)?,
-            deadline: config.dataflow_deadline,
+            supply: supply.context("SUPPLY_URL is wrong")?,
+            demand: demand.context("DEMAND_URL is wrong")?,
+            deadline,
         })
     }
 

@@ -327,7 +327,7 @@ fn is_worked(journey: &Value, quote: &Value) {
 async fn publish_levels(exchange: &Exchange, view: &MarketView) -> HashMap<String, u64> {
     let jetstream = exchange.jetstream().await;
     for stream in [subjects::SUPPLY, subjects::DEMAND] {
-        let made = nats::ensure_stream(&jetstream, stream.name, stream.subjects).await;
+        let made = nats::ensure_stream(&jetstream, stream.name, stream.subjects, 1).await;
         made.unwrap();
     }
     let mut sequences = HashMap::new();

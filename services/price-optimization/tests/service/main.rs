@@ -7,4 +7,5 @@ mod dataflows;
 mod edges;
 mod journey;
 mod mode;
+mod schema;
 mod support;

@@ -94,7 +94,9 @@ impl WatermarkKeeper {
         });
         self.app.origins().link_rows(&span);
         let marking = self.app.mark_demand(&mut self.journal);
-        marking.instrument(span).await
+        marking.instrument(span).await?;
+        // Not part of the trace: it does nothing for the watermark.
+        self.app.clean_journal(&mut self.journal).await
     }
 
     /// Goes on until `shutdown`, and says that this was the last.

@@ -32,16 +32,18 @@ CREATE TABLE replica (
     replica_id  uuid        PRIMARY KEY,
     as_of       timestamptz NOT NULL,
     traceparent text,
-    seen_at     timestamptz NOT NULL DEFAULT now(),
+    seen_at     timestamptz NOT NULL DEFAULT clock_timestamp(),
     -- The last one, which has said that it will write no more; whoever comes next goes before it.
     ended       boolean     NOT NULL DEFAULT false
 );
 
 -- Before the first replica has spoken, what the one process of earlier days said last; at first, as old as can be.
 INSERT INTO replica (replica_id, as_of, traceparent, seen_at, ended)
-SELECT '00000000-0000-0000-0000-000000000000', as_of, traceparent, coalesce(written_at, '-infinity'), true FROM watermark;
+SELECT '00000000-0000-0000-0000-000000000000', as_of, traceparent, '-infinity', true FROM watermark;
 
--- All are complete up to where the last of those is who live; when nobody does, of those who lived to the end.
+-- All are complete up to where the last of those is who live; when nobody does, of those who lived to the end. `written_at`
+-- is when that one said so, in real time like `seen_at`: with it a reader can tell how long rows took to get here from how long
+-- they lay here. Null before the first replica.
 CREATE OR REPLACE VIEW supply_watermark AS
 SELECT as_of, traceparent, nullif(seen_at, '-infinity') AS written_at FROM replica
 WHERE seen_at >= (SELECT max(seen_at) FROM replica) - interval '3 seconds'

@@ -1,0 +1,308 @@
+//! What can be known of k8s/ without a cluster: that everything which is named is there, that the services take the settings
+//! they are given, that nobody has more rights than he needs, and that the network lets through the arrows of
+//! docs/architecture.md and no others.
+//!
+//! The plain tests read the files, which needs nothing; patches are not in that. `./surge test --k8s` has kubectl put the
+//! overlays together, holds them against the schemas of Kubernetes, and then asks the same questions of them.
+
+#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+mod arrows;
+mod objects;
+mod settings;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    process::Command,
+};
+
+use serde_json::Value;
+
+use self::objects::{Overlay, at, list, text_at};
+use crate::support::project;
+
+const LOCAL: &str = "local";
+const PRODUCTION: &str = "production";
+const OVERLAYS: [&str; 2] = [LOCAL, PRODUCTION];
+
+/// Applications of ours.
+const OURS: [&str; 5] = [
+    "driver-management",
+    "ride-management",
+    "price-optimization",
+    "batch",
+    "migrate",
+];
+
+#[test]
+fn every_name_leads_somewhere() {
+    for overlay in OVERLAYS.map(Overlay::from_files) {
+        names_lead_somewhere(&overlay);
+    }
+}
+
+#[test]
+fn every_setting_is_one_that_the_services_know() {
+    for overlay in OVERLAYS.map(Overlay::from_files) {
+        settings::are_known(&overlay);
+    }
+}
+
+#[test]
+fn nobody_may_do_more_than_he_needs() {
+    for overlay in OVERLAYS.map(Overlay::from_files) {
+        rights_are_few(&overlay);
+    }
+}
+
+#[test]
+fn the_network_has_the_arrows_of_the_architecture() {
+    for overlay in OVERLAYS.map(Overlay::from_files) {
+        arrows::are_those_of_the_architecture(&overlay);
+    }
+}
+
+#[test]
+fn the_roles_are_those_of_the_services() {
+    let read = |path: &str| fs::read_to_string(project().join(path)).unwrap();
+    // Kustomize takes no file from outside of the overlay.
+    assert_eq!(
+        read("k8s/overlays/local/roles.sql"),
+        read("services/roles.sql"),
+        "copy services/roles.sql to k8s/overlays/local/"
+    );
+}
+
+#[test]
+fn nats_server_takes_its_configurations() {
+    let nats = private_servers::find_nats().unwrap();
+    for path in ["k8s/base/nats.conf", "k8s/overlays/production/nats.conf"] {
+        let checked = Command::new(&nats.path)
+            .args(["-t", "--config"])
+            .arg(project().join(path))
+            .env("POD_NAME", "nats-0")
+            .env("NATS_PASSWORD", "one-of-a-test")
+            .env("NATS_CLUSTER_PASSWORD", "another-of-a-test")
+            .output()
+            .unwrap();
+        assert!(checked.status.success(), "{path}: {checked:?}");
+    }
+}
+
+#[test]
+fn the_secrets_of_production_are_documented() {
+    let page = fs::read_to_string(project().join("docs/kubernetes.md")).unwrap();
+    for (secret, key) in Overlay::from_files(PRODUCTION).secrets() {
+        let created = format!("create secret generic {secret}");
+        assert!(
+            page.contains(&created),
+            "docs/kubernetes.md makes no secret {secret}"
+        );
+        assert!(
+            page.contains(&format!("--from-literal={key}=")),
+            "{secret} without {key}"
+        );
+    }
+}
+
+/// Every question once more, of what kubectl makes of the overlays.
+#[test]
+#[ignore = "needs kubectl; ./surge test --k8s runs it"]
+fn overlays_put_together_hold_too() {
+    for overlay in OVERLAYS.map(Overlay::put_together) {
+        names_lead_somewhere(&overlay);
+        settings::are_known(&overlay);
+        rights_are_few(&overlay);
+        arrows::are_those_of_the_architecture(&overlay);
+        images_are_pinned(&overlay);
+    }
+    production_survives_a_node(&Overlay::put_together(PRODUCTION));
+}
+
+fn names_lead_somewhere(overlay: &Overlay) {
+    let what = overlay.name;
+    for workload in overlay.workloads() {
+        if let Some(selector) = workload.object.pointer("/spec/selector/matchLabels") {
+            assert!(
+                workload.is_selected_by(selector),
+                "{what}: {} selects others",
+                workload.name()
+            );
+        }
+        let ours = workload.stays() && OURS.contains(&workload.name());
+        for path in workload.probe_paths().filter(|_| ours) {
+            assert!(["/livez", "/readyz"].contains(&path), "{what}: {path}");
+        }
+        for port in workload.probe_ports() {
+            assert!(
+                workload.has_port(&port),
+                "{what}: {} has no port {port}",
+                workload.name()
+            );
+        }
+    }
+    for service in overlay.of_kind("Service") {
+        let name = text_at(service, "/metadata/name");
+        let Some(selector) = service.pointer("/spec/selector") else {
+            assert_eq!(
+                text_at(service, "/spec/type"),
+                "ExternalName",
+                "{what}: {name}"
+            );
+            continue;
+        };
+        let behind = overlay.selected_by(selector);
+        assert!(
+            !behind.is_empty(),
+            "{what}: nobody is behind service {name}"
+        );
+        for (port, workload) in list(service, "/spec/ports").iter().flat_map(|port| {
+            behind
+                .iter()
+                .map(move |workload| (at(port, "/targetPort"), workload))
+        }) {
+            assert!(workload.has_port(port), "{what}: service {name} to {port}");
+        }
+    }
+    for budget in overlay.of_kind("PodDisruptionBudget") {
+        let behind = overlay.selected_by(at(budget, "/spec/selector/matchLabels"));
+        assert_eq!(behind.len(), 1, "{what}: {budget}");
+    }
+    for scaler in overlay.of_kind("HorizontalPodAutoscaler") {
+        scaled_is_there(overlay, scaler);
+    }
+    for (kind, name, key) in overlay.references() {
+        let keys = overlay.keys_of(kind, &name);
+        // The secrets of production are made by hand.
+        let made_here = kind != "Secret" || overlay.name == LOCAL;
+        assert_eq!(keys.is_some(), made_here, "{what}: {kind} {name}");
+        if let (Some(keys), Some(key)) = (keys, key) {
+            assert!(keys.contains(&key), "{what}: {kind} {name} has no {key}");
+        }
+    }
+}
+
+fn scaled_is_there(overlay: &Overlay, scaler: &Value) {
+    let target = text_at(scaler, "/spec/scaleTargetRef/name");
+    let workload = overlay.workloads().into_iter().find(|workload| {
+        workload.name() == target
+            && workload.object["kind"] == *at(scaler, "/spec/scaleTargetRef/kind")
+    });
+    let workload = workload.unwrap_or_else(|| panic!("{target} is not there to be scaled"));
+    // A share of the processor is one of what was requested.
+    let requested = workload
+        .containers()
+        .iter()
+        .all(|container| container.pointer("/resources/requests/cpu").is_some());
+    assert!(requested, "{target}");
+    if overlay.is_put_together {
+        assert_eq!(
+            workload.object.pointer("/spec/replicas"),
+            None,
+            "two would decide"
+        );
+    }
+    let asked: BTreeSet<&str> = list(scaler, "/spec/metrics")
+        .iter()
+        .filter_map(|metric| metric.pointer("/pods/metric/name")?.as_str())
+        .collect();
+    assert_eq!(
+        asked,
+        BTreeSet::from([adapted_metric().as_str()]),
+        "prometheus-adapter-rules.yaml"
+    );
+}
+
+/// The name that prometheus-adapter gives to what it makes of the histogram.
+fn adapted_metric() -> String {
+    let path = project().join("k8s/overlays/production/prometheus-adapter-rules.yaml");
+    let rules: Value = serde_saphyr::from_str(&fs::read_to_string(path).unwrap()).unwrap();
+    let rule = &list(&rules, "/rules")[0];
+    let series = text_at(rule, "/seriesQuery").split('{').next().unwrap();
+    assert_eq!(text_at(rule, "/name/matches"), "^(.*)_bucket$");
+    let name = series.strip_suffix("_bucket").unwrap();
+    text_at(rule, "/name/as").replace("${1}", name)
+}
+
+fn rights_are_few(overlay: &Overlay) {
+    for workload in overlay.workloads() {
+        let name = format!("{}: {}", overlay.name, workload.name());
+        let pod = workload.pod_spec();
+        assert_eq!(at(pod, "/automountServiceAccountToken"), false, "{name}");
+        assert_eq!(at(pod, "/securityContext/runAsNonRoot"), true, "{name}");
+        assert_ne!(at(pod, "/securityContext/runAsUser"), 0, "{name}");
+        assert_eq!(
+            at(pod, "/securityContext/seccompProfile/type"),
+            "RuntimeDefault",
+            "{name}"
+        );
+        for container in workload.containers() {
+            let security = at(container, "/securityContext");
+            assert_eq!(security["readOnlyRootFilesystem"], true, "{name}");
+            assert_eq!(security["allowPrivilegeEscalation"], false, "{name}");
+            assert_eq!(security["capabilities"]["drop"][0], "ALL", "{name}");
+            for bound in ["requests/cpu", "requests/memory", "limits/memory"] {
+                at(container, &format!("/resources/{bound}"));
+            }
+            for probe in ["startupProbe", "livenessProbe", "readinessProbe"] {
+                assert_eq!(
+                    container.get(probe).is_some(),
+                    workload.stays(),
+                    "{name}: {probe}"
+                );
+            }
+        }
+    }
+    let namespaces = overlay.of_kind("Namespace");
+    let enforced = "/metadata/labels/pod-security.kubernetes.io~1enforce";
+    assert_eq!(
+        at(namespaces[0], enforced),
+        "restricted",
+        "{}",
+        overlay.name
+    );
+}
+
+fn images_are_pinned(overlay: &Overlay) {
+    for workload in overlay.workloads() {
+        for container in workload.containers() {
+            let image = text_at(container, "/image");
+            let tag = image.rsplit_once(':').map(|(_, tag)| tag);
+            assert!(tag.is_some_and(|tag| tag != "latest"), "{image}");
+        }
+    }
+}
+
+/// Three of each, apart from each other, of which one may be away.
+fn production_survives_a_node(production: &Overlay) {
+    let replicas: BTreeMap<&str, Option<u64>> = production
+        .workloads()
+        .into_iter()
+        .filter(|workload| workload.stays())
+        .map(|workload| {
+            let pod = workload.pod_spec();
+            assert!(
+                !list(pod, "/topologySpreadConstraints").is_empty(),
+                "{}",
+                workload.name()
+            );
+            let replicas = workload.object.pointer("/spec/replicas");
+            (workload.name(), replicas.and_then(Value::as_u64))
+        })
+        .collect();
+    let expected = BTreeMap::from([
+        ("driver-management", Some(3)),
+        ("nats", Some(3)),
+        // As the autoscaler says.
+        ("price-optimization", None),
+        ("ride-management", Some(3)),
+    ]);
+    assert_eq!(replicas, expected);
+    assert_eq!(
+        production.of_kind("PodDisruptionBudget").len(),
+        expected.len()
+    );
+    let settings = production.data_of("ConfigMap", "surge").unwrap();
+    assert_eq!(settings["STREAM_REPLICAS"], "3");
+}

@@ -1,0 +1,185 @@
+//! The environment of our containers, read as the services would read it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use clap::CommandFactory as _;
+use serde_json::Value;
+
+use super::objects::{Overlay, Workload, at, list, text_at};
+
+/// What the SDK of OpenTelemetry and the log filter read by themselves.
+const TELEMETRY: [&str; 4] = [
+    "OTEL_EXPORTER_OTLP_ENDPOINT",
+    "OTEL_TRACES_SAMPLER",
+    "OTEL_TRACES_SAMPLER_ARG",
+    "RUST_LOG",
+];
+
+/// What a secret may look like; none of them is written down for production.
+const SECRET: &str = "a-secret-of-a-test";
+
+pub(crate) fn are_known(overlay: &Overlay) {
+    let mut taken = BTreeSet::new();
+    for workload in overlay.workloads() {
+        for container in workload.containers() {
+            let image = text_at(container, "/image");
+            let name = image
+                .rsplit('/')
+                .next()
+                .and_then(|name| name.split(':').next());
+            if name == Some("surge") {
+                taken.extend(are_taken(overlay, &workload, container));
+            }
+        }
+    }
+    // What is for all need not be for each, but for somebody.
+    let shared = overlay.keys_of("ConfigMap", "surge").unwrap();
+    for variable in shared
+        .iter()
+        .filter(|variable| !TELEMETRY.contains(&variable.as_str()))
+    {
+        assert!(
+            taken.contains(variable),
+            "{}: nobody knows {variable}",
+            overlay.name
+        );
+    }
+}
+
+/// Which variables this container's program knows; it must know those that it is given by name, and like their values.
+fn are_taken(overlay: &Overlay, workload: &Workload<'_>, container: &Value) -> BTreeSet<String> {
+    let words: Vec<&str> = list(container, "/args")
+        .iter()
+        .filter_map(Value::as_str)
+        .collect();
+    let (program, more) = program(&words);
+    let what = format!("{}: {words:?}", overlay.name);
+    let mut taken = BTreeSet::new();
+    let mut line = vec![workload.name().to_owned()];
+    line.extend(more.iter().map(|&word| word.to_owned()));
+    let own = own(container);
+    let shared = list(container, "/envFrom").iter().flat_map(|source| {
+        let name = text_at(source, "/configMapRef/name");
+        overlay.data_of("ConfigMap", name).unwrap_or_default()
+    });
+    let shared: BTreeMap<String, String> = shared.collect();
+    for (variable, value) in shared.iter().chain(&own) {
+        let is_part = own
+            .values()
+            .any(|other| other.contains(&format!("$({variable})")));
+        if is_part || TELEMETRY.contains(&variable.as_str()) {
+            continue;
+        }
+        let value = own.iter().fold(value.clone(), |value, (part, filling)| {
+            value.replace(&format!("$({part})"), filling)
+        });
+        assert!(!value.contains("$("), "{what}: {variable}={value}");
+        leads_to_a_service(overlay, &value);
+        match flag_of(&program, variable) {
+            Some(flag) => {
+                line.push(format!("--{flag}={value}"));
+                taken.insert(variable.clone());
+            }
+            None => assert!(
+                shared.contains_key(variable),
+                "{what} does not know {variable}"
+            ),
+        }
+    }
+    if let Err(refusal) = program.try_get_matches_from(line) {
+        panic!("{what}: {refusal}");
+    }
+    addresses_are_ports(container, &own);
+    taken
+}
+
+/// Probes and services go by what the pod says; the process listens where it is told.
+fn addresses_are_ports(container: &Value, own: &BTreeMap<String, String>) {
+    for (variable, port) in [("HTTP_ADDR", "http"), ("GRPC_ADDR", "grpc")] {
+        let listens = own
+            .get(variable)
+            .and_then(|address| address.rsplit_once(':'));
+        let listens = listens.map(|(_, number)| number.parse::<u64>().unwrap());
+        let ports = list(container, "/ports").iter();
+        let mut told = ports
+            .filter(|known| known["name"] == port)
+            .filter_map(|known| known["containerPort"].as_u64());
+        assert_eq!(told.next(), listens, "{variable}");
+    }
+}
+
+fn own(container: &Value) -> BTreeMap<String, String> {
+    let variables = list(container, "/env").iter();
+    let pairs = variables.map(|variable| {
+        let value = variable
+            .get("value")
+            .and_then(Value::as_str)
+            .unwrap_or(SECRET);
+        (text_at(variable, "/name").to_owned(), value.to_owned())
+    });
+    pairs.collect()
+}
+
+/// A URL of ours leads to a service with that port; gRPC to one that has all addresses.
+fn leads_to_a_service(overlay: &Overlay, value: &str) {
+    let Some((scheme, rest)) = value.split_once("://") else {
+        return;
+    };
+    let host = rest.split('/').next().unwrap();
+    let host = host.rsplit('@').next().unwrap();
+    let (name, port) = host.split_once(':').unwrap();
+    // In another namespace.
+    if name.contains('.') {
+        return;
+    }
+    let services = overlay.of_kind("Service");
+    let service = services
+        .iter()
+        .find(|service| at(service, "/metadata/name") == name);
+    let service = service.unwrap_or_else(|| panic!("{value}: no service {name}"));
+    let port: u64 = port.parse().unwrap();
+    let has_port = list(service, "/spec/ports")
+        .iter()
+        .any(|known| known["port"] == port);
+    assert!(
+        has_port || service["spec"]["type"] == "ExternalName",
+        "{value}"
+    );
+    if scheme == "http" {
+        assert_eq!(
+            at(service, "/spec/clusterIP"),
+            "None",
+            "{value}: one address is one replica"
+        );
+    }
+}
+
+/// What the arguments of the image start, and those that are its own.
+fn program<'a>(words: &'a [&'a str]) -> (clap::Command, &'a [&'a str]) {
+    let migrate = platform::schema::JobConfig::command;
+    match words {
+        [
+            "service",
+            "driver-management" | "ride-management" | "price-optimization",
+            "migrate",
+            more @ ..,
+        ] => (migrate(), more),
+        ["service", "driver-management", more @ ..] => (driver_management::Config::command(), more),
+        ["service", "ride-management", more @ ..] => (ride_management::Config::command(), more),
+        ["service", "price-optimization", "batch", more @ ..] => {
+            (price_optimization::config::BatchConfig::command(), more)
+        }
+        ["service", "price-optimization", more @ ..] => {
+            (price_optimization::config::Config::command(), more)
+        }
+        _ => panic!("no process of ours: {words:?}"),
+    }
+}
+
+/// The flag that says the same as this variable.
+fn flag_of(program: &clap::Command, variable: &str) -> Option<String> {
+    let mut arguments = program.get_arguments();
+    let argument =
+        arguments.find(|argument| argument.get_env().is_some_and(|env| env == variable))?;
+    Some(argument.get_long()?.to_owned())
+}
