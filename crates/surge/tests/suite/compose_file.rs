@@ -79,6 +79,12 @@ fn the_load_generator_is_told_where_everybody_is() {
 #[test]
 fn addresses_lead_to_services_that_listen_there() {
     let compose = compose();
+    let published: Vec<String> = compose
+        .services
+        .values()
+        .flat_map(|service| &service.ports)
+        .filter_map(|port| Some(filled(port, &environment()).split(':').nth(1)?.to_owned()))
+        .collect();
     for (name, service) in &compose.services {
         for (variable, value) in service.settings() {
             let Some((_, address)) = value.split_once("://") else {
@@ -87,7 +93,10 @@ fn addresses_lead_to_services_that_listen_there() {
             let address = address.rsplit('@').next().unwrap_or_default();
             let address = address.split('/').next().unwrap_or_default();
             let (host, port) = address.split_once(':').expect("a host and a port");
-            let listens = compose.listening(host);
+            let listens = match host {
+                "127.0.0.1" => published.clone(), // for people, outside
+                host => compose.listening(host),
+            };
             assert!(
                 listens.contains(&port.to_owned()),
                 "{name}: {variable} leads to {address}, which listens on {listens:?}"
