@@ -225,7 +225,7 @@ fn publish_span(feed: &'static str, messages: usize) -> Span {
             messaging.operation.name = "publish",
             messaging.operation.type = "send",
             messaging.destination.name = feed,
-            messaging.batch.message_count = messages,
+            messaging.batch.message_count = messages as i64,
             server.address = nats::server_address(),
             server.port = nats::server_port(),
             surge.origins = Empty,
