@@ -128,8 +128,11 @@ impl<L: Levels> LevelFeed<L> {
         if !acknowledged {
             span.record("otel.status_code", "ERROR");
         }
-        let took = started.elapsed();
-        clients::published(L::FEED, news.len() + 1, acknowledged, took, &span);
+        // Without a connection nothing was sent.
+        if !matches!(published, Ok(Err(FeedError::Away(_)))) {
+            let took = started.elapsed();
+            clients::published(L::FEED, news.len() + 1, acknowledged, took, &span);
+        }
         published??;
         told.resize(values.len(), 0.0);
         for (index, value) in &news {
