@@ -17,6 +17,7 @@ use anyhow::Context as _;
 use axum::Router;
 use axum::serve::ListenerExt as _;
 use clap::Subcommand;
+use futures::{FutureExt as _, future::LocalBoxFuture};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpListener;
 
@@ -48,7 +49,12 @@ pub enum Floor {
 ///
 /// # Errors
 /// When no port is free, or what the floor stands on is missing.
-pub async fn run(floor: Floor) -> anyhow::Result<()> {
+pub fn run(floor: Floor) -> LocalBoxFuture<'static, anyhow::Result<()>> {
+    // Boxed, so that it is compiled here: docs/decisions/release-profile.md.
+    run_here(floor).boxed_local()
+}
+
+async fn run_here(floor: Floor) -> anyhow::Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0")
         .await
         .context("no port to listen on")?;

@@ -39,11 +39,35 @@ pub fn multiplier(view: &MarketView, policy: &SurgePolicy) -> Option<Multiplier>
 
 /// The multiplier before rounding, from 1 to the cap. `None` when a level of the view is missing.
 pub fn target(view: &MarketView, policy: &SurgePolicy) -> Option<f64> {
+    workings(view, policy).map(|workings| workings.target)
+}
+
+/// The formula, step by step. `None` when a level of the view is missing.
+pub fn workings(view: &MarketView, policy: &SurgePolicy) -> Option<Workings> {
     let supply = smoothed(view, |zone| zone.supply, policy)?;
     let demand = smoothed(view, |zone| zone.demand, policy)?;
-    let load = load_ratio(supply, demand, policy).powf(policy.exponent);
+    let load_ratio = load_ratio(supply, demand, policy);
     // `max` before `min`: an undefined load (infinite supply and demand) prices at 1.
-    Some(load.max(1.0).min(policy.effective_cap().as_f64()))
+    let target = load_ratio.powf(policy.exponent).max(1.0);
+    Some(Workings {
+        supply,
+        demand,
+        load_ratio,
+        target: target.min(policy.effective_cap().as_f64()),
+    })
+}
+
+/// What the formula made of a view on the way to the multiplier, for whoever wants to see it worked.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Workings {
+    /// `S~`: supply, smoothed over the k-ring.
+    pub supply: f64,
+    /// `D~`: demand, smoothed over the k-ring.
+    pub demand: f64,
+    /// `rho`: drivers needed, with the reserve, over drivers available.
+    pub load_ratio: f64,
+    /// `m` before it is rounded: from 1 to the cap.
+    pub target: f64,
 }
 
 /// Drivers needed, with the reserve, over drivers available. The pseudo-drivers keep sparse zones near 1.

@@ -17,9 +17,9 @@ pub struct ClockConfig {
     #[arg(long, env = "MARKET_CLOCK_SPEED", default_value_t = 1.0, value_parser = speed)]
     pub market_clock_speed: f64,
 
-    /// Real time at which the market clock showed MARKET_CLOCK_START, RFC 3339. Give every process the same;
-    /// default: the start of this process, which suits a process that is alone.
-    #[arg(long, env = "MARKET_CLOCK_ANCHOR", value_name = "TIME")]
+    /// Real time at which the market clock showed MARKET_CLOCK_START, RFC 3339, or @PATH of a file that holds it. Give
+    /// every process the same; default: the start of this process, which suits a process that is alone.
+    #[arg(long, env = "MARKET_CLOCK_ANCHOR", value_name = "TIME|@PATH", value_parser = anchor)]
     pub market_clock_anchor: Option<DateTime<Utc>>,
 }
 
@@ -27,6 +27,59 @@ fn speed(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(speed) if speed.is_finite() && speed > 0.0 && speed <= 100_000.0 => Ok(speed),
         _ => Err("must be a number above 0, at most 100000".to_owned()),
+    }
+}
+
+/// A time, or where it is written: containers that are made at different times can share a file, but no environment.
+fn anchor(text: &str) -> Result<DateTime<Utc>, String> {
+    let Some(path) = text.strip_prefix('@') else {
+        return time(text);
+    };
+    let written = std::fs::read_to_string(path).map_err(|error| format!("{path}: {error}"))?;
+    time(written.trim_end()).map_err(|error| format!("{path} holds no time: {error}"))
+}
+
+fn time(text: &str) -> Result<DateTime<Utc>, String> {
+    let time = text.parse::<DateTime<Utc>>();
+    time.map_err(|error| error.to_string())
+}
+
+/// An instant of real time, in microseconds since the Unix epoch: eight bytes to take down in passing, and a date when
+/// somebody asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RealTime(i64);
+
+impl RealTime {
+    /// The operating system's clock.
+    pub fn now() -> Self {
+        Self(real_now_micros())
+    }
+
+    /// The instant `micros` microseconds after the Unix epoch.
+    pub const fn from_micros(micros: i64) -> Self {
+        Self(micros)
+    }
+
+    /// Microseconds since the Unix epoch.
+    pub const fn micros(self) -> i64 {
+        self.0
+    }
+
+    /// Milliseconds since `earlier`; negative when it was later.
+    pub fn millis_since(self, earlier: Self) -> f64 {
+        self.0.saturating_sub(earlier.0) as f64 / 1_000.0
+    }
+}
+
+impl From<DateTime<Utc>> for RealTime {
+    fn from(time: DateTime<Utc>) -> Self {
+        Self(time.timestamp_micros())
+    }
+}
+
+impl From<RealTime> for DateTime<Utc> {
+    fn from(time: RealTime) -> Self {
+        Self::from_timestamp_micros(time.0).unwrap_or_default()
     }
 }
 
@@ -94,6 +147,13 @@ impl MarketClock {
         self.start_millis + (elapsed_micros * self.speed / 1_000.0) as i64
     }
 
+    /// The real time at which the market clock shows `market_millis`, to as much as a market millisecond tells.
+    pub fn real_time_of(&self, market_millis: i64) -> RealTime {
+        let elapsed_millis = market_millis.saturating_sub(self.start_millis) as f64;
+        let real_micros = (elapsed_millis * 1_000.0 / self.speed) as i64;
+        RealTime((self.anchor_millis * 1_000).saturating_add(real_micros))
+    }
+
     /// Market seconds per real second.
     pub const fn speed(&self) -> f64 {
         self.speed
@@ -143,12 +203,38 @@ mod tests {
     }
 
     #[test]
+    fn the_way_back_to_real_time_loses_less_than_a_market_millisecond() {
+        let clock = MarketClock::new(1_396_645_200_000, 1_700_000_000_000, 60.0);
+        for real_micros in [1_700_000_000_000_000, 1_700_000_123_456_789] {
+            let market = clock.at_real_micros(real_micros);
+            let back = clock.real_time_of(market).micros();
+            assert!((real_micros - back).abs() <= 17, "{real_micros} to {back}");
+        }
+        let real = MarketClock::real_time().real_time_of(1_700_000_000_123);
+        assert_eq!(real.micros(), 1_700_000_000_123_000);
+    }
+
+    #[test]
     fn without_settings_market_time_is_real_time() {
         let clock = MarketClock::real_time();
         assert_eq!(
             clock.at_real_micros(1_700_000_000_123_000),
             1_700_000_000_123
         );
+    }
+
+    #[test]
+    fn an_anchor_may_be_written_in_a_file() {
+        let written = std::env::temp_dir().join(format!("surge-anchor-{}", std::process::id()));
+        let by_path = format!("@{}", written.display());
+        std::fs::write(&written, "2014-04-04T21:00:00Z\n").unwrap();
+        assert_eq!(anchor(&by_path), anchor("2014-04-04T17:00:00-04:00"));
+
+        std::fs::write(&written, "yesterday").unwrap();
+        assert!(anchor(&by_path).unwrap_err().contains("holds no time"));
+        std::fs::remove_file(&written).unwrap();
+        let refused = anchor(&by_path).unwrap_err();
+        assert!(refused.contains("surge-anchor-"), "{refused}");
     }
 
     #[test]

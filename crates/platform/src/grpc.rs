@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use tonic::{
     Code, Status,
     service::{Interceptor, Routes, interceptor::InterceptedService},
-    transport::{Channel, Endpoint},
+    transport::Endpoint,
 };
 use tracing::{Instrument, Span, field::Empty, info_span};
 
@@ -23,6 +23,7 @@ use crate::{
     http::REQUEST_DEADLINE,
     metrics::{EdgeMetrics, clients},
     propagation,
+    shard_channel::ShardChannel,
 };
 
 /// Wraps the gRPC services of a process: every call is traced, measured, and ended by a deadline; what cannot be
@@ -150,7 +151,7 @@ fn is_server_fault(code: Code) -> bool {
 }
 
 /// A channel to another service that carries the trace along.
-pub type TracedChannel = InterceptedService<Channel, InjectTrace>;
+pub type TracedChannel = InterceptedService<ShardChannel, InjectTrace>;
 
 /// Longest time to reach a host; less where the deadline of the calls is shorter.
 const CONNECT_DEADLINE: Duration = Duration::from_millis(500);
@@ -161,15 +162,17 @@ const CONNECT_DEADLINE: Duration = Duration::from_millis(500);
 /// # Errors
 /// When `url` is none.
 pub fn channel(url: &str, deadline: Duration) -> Result<TracedChannel, tonic::transport::Error> {
-    let channel = Endpoint::from_shared(url.to_owned())?
+    let endpoint = Endpoint::from_shared(url.to_owned())?
         .connect_timeout(CONNECT_DEADLINE.min(deadline / 2))
         .timeout(deadline)
         .tcp_nodelay(true)
         .http2_keep_alive_interval(Duration::from_secs(5))
         .keep_alive_timeout(Duration::from_secs(2))
-        .keep_alive_while_idle(true)
-        .connect_lazy();
-    Ok(InterceptedService::new(channel, InjectTrace::to(url)))
+        .keep_alive_while_idle(true);
+    Ok(InterceptedService::new(
+        ShardChannel::to(endpoint),
+        InjectTrace::to(url),
+    ))
 }
 
 /// Writes the current trace context into outgoing calls, and into the client span where they go.

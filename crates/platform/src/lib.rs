@@ -19,5 +19,7 @@ pub mod propagation;
 mod resource;
 pub mod sampling;
 pub mod serve;
+mod shard_channel;
+mod shards;
 pub mod shutdown;
 pub mod telemetry;

@@ -27,7 +27,7 @@ struct Untold(Mutex<Requests>);
 #[derive(Debug, Default)]
 struct Requests {
     spans: Vec<SpanContext>,
-    /// Signed, as whole numbers are in a span.
+    // Signed, because an attribute of a span has no other whole numbers.
     count: i64,
 }
 
@@ -81,31 +81,15 @@ impl Untold {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use opentelemetry::{Value, trace::TracerProvider as _};
-    use opentelemetry_sdk::{
-        error::OTelSdkResult,
-        trace::{SdkTracerProvider, SpanData, SpanExporter},
-    };
+    use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider, SpanData};
     use tracing::{field::Empty, info_span};
     use tracing_subscriber::layer::SubscriberExt as _;
 
     use super::*;
 
-    /// Keeps what is exported.
-    #[derive(Clone, Debug, Default)]
-    struct Kept(Arc<Mutex<Vec<SpanData>>>);
-
-    impl SpanExporter for Kept {
-        async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
-            self.0.lock().unwrap().extend(batch);
-            Ok(())
-        }
-    }
-
-    fn told_after(requests: usize) -> SpanData {
-        let exporter = Kept::default();
+    fn told_after(requests: u64) -> SpanData {
+        let exporter = InMemorySpanExporter::default();
         let provider = SdkTracerProvider::builder()
             .with_simple_exporter(exporter.clone())
             .build();
@@ -120,7 +104,7 @@ mod tests {
             // Told once, they are not told again.
             origins.link_feed(&info_span!("publish again", surge.origins = Empty));
         });
-        let spans = exporter.0.lock().unwrap().clone();
+        let spans = exporter.get_finished_spans().unwrap();
         let again = spans.iter().find(|span| span.name == "publish again");
         assert_eq!(again.unwrap().links.len(), 0);
         spans

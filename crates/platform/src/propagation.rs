@@ -3,10 +3,11 @@
 //! is linked to it, because its reader is somebody else's request.
 
 use async_nats::HeaderMap as NatsHeaders;
+pub use opentelemetry::trace::TraceId;
 use opentelemetry::{
     Context,
     propagation::{Extractor, Injector, TextMapPropagator},
-    trace::{TraceContextExt, TraceId},
+    trace::TraceContextExt,
 };
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use tonic::metadata::{MetadataKey, MetadataMap, MetadataValue};
@@ -97,8 +98,8 @@ pub fn trace_id(span: &Span) -> Option<String> {
     sampled_trace(span).map(|trace| trace.to_string())
 }
 
-/// The trace of `span`, if it is sampled.
-pub(crate) fn sampled_trace(span: &Span) -> Option<TraceId> {
+/// The trace of `span`, if it is sampled: [`trace_id`] for whoever need not write it out.
+pub fn sampled_trace(span: &Span) -> Option<TraceId> {
     if span.is_disabled() {
         return None;
     }
@@ -106,6 +107,14 @@ pub(crate) fn sampled_trace(span: &Span) -> Option<TraceId> {
     let span = context.span();
     let trace = span.span_context();
     trace.is_sampled().then(|| trace.trace_id())
+}
+
+/// The trace that a producer left in a `traceparent`, if it was sampled: any other would open nothing.
+pub fn trace_left_in(traceparent: &str) -> Option<TraceId> {
+    let producer = extract(&Column(Some(traceparent.to_owned())));
+    let span = producer.span();
+    let trace = span.span_context();
+    (trace.is_valid() && trace.is_sampled()).then(|| trace.trace_id())
 }
 
 fn inject(carrier: &mut dyn Injector) {
@@ -190,6 +199,16 @@ mod tests {
         let traces = tracing_opentelemetry::layer().with_tracer(provider.tracer("test"));
         let subscriber = tracing_subscriber::registry().with(traces);
         tracing::subscriber::with_default(subscriber, || trace_id(&tracing::info_span!("quote")))
+    }
+
+    #[test]
+    fn the_trace_that_a_producer_left_is_read_if_it_can_be_opened() {
+        let left = |flags| format!("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-{flags}");
+        let trace = trace_left_in(&left("01")).unwrap();
+        assert_eq!(trace.to_string(), "0af7651916cd43dd8448eb211c80319c");
+        assert_eq!(trace_left_in(&left("00")), None);
+        assert_eq!(trace_left_in("hello"), None);
+        assert_eq!(trace_left_in(""), None);
     }
 
     #[test]

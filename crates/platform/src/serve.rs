@@ -4,15 +4,18 @@
 use std::{net::SocketAddr, time::Duration};
 
 use axum::Router;
+use futures::{FutureExt, stream};
+use hyper::server::conn::http1;
+use hyper_util::{rt::TokioIo, server::graceful::GracefulShutdown, service::TowerToHyperService};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tonic::{
-    service::Routes,
-    transport::{Server, server::TcpIncoming},
-};
+use tonic::{service::Routes, transport::Server};
 use tracing::info;
 
-use crate::shutdown;
+use crate::{
+    shards::{self, Inbox, Shards},
+    shutdown,
+};
 
 /// How often a gRPC connection is asked whether its caller is still there. Streams without a deadline end with it.
 const PING_EVERY: Duration = Duration::from_secs(30);
@@ -104,25 +107,57 @@ pub async fn serve(
 ) -> Result<(), ServeError> {
     let at = listeners.addresses()?;
     info!(http = %at.http, grpc = %at.grpc, "serving HTTP on {} and gRPC on {}", at.http, at.grpc);
-    let http_edge = async { Ok(serve_http(listeners.http, http, token.clone()).await?) };
-    let grpc_edge = async {
-        let incoming = TcpIncoming::from(listeners.grpc).with_nodelay(Some(true));
-        let stopped = token.clone().cancelled_owned();
-        Server::builder()
-            .http2_keepalive_interval(Some(PING_EVERY))
-            .http2_keepalive_timeout(Some(PING_DEADLINE))
-            .add_routes(grpc)
-            .serve_with_incoming_shutdown(incoming, stopped)
-            .await?;
-        Ok(())
-    };
+    let shards = Shards::start().map_err(ServeError::Http)?;
+    let http_edge = shards.serve(listeners.http, &token, |inbox| {
+        serve_http_shard(inbox, http.clone(), token.clone())
+    });
+    let grpc_edge = shards.serve(listeners.grpc, &token, |inbox| {
+        serve_grpc_shard(inbox, grpc.clone(), token.clone())
+    });
     let both = async { tokio::try_join!(http_edge, grpc_edge).map(|_| ()) };
     shutdown::with_deadline(&token, both)
         .await
         .unwrap_or(Ok(()))
 }
 
-/// Serves HTTP alone until `token` is cancelled.
+/// The connections of the HTTP edge that fall to one shard. axum's own `serve` would find out first whether a connection
+/// speaks HTTP/1 or HTTP/2, and pay for that with every request.
+async fn serve_http_shard(
+    mut inbox: Inbox,
+    http: Router,
+    token: CancellationToken,
+) -> Result<(), ServeError> {
+    let http = TowerToHyperService::new(http);
+    let open = GracefulShutdown::new();
+    while let Some(Some(connection)) = token.run_until_cancelled(shards::next_of(&mut inbox)).await
+    {
+        let served = http1::Builder::new().serve_connection(TokioIo::new(connection), http.clone());
+        // It fails when the caller breaks off, which is the caller's own affair.
+        tokio::spawn(open.watch(served).map(drop));
+    }
+    open.shutdown().await;
+    Ok(())
+}
+
+async fn serve_grpc_shard(
+    inbox: Inbox,
+    grpc: Routes,
+    token: CancellationToken,
+) -> Result<(), ServeError> {
+    let connections = stream::unfold(inbox, async |mut inbox| {
+        let connection = shards::next_of(&mut inbox).await?;
+        Some((Ok::<_, std::io::Error>(connection), inbox))
+    });
+    Server::builder()
+        .http2_keepalive_interval(Some(PING_EVERY))
+        .http2_keepalive_timeout(Some(PING_DEADLINE))
+        .add_routes(grpc)
+        .serve_with_incoming_shutdown(connections, token.cancelled_owned())
+        .await?;
+    Ok(())
+}
+
+/// Serves HTTP alone, and without shards, until `token` is cancelled.
 ///
 /// # Errors
 /// When the edge fails.

@@ -4,8 +4,9 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 use loadtest::{city, compare};
-use marketplace::MarketTime;
+use marketplace::{MarketTime, Position};
 use surge_proto::DataflowMode;
+use uuid::Uuid;
 
 use crate::stack::{DEMAND_PROFILE, FRIDAY_EVENING, Ports, Record, STATE_DIR, StackSettings};
 
@@ -22,7 +23,8 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
-const AFTER_HELP: &str = "  ./surge test   all tests, formatting and lints; options go to cargo test\n\n\
+const AFTER_HELP: &str = "  ./surge test   all tests, formatting and lints; options go to cargo test\n\
+    \x20 ./surge test --compose   the suite in containers, which needs Docker\n\n\
     SURGE_PORT_BASE moves all ports (7100: REST on 7101 to 7103, gRPC on 7201 to 7203, Jaeger UI on 7186).\n\
     SURGE_NO_INSTALL=1 forbids ./surge to install what is missing. Files are looked for in the project folder.";
 
@@ -36,6 +38,8 @@ pub(crate) enum Command {
     Status,
     /// Shows the dataflow mode, or switches to another
     Mode(ModeArgs),
+    /// Shows how supply and demand came to a quote, hop by hop
+    Journey(JourneyArgs),
     /// Compares the three dataflows on whatever runs
     Compare(Box<compare::Args>),
     /// Lets the city live on whatever runs: drivers and riders of a recorded evening
@@ -46,6 +50,8 @@ pub(crate) enum Command {
     Train(TrainArgs),
     /// Shows what is missing on this machine and how to get it
     Doctor,
+    /// Asks a service whether it is ready: the health check of its container, which holds no other program
+    Ready(ReadyArgs),
     /// Runs one service in this process: how the stack starts its parts
     #[command(hide = true, disable_help_flag = true)]
     Service(ServiceArgs),
@@ -120,6 +126,38 @@ pub(crate) struct ModeArgs {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct JourneyArgs {
+    /// The quote; without one, the same trip is quoted in each mode and the three journeys are shown side by side
+    pub(crate) quote_id: Option<Uuid>,
+
+    /// Quote the trip in this mode alone, and show that journey
+    #[arg(long, conflicts_with = "quote_id")]
+    pub(crate) mode: Option<DataflowMode>,
+
+    /// Where the trip begins, in degrees; Grand Central Terminal
+    #[arg(long, value_name = "LAT,LON", default_value = "40.7527,-73.9772", value_parser = position, allow_hyphen_values = true)]
+    pub(crate) pickup: Position,
+
+    /// Where the trip ends, in degrees; Wall Street
+    #[arg(long, value_name = "LAT,LON", default_value = "40.7074,-74.0113", value_parser = position, allow_hyphen_values = true)]
+    pub(crate) dropoff: Position,
+
+    /// Base URL of price-optimization; of every replica where there are several, for each knows its own quotes alone
+    #[arg(
+        long,
+        env = "SURGE_TARGET",
+        value_name = "URL",
+        value_delimiter = ',',
+        default_value = "http://127.0.0.1:7103"
+    )]
+    pub(crate) target: Vec<String>,
+
+    /// Print the journey as JSON; a list of them where no quote and no mode is named
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct BacktestArgs {
     /// Pickup files to learn from, CSV or gzipped CSV
     #[arg(long, value_name = "FILE", num_args = 1.., required = true)]
@@ -159,6 +197,12 @@ pub(crate) struct TrainArgs {
     /// Where to write the profile
     #[arg(long, value_name = "PATH", default_value = DEMAND_PROFILE)]
     pub(crate) out: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ReadyArgs {
+    /// Base URL of the service
+    pub(crate) url: String,
 }
 
 #[derive(Debug, Args)]
@@ -202,7 +246,7 @@ pub(crate) fn parse() -> Cli {
     Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
 }
 
-/// The clap command. A stack that runs here is what `mode`, `compare` and `city` mean unless told otherwise.
+/// The clap command. A stack that runs here is what these subcommands mean unless told otherwise.
 fn command() -> clap::Command {
     let command = Cli::command().mut_subcommand("demo", for_newcomers);
     let Some(url) = running_stack() else {
@@ -210,7 +254,7 @@ fn command() -> clap::Command {
     };
     let url: &'static str = url.leak(); // clap wants it for ever, and it is wanted once
     let there = |target: clap::Arg| target.default_value(url);
-    ["mode", "compare", "city"]
+    ["mode", "journey", "compare", "city"]
         .into_iter()
         .fold(command, |command, name| {
             command.mut_subcommand(name, |subcommand| subcommand.mut_arg("target", there))
@@ -232,6 +276,15 @@ fn running_stack() -> Option<String> {
     let state_dir = std::env::var_os("SURGE_STATE_DIR").unwrap_or_else(|| STATE_DIR.into());
     let record = Record::find(state_dir.as_ref()).ok().flatten()?;
     Some(record.price_url())
+}
+
+fn position(text: &str) -> Result<Position, String> {
+    let degrees = text.split_once(',').and_then(|(lat, lon)| {
+        let degrees = |text: &str| text.trim().parse::<f64>().ok();
+        degrees(lat).zip(degrees(lon))
+    });
+    let (lat, lon) = degrees.ok_or("must be LAT,LON in degrees, such as 40.7527,-73.9772")?;
+    Position::new(lat, lon).map_err(|error| error.to_string())
 }
 
 fn speed(text: &str) -> Result<f64, String> {
@@ -265,6 +318,17 @@ mod tests {
             panic!("another subcommand");
         };
         assert_eq!(service.arguments, ["batch", "--every", "5m", "--help"]);
+    }
+
+    #[test]
+    fn a_place_is_two_numbers_on_the_globe() {
+        assert_eq!(
+            position("40.7527, -73.9772"),
+            Position::new(40.7527, -73.9772).map_err(|_| String::new())
+        );
+        for text in ["", "40.7", "north,west", "91,0", "nan,0", "40.7,-73.9,1"] {
+            assert!(position(text).is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    driver_management::main(std::env::args())
+    driver_management::main(std::env::args().collect())
 }

@@ -21,10 +21,19 @@ struct OutcomeLabel {
     outcome: &'static str,
 }
 
+const SENT: &str = "sent";
+const NOBODY_NEAR: &str = "nobody_near";
+const REFUSED: &str = "refused";
+const FAILED: &str = "failed";
+
 impl Dispatches {
-    /// Registers `surge_dispatches_total{outcome}`.
+    /// Registers `surge_dispatches_total{outcome}`, with every outcome at zero: a counter that is missing cannot be told from
+    /// one that does not count.
     pub fn register(registry: &mut Registry) -> Self {
         let dispatches = Self::default();
+        for outcome in [SENT, NOBODY_NEAR, REFUSED, FAILED] {
+            drop(dispatches.0.get_or_create(&OutcomeLabel { outcome }));
+        }
         let help = "Dispatches by how they ended";
         registry.register("surge_dispatches", help, dispatches.0.clone());
         dispatches
@@ -33,10 +42,10 @@ impl Dispatches {
     /// One more dispatch was answered so.
     pub fn count(&self, answer: &Result<Option<Dispatch>, Error>) {
         let outcome = match answer {
-            Ok(Some(_)) => "sent",
-            Ok(None) => "nobody_near",
-            Err(Error::RideReleased(_)) => "refused",
-            Err(_) => "failed",
+            Ok(Some(_)) => SENT,
+            Ok(None) => NOBODY_NEAR,
+            Err(Error::RideReleased(_)) => REFUSED,
+            Err(_) => FAILED,
         };
         self.0.get_or_create(&OutcomeLabel { outcome }).inc();
     }

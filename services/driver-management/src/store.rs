@@ -22,7 +22,14 @@ use self::rows::{DispatchRow, DriverRow, column};
 use crate::{driver::Driver, error::Error, fleet::Move};
 
 /// The steps of the schema.
-pub const MIGRATIONS: &[Step] = &[(1, "drivers", include_str!("../migrations/0001_drivers.sql"))];
+pub const MIGRATIONS: &[Step] = &[
+    (1, "drivers", include_str!("../migrations/0001_drivers.sql")),
+    (
+        2,
+        "watermark written at",
+        include_str!("../migrations/0002_watermark_written_at.sql"),
+    ),
+];
 
 /// How long the database may take for any one operation.
 const DEADLINE: Duration = Duration::from_millis(1_500);
@@ -226,11 +233,13 @@ impl Store {
                 update_positions(&mut transaction, moves, zones.collect()).await?;
             }
             forget_dispatches(&mut transaction, as_of - DISPATCH_MEMORY).await?;
-            sqlx::query("UPDATE watermark SET as_of = $1, traceparent = $2")
-                .bind(column(as_of))
-                .bind(propagation::traceparent())
-                .execute(&mut *transaction)
-                .await?;
+            sqlx::query(
+                "UPDATE watermark SET as_of = $1, traceparent = $2, written_at = clock_timestamp()",
+            )
+            .bind(column(as_of))
+            .bind(propagation::traceparent())
+            .execute(&mut *transaction)
+            .await?;
             transaction.commit().await
         })
         .await

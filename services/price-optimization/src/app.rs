@@ -13,7 +13,10 @@ use marketplace::{
     view::{MarketView, ZoneLevels},
     zone::{Position, ServiceArea, Zone},
 };
-use platform::clock::MarketClock;
+use platform::{
+    clock::{MarketClock, RealTime},
+    propagation,
+};
 use surge_proto::{DataflowMode, token::QuoteKey};
 use tokio::time::Instant;
 use tracing::{Instrument, Span, field::Empty, info_span, warn};
@@ -22,8 +25,9 @@ use uuid::Uuid;
 use crate::{
     config::Config,
     control::{ModeControl, ModeInForce},
-    dataflow::Dataflows,
+    dataflow::{Dataflows, passage::Told},
     error::Error,
+    journey::{Journey, Journeys, Market, Record},
     metrics::QuoteMetrics,
 };
 
@@ -42,6 +46,7 @@ struct Inner {
     dataflows: Dataflows,
     control: ModeControl,
     metrics: QuoteMetrics,
+    journeys: Journeys,
     /// Levels from the future are told of once; each quote that they spoil is marked and counted as degraded.
     told_of_future: Once,
 }
@@ -86,6 +91,7 @@ impl App {
         dataflows: Dataflows,
         control: ModeControl,
         metrics: QuoteMetrics,
+        journeys: Journeys,
     ) -> Self {
         let inner = Inner {
             area,
@@ -95,6 +101,7 @@ impl App {
             dataflows,
             control,
             metrics,
+            journeys,
             told_of_future: Once::new(),
         };
         Self {
@@ -118,14 +125,15 @@ impl App {
         let in_force = self.inner.control.current();
         let dataflow = mode.unwrap_or(in_force.mode);
 
-        let view = self.market_view(dataflow, self.ring(zone)).await;
-        let view = view.inspect_err(|_| {
+        let told = self.market_view(dataflow, self.ring(zone)).await;
+        let told = told.inspect_err(|_| {
             let took = started.elapsed();
             self.inner.metrics.failed(dataflow, took, &Span::current());
         })?;
-        let now = self.now();
+        let priced_at = RealTime::now();
+        let now = MarketTime::from_millis(self.inner.clock.at_real_micros(priced_at.micros()));
         let trip = Trip::estimate(pickup, dropoff);
-        let price = quote::price(&view, &trip, &self.inner.policy, now);
+        let price = quote::price(&told.view, &trip, &self.inner.policy, now);
         let quote = self.promise(zone, pickup, dropoff, &price, now);
         let quoted = Quoted {
             token: self.inner.key.sign(&quote),
@@ -135,8 +143,31 @@ impl App {
             dataflow,
             epoch: in_force.epoch,
         };
-        self.observe(&quoted, started.elapsed());
+        let took = started.elapsed();
+        self.observe(&quoted, took);
+        self.inner.journeys.keep(Record {
+            quote: quoted.quote.clone(),
+            price,
+            dataflow,
+            epoch: quoted.epoch,
+            told,
+            priced_at,
+            took,
+            trace: propagation::sampled_trace(&Span::current()),
+        });
         Ok(quoted)
+    }
+
+    /// How supply and demand came to a quote that this replica made.
+    ///
+    /// # Errors
+    /// [`Error::UnknownJourney`] when it is not kept here.
+    pub async fn journey(&self, quote_id: Uuid) -> Result<Journey, Error> {
+        let market = Market {
+            clock: &self.inner.clock,
+            policy: &self.inner.policy,
+        };
+        self.inner.journeys.tell(quote_id, market).await
     }
 
     /// The multiplier of every zone, through the dataflow `mode` or the mode in force.
@@ -147,7 +178,7 @@ impl App {
         let in_force = self.inner.control.current();
         let dataflow = mode.unwrap_or(in_force.mode);
         let area = &self.inner.area;
-        let market = self.market_view(dataflow, area.zones()).await?;
+        let market = self.market_view(dataflow, area.zones()).await?.view;
         Ok(SurgeMap {
             dataflow,
             epoch: in_force.epoch,
@@ -174,17 +205,17 @@ impl App {
         self.inner.control.switch(mode).await
     }
 
-    async fn market_view(&self, mode: DataflowMode, zones: &[Zone]) -> Result<MarketView, Error> {
+    async fn market_view(&self, mode: DataflowMode, zones: &[Zone]) -> Result<Told, Error> {
         let span =
             info_span!("dataflow", otel.name = format!("dataflow {mode}"), surge.dataflow = %mode);
         let answer = self.inner.dataflows.market_view(mode, zones);
-        let view = answer.instrument(span).await?;
-        if view.is_ahead_of(self.now()) {
+        let told = answer.instrument(span).await?;
+        if told.view.is_ahead_of(self.now()) {
             self.inner.told_of_future.call_once(|| {
                 warn!(surge.dataflow = %mode, "dataflow {mode} tells of the future: has its source another market clock?");
             });
         }
-        Ok(view)
+        Ok(told)
     }
 
     /// Every zone of the area, from a view of all of them.

@@ -10,6 +10,7 @@ use std::{
 };
 
 use anyhow::Context;
+use chrono::Utc;
 use futures::FutureExt;
 use marketplace::{
     demand::{DemandForecaster, DemandProfile, FilterSettings},
@@ -37,7 +38,7 @@ use tracing::{Instrument, Span, field::Empty, info, info_span};
 use crate::{
     BATCH_IDENTITY,
     config::BatchConfig,
-    store::{self, DemandRow, DemandWatermark, Store, SupplyRow, Watermark, market_time},
+    store::{self, BatchRun, DemandRow, DemandWatermark, Store, SupplyRow, Watermark, market_time},
 };
 
 /// How long a run may take before it is given up.
@@ -231,9 +232,11 @@ impl Batch {
     }
 
     async fn rewrite(&self) -> anyhow::Result<usize> {
+        let started_at = Utc::now();
         let mut transaction = self.store.snapshot().await?;
         let (supply_watermark, supply_rows) = store::read_supply(&mut transaction).await?;
         let (demand_watermark, demand_rows) = store::read_demand(&mut transaction).await?;
+        let read_at = Utc::now();
         // The old rows, whose age tells, are better than rows without supply or demand.
         let supply_watermark =
             supply_watermark.context("driver-management published no supply yet")?;
@@ -253,7 +256,18 @@ impl Batch {
                 demand: Some(demand),
             })
             .collect();
-        store::write_zone_market(&mut transaction, &zones).await?;
+        let run = BatchRun {
+            started_at,
+            supply_written_at: supply_watermark.written_at,
+            supply_traceparent: supply_watermark.traceparent,
+            demand_written_at: demand_watermark.written_at,
+            demand_traceparent: demand_watermark.traceparent,
+            read_at,
+            written_at: Utc::now(),
+            traceparent: propagation::traceparent(),
+        };
+        let run = store::remember_run(&mut transaction, run).await?;
+        store::write_zone_market(&mut transaction, &zones, Some(run)).await?;
         transaction.commit().await?;
         Ok(zones.len())
     }

@@ -59,6 +59,14 @@ pub struct Config {
     #[arg(long, env = "SHARED_READS", default_value = "off", value_parser = shared_reads)]
     pub shared_reads: SharedReadWindow,
 
+    /// Of how many quotes the journeys are kept, the latest: about 1.7 kB each. 0 keeps none.
+    #[arg(long, env = "JOURNEYS_KEPT", value_name = "N", default_value_t = 10_000, value_parser = journeys_kept)]
+    pub journeys_kept: usize,
+
+    /// Base URL of the Jaeger UI, as a browser reaches it: journeys then link to their traces.
+    #[arg(long, env = "TRACES_URL", value_name = "URL", value_parser = traces_url)]
+    pub traces_url: Option<String>,
+
     /// Secret that quotes are signed with, 16 bytes or more; ride-management has the same.
     #[arg(long, env = "QUOTE_KEY", hide_env_values = true)]
     pub quote_key: QuoteKey,
@@ -148,6 +156,21 @@ fn shared_reads(text: &str) -> Result<SharedReadWindow, String> {
     duration(text, Duration::ZERO, Duration::from_millis(5)).map(SharedReadWindow::Of)
 }
 
+fn journeys_kept(text: &str) -> Result<usize, String> {
+    let kept = text.parse().ok().filter(|kept| *kept <= 100_000);
+    kept.ok_or_else(|| "must be a number from 0 to 100000".to_owned())
+}
+
+fn traces_url(text: &str) -> Result<String, String> {
+    let is_url = ["http://", "https://"]
+        .iter()
+        .any(|scheme| text.len() > scheme.len() && text.starts_with(scheme));
+    if is_url && !text.contains(|c: char| c.is_whitespace() || c.is_control()) {
+        return Ok(text.trim_end_matches('/').to_owned());
+    }
+    Err("must be a URL such as http://127.0.0.1:7186".to_owned())
+}
+
 fn period(text: &str) -> Result<Duration, String> {
     duration(
         text,
@@ -199,6 +222,24 @@ mod tests {
         );
         let refused = window(&["--forecast-window=2h"]).unwrap_err().to_string();
         assert!(refused.contains("1m to 1h"), "{refused}");
+    }
+
+    #[test]
+    fn settings_of_journeys_that_make_no_sense_are_refused() {
+        assert_eq!(journeys_kept("0"), Ok(0));
+        for text in ["-1", "100001", "all"] {
+            assert!(journeys_kept(text).is_err(), "{text}");
+        }
+        assert_eq!(traces_url("http://ui/").unwrap(), "http://ui");
+        for text in [
+            "",
+            "http://",
+            "ui:7186",
+            "javascript:alert(1)",
+            "http://a b",
+        ] {
+            assert!(traces_url(text).is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::time::Duration;
 use marketplace::zone::OutsideServiceArea;
 use platform::fault::{Fault, Kind};
 use surge_proto::{DataflowMode, convert::Malformed};
+use uuid::Uuid;
 
 /// Why the service could not do what it was asked to.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +25,17 @@ pub enum Error {
         mode: DataflowMode,
         /// Why it had no answer.
         cause: DataflowError,
+    },
+    /// No such quote is kept here.
+    #[error(
+        "no journey of quote {quote_id} here: a replica keeps those of the last {kept} quotes that it made itself, so this one is \
+         older, or of another replica, which knows it"
+    )]
+    UnknownJourney {
+        /// The quote.
+        quote_id: Uuid,
+        /// How many are kept.
+        kept: usize,
     },
     /// The mode could not be switched.
     #[error("the dataflow mode was not switched: {0}; try again")]
@@ -80,6 +92,7 @@ impl From<Error> for Fault {
                 cause: DataflowError::Deadline(_),
                 ..
             } => Self::new(Kind::DeadlineExceeded, error),
+            Error::UnknownJourney { .. } => Self::new(Kind::NotFound, error),
             Error::Dataflow { .. } | Error::Switch(_) => Self::new(Kind::Unavailable, error),
         }
     }

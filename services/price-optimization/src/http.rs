@@ -1,5 +1,7 @@
 //! The REST edge. A handler parses, asks [`App`], and answers.
 
+mod journey;
+
 use axum::{
     Json,
     extract::{FromRequestParts, State},
@@ -37,6 +39,7 @@ struct Api;
 pub(crate) fn router(app: App) -> axum::Router {
     let (router, api) = OpenApiRouter::with_openapi(Api::openapi())
         .routes(routes!(post_quote))
+        .routes(routes!(journey::get_journey))
         .routes(routes!(get_surge))
         .routes(routes!(get_dataflow, put_dataflow))
         .with_state(app)
@@ -47,7 +50,7 @@ pub(crate) fn router(app: App) -> axum::Router {
 /// A point in degrees (WGS 84).
 #[derive(Debug, ToSchema)]
 #[allow(dead_code, reason = "describes marketplace::zone::Position to OpenAPI")]
-struct Point {
+pub(crate) struct Point {
     #[schema(minimum = -90, maximum = 90)]
     lat: f64,
     #[schema(minimum = -180, maximum = 180)]

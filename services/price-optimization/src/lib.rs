@@ -12,6 +12,7 @@ pub mod dataflow;
 pub mod error;
 mod grpc;
 mod http;
+pub mod journey;
 mod metrics;
 mod readers;
 pub mod store;
@@ -40,6 +41,7 @@ use crate::{
     config::{BatchConfig, Config},
     control::ModeControl,
     dataflow::{Dataflows, events::Subscriber, request::Callees},
+    journey::Journeys,
     metrics::{QuoteMetrics, register_dataflows, register_multipliers},
     store::Store,
 };
@@ -58,8 +60,8 @@ pub const BATCH_IDENTITY: Identity = Identity {
 };
 
 /// Runs the process that `arguments` ask for: the service, or with `batch` as the first of them the batch job.
-pub fn main(arguments: impl Iterator<Item = String>) -> ExitCode {
-    let mut arguments: Vec<String> = arguments.collect();
+// Not generic over its arguments, so that it is compiled here: docs/decisions/release-profile.md.
+pub fn main(mut arguments: Vec<String>) -> ExitCode {
     if arguments.get(1).is_some_and(|job| job == "batch") {
         arguments.remove(1);
         return process::run(BATCH_IDENTITY, arguments, run_batch);
@@ -127,7 +129,7 @@ impl Service {
         nats::register(&mut registry, nats.clone());
 
         let control = ModeControl::new(nats.clone(), config.dataflow_mode);
-        let subscriber = Subscriber::new(nats.clone(), &area, clock);
+        let subscriber = Subscriber::new(nats.clone(), Arc::clone(&area), clock);
         let dataflows = Dataflows::connect(&config, store.clone(), &subscriber)?;
         let freshness = config.pricing().freshness;
         let health = health(clock, freshness, pool, nats, &control, &dataflows);
@@ -135,7 +137,16 @@ impl Service {
         let edges = EdgeMetrics::register(&mut registry);
         let metrics = QuoteMetrics::register(&mut registry);
         register_dataflows(&mut registry, control.clone(), subscriber.clone());
-        let app = App::new(&config, area, clock, dataflows, control.clone(), metrics);
+        let journeys = Journeys::new(&config, store.clone());
+        let app = App::new(
+            &config,
+            area,
+            clock,
+            dataflows,
+            control.clone(),
+            metrics,
+            journeys,
+        );
         register_multipliers(&mut registry, app.clone());
         Ok(Self {
             listeners,

@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    price_optimization::main(std::env::args())
+    price_optimization::main(std::env::args().collect())
 }

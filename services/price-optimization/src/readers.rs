@@ -1,7 +1,10 @@
 //! The connections that quotes read on, held from one read to the next. A pool asks a connection for a sign of life whenever
 //! it is given back; that is one more round trip for each quote, as long as the read itself.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    thread::{self, ThreadId},
+};
 
 use sqlx::{PgConnection, PgPool, Postgres, pool::PoolConnection};
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -12,14 +15,21 @@ pub(crate) struct Readers {
     pool: PgPool,
     room: Semaphore,
     // A std mutex: held for a push or a pop, never across an await.
-    idle: Mutex<Vec<PoolConnection<Postgres>>>,
+    idle: Mutex<Vec<Held>>,
+}
+
+/// An open connection, and the thread that opened it: whatever comes in on it wakes that thread first.
+#[derive(Debug)]
+struct Held {
+    opened_by: ThreadId,
+    connection: PoolConnection<Postgres>,
 }
 
 /// A connection, taken.
 #[derive(Debug)]
 pub(crate) struct Reader<'a> {
     readers: &'a Readers,
-    connection: PoolConnection<Postgres>,
+    held: Held,
     _room: SemaphorePermit<'a>,
 }
 
@@ -45,19 +55,39 @@ impl Readers {
     pub(crate) async fn take(&self) -> Result<Reader<'_>, sqlx::Error> {
         let room = self.room.acquire().await;
         let _room = room.expect("nobody closes the semaphore");
-        let held = self.idle().pop();
-        let connection = match held {
-            Some(connection) => connection,
-            None => self.pool.acquire().await?,
+        let here = thread::current().id();
+        let idle = self.take_idle(here);
+        let held = match idle {
+            Some(held) => held,
+            None => Held {
+                opened_by: here,
+                connection: self.pool.acquire().await?,
+            },
         };
         Ok(Reader {
             readers: self,
-            connection,
+            held,
             _room,
         })
     }
 
-    fn idle(&self) -> MutexGuard<'_, Vec<PoolConnection<Postgres>>> {
+    /// A connection that this thread has opened; another's once no more may be opened.
+    fn take_idle(&self, here: ThreadId) -> Option<Held> {
+        let mut idle = self.idle();
+        let ours = idle.iter().rposition(|held| held.opened_by == here);
+        match ours {
+            Some(index) => Some(idle.swap_remove(index)),
+            None if self.may_open_more() => None,
+            None => idle.pop(),
+        }
+    }
+
+    /// One of the pool's connections is not for readers.
+    fn may_open_more(&self) -> bool {
+        self.pool.size() + 1 < self.pool.options().get_max_connections()
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Vec<Held>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -65,13 +95,13 @@ impl Readers {
 impl Reader<'_> {
     /// To run a query on.
     pub(crate) fn connection(&mut self) -> &mut PgConnection {
-        &mut self.connection
+        &mut self.held.connection
     }
 
     /// Gives it back for the next read. One that is dropped instead, in the middle of a read, goes to the pool, which looks
     /// at it.
     pub(crate) fn keep(self) {
-        self.readers.idle().push(self.connection);
+        self.readers.idle().push(self.held);
     }
 
     /// Gives up this one and those that are idle: what broke it may have broken them.

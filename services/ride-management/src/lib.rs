@@ -61,7 +61,8 @@ pub const IDENTITY: Identity = Identity {
 const MAX_CONNECTIONS: u32 = 8;
 
 /// The life of the process: configuration from `arguments` and the environment, service, exit code.
-pub fn main(arguments: impl Iterator<Item = String>) -> ExitCode {
+// Not generic over its arguments, so that it is compiled here: docs/decisions/release-profile.md.
+pub fn main(arguments: Vec<String>) -> ExitCode {
     process::run_service(IDENTITY, arguments, Service::start, Service::run)
 }
 

@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    ride_management::main(std::env::args())
+    ride_management::main(std::env::args().collect())
 }

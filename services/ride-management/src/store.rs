@@ -21,8 +21,14 @@ use crate::{
 };
 
 /// The steps of the schema, in order.
-pub const MIGRATIONS: &[postgres::Step] =
-    &[(1, "rides", include_str!("../migrations/0001_rides.sql"))];
+pub const MIGRATIONS: &[postgres::Step] = &[
+    (1, "rides", include_str!("../migrations/0001_rides.sql")),
+    (
+        2,
+        "watermark written at",
+        include_str!("../migrations/0002_watermark_written_at.sql"),
+    ),
+];
 
 /// How long the database may take for any one operation.
 const DEADLINE: Duration = Duration::from_millis(1_500);
@@ -243,9 +249,11 @@ impl Store {
     pub async fn mark(&self, as_of: MarketTime) -> Result<(), Error> {
         traced("UPDATE watermark", async {
             // In here, so that the row names the span of this statement.
-            let update = sqlx::query("UPDATE watermark SET as_of = $1, traceparent = $2")
-                .bind(column(as_of))
-                .bind(propagation::traceparent());
+            let update = sqlx::query(
+                "UPDATE watermark SET as_of = $1, traceparent = $2, written_at = clock_timestamp()",
+            )
+            .bind(column(as_of))
+            .bind(propagation::traceparent());
             update.execute(&self.pool).await.map(|_| ())
         })
         .await

@@ -209,10 +209,12 @@ pub(crate) fn received(message: Received) {
     let stream = StreamLabel {
         stream: message.stream,
     };
-    // Also when it is none, so that both series begin at zero.
-    CLIENTS.dead_lettered.get_or_create(&stream).inc_by(0);
-    let redelivered = CLIENTS.redelivered.get_or_create(&stream);
-    redelivered.inc_by(u64::from(message.deliveries > 1));
+    // Both counters exist from the first message on: one that appears with its first event hides that event from a rate.
+    let redelivered = CLIENTS.redelivered.get_or_create_owned(&stream);
+    if message.deliveries > 1 {
+        redelivered.inc();
+    }
+    drop(CLIENTS.dead_lettered.get_or_create_owned(&stream));
     let pending = i64::try_from(message.pending).unwrap_or(i64::MAX);
     CLIENTS.pending.get_or_create(&stream).set(pending);
     let hops = CLIENTS.hops.get_or_create(&stream);

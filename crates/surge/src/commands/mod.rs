@@ -3,7 +3,9 @@
 mod backtest;
 mod demo;
 mod doctor;
+mod journey;
 mod mode;
+mod ready;
 mod service;
 mod status;
 mod train;
@@ -52,12 +54,14 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Up(args) => up::run(args, state_dir).await,
         Command::Status => status::run(&state_dir).await,
         Command::Mode(args) => mode::run(args).await,
+        Command::Journey(args) => journey::run(args).await,
         Command::Compare(args) => demo::compare(*args).await,
         Command::City(args) => city::run(args).await.map(|_| ExitCode::SUCCESS),
         Command::Backtest(args) => backtest::run(&args),
         Command::Train(args) => train::run(&args),
         Command::Floor(floor) => floors::run(floor).await.map(|()| ExitCode::SUCCESS),
         Command::Doctor => doctor::run(&state_dir),
+        Command::Ready(args) => ready::run(args).await,
         Command::Service(args) => Ok(service::run(args)),
     }
 }

@@ -30,7 +30,7 @@ struct TraceViewConfig {
 pub(crate) fn run(args: ServiceArgs) -> ExitCode {
     let name = args.name.to_possible_value();
     let name = name.map_or_else(String::new, |name| name.get_name().to_owned());
-    let arguments = iter::once(name).chain(args.arguments);
+    let arguments = iter::once(name).chain(args.arguments).collect();
     match args.name {
         ServiceName::DriverManagement => driver_management::main(arguments),
         ServiceName::RideManagement => ride_management::main(arguments),
@@ -39,7 +39,7 @@ pub(crate) fn run(args: ServiceArgs) -> ExitCode {
     }
 }
 
-fn collect_traces(arguments: impl Iterator<Item = String>) -> ExitCode {
+fn collect_traces(arguments: Vec<String>) -> ExitCode {
     process::run(
         TRACE_VIEW,
         arguments,

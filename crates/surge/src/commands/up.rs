@@ -91,6 +91,7 @@ pub(super) fn announce(stack: &Stack) {
     say(format_args!(
         "  a quote    curl -s {price}/v1/quotes -H 'content-type: application/json' -d '{EXAMPLE_TRIP}'"
     ));
+    say("  a journey  ./surge journey  (how supply and demand came to a quote, in each mode)");
     say(format_args!("  all zones  {price}/v1/surge"));
     say(format_args!(
         "  dataflow   {price}/v1/dataflow  (./surge mode events switches)"

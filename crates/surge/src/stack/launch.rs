@@ -132,6 +132,7 @@ impl Launch {
     fn export_traces(&self, command: &mut Command) {
         command
             .env("OTEL_EXPORTER_OTLP_ENDPOINT", url(self.ports.otlp))
+            .env("TRACES_URL", url(self.ports.traces))
             .env_remove("OTEL_SERVICE_NAME") // each knows its own
             .env("OTEL_BSP_SCHEDULE_DELAY", "500");
         if env::var_os("OTEL_TRACES_SAMPLER").is_none() {

@@ -3,9 +3,12 @@
 
 mod api;
 mod collector;
+mod containers;
+mod dashboards;
 mod data_age;
 mod durability;
 mod independence;
+mod journey;
 mod metrics;
 mod rides;
 mod same_market;

@@ -8,6 +8,9 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 use loadtest::Client;
+use marketplace::DriverStatus;
+use surge_proto::v1::{GetQuoteRequest, quote_service_client::QuoteServiceClient};
+use uuid::Uuid;
 
 use crate::{
     api::{MODES, downtown},
@@ -46,6 +49,7 @@ async fn the_table_of_metrics_is_what_the_processes_expose() -> Outcome {
     for mode in MODES {
         exchange.api.quote(downtown(), mode).await?;
     }
+    somebody_is_driven(&exchange).await?;
     let target = exchange.stack.target();
     let batch = format!("http://127.0.0.1:{}", exchange.stack.ports().batch);
     for (place, base) in [
@@ -102,10 +106,38 @@ async fn latencies_of_quotes_point_at_their_traces() -> Outcome {
     exchange.close().await
 }
 
+/// What is counted by kind is there once something of the kind has happened.
+async fn somebody_is_driven(exchange: &Exchange) -> Outcome {
+    let (api, trip) = (&exchange.api, downtown());
+    let mut grpc = QuoteServiceClient::connect(exchange.stack.quotes_grpc_url()).await?;
+    grpc.get_quote(GetQuoteRequest {
+        pickup: Some(trip.pickup.into()),
+        dropoff: Some(trip.dropoff.into()),
+        ..GetQuoteRequest::default()
+    })
+    .await?;
+    let driver_id = api.goes_online(trip.pickup).await?;
+    let quote = api.quote(trip, None).await?;
+    let ride = api.request_ride(Uuid::now_v7(), &quote, trip).await?;
+    eventually("a driver is sent", async || {
+        api.ride_in("matched", ride.ride_id).await
+    })
+    .await?;
+    let on_trip = api.report(driver_id, DriverStatus::OnTrip, trip.pickup);
+    on_trip.await?;
+    eventually("the rider is in the car", async || {
+        api.ride_in("picked_up", ride.ride_id).await
+    })
+    .await?;
+    Ok(())
+}
+
 /// The rows of the table by metric.
 fn documented() -> BTreeMap<String, Documented> {
-    let section = TABLE.split("## Traces").next().unwrap_or(TABLE);
-    let rows = section.lines().filter(|line| line.starts_with("| `"));
+    let (metrics, _) = TABLE
+        .split_once("## Traces")
+        .expect("the metrics stand before the traces");
+    let rows = metrics.lines().filter(|line| line.starts_with("| `"));
     rows.map(|row| {
         let cells: Vec<&str> = row.split('|').map(str::trim).collect();
         let [_, name, kind, labels, places, ..] = cells[..] else {

@@ -55,6 +55,7 @@ async fn a_database_quote_is_linked_to_the_batch_and_that_to_its_sources() -> Ou
         price-optimization-batch internal batch zone_market -> price-optimization-batch client SELECT driver.supply_by_zone
         price-optimization-batch internal batch zone_market -> price-optimization-batch client SELECT ride.demand_watermark
         price-optimization-batch internal batch zone_market -> price-optimization-batch client SELECT ride.demand_by_zone_window
+        price-optimization-batch internal batch zone_market -> price-optimization-batch client INSERT batch_run
         price-optimization-batch internal batch zone_market -> price-optimization-batch client INSERT zone_market
         driver-management client UPDATE driver, watermark ~> price-optimization-batch internal batch zone_market
         driver-management internal write positions -> driver-management client UPDATE driver, watermark

@@ -45,6 +45,11 @@ fn a_running_stack_answers_status_mode_and_doctor_and_ends_on_ctrl_c() -> Outcom
         text(&unknown)
     );
 
+    let record = Record::find(folder.path())?.expect("it runs");
+    let price = format!("http://127.0.0.1:{}/", record.ports.http[2]);
+    let ready = surge(folder.path(), &["ready", &price]).output()?;
+    assert!(ready.status.success(), "{}", text(&ready));
+
     let doctor = surge(folder.path(), &["doctor"]).output()?;
     assert!(doctor.status.success(), "{}", text(&doctor));
 
@@ -55,6 +60,92 @@ fn a_running_stack_answers_status_mode_and_doctor_and_ends_on_ctrl_c() -> Outcom
     up.signal(Signal::INT);
     assert!(up.child.wait()?.success());
     assert!(!up.pids.iter().copied().any(is_alive));
+
+    let gone = surge(folder.path(), &["ready", &price]).output()?;
+    assert_eq!(gone.status.code(), Some(1));
+    assert!(
+        text(&gone).contains("readyz: cannot connect"),
+        "{}",
+        text(&gone)
+    );
+    Ok(())
+}
+
+#[test]
+fn a_newcomer_sees_three_journeys_and_then_one_of_them_hop_by_hop() -> Outcome {
+    let folder = state_folder()?;
+    let mut up = Up::start(folder.path())?;
+
+    let all = surge(folder.path(), &["journey"]).output()?;
+    let shown = text(&all);
+    assert!(all.status.success(), "{shown}");
+    for word in [
+        "database",
+        "request",
+        "events",
+        "data age, ms",
+        "observed",
+        "New York",
+    ] {
+        assert!(shown.contains(word), "{word} is missing in:\n{shown}");
+    }
+    assert!(
+        !shown.contains('\u{1b}'),
+        "colours are for terminals:\n{shown}"
+    );
+    let ids: Vec<&str> = shown
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("./surge journey "))
+        .filter_map(|line| line.split_whitespace().next())
+        .collect();
+    let [database, _, events] = ids[..] else {
+        panic!("three quotes are named in:\n{shown}");
+    };
+
+    let nowhere = "http://127.0.0.1:1";
+    let price = Record::find(folder.path())?.map(|record| record.price_url());
+    let price = price.expect("it runs");
+    for (id, words) in [
+        (
+            database,
+            ["batch run ", "to pricing.zone_market", "sets the data age"],
+        ),
+        (
+            events,
+            [
+                "surge.v1.supply.watermark",
+                "of stream DEMAND",
+                "sets the data age",
+            ],
+        ),
+    ] {
+        let arguments = ["journey", id, "--target", nowhere, "--target", &price];
+        let one = surge(folder.path(), &arguments).output()?;
+        let shown = text(&one);
+        assert!(one.status.success(), "{shown}");
+        for word in words.into_iter().chain(["rho", "fare", "/trace/"]) {
+            assert!(shown.contains(word), "{word} is missing in:\n{shown}");
+        }
+    }
+
+    let json = surge(folder.path(), &["journey", "--mode", "request", "--json"]).output()?;
+    let journey: serde_json::Value = serde_json::from_slice(&json.stdout)?;
+    assert_eq!(journey["dataflow"], "request");
+    assert_eq!(journey["feeds"][0]["stops"][0]["stage"], "asked");
+
+    let nobodys = ["journey", "019a0000-0000-7000-8000-000000000000"];
+    let unknown = surge(folder.path(), &nobodys).output()?;
+    assert_eq!(unknown.status.code(), Some(1));
+    assert!(
+        text(&unknown).contains("last 10000 quotes"),
+        "{}",
+        text(&unknown)
+    );
+    let malformed = surge(folder.path(), &["journey", "yesterday's"]).output()?;
+    assert_eq!(malformed.status.code(), Some(2), "{}", text(&malformed));
+
+    up.signal(Signal::INT);
+    assert!(up.child.wait()?.success());
     Ok(())
 }
 

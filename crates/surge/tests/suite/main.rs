@@ -2,6 +2,7 @@
 
 mod command;
 mod compare;
+mod compose_file;
 mod stack;
 mod support;
 mod training;

@@ -6,10 +6,17 @@ use marketplace::{
     view::{MarketView, ZoneLevels},
     zone::Zone,
 };
-use platform::propagation;
+use platform::{clock::RealTime, propagation};
 use tracing::Span;
 
-use crate::{dataflow::Dataflow, error::DataflowError, store::Store};
+use crate::{
+    dataflow::{
+        Dataflow,
+        passage::{Passage, RowRead, Told},
+    },
+    error::DataflowError,
+    store::Store,
+};
 
 /// Reads `pricing.zone_market`.
 #[derive(Debug)]
@@ -26,7 +33,8 @@ impl DatabaseDataflow {
 
 #[async_trait]
 impl Dataflow for DatabaseDataflow {
-    async fn market_view(&self, zones: &[Zone]) -> Result<MarketView, DataflowError> {
+    async fn market_view(&self, zones: &[Zone]) -> Result<Told, DataflowError> {
+        let asked_at = RealTime::now();
         let market = self.store.zone_market(zones).await;
         let market = market.map_err(|cause| DataflowError::away("PostgreSQL", cause))?;
         if let Some(traceparent) = &market.traceparent {
@@ -39,8 +47,18 @@ impl Dataflow for DatabaseDataflow {
                 .copied()
                 .unwrap_or(ZoneLevels::unknown(*zone))
         };
-        Ok(MarketView {
+        let view = MarketView {
             zones: zones.iter().map(levels_of).collect(),
+        };
+        let read = RowRead {
+            asked_at,
+            read_at: RealTime::now(),
+            run: market.run,
+            traceparent: market.traceparent,
+        };
+        Ok(Told {
+            view,
+            passage: Passage::Database(read),
         })
     }
 }

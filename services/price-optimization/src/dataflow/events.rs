@@ -20,7 +20,7 @@ use marketplace::{
     zone::{ServiceArea, Zone},
 };
 use platform::{
-    clock::MarketClock,
+    clock::{MarketClock, RealTime},
     nats::{self, Intake, Processed},
     outage::Outage,
     propagation,
@@ -35,7 +35,13 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{Span, warn};
 
-use crate::{dataflow::Dataflow, error::DataflowError};
+use crate::{
+    dataflow::{
+        Dataflow,
+        passage::{Deliveries, Delivery, Heard, Passage, Told},
+    },
+    error::DataflowError,
+};
 
 /// Producers speak several times a second. When one has been silent for this long, the subscription itself is doubted
 /// and made anew.
@@ -49,16 +55,40 @@ const SUBSCRIBE_AGAIN: Duration = Duration::from_millis(250);
 
 /// What was heard last. A plain lock is right here: two writers a few hundred times a second, readers that copy seven
 /// levels, and nobody holds it across an await.
-type State = Arc<RwLock<Heard>>;
+type State = Arc<RwLock<Memory>>;
 
 #[derive(Debug)]
-struct Heard {
+struct Memory {
     board: LevelBoard,
+    area: Arc<ServiceArea>,
+    /// The messages that the board is made of: the newest level of each zone of the area, and the newest watermarks.
+    levels: Vec<Deliveries>,
+    watermarks: Deliveries,
     /// Traces that published the newest watermarks.
     supply_traceparent: Option<String>,
     demand_traceparent: Option<String>,
     /// News from the future is told of once: the streams may hold all of another replay.
     told_of_future: Once,
+}
+
+impl Memory {
+    /// The messages behind the levels of `zones`, as they are here and now.
+    fn heard(&self, zones: &[Zone]) -> Heard {
+        let levels_of = |zone: &Zone| {
+            let index = self.area.index_of(*zone);
+            index.map_or_else(Deliveries::default, |index| self.levels[index])
+        };
+        Heard {
+            read_at: RealTime::now(),
+            watermarks: self.watermarks,
+            levels: zones.iter().map(levels_of).collect(),
+        }
+    }
+
+    fn level_of(&mut self, zone: Zone) -> Option<&mut Deliveries> {
+        let index = self.area.index_of(zone)?;
+        self.levels.get_mut(index)
+    }
 }
 
 /// Reads local state.
@@ -98,13 +128,16 @@ impl EventsDataflow {
 
 #[async_trait]
 impl Dataflow for EventsDataflow {
-    async fn market_view(&self, zones: &[Zone]) -> Result<MarketView, DataflowError> {
+    async fn market_view(&self, zones: &[Zone]) -> Result<Told, DataflowError> {
         let heard = self.state.read().unwrap_or_else(PoisonError::into_inner);
         let traceparents = [&heard.supply_traceparent, &heard.demand_traceparent];
         for traceparent in traceparents.into_iter().flatten() {
             propagation::link(&Span::current(), traceparent);
         }
-        Ok(heard.board.view(zones))
+        Ok(Told {
+            view: heard.board.view(zones),
+            passage: Passage::Events(heard.heard(zones)),
+        })
     }
 }
 
@@ -135,9 +168,12 @@ impl News {
 
 impl Subscriber {
     /// A subscriber that has heard of nothing yet.
-    pub fn new(nats: async_nats::Client, area: &ServiceArea, clock: MarketClock) -> Self {
-        let heard = Heard {
-            board: LevelBoard::new(area),
+    pub fn new(nats: async_nats::Client, area: Arc<ServiceArea>, clock: MarketClock) -> Self {
+        let heard = Memory {
+            board: LevelBoard::new(&area),
+            levels: vec![Deliveries::default(); area.len()],
+            area,
+            watermarks: Deliveries::default(),
             supply_traceparent: None,
             demand_traceparent: None,
             told_of_future: Once::new(),
@@ -231,7 +267,9 @@ impl Subscriber {
     }
 
     fn apply(&self, news: News, message: &Message) {
-        let now = MarketTime::from_millis(self.clock.now_millis());
+        let received_at = RealTime::now();
+        let now = MarketTime::from_millis(self.clock.at_real_micros(received_at.micros()));
+        let delivery = delivery(message, news.as_of(), received_at);
         let mut heard = self.state.write().unwrap_or_else(PoisonError::into_inner);
         if news.as_of().is_ahead_of(now) {
             heard
@@ -240,18 +278,28 @@ impl Subscriber {
         }
         match news {
             News::Supply(zone, level) => {
-                heard.board.apply_supply(zone, level, now);
+                if heard.board.apply_supply(zone, level, now)
+                    && let Some(known) = heard.level_of(zone)
+                {
+                    known.supply = delivery;
+                }
             }
             News::Demand(zone, level) => {
-                heard.board.apply_demand(zone, level, now);
+                if heard.board.apply_demand(zone, level, now)
+                    && let Some(known) = heard.level_of(zone)
+                {
+                    known.demand = delivery;
+                }
             }
             News::SupplyWatermark(as_of) => {
                 if heard.board.supply_watermark(as_of, now) {
+                    heard.watermarks.supply = delivery;
                     heard.supply_traceparent = process_span(SUPPLY, message);
                 }
             }
             News::DemandWatermark(as_of) => {
                 if heard.board.demand_watermark(as_of, now) {
+                    heard.watermarks.demand = delivery;
                     heard.demand_traceparent = process_span(DEMAND, message);
                 }
             }
@@ -287,6 +335,21 @@ fn tell_of_future(news: &News, message: &Message) {
         messaging.destination.name = %message.subject,
         "news as of {as_of}, in the future, is not taken in: was it published by a replay with another clock?"
     );
+}
+
+/// What to remember of a message for the journeys of the quotes that are made of it; none if JetStream did not number it.
+fn delivery(message: &Message, as_of: MarketTime, received_at: RealTime) -> Option<Delivery> {
+    let info = message.info().ok()?;
+    let published_micros = info.published.unix_timestamp_nanos() / 1_000;
+    let traceparent = message.headers.as_ref();
+    let traceparent = traceparent.and_then(|headers| headers.get(propagation::TRACEPARENT));
+    Some(Delivery {
+        as_of,
+        sequence: info.stream_sequence,
+        published_at: RealTime::from_micros(i64::try_from(published_micros).unwrap_or_default()),
+        received_at,
+        trace: traceparent.and_then(|value| propagation::trace_left_in(value.as_str())),
+    })
 }
 
 /// A watermark ends a round of levels: one span for the round, linked to the trace that published it.

@@ -3,13 +3,14 @@
 
 pub mod database;
 pub mod events;
+pub mod passage;
 pub mod request;
 mod shared;
 
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use marketplace::{view::MarketView, zone::Zone};
+use marketplace::zone::Zone;
 use surge_proto::DataflowMode;
 
 use crate::{
@@ -17,6 +18,7 @@ use crate::{
     dataflow::{
         database::DatabaseDataflow,
         events::{EventsDataflow, Subscriber},
+        passage::Told,
         request::{Callees, RequestDataflow},
         shared::SharedReads,
     },
@@ -27,9 +29,9 @@ use crate::{
 /// A way in which supply and demand reach the price.
 #[async_trait]
 pub trait Dataflow: std::fmt::Debug + Send + Sync {
-    /// Supply and demand of `zones`, in their order, each with the moment it describes. What nobody has told yet is
-    /// missing from the view, not an error.
-    async fn market_view(&self, zones: &[Zone]) -> Result<MarketView, DataflowError>;
+    /// Supply and demand of `zones`, in their order, each with the moment it describes, and how they came here. What nobody
+    /// has told yet is missing from the view, not an error.
+    async fn market_view(&self, zones: &[Zone]) -> Result<Told, DataflowError>;
 }
 
 /// All three dataflows, connected at once, so that a switch is instant and a single quote may choose.
@@ -65,11 +67,7 @@ impl Dataflows {
     ///
     /// # Errors
     /// [`Error::Dataflow`] when the mode has no answer.
-    pub async fn market_view(
-        &self,
-        mode: DataflowMode,
-        zones: &[Zone],
-    ) -> Result<MarketView, Error> {
+    pub async fn market_view(&self, mode: DataflowMode, zones: &[Zone]) -> Result<Told, Error> {
         let answer = tokio::time::timeout(self.deadline, self.of(mode).market_view(zones));
         let answer = answer
             .await

@@ -9,7 +9,10 @@ use marketplace::{
     view::{Level, MarketView, ZoneLevels},
     zone::Zone,
 };
-use platform::grpc::{self, TracedChannel};
+use platform::{
+    clock::RealTime,
+    grpc::{self, TracedChannel},
+};
 use surge_proto::{
     convert::{MAX_ZONES_PER_CALL, Malformed},
     v1::{
@@ -22,7 +25,14 @@ use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };
 
-use crate::{config::Config, dataflow::Dataflow, error::DataflowError};
+use crate::{
+    config::Config,
+    dataflow::{
+        Dataflow,
+        passage::{Call, Calls, Passage, Told},
+    },
+    error::DataflowError,
+};
 
 const SUPPLY: &str = "driver-management";
 const DEMAND: &str = "ride-management";
@@ -69,15 +79,21 @@ impl RequestDataflow {
     }
 
     /// Supply and demand of no more zones than one call may name, asked for at the same time.
-    async fn levels(&self, zones: &[Zone]) -> Result<Vec<ZoneLevels>, DataflowError> {
+    async fn levels(&self, zones: &[Zone]) -> Result<(Vec<ZoneLevels>, Calls), DataflowError> {
         let names: Vec<String> = zones.iter().map(Zone::to_string).collect();
-        let (supply, demand) = tokio::try_join!(self.supply(names.clone()), self.demand(names))?;
+        let supply = timed(self.supply(names.clone()));
+        let demand = timed(self.demand(names));
+        let ((supply, to_supply), (demand, to_demand)) = tokio::try_join!(supply, demand)?;
         let levels_of = |(index, zone): (usize, &Zone)| ZoneLevels {
             zone: *zone,
             supply: answered(&supply, index, *zone),
             demand: answered(&demand, index, *zone),
         };
-        Ok(zones.iter().enumerate().map(levels_of).collect())
+        let calls = Calls {
+            supply: to_supply,
+            demand: to_demand,
+        };
+        Ok((zones.iter().enumerate().map(levels_of).collect(), calls))
     }
 
     async fn supply(&self, zones: Vec<String>) -> Result<Vec<(Zone, Level)>, DataflowError> {
@@ -107,14 +123,34 @@ impl RequestDataflow {
 
 #[async_trait]
 impl Dataflow for RequestDataflow {
-    async fn market_view(&self, zones: &[Zone]) -> Result<MarketView, DataflowError> {
-        // A quote asks once; the map of a large area asks several times, at once.
-        let calls = zones.chunks(MAX_ZONES_PER_CALL);
-        let levels = try_join_all(calls.map(|zones| self.levels(zones))).await?;
-        Ok(MarketView {
-            zones: levels.concat(),
+    async fn market_view(&self, zones: &[Zone]) -> Result<Told, DataflowError> {
+        // A quote asks once; the map of a large area asks several times, at once, and its first calls stand for all.
+        let mut parts = zones.chunks(MAX_ZONES_PER_CALL);
+        let first = self.levels(parts.next().unwrap_or_default());
+        let others = try_join_all(parts.map(|zones| self.levels(zones)));
+        let ((mut zones, calls), others) = tokio::try_join!(first, others)?;
+        zones.extend(others.into_iter().flat_map(|(levels, _)| levels));
+        Ok(Told {
+            view: MarketView { zones },
+            passage: Passage::Request(calls),
         })
     }
+}
+
+/// A call's answer, and when it was made and answered.
+async fn timed<T>(
+    call: impl Future<Output = Result<T, DataflowError>>,
+) -> Result<(T, Call), DataflowError> {
+    let asked_at = RealTime::now();
+    let answer = call.await?;
+    let answered_at = RealTime::now();
+    Ok((
+        answer,
+        Call {
+            asked_at,
+            answered_at,
+        },
+    ))
 }
 
 /// The level at `index`, if it is about `zone`: answers come in the order of the request.

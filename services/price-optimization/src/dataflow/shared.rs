@@ -19,7 +19,13 @@ use marketplace::{
 use tokio::sync::oneshot;
 use tracing::{Instrument, Span};
 
-use crate::{dataflow::Dataflow, error::DataflowError};
+use crate::{
+    dataflow::{
+        Dataflow,
+        passage::{Passage, Told},
+    },
+    error::DataflowError,
+};
 
 /// Shares the reads of another dataflow.
 #[derive(Clone, Debug)]
@@ -48,8 +54,8 @@ struct Asker {
     span: Span,
 }
 
-/// Every zone of the read, in order; each asker takes its own.
-type Answer = Result<Arc<[ZoneLevels]>, DataflowError>;
+/// Every zone of the read, in order, and how it came; each asker takes its own.
+type Answer = Result<Arc<(Vec<ZoneLevels>, Passage)>, DataflowError>;
 
 impl SharedReads {
     pub(super) fn of(dataflow: Arc<dyn Dataflow>, window: Duration, deadline: Duration) -> Self {
@@ -88,10 +94,10 @@ impl SharedReads {
     async fn read(&self, askers: &[Asker]) -> Answer {
         let zones = all_zones(askers);
         let read = tokio::time::timeout(self.deadline, self.dataflow.market_view(&zones));
-        let view = read
+        let told = read
             .await
             .unwrap_or(Err(DataflowError::Deadline(self.deadline)))?;
-        Ok(view.zones.into())
+        Ok(Arc::new((told.view.zones, told.passage)))
     }
 }
 
@@ -128,17 +134,22 @@ impl Drop for Serving {
 
 #[async_trait]
 impl Dataflow for SharedReads {
-    async fn market_view(&self, zones: &[Zone]) -> Result<MarketView, DataflowError> {
-        let levels = match self.join(zones).await {
+    async fn market_view(&self, zones: &[Zone]) -> Result<Told, DataflowError> {
+        let answer = match self.join(zones).await {
             Ok(answer) => answer?,
             Err(_dropped) => return Err(DataflowError::away("the shared read", "it panicked")),
         };
+        let (levels, passage) = &*answer;
         let levels_of = |zone: &Zone| {
             let found = levels.binary_search_by_key(zone, |levels| levels.zone);
             found.map_or(ZoneLevels::unknown(*zone), |index| levels[index])
         };
-        Ok(MarketView {
+        let view = MarketView {
             zones: zones.iter().map(levels_of).collect(),
+        };
+        Ok(Told {
+            view,
+            passage: passage.clone(),
         })
     }
 }
@@ -172,9 +183,11 @@ mod tests {
         view::Level,
         zone::{Bounds, ServiceArea},
     };
+    use platform::clock::RealTime;
     use tokio::sync::Semaphore;
 
     use super::*;
+    use crate::dataflow::passage::{Call, Calls};
 
     /// Answers each read when it is let, with its number as the level of every zone.
     #[derive(Debug)]
@@ -185,7 +198,7 @@ mod tests {
 
     #[async_trait]
     impl Dataflow for Gate {
-        async fn market_view(&self, zones: &[Zone]) -> Result<MarketView, DataflowError> {
+        async fn market_view(&self, zones: &[Zone]) -> Result<Told, DataflowError> {
             let read = self.reads.fetch_add(1, Ordering::SeqCst) + 1;
             self.lets.acquire().await.expect("never closed").forget();
             let level = Level {
@@ -197,8 +210,18 @@ mod tests {
                 supply: Some(level),
                 demand: Some(level),
             });
-            Ok(MarketView {
-                zones: levels.collect(),
+            let call = Call {
+                asked_at: RealTime::from_micros(0),
+                answered_at: RealTime::from_micros(0),
+            };
+            Ok(Told {
+                view: MarketView {
+                    zones: levels.collect(),
+                },
+                passage: Passage::Request(Calls {
+                    supply: call,
+                    demand: call,
+                }),
             })
         }
     }
@@ -213,8 +236,12 @@ mod tests {
         (gate, shared)
     }
 
-    fn reads_seen(view: &MarketView) -> Vec<f64> {
-        let seen = view.zones.iter().map(|levels| levels.supply.unwrap().value);
+    fn reads_seen(told: &Told) -> Vec<f64> {
+        let seen = told
+            .view
+            .zones
+            .iter()
+            .map(|levels| levels.supply.unwrap().value);
         seen.collect()
     }
 
@@ -242,14 +269,14 @@ mod tests {
 
         assert_eq!(reads_seen(&first.await.unwrap().unwrap()), [1.0, 1.0]);
         for other in join_all(others).await {
-            let (view, asked) = other.unwrap();
-            let view = view.unwrap();
+            let (told, asked) = other.unwrap();
+            let told = told.unwrap();
             assert_eq!(
-                reads_seen(&view),
+                reads_seen(&told),
                 [2.0; 3],
                 "never a read from before it asked"
             );
-            let answered: Vec<Zone> = view.zones.iter().map(|levels| levels.zone).collect();
+            let answered: Vec<Zone> = told.view.zones.iter().map(|levels| levels.zone).collect();
             assert_eq!(answered, asked);
         }
         assert_eq!(gate.reads.load(Ordering::SeqCst), 2);

@@ -300,9 +300,22 @@ async fn the_openapi_document_is_true() {
         .answer_with(&market(now(), |_| (5.0, 10.0)));
     let quote = service.quote_with_data("request").await;
     let (_, api) = service.get("/openapi.json").await;
+    let journey = |id: &Value| format!("/v1/quotes/{}/journey", id.as_str().unwrap());
     let answers = [
-        ("/v1/quotes", "post", "200", quote),
+        ("/v1/quotes", "post", "200", quote.clone()),
         ("/v1/quotes", "post", "400", service.quote("kafka").await.1),
+        (
+            "/v1/quotes/{quote_id}/journey",
+            "get",
+            "200",
+            service.get(&journey(&quote["quote_id"])).await.1,
+        ),
+        (
+            "/v1/quotes/{quote_id}/journey",
+            "get",
+            "400",
+            service.get(&journey(&"x".into())).await.1,
+        ),
         ("/v1/surge", "get", "200", service.get("/v1/surge").await.1),
         (
             "/v1/dataflow",

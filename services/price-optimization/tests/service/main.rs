@@ -5,5 +5,6 @@
 mod batch;
 mod dataflows;
 mod edges;
+mod journey;
 mod mode;
 mod support;

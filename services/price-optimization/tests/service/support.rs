@@ -125,7 +125,7 @@ impl Exchange {
     pub(crate) async fn write_rows(&self, view: &MarketView) {
         let pool = PgPool::connect(&self.database_url).await.unwrap();
         let mut connection = pool.acquire().await.unwrap();
-        store::write_zone_market(&mut connection, &view.zones)
+        store::write_zone_market(&mut connection, &view.zones, None)
             .await
             .unwrap();
     }
@@ -200,11 +200,18 @@ pub(crate) fn now() -> MarketTime {
     MarketTime::from_millis(since_epoch.unwrap().as_millis() as i64)
 }
 
+/// What the callees say of the market, and whether they say it as of the moment of the call, as real ones do.
+#[derive(Clone)]
+struct Market {
+    view: MarketView,
+    as_of_now: bool,
+}
+
 /// driver-management and ride-management in one, saying what they are told to say.
 #[derive(Clone)]
 pub(crate) struct Callees {
     pub(crate) address: SocketAddr,
-    market: Arc<Mutex<Option<MarketView>>>,
+    market: Arc<Mutex<Option<Market>>>,
     // A runtime of their own: when it goes, the connections that were accepted go too.
     server: Arc<Mutex<Option<Runtime>>>,
 }
@@ -234,7 +241,16 @@ impl Callees {
     }
 
     pub(crate) fn answer_with(&self, view: &MarketView) {
-        *self.market.lock().unwrap() = Some(view.clone());
+        self.say(view, false);
+    }
+
+    pub(crate) fn answer_as_of_now_with(&self, view: &MarketView) {
+        self.say(view, true);
+    }
+
+    fn say(&self, view: &MarketView, as_of_now: bool) {
+        let view = view.clone();
+        *self.market.lock().unwrap() = Some(Market { view, as_of_now });
     }
 
     /// From now on nobody answers.
@@ -253,7 +269,7 @@ impl Drop for Exchange {
 }
 
 #[derive(Clone)]
-struct Saying(Arc<Mutex<Option<MarketView>>>);
+struct Saying(Arc<Mutex<Option<Market>>>);
 
 impl Saying {
     fn levels(&self, names: &[String]) -> Result<Vec<marketplace::view::ZoneLevels>, Status> {
@@ -262,12 +278,19 @@ impl Saying {
             .as_ref()
             .ok_or_else(|| Status::unavailable("told nothing"))?;
         let asked = zones(names).map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let as_of = market.as_of_now.then(now);
+        let told = |level: Level| Level {
+            as_of: as_of.unwrap_or(level.as_of),
+            ..level
+        };
         let of = |zone: &Zone| {
-            *market
-                .zones
-                .iter()
-                .find(|levels| levels.zone == *zone)
-                .unwrap()
+            let mut zones = market.view.zones.iter();
+            let levels = zones.find(|levels| levels.zone == *zone).unwrap();
+            marketplace::view::ZoneLevels {
+                zone: *zone,
+                supply: levels.supply.map(told),
+                demand: levels.demand.map(told),
+            }
         };
         Ok(asked.iter().map(of).collect())
     }

@@ -1,0 +1,112 @@
+//! What Grafana is given is what the sources say, and the sources keep to the rules of the house.
+
+use std::{collections::BTreeSet, fs, path::Path};
+
+use dashboards::{Board, MODES, committed, render, sources};
+
+#[test]
+fn what_is_committed_is_what_the_sources_say() {
+    let made = sources().unwrap().into_iter();
+    let made = made.map(|(stem, board)| (stem, render(&board).unwrap()));
+    let stale: Vec<String> = {
+        let (made, committed) = (made.collect::<Vec<_>>(), committed().unwrap());
+        assert_eq!(made.len(), committed.len(), "run: cargo run -p dashboards");
+        let differs = made
+            .into_iter()
+            .filter(|(stem, json)| committed.get(stem) != Some(json));
+        differs.map(|(stem, _)| stem).collect()
+    };
+    assert!(
+        stale.is_empty(),
+        "{stale:?} are not what panels/ says; run: cargo run -p dashboards"
+    );
+}
+
+#[test]
+fn no_two_dashboards_have_the_same_address_or_title() {
+    let boards: Vec<Board> = sources().unwrap().into_values().collect();
+    let distinct = |of: fn(&Board) -> &String| boards.iter().map(of).collect::<BTreeSet<_>>().len();
+    assert_eq!(distinct(|board| &board.uid), boards.len());
+    assert_eq!(distinct(|board| &board.title), boards.len());
+}
+
+#[test]
+fn every_panel_has_a_unit_and_says_what_to_see() {
+    for board in sources().unwrap().into_values() {
+        for panel in board.rows.iter().flat_map(|row| &row.panels) {
+            let at = format!("{} / {}", board.title, panel.title);
+            assert!(
+                panel.about.len() > 40,
+                "{at}: about is too short to teach anything"
+            );
+            let bare = panel.unit.is_empty() && panel.words.is_empty();
+            assert!(!bare, "{at}: a figure without unit or words");
+            assert!(!panel.queries.is_empty(), "{at}: nothing is asked");
+        }
+    }
+}
+
+#[test]
+fn every_alert_has_a_page_that_says_what_to_do_and_a_dashboard_to_look_at() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let read = |path: &str| fs::read_to_string(root.join(path)).unwrap();
+    let rules = read("observability/prometheus/rules/alerts.yml");
+    let values = |key: &'static str| {
+        let lines = rules
+            .lines()
+            .map(|line| line.trim().trim_start_matches("- "));
+        lines
+            .filter_map(move |line| line.strip_prefix(key))
+            .map(str::trim)
+    };
+    let (page, stories) = (read("docs/observability.md"), {
+        read("observability/prometheus/tests/alerts.yml")
+            + &read("observability/prometheus/tests/objectives.yml")
+    });
+    for alert in values("alert:") {
+        assert!(
+            page.contains(&format!("\n### {alert}\n")),
+            "docs/observability.md lacks {alert}"
+        );
+        let story = format!("alertname: {alert}\n");
+        assert!(
+            stories.contains(&story),
+            "no test under observability/prometheus has {alert} fire"
+        );
+    }
+    let uids: BTreeSet<String> = sources()
+        .unwrap()
+        .into_values()
+        .map(|board| board.uid)
+        .collect();
+    for uid in values("dashboard:") {
+        assert!(
+            uids.contains(uid),
+            "an alert points to the dashboard {uid}, which is not there"
+        );
+    }
+    assert_eq!(values("alert:").count(), values("dashboard:").count());
+}
+
+#[test]
+fn a_mode_has_the_colour_of_the_report() {
+    let report =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../loadtest/src/compare/charts/ink.rs");
+    let report = fs::read_to_string(report).unwrap();
+    for (mode, colour, dashes) in MODES {
+        let name = mode[..1].to_uppercase() + &mode[1..];
+        let [red, green, blue] = [1, 3, 5].map(|at| &colour[at..at + 2]);
+        let there = format!("DataflowMode::{name}) => RGBColor(0x{red}, 0x{green}, 0x{blue})");
+        assert!(
+            report.contains(&there),
+            "{mode} is not {colour} in loadtest's ink.rs"
+        );
+        if let [on, off] = dashes {
+            let there = format!("DataflowMode::{name}) => \"{on} {off}\"");
+            assert!(
+                report.contains(&there),
+                "{mode} has other dashes in loadtest's ink.rs"
+            );
+        }
+    }
+}

@@ -1,0 +1,428 @@
+//! What can be known of docker-compose.yml without Docker: that the services take the settings it gives them, that what
+//! it names is there, and that it keeps what it promises of ports, memory and rights.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+};
+
+use clap::{Args as _, Command, CommandFactory as _};
+use loadtest::{TargetArgs, compare};
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::Value;
+
+use crate::support::project;
+
+/// Of all containers together, whatever they do. That the light profile takes less than 500 MB is measured.
+const MEMORY_BYTES: u64 = 1_500_000_000;
+
+/// Their images hold no program that could ask them, or they end by themselves.
+const WITHOUT_HEALTHCHECK: [&str; 4] = ["batch", "collector", "loadtest", "market-clock"];
+
+/// What the SDK of OpenTelemetry reads by itself.
+const TELEMETRY: [&str; 4] = [
+    "OTEL_EXPORTER_OTLP_ENDPOINT",
+    "OTEL_TRACES_SAMPLER",
+    "OTEL_TRACES_SAMPLER_ARG",
+    "OTEL_BSP_SCHEDULE_DELAY",
+];
+
+#[test]
+fn the_services_take_the_settings_that_they_are_given() {
+    for name in [
+        "driver-management",
+        "ride-management",
+        "price-optimization",
+        "batch",
+    ] {
+        let service = compose().service(name);
+        let program = program(&service);
+        let mut line = vec![name.to_owned()];
+        for (variable, value) in service.settings() {
+            if TELEMETRY.contains(&variable.as_str()) {
+                continue;
+            }
+            let flag = flag_of(&program, &variable)
+                .unwrap_or_else(|| panic!("{name} does not know {variable}"));
+            // The file is written when the containers are.
+            if !value.starts_with('@') {
+                line.push(format!("--{flag}={value}"));
+            }
+        }
+        if let Err(refusal) = program.try_get_matches_from(line) {
+            panic!("{name}: {refusal}");
+        }
+    }
+}
+
+#[test]
+fn the_load_generator_is_told_where_everybody_is() {
+    let known = TargetArgs::augment_args(Command::new("compare"));
+    let told: BTreeSet<String> = compose()
+        .service("loadtest")
+        .settings()
+        .into_keys()
+        .collect();
+    let asks: BTreeSet<String> = known
+        .get_arguments()
+        .filter_map(|argument| Some(argument.get_env()?.to_str()?.to_owned()))
+        .collect();
+    assert_eq!(told, asks);
+    // The same options, which is what makes them valid.
+    let compare = compare::Args::augment_args(Command::new("compare"));
+    assert!(
+        told.iter()
+            .all(|variable| flag_of(&compare, variable).is_some())
+    );
+}
+
+#[test]
+fn addresses_lead_to_services_that_listen_there() {
+    let compose = compose();
+    for (name, service) in &compose.services {
+        for (variable, value) in service.settings() {
+            let Some((_, address)) = value.split_once("://") else {
+                continue;
+            };
+            let address = address.rsplit('@').next().unwrap_or_default();
+            let address = address.split('/').next().unwrap_or_default();
+            let (host, port) = address.split_once(':').expect("a host and a port");
+            let listens = compose.listening(host);
+            assert!(
+                listens.contains(&port.to_owned()),
+                "{name}: {variable} leads to {address}, which listens on {listens:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn every_variable_has_a_value_that_is_committed_and_none_is_idle() {
+    let used = names_in(&text("docker-compose.yml"));
+    let given: BTreeSet<String> = environment().into_keys().collect();
+    let unused: Vec<_> = given.difference(&used).collect();
+    assert!(unused.is_empty(), ".env sets what nobody reads: {unused:?}");
+    let missing: Vec<_> = used.difference(&given).collect();
+    assert_eq!(
+        missing,
+        ["SURGE_VERSION"],
+        "docker-compose.yml has its default"
+    );
+}
+
+#[test]
+fn ports_are_published_once_on_loopback_and_move_together() {
+    let compose = compose();
+    let mut taken = BTreeSet::new();
+    for (name, service) in &compose.services {
+        for port in &service.ports {
+            let (host, own) = port.rsplit_once(':').expect("published:own");
+            let offset = host.strip_prefix("127.0.0.1:${SURGE_PORT_PREFIX:-7}");
+            let offset = offset.unwrap_or_else(|| panic!("{name} publishes {port}"));
+            assert!(taken.insert(offset.to_owned()), "7{offset} twice");
+            // REST and gRPC are where `./surge up` has them.
+            if own.starts_with('7') {
+                assert_eq!(format!("7{offset}"), own, "{name}");
+            }
+        }
+    }
+    let known = text("docs/compose.md");
+    for offset in taken {
+        assert!(
+            known.contains(&format!("7{offset}")),
+            "7{offset} is not documented"
+        );
+    }
+}
+
+#[test]
+fn the_files_that_it_names_are_there() {
+    let reports = "./report";
+    for (name, service) in &compose().services {
+        for volume in &service.volumes {
+            let source = volume.split(':').next().unwrap_or_default();
+            let is_file = source.starts_with('.') && source != reports;
+            let there = project().join(source).exists();
+            assert!(
+                !is_file || there,
+                "{name} mounts {source}, which is not there"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_memory_limits_add_up_to_what_is_promised() {
+    let compose = compose();
+    let services = compose.services.values();
+    // The clock has ended when the others begin, and the load generator is a guest.
+    let stays = services.filter(|service| service.restart.as_deref() != Some("no"));
+    let total: u64 = stays.map(Service::memory_bytes).sum();
+    assert!(total < MEMORY_BYTES, "{total} bytes");
+}
+
+#[test]
+fn nobody_has_more_rights_than_needed() {
+    for (name, service) in &compose().services {
+        assert!(service.read_only, "{name} may write to its image");
+        assert_eq!(service.cap_drop, ["ALL"], "{name}");
+        assert_eq!(service.security_opt, ["no-new-privileges:true"], "{name}");
+        let needs = if name == "postgres" { 5 } else { 0 };
+        assert_eq!(service.cap_add.len(), needs, "{name}");
+        assert!(service.logging["options"]["max-size"].is_string(), "{name}");
+    }
+}
+
+#[test]
+fn images_are_pinned_and_whoever_can_be_asked_is() {
+    for (name, service) in &compose().services {
+        let (_, tag) = service.image.rsplit_once(':').expect("a tag");
+        let is_ours = service.build.is_some();
+        let is_pinned = tag.contains('.');
+        assert!(is_ours || is_pinned, "{name}: {}", service.image);
+        let is_asked = service.healthcheck.is_some();
+        assert_eq!(
+            is_asked,
+            !WITHOUT_HEALTHCHECK.contains(&name.as_str()),
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn spans_find_their_way_to_jaeger() {
+    let compose = compose();
+    for name in ["observability/jaeger.yml", "observability/collector.yml"] {
+        let pipelines: Pipelines = yaml(name);
+        pipelines.check(name);
+        assert_eq!(
+            pipelines.receivers["otlp"]["protocols"]["grpc"]["endpoint"],
+            "0.0.0.0:4317"
+        );
+    }
+    let collector: Pipelines = yaml("observability/collector.yml");
+    assert_eq!(collector.exporters["otlp"]["endpoint"], "jaeger:4317");
+    // Either has the name that spans are sent to.
+    for (service, network) in [("jaeger", "direct"), ("collector", "default")] {
+        let networks = &compose.services[service].networks;
+        assert_eq!(networks[network]["aliases"][0], "otlp", "{service}");
+    }
+}
+
+#[test]
+fn prometheus_asks_whom_there_is() {
+    let compose = compose();
+    let config: Value = yaml("observability/prometheus/prometheus.yml");
+    let jobs = config["scrape_configs"].as_array().expect("jobs");
+    let targets = jobs
+        .iter()
+        .map(|job| &job["static_configs"][0]["targets"][0]);
+    for target in targets.filter_map(Value::as_str) {
+        let (host, port) = target.split_once(':').expect("a host and a port");
+        // Its own metrics are no port of a service's list.
+        let listens = match host {
+            "localhost" => compose.listening("prometheus"),
+            host => compose.listening(host),
+        };
+        assert!(listens.contains(&port.to_owned()), "{target}: {listens:?}");
+    }
+}
+
+/// docker-compose.yml, as far as these tests look at it.
+#[derive(Deserialize)]
+struct Compose {
+    services: BTreeMap<String, Service>,
+}
+
+#[derive(Clone, Default, Deserialize)]
+#[serde(default)]
+struct Service {
+    image: String,
+    build: Option<String>,
+    command: Vec<String>,
+    environment: BTreeMap<String, Option<String>>,
+    ports: Vec<String>,
+    volumes: Vec<String>,
+    networks: Value,
+    mem_limit: String,
+    restart: Option<String>,
+    read_only: bool,
+    cap_drop: Vec<String>,
+    cap_add: Vec<String>,
+    security_opt: Vec<String>,
+    logging: Value,
+    healthcheck: Option<Value>,
+}
+
+/// A configuration of the collector, or of Jaeger, which is one.
+#[derive(Deserialize)]
+struct Pipelines {
+    receivers: BTreeMap<String, Value>,
+    processors: BTreeMap<String, Value>,
+    exporters: BTreeMap<String, Value>,
+    extensions: BTreeMap<String, Value>,
+    service: Value,
+}
+
+impl Compose {
+    fn service(&self, name: &str) -> Service {
+        self.services[name].clone()
+    }
+
+    /// The ports on which a container listens, as far as this project decides or relies on it.
+    fn listening(&self, host: &str) -> Vec<String> {
+        let fixed: &[&str] = match host {
+            "postgres" => &["5432"],
+            "nats" => &["4222", "8222"],
+            // Who has the name is another test's subject.
+            "otlp" => &["4317"],
+            "jaeger" | "collector" => &["4317", "4318", "8888"],
+            "prometheus" => &["9090"],
+            _ => &[],
+        };
+        let Some(service) = self.services.get(host) else {
+            return fixed.iter().map(ToString::to_string).collect();
+        };
+        let own = ["HTTP_ADDR", "GRPC_ADDR"]
+            .into_iter()
+            .filter_map(|variable| {
+                let address = service.environment.get(variable)?.as_ref()?;
+                Some(address.rsplit(':').next()?.to_owned())
+            });
+        own.chain(fixed.iter().map(ToString::to_string)).collect()
+    }
+}
+
+impl Service {
+    /// The environment of the container, with the variables filled in from .env.
+    fn settings(&self) -> BTreeMap<String, String> {
+        let given = environment();
+        let fill = |(name, value): (&String, &Option<String>)| {
+            let value = match value {
+                Some(value) => filled(value, &given),
+                None => given.get(name).cloned().unwrap_or_default(),
+            };
+            (name.clone(), value)
+        };
+        self.environment.iter().map(fill).collect()
+    }
+
+    fn memory_bytes(&self) -> u64 {
+        let mebibytes = self.mem_limit.strip_suffix('m');
+        let mebibytes = mebibytes.and_then(|number| number.parse::<u64>().ok());
+        mebibytes.expect("a limit in mebibytes, such as 48m") << 20
+    }
+}
+
+impl Pipelines {
+    /// What a pipeline names has to be defined, and what is defined has to be used.
+    fn check(&self, file: &str) {
+        let named = |list: &Value| -> BTreeSet<String> {
+            let names = list.as_array().into_iter().flatten();
+            names
+                .filter_map(|name| Some(name.as_str()?.to_owned()))
+                .collect()
+        };
+        let defined =
+            |map: &BTreeMap<String, Value>| -> BTreeSet<String> { map.keys().cloned().collect() };
+        let traces = &self.service["pipelines"]["traces"];
+        assert_eq!(
+            named(&traces["receivers"]),
+            defined(&self.receivers),
+            "{file}"
+        );
+        assert_eq!(
+            named(&traces["processors"]),
+            defined(&self.processors),
+            "{file}"
+        );
+        assert_eq!(
+            named(&traces["exporters"]),
+            defined(&self.exporters),
+            "{file}"
+        );
+        assert_eq!(
+            named(&self.service["extensions"]),
+            defined(&self.extensions),
+            "{file}"
+        );
+    }
+}
+
+/// The command line of the process that a container runs.
+fn program(service: &Service) -> Command {
+    let words: Vec<&str> = service.command.iter().map(String::as_str).collect();
+    match words[..] {
+        ["service", "driver-management"] => driver_management::Config::command(),
+        ["service", "ride-management"] => ride_management::config::Config::command(),
+        ["service", "price-optimization"] => price_optimization::config::Config::command(),
+        ["service", "price-optimization", "batch"] => {
+            price_optimization::config::BatchConfig::command()
+        }
+        _ => panic!("no process of ours: {words:?}"),
+    }
+}
+
+/// The flag that says the same as this variable.
+fn flag_of(program: &Command, variable: &str) -> Option<String> {
+    let argument = program
+        .get_arguments()
+        .find(|argument| argument.get_env().is_some_and(|env| env == variable))?;
+    Some(argument.get_long()?.to_owned())
+}
+
+fn compose() -> Compose {
+    yaml("docker-compose.yml")
+}
+
+fn yaml<T: DeserializeOwned>(path: &str) -> T {
+    serde_saphyr::from_str(&text(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+fn text(path: &str) -> String {
+    fs::read_to_string(project().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// What .env sets.
+fn environment() -> BTreeMap<String, String> {
+    let text = text(".env");
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    lines
+        .filter_map(|line| line.split_once('='))
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect()
+}
+
+/// The value with each `${NAME:…}` replaced by what .env says.
+fn filled(value: &str, given: &BTreeMap<String, String>) -> String {
+    let mut parts = value.split("${");
+    let mut filled = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let (variable, rest) = part.split_once('}').expect("it is closed");
+        let name = variable.split(':').next().unwrap_or_default();
+        filled += given
+            .get(name)
+            .unwrap_or_else(|| panic!(".env lacks {name}"));
+        filled += rest;
+    }
+    filled
+}
+
+/// The variables that Compose replaces: those in `${NAME:…}`, and those of an environment that have no value there.
+fn names_in(compose: &str) -> BTreeSet<String> {
+    let is_name = |text: &str| {
+        !text.is_empty()
+            && text
+                .chars()
+                .all(|letter| letter.is_ascii_uppercase() || letter == '_')
+    };
+    let replaced = compose.split("${").skip(1).filter_map(|rest| {
+        let end = rest.find([':', '}'])?;
+        Some(&rest[..end])
+    });
+    let handed_on = compose
+        .lines()
+        .filter_map(|line| line.trim().strip_suffix(':'))
+        .filter(|name| is_name(name));
+    replaced.chain(handed_on).map(str::to_owned).collect()
+}
