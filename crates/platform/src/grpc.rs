@@ -190,7 +190,7 @@ impl Interceptor for InjectTrace {
         let span = Span::current();
         if !span.is_disabled() {
             span.record("server.address", &*self.server);
-            span.record("server.port", self.port);
+            span.record("server.port", i64::from(self.port));
         }
         propagation::inject_grpc(request.metadata_mut());
         Ok(request)

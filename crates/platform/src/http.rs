@@ -117,7 +117,7 @@ fn server_span(request: &Request, route: &str) -> Span {
             http.response.status_code = Empty,
             error.type = Empty,
             server.address = host.map(|host| host.host()),
-            server.port = host.and_then(|host| host.port_u16()),
+            server.port = host.and_then(|host| host.port_u16()).map(i64::from),
             user_agent.original = header(request, USER_AGENT),
         )
     })

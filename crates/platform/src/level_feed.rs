@@ -165,8 +165,11 @@ impl<L: Levels> LevelFeed<L> {
         if !acknowledged {
             span.record("otel.status_code", "ERROR");
         }
-        let took = started.elapsed();
-        clients::published(L::FEED, news.len() + 1, acknowledged, took, &span);
+        // Without a connection nothing was sent.
+        if !matches!(published, Ok(Err(FeedError::Away(_)))) {
+            let took = started.elapsed();
+            clients::published(L::FEED, news.len() + 1, acknowledged, took, &span);
+        }
         published??;
         told.resize(values.len(), 0.0);
         for (index, value) in &news {
@@ -275,7 +278,7 @@ fn publish_span(feed: &'static str, messages: usize) -> Span {
             messaging.operation.name = "publish",
             messaging.operation.type = "send",
             messaging.destination.name = feed,
-            messaging.batch.message_count = messages,
+            messaging.batch.message_count = messages as i64,
             server.address = nats::server_address(),
             server.port = nats::server_port(),
             surge.origins = Empty,

@@ -109,8 +109,9 @@ pub(crate) fn server_address() -> Option<&'static str> {
     SERVER.get().map(|(address, _)| address.as_str())
 }
 
-pub(crate) fn server_port() -> Option<u16> {
-    SERVER.get().map(|(_, port)| *port)
+/// Signed, as whole numbers are in a span.
+pub(crate) fn server_port() -> Option<i64> {
+    SERVER.get().map(|(_, port)| i64::from(*port))
 }
 
 /// The client does not read the user and the password of a URL by itself. All nodes of a cluster have the same.
@@ -364,7 +365,7 @@ impl Intake {
                 messaging.operation.type = "process",
                 messaging.destination.name = message.subject.as_str(),
                 messaging.consumer.group.name = info.as_ref().map(|info| info.consumer),
-                messaging.message.body.size = message.payload.len(),
+                messaging.message.body.size = message.payload.len() as i64,
                 server.address = server_address(),
                 server.port = server_port(),
             )

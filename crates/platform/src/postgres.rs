@@ -147,7 +147,7 @@ fn client_span(summary: &'static str) -> Span {
         db.operation.name = summary.split(' ').next(),
         db.query.summary = summary,
         server.address = server.map(|server| &*server.address),
-        server.port = server.map(|server| server.port),
+        server.port = server.map(|server| i64::from(server.port)),
         error.type = Empty,
     )
 }

@@ -2,7 +2,12 @@
 //! not its store. The UI is a single page: every path that is no asset is the index, and the script
 //! in it shows what the path says.
 
-use axum::{Router, middleware::map_response, response::Response};
+use axum::{
+    Router,
+    body::to_bytes,
+    middleware::map_response,
+    response::{IntoResponse, Response},
+};
 use http::{StatusCode, header};
 use otlp_embedded::{Config, State, ui_app};
 
@@ -17,7 +22,34 @@ pub(crate) fn pages() -> Router {
         max_length: 1,
         max_memory_usage: 1,
     });
-    ui_app(unused, BASE_PATH).layer(map_response(found))
+    ui_app(unused, BASE_PATH)
+        .layer(map_response(configured))
+        .layer(map_response(found))
+}
+
+/// Where the index says how it is configured, and what is said there: the page *Monitor* wants metrics of spans, which this
+/// collector does not have, so the menu does not lead to it.
+const UNCONFIGURED: &str = "const JAEGER_CONFIG = DEFAULT_CONFIG;";
+const CONFIGURED: &str = r#"const JAEGER_CONFIG = {"monitor":{"menuEnabled":false}};"#;
+
+/// The index is a few kilobytes.
+const LARGEST_PAGE_BYTES: usize = 1 << 20;
+
+async fn configured(response: Response) -> Response {
+    let is_page = response
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|kind| kind.as_bytes().starts_with(b"text/html"));
+    if !is_page {
+        return response;
+    }
+    let (mut parts, body) = response.into_parts();
+    let Ok(page) = to_bytes(body, LARGEST_PAGE_BYTES).await else {
+        return StatusCode::INTERNAL_SERVER_ERROR.into_response();
+    };
+    let page = String::from_utf8_lossy(&page).replacen(UNCONFIGURED, CONFIGURED, 1);
+    parts.headers.remove(header::CONTENT_LENGTH);
+    Response::from_parts(parts, page.into())
 }
 
 /// The crate answers pages with a redirect to nowhere; browsers forgive it, health checks and `curl

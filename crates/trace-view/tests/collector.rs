@@ -602,6 +602,11 @@ async fn the_pages_of_the_ui_answer_200() {
         let (status, body) = suite.fetch("GET", path).await;
         assert_eq!(status, StatusCode::OK, "{path}");
         assert!(body.contains("jaeger-ui-root"), "{path}");
+        // The menu does not lead to what is not offered.
+        assert!(
+            body.contains(r#""monitor":{"menuEnabled":false}"#),
+            "{path}"
+        );
     }
     let (status, _) = suite.fetch("GET", "/static/nothing.js").await;
     assert_eq!(status, StatusCode::NOT_FOUND);
