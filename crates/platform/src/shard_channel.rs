@@ -17,7 +17,7 @@ use tower::Service;
 
 /// A channel to `endpoint` for each thread that calls it. Cheap to clone.
 #[derive(Debug)]
-pub struct ShardChannel {
+pub(crate) struct ShardChannel {
     channels: Arc<Channels>,
     /// That of the thread on which a call is being made ready.
     here: Option<Channel>,

@@ -16,6 +16,7 @@ const MINUTES_A_SECOND: Market = Market {
     speed: 60.0,
     mode: DataflowMode::Events,
     batch_every: std::time::Duration::from_secs(60),
+    ..Market::REAL_TIME
 };
 
 /// Clocks are read a few times on the way, by processes that have to wait for a processor.

@@ -12,7 +12,7 @@ use marketplace::{
 };
 use platform::{
     clock::RealTime,
-    grpc::{self, Calls, TracedChannel},
+    grpc::{self, TracedChannel},
 };
 use surge_proto::{
     convert::{MAX_ZONES_PER_CALL, Malformed},
@@ -53,8 +53,8 @@ impl RequestDataflow {
     /// When a URL cannot be used.
     pub fn connect(config: &Config) -> anyhow::Result<Self> {
         let deadline = config.dataflow_deadline;
-        let supply = grpc::channel(&config.supply_url, deadline, Calls::Read);
-        let demand = grpc::channel(&config.demand_url, deadline, Calls::Read);
+        let supply = grpc::channel(&config.supply_url, deadline, grpc::Calls::Read);
+        let demand = grpc::channel(&config.demand_url, deadline, grpc::Calls::Read);
         Ok(Self {
             supply: supply.context("SUPPLY_URL is wrong")?,
             demand: demand.context("DEMAND_URL is wrong")?,
