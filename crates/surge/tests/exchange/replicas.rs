@@ -39,22 +39,14 @@ async fn everything_counts_once_and_every_replica_quotes_the_same() -> Outcome {
         })
         .await?;
     }
+    idle_everywhere(&replicas, (3, 6)).await?;
     // Three riders ask for a price at one replica and for the ride at another, and take the drivers who stayed.
     for (api, other) in at_each().zip(at_each().skip(2)).take(3) {
         let quote = api.quote(downtown(), DataflowMode::Request).await?;
         other.insists_on_ride(&quote, downtown()).await?;
     }
 
-    for api in &replicas {
-        eventually("every driver is idle once or on the way once", async || {
-            let here = api.supply(Zone::at(grand_central())).await?;
-            let there = api.supply(Zone::at(wall_street())).await?;
-            let idle = (here.idle_drivers, there.idle_drivers);
-            ensure!(idle == (0, 6), "{idle:?}");
-            Ok(())
-        })
-        .await?;
-    }
+    idle_everywhere(&replicas, (0, 6)).await?;
     for mode in MODES {
         eventually("all replicas quote the same", async || {
             quotes_are_the_same(&replicas, mode).await
@@ -63,6 +55,21 @@ async fn everything_counts_once_and_every_replica_quotes_the_same() -> Outcome {
         .with_context(|| format!("in mode {mode}"))?;
     }
     exchange.close().await
+}
+
+/// Waits until every replica counts so many idle drivers at Grand Central and at Wall Street.
+async fn idle_everywhere(replicas: &[PublicApi], wanted: (u64, u64)) -> Outcome {
+    for api in replicas {
+        eventually("every driver is idle once or on the way once", async || {
+            let here = api.supply(Zone::at(grand_central())).await?;
+            let there = api.supply(Zone::at(wall_street())).await?;
+            let idle = (here.idle_drivers, there.idle_drivers);
+            ensure!(idle == wanted, "{idle:?}");
+            Ok(())
+        })
+        .await?;
+    }
+    Ok(())
 }
 
 async fn quotes_are_the_same(replicas: &[PublicApi], mode: DataflowMode) -> Outcome {
