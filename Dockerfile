@@ -25,8 +25,9 @@ ENV CARGO_PROFILE_RELEASE_STRIP=debuginfo
 COPY --from=outline /project .
 RUN cargo build --release --locked --package surge
 COPY . .
-# Cargo goes by time, and the outline was compiled after the sources were last changed.
-RUN find . -name '*.rs' -exec touch {} + && cargo build --release --locked --package surge
+# Cargo goes by time, and the outline was compiled after the sources were last changed. What is in target/ keeps its time, or
+# the dependencies that generate sources would be compiled again, and all that stand on them.
+RUN find . -path ./target -prune -o -name '*.rs' -exec touch {} + && cargo build --release --locked --package surge
 RUN mkdir -p /image/usr/local/bin /image/surge/data \
  && cp target/release/surge /image/usr/local/bin/ \
  && cp data/demand-profile.json data/uber-pickups-2014-04.csv.gz /image/surge/data/
