@@ -42,6 +42,9 @@ pub const DEAD: Stream = Stream {
     subjects: "surge.dead.>",
 };
 
+/// All of them.
+pub const STREAMS: [Stream; 5] = [SUPPLY, DEMAND, RIDES, TRIPS, DEAD];
+
 /// Where a watermark of supply is published.
 pub const SUPPLY_WATERMARK: &str = "surge.v1.supply.watermark";
 

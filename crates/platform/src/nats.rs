@@ -38,8 +38,9 @@ pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a stream keeps its messages.
 const MAX_AGE: Duration = Duration::from_secs(7 * 24 * 3_600);
 
-/// How much disk a stream may take; the oldest messages go first.
-const MAX_BYTES: i64 = 512 * 1024 * 1024;
+/// How much disk a stream may take; the oldest messages go first. The server sets it aside: it refuses a stream when it has
+/// less left than this.
+pub const STREAM_BYTES_LIMIT: i64 = 512 * 1024 * 1024;
 
 /// What went wrong between us and NATS.
 #[derive(Debug, thiserror::Error)]
@@ -171,7 +172,7 @@ pub async fn ensure_stream(
         storage: StorageType::File,
         discard: DiscardPolicy::Old,
         max_age: MAX_AGE,
-        max_bytes: MAX_BYTES,
+        max_bytes: STREAM_BYTES_LIMIT,
         // No limit. The server says -1 for it too, so that the comparison below holds.
         max_messages_per_subject: -1,
         duplicate_window: Duration::from_secs(120),

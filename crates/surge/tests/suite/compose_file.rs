@@ -8,8 +8,10 @@ use std::{
 
 use clap::{Args as _, Command, CommandFactory as _};
 use loadtest::{TargetArgs, compare};
+use platform::nats::STREAM_BYTES_LIMIT;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
+use surge_proto::subjects::STREAMS;
 
 use crate::support::project;
 
@@ -168,6 +170,22 @@ fn the_memory_limits_add_up_to_what_is_promised() {
     let stays = services.filter(|service| service.restart.as_deref() != Some("no"));
     let total: u64 = stays.map(Service::memory_bytes).sum();
     assert!(total < MEMORY_BYTES, "{total} bytes");
+}
+
+#[test]
+fn jetstream_has_room_for_every_stream() {
+    for path in [
+        "docker/nats.conf",
+        "k8s/base/nats.conf",
+        "k8s/overlays/production/nats.conf",
+    ] {
+        let settings = text(path);
+        let (_, room) = settings.split_once("max_file_store:").expect(path);
+        let (gigabytes, _) = room.trim_start().split_once("GB").expect(path);
+        let room = gigabytes.parse::<i64>().expect(path) * 1_000_000_000;
+        let claimed = STREAMS.len() as i64 * STREAM_BYTES_LIMIT;
+        assert!(claimed < room, "{path}: {claimed} bytes claimed of {room}");
+    }
 }
 
 #[test]
