@@ -6,10 +6,11 @@ use std::cmp::Ordering;
 
 use surge_proto::DataflowMode;
 
-use super::capacity::Capacities;
+use super::capacity::{Capacities, Capacity};
 use super::climb;
 use super::measure::Measured;
 use super::report::{ModeFigures, Report};
+use super::stolen::{DURING_THE_MEASUREMENT, Stolen};
 use super::tally::{Failures, Tally};
 
 /// Why the run is void; empty when it is valid.
@@ -26,6 +27,7 @@ pub(crate) fn void_reasons(
         reasons.push("stopped before the first measured quote".to_owned());
         return reasons;
     };
+    let about_the_service = reasons.len();
     reasons.extend(delivery.faults());
     let outcomes: u64 = measured.tallies.values().map(Tally::outcomes).sum();
     let unchecked = delivery
@@ -37,6 +39,9 @@ pub(crate) fn void_reasons(
     for (mode, tally) in &measured.tallies {
         reasons.extend(faults_of(*mode, tally));
     }
+    if reasons.len() > about_the_service {
+        reasons.splice(about_the_service..about_the_service, taken_away(measured));
+    }
     let driven = capacities.modes.iter().chain(&capacities.floors);
     reasons.extend(driven.filter_map(|(mode, capacity)| {
         let wrong = capacity.wrong.as_ref()?;
@@ -44,7 +49,30 @@ pub(crate) fn void_reasons(
             "{mode}, driven to its limit, answered wrongly: {wrong}"
         ))
     }));
+    reasons.extend(capacities.modes.iter().filter_map(fruitless));
     reasons
+}
+
+/// What may have been behind all that went wrong in a measurement.
+fn taken_away(measured: &Measured) -> Option<String> {
+    let stolen = measured.stolen.filter(Stolen::is_noteworthy)?;
+    let taken = stolen.in_words(DURING_THE_MEASUREMENT);
+    Some(format!(
+        "{taken}: what follows may be its doing, not that of a service"
+    ))
+}
+
+/// A service that holds nothing at all has no capacity; its figure must not pass for that of the rounds in which it lived.
+fn fruitless((mode, capacity): (&DataflowMode, &Capacity)) -> Option<String> {
+    let reason = capacity.last_error.as_deref();
+    (capacity.fruitless > 0).then(|| {
+        format!(
+            "{mode}: {} of {} searches for its capacity found no rate that holds, not even the lowest: {}",
+            capacity.fruitless,
+            capacity.fruitless as usize + capacity.rounds.len(),
+            reason.unwrap_or("every answer took too long")
+        )
+    })
 }
 
 fn faults_of(mode: DataflowMode, tally: &Tally) -> Vec<String> {
@@ -87,6 +115,12 @@ pub(crate) fn warnings(report: &Report) -> Vec<String> {
                 figures.degraded, figures.quotes
             ));
         }
+    }
+    warnings.extend(report.stolen.warnings(report.valid));
+    if report.valid && !report.is_complete() {
+        warnings.push(
+            "the run did not come to its end: what is here was measured, and what is missing was not".to_owned(),
+        );
     }
     let request = report.modes.get(&DataflowMode::Request);
     if let Some(off) = request.and_then(|request| request.multiplier_error.mean_abs)
@@ -259,8 +293,11 @@ fn real_age(milliseconds: f64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::compare::report::example;
+    use crate::load::{Delivery, histogram};
 
     #[test]
     fn the_findings_name_the_fastest_the_freshest_and_what_age_costs() {
@@ -337,6 +374,51 @@ mod tests {
             "{warnings:?}"
         );
         assert!(warnings[1].contains("off by 0.050"), "{warnings:?}");
+    }
+
+    #[test]
+    fn what_the_hypervisor_took_is_named_before_what_came_of_it_and_voids_nothing_by_itself() {
+        let measured = |quotes, share| {
+            let mut measured = Measured::nothing(&[DataflowMode::Events]);
+            measured
+                .tallies
+                .values_mut()
+                .for_each(|tally| tally.quotes = quotes);
+            measured.stolen = Some(Stolen {
+                stolen_share: share,
+                worst_second_share: share,
+            });
+            measured.delivery = Some(Delivery {
+                sent: quotes,
+                dropped: 0,
+                unanswered: 0,
+                paced_for: Duration::from_secs(1),
+                lasted: Duration::from_secs(1),
+                lateness: histogram(),
+            });
+            void_reasons(&measured, &Capacities::default(), false)
+        };
+        assert_eq!(measured(9, 0.5), [""; 0]);
+        let said = measured(0, 0.11);
+        assert!(
+            said[0].starts_with("the hypervisor took 11 % of the processors"),
+            "{said:?}"
+        );
+        assert_eq!(said[1..], ["events: no quote was answered"]);
+        assert_eq!(measured(0, 0.01), said[1..]);
+    }
+
+    #[test]
+    fn a_mode_that_held_nothing_in_one_round_voids_the_run() {
+        let mut capacity = Capacity::new();
+        capacity.rounds = vec![900, 950];
+        assert_eq!(fruitless((&DataflowMode::Events, &capacity)), None);
+        (capacity.fruitless, capacity.last_error) = (1, Some("connection refused".to_owned()));
+        let said = fruitless((&DataflowMode::Events, &capacity)).unwrap();
+        assert!(
+            said.contains("1 of 3") && said.ends_with("connection refused"),
+            "{said}"
+        );
     }
 
     #[test]
