@@ -45,6 +45,7 @@ impl RoundRobin {
             answered_within: Some(delivery.lasted),
             delivery: Some(delivery),
             market: None,
+            clock_set_by_s: 0.0,
             stolen,
         }
     }
@@ -60,6 +61,8 @@ pub(crate) struct Measured {
     pub(crate) answered_within: Option<Duration>,
     /// Market time at the first and at the last moment.
     pub(crate) market: Option<(MarketTime, MarketTime)>,
+    /// Real seconds by which the wall clock was set meanwhile.
+    pub(crate) clock_set_by_s: f64,
     /// What the hypervisor took meanwhile; `None` where nobody tells.
     pub(crate) stolen: Option<Stolen>,
 }
@@ -72,6 +75,7 @@ impl Measured {
             delivery: None,
             answered_within: None,
             market: None,
+            clock_set_by_s: 0.0,
             stolen: None,
         }
     }

@@ -33,7 +33,7 @@ mod workload;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use marketplace::MarketTime;
@@ -297,7 +297,7 @@ impl<'a> Comparison<'a> {
             return (Measured::nothing(&self.quotes.modes), Vec::new());
         }
         let length = Duration::from_secs(self.args.measured_seconds().into());
-        let from = self.clock.now();
+        let (from, begun) = (self.clock.now(), Instant::now());
         let recorded = RoundRobin {
             recorder: Some(Arc::clone(&self.recorder)),
             ..self.quotes.clone()
@@ -308,7 +308,9 @@ impl<'a> Comparison<'a> {
         let load = self.load(&recorded, "measuring", schedule, progress, stop);
         let survey = stop.run_until_cancelled(self.surveyor.survey(length));
         let (mut measured, map) = tokio::join!(load, survey);
-        measured.market = Some((from, self.clock.now()));
+        let until = self.clock.now();
+        measured.clock_set_by_s = self.clock.set_by(from, until, begun.elapsed());
+        measured.market = Some((from, until));
         stolen.measurement = measured.stolen;
         (measured, map.unwrap_or_default())
     }

@@ -25,6 +25,7 @@ pub(crate) fn render(report: &Report) -> String {
         writeln!(text, "\n{}\n", figures(report, &LIMITS)).expect(STRING_TAKES_ALL);
         if let Some(generator) = wording::generator(report) {
             sentence(&mut text, Style::new(), &generator);
+            text.push('\n');
         }
     }
     if let Some(cost) = &report.market_cost {

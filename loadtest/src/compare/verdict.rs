@@ -3,6 +3,7 @@
 //! Every sentence is computed from the figures; a figure that is missing says nothing.
 
 use std::cmp::Ordering;
+use std::time::Duration;
 
 use surge_proto::DataflowMode;
 
@@ -27,7 +28,7 @@ pub(crate) fn void_reasons(
         reasons.push("stopped before the first measured quote".to_owned());
         return reasons;
     };
-    let about_the_service = reasons.len();
+    let first = reasons.len();
     reasons.extend(delivery.faults());
     let outcomes: u64 = measured.tallies.values().map(Tally::outcomes).sum();
     let unchecked = delivery
@@ -39,8 +40,10 @@ pub(crate) fn void_reasons(
     for (mode, tally) in &measured.tallies {
         reasons.extend(faults_of(*mode, tally));
     }
-    if reasons.len() > about_the_service {
-        reasons.splice(about_the_service..about_the_service, taken_away(measured));
+    let lasted = measured.answered_within.unwrap_or_default();
+    reasons.extend(clock_was_set(measured.clock_set_by_s, lasted));
+    if reasons.len() > first {
+        reasons.splice(first..first, taken_away(measured));
     }
     let driven = capacities.modes.iter().chain(&capacities.floors);
     reasons.extend(driven.filter_map(|(mode, capacity)| {
@@ -74,6 +77,25 @@ fn fruitless((mode, capacity): (&DataflowMode, &Capacity)) -> Option<String> {
         )
     })
 }
+
+/// Latencies come from a clock that nobody sets; ages, prices and the oracle do not.
+fn clock_was_set(by_s: f64, within: Duration) -> Option<String> {
+    let most = MOST_SET_S + MOST_SLEWED * within.as_secs_f64();
+    let way = if by_s < 0.0 { "back" } else { "forward" };
+    (by_s.abs() > most).then(|| {
+        format!(
+            "the wall clock was set {way} by {:.1} s during the measurement, and market time with it: data ages and \
+             multipliers are not those of one market",
+            by_s.abs()
+        )
+    })
+}
+
+/// Seconds. Two readings are taken a moment apart from those of the other clock.
+const MOST_SET_S: f64 = 0.5;
+
+/// Of the time that passes: twice of what the kernel does to bring a clock right without setting it.
+const MOST_SLEWED: f64 = 0.001;
 
 fn faults_of(mode: DataflowMode, tally: &Tally) -> Vec<String> {
     let (wrong, missing): (Vec<_>, Vec<_>) = tally
@@ -293,8 +315,6 @@ fn real_age(milliseconds: f64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::compare::report::example;
     use crate::load::{Delivery, histogram};
@@ -406,6 +426,17 @@ mod tests {
         );
         assert_eq!(said[1..], ["events: no quote was answered"]);
         assert_eq!(measured(0, 0.01), said[1..]);
+    }
+
+    #[test]
+    fn a_clock_that_was_set_voids_the_run_and_one_that_is_disciplined_does_not() {
+        let minute = Duration::from_secs(60);
+        assert_eq!(clock_was_set(0.03, minute), None);
+        assert_eq!(clock_was_set(1.8, minute * 60), None, "an hour of slewing");
+        let back = clock_was_set(-20.0, minute).unwrap();
+        assert!(back.contains("set back by 20.0 s"), "{back}");
+        let forward = clock_was_set(3_600.0, minute).unwrap();
+        assert!(forward.contains("set forward by 3600.0 s"), "{forward}");
     }
 
     #[test]
