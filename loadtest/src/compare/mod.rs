@@ -433,7 +433,7 @@ impl<'a> Comparison<'a> {
     ) -> Report {
         let workload = self.args.workload(&self.clock);
         let outcome = self.city.stop().await;
-        Report {
+        let report = Report {
             schema: SCHEMA.to_owned(),
             started_at: started_at.to_rfc3339_opts(SecondsFormat::Millis, true),
             git: machine::git_commit(),
@@ -457,6 +457,7 @@ impl<'a> Comparison<'a> {
             },
             baseline: None,
             series: Series::default(),
-        }
+        };
+        report.without_what_another_transport_told()
     }
 }

@@ -77,6 +77,18 @@ impl Report {
         self.extent.is_none_or(|extent| extent.complete)
     }
 
+    /// Bare servers speak HTTP only. Quotes over another transport are not held against them, and what the load generator
+    /// takes for those was not measured.
+    pub(crate) fn without_what_another_transport_told(mut self) -> Self {
+        if self.workload.transport != Transport::Http {
+            self.generator = Generator::default();
+            for mode in self.modes.values_mut() {
+                mode.share_of_floor = None;
+            }
+        }
+        self
+    }
+
     /// Whether capacities were looked for, and any was found.
     pub(crate) fn has_capacities(&self) -> bool {
         self.modes

@@ -13,6 +13,7 @@ use super::measure::Measured;
 use super::report::{ModeFigures, Report};
 use super::stolen::{DURING_THE_MEASUREMENT, Stolen};
 use super::tally::{Failures, Tally};
+use crate::load::Transport;
 
 /// Why the run is void; empty when it is valid.
 pub(crate) fn void_reasons(
@@ -139,6 +140,13 @@ pub(crate) fn warnings(report: &Report) -> Vec<String> {
         }
     }
     warnings.extend(report.stolen.warnings(report.valid));
+    if report.workload.transport == Transport::Grpc && report.has_capacities() {
+        warnings.push(
+            "bare servers are asked over HTTP always: nothing is told of shares of a floor, or of what the load generator \
+             takes, over gRPC"
+                .to_owned(),
+        );
+    }
     if report.valid && !report.is_complete() {
         warnings.push(
             "the run did not come to its end: what is here was measured, and what is missing was not".to_owned(),
@@ -437,6 +445,20 @@ mod tests {
         assert!(back.contains("set back by 20.0 s"), "{back}");
         let forward = clock_was_set(3_600.0, minute).unwrap();
         assert!(forward.contains("set forward by 3600.0 s"), "{forward}");
+    }
+
+    #[test]
+    fn over_grpc_nothing_is_held_against_servers_that_were_asked_over_http() {
+        let mut report = example();
+        report.workload.transport = Transport::Grpc;
+        let figures = report.modes.get_mut(&DataflowMode::Events).unwrap();
+        (figures.capacity_per_s, figures.share_of_floor) = (Some(4_808.0), Some(0.24));
+        report.generator.cpu_us_per_quote = Some(29.0);
+        let report = report.without_what_another_transport_told();
+        let findings = findings(&report).join(" ");
+        assert!(findings.contains("4808 a second."), "{findings}");
+        assert!(!findings.contains("load generator"), "{findings}");
+        assert!(warnings(&report)[0].contains("over HTTP always"));
     }
 
     #[test]
