@@ -383,10 +383,10 @@ async fn answer_from(reader: &mut (impl AsyncRead + Unpin)) -> String {
     loop {
         let text = String::from_utf8_lossy(&answer);
         let whole = text.split_once("\r\n\r\n").is_some_and(|(head, body)| {
-            let lengths = head
+            let mut lengths = head
                 .lines()
                 .filter_map(|line| line.strip_prefix("content-length: "));
-            let length = lengths.last().and_then(|length| length.parse().ok());
+            let length = lengths.next().and_then(|length| length.parse().ok());
             body.len() >= length.unwrap_or(usize::MAX)
         });
         let text = text.into_owned();
