@@ -69,6 +69,13 @@ impl MarketClock {
         real.mul_f64(self.speed)
     }
 
+    /// Real seconds by which the clock was set between two of its readings, when so much time has really `passed`; below zero
+    /// for one that was set back.
+    pub fn set_by(&self, from: MarketTime, until: MarketTime, passed: Duration) -> f64 {
+        let shown = (until.millis() - from.millis()) as f64 / 1_000.0 / self.speed;
+        shown - passed.as_secs_f64()
+    }
+
     /// The real time to wait until the clock shows `at`; zero if that has passed.
     pub fn until(&self, at: MarketTime) -> Duration {
         self.real(self.now().age_of(at))
@@ -142,6 +149,16 @@ mod tests {
         let hour = Duration::from_secs(3_600);
         assert_eq!(clock.real(hour), Duration::from_secs(60));
         assert_eq!(clock.market(Duration::from_secs(60)), hour);
+    }
+
+    #[test]
+    fn a_clock_that_was_set_is_told_from_one_that_runs() {
+        let clock = MarketClock::new(MarketTime::from_millis(0), 0, 60.0);
+        let (from, passed) = (MarketTime::from_millis(3_600_000), Duration::from_secs(10));
+        let set_by = |until| clock.set_by(from, MarketTime::from_millis(until), passed);
+        assert_eq!(set_by(4_200_000), 0.0);
+        assert_eq!(set_by(3_000_000), -20.0);
+        assert_eq!(set_by(7_800_000), 60.0);
     }
 
     #[test]

@@ -123,7 +123,7 @@ impl Fault {
     pub fn new(kind: Kind, detail: impl ToString) -> Self {
         Self {
             kind,
-            detail: detail.to_string(),
+            detail: bounded(detail.to_string()),
             field: None,
         }
     }
@@ -131,7 +131,7 @@ impl Fault {
     /// The request's `field` is wrong.
     pub fn invalid(field: impl ToString, detail: impl ToString) -> Self {
         Self {
-            field: Some(field.to_string()),
+            field: Some(bounded(field.to_string())),
             ..Self::new(Kind::InvalidArgument, detail)
         }
     }
@@ -152,6 +152,19 @@ impl Fault {
         &self.detail
     }
 }
+
+/// Words may quote what the caller sent. Over gRPC they travel in a header, and one that is too long ends the whole connection,
+/// with the calls of everybody else on it.
+fn bounded(mut words: String) -> String {
+    if let Some((end, _)) = words.char_indices().nth(MOST_CHARACTERS) {
+        words.truncate(end);
+        words.push('…');
+    }
+    words
+}
+
+/// A character takes up to twelve bytes in a header; 16 KiB are what HTTP/2 allows for all of them.
+const MOST_CHARACTERS: usize = 400;
 
 impl IntoResponse for Fault {
     fn into_response(self) -> Response {
@@ -200,6 +213,18 @@ mod tests {
         let problem: serde_json::Value = serde_json::from_slice(&body.unwrap()).unwrap();
         assert_eq!(problem["field"], "lat");
         assert_eq!(problem["status"], 400);
+    }
+
+    #[test]
+    fn what_a_caller_made_long_is_told_short() {
+        let fault = Fault::invalid("ü".repeat(100_000), "🚕".repeat(100_000));
+        let status = Status::from(fault);
+        assert_eq!(
+            status.message().chars().count(),
+            2 * (MOST_CHARACTERS + 1) + 2
+        );
+        let short = "x".repeat(MOST_CHARACTERS);
+        assert_eq!(Fault::new(Kind::NotFound, &short).detail(), short);
     }
 
     #[test]

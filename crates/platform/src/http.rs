@@ -16,6 +16,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use futures::FutureExt;
+use http_body_util::LengthLimitError;
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 use tracing::{Instrument, Span, field::Empty, info_span};
@@ -31,6 +32,10 @@ pub const BODY_LIMIT_BYTES: usize = 64 * 1024;
 
 /// Longest time any request may take. Routes that wait on others have shorter deadlines of their own.
 pub const REQUEST_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Longest time a body may take to come: well before [`REQUEST_DEADLINE`], so that a caller who dawdles does not look like a
+/// slow service.
+const BODY_DEADLINE: Duration = Duration::from_secs(3);
 
 /// Response header with the id under which the request's trace is found; absent where the trace was not sampled.
 pub const TRACE_ID: &str = "trace-id";
@@ -157,10 +162,20 @@ fn require_json(headers: &HeaderMap) -> Result<(), Fault> {
 }
 
 async fn read_body(body: Body) -> Result<axum::body::Bytes, Fault> {
-    to_bytes(body, BODY_LIMIT_BYTES).await.map_err(|_| {
-        let detail = format!("the body is larger than {BODY_LIMIT_BYTES} bytes, or was cut off");
-        Fault::new(Kind::PayloadTooLarge, detail)
-    })
+    let read = tokio::time::timeout(BODY_DEADLINE, to_bytes(body, BODY_LIMIT_BYTES)).await;
+    let overdue = |_| {
+        let detail = format!("the body was not complete within {BODY_DEADLINE:?}");
+        Fault::invalid(".", detail)
+    };
+    read.map_err(overdue)?.map_err(unreadable)
+}
+
+fn unreadable(error: axum::Error) -> Fault {
+    if error.into_inner().is::<LengthLimitError>() {
+        let detail = format!("the body is larger than {BODY_LIMIT_BYTES} bytes");
+        return Fault::new(Kind::PayloadTooLarge, detail);
+    }
+    Fault::invalid(".", "the body was cut off, or its chunks are ill-formed")
 }
 
 fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Fault> {
@@ -180,6 +195,9 @@ fn parse_with_path<T: DeserializeOwned>(body: &[u8]) -> Result<T, Fault> {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+
+    use futures::stream;
     use serde::Deserialize;
 
     use super::*;
@@ -225,5 +243,27 @@ mod tests {
             .await
             .unwrap_err();
         assert_eq!(fault.kind(), Kind::PayloadTooLarge);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_does_not_come_or_breaks_off_is_its_senders_fault() {
+        let never = Body::from_stream(stream::pending::<Result<Vec<u8>, io::Error>>());
+        let broken = Body::from_stream(stream::iter([
+            Ok(vec![b'{']),
+            Err(io::Error::from(io::ErrorKind::UnexpectedEof)),
+        ]));
+        for (body, said) in [(never, "not complete within 3s"), (broken, "cut off")] {
+            let fault = read_body(body).await.unwrap_err();
+            assert_eq!(fault.kind(), Kind::InvalidArgument);
+            let words = tonic::Status::from(fault).message().to_owned();
+            assert!(words.contains(said), "{words}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_oversized_body_in_parts_is_refused_too() {
+        let parts = (0..17).map(|_| Ok::<_, io::Error>(vec![b' '; 4_096]));
+        let fault = read_body(Body::from_stream(stream::iter(parts))).await;
+        assert_eq!(fault.unwrap_err().kind(), Kind::PayloadTooLarge);
     }
 }

@@ -6,7 +6,11 @@ use std::{net::SocketAddr, time::Duration};
 use axum::Router;
 use futures::{FutureExt, stream};
 use hyper::server::conn::http1;
-use hyper_util::{rt::TokioIo, server::graceful::GracefulShutdown, service::TowerToHyperService};
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    server::graceful::GracefulShutdown,
+    service::TowerToHyperService,
+};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::{service::Routes, transport::Server};
@@ -16,6 +20,10 @@ use crate::{
     shards::{self, Inbox, Shards},
     shutdown,
 };
+
+/// How long a connection may be open, from its start or its last answer on, without a complete head of a request. One that is
+/// idle ends by it too, and so does one that sends a byte now and then to keep us busy.
+const HEAD_DEADLINE: Duration = Duration::from_secs(60);
 
 /// How often a gRPC connection is asked whether its caller is still there. Streams without a deadline end with it.
 const PING_EVERY: Duration = Duration::from_secs(30);
@@ -131,7 +139,10 @@ async fn serve_http_shard(
     let open = GracefulShutdown::new();
     while let Some(Some(connection)) = token.run_until_cancelled(shards::next_of(&mut inbox)).await
     {
-        let served = http1::Builder::new().serve_connection(TokioIo::new(connection), http.clone());
+        let served = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_DEADLINE)
+            .serve_connection(TokioIo::new(connection), http.clone());
         // It fails when the caller breaks off, which is the caller's own affair.
         tokio::spawn(open.watch(served).map(drop));
     }
@@ -174,4 +185,59 @@ pub async fn serve_http(
     axum::serve(listener, routes)
         .with_graceful_shutdown(token.cancelled_owned())
         .await
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::get;
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpStream,
+        sync::mpsc,
+        time::{Instant, sleep},
+    };
+
+    use super::*;
+
+    /// A connection that a shard serves; time passes as soon as nobody has anything to do.
+    async fn served() -> TcpStream {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await;
+        let (accepted, _) = listener.accept().await.unwrap();
+        let (sender, inbox) = mpsc::channel(1);
+        sender.send(accepted.into_std().unwrap()).await.unwrap();
+        let routes = Router::new().route("/", get(async || "well"));
+        tokio::spawn(async move {
+            // As long as the sender lives, the shard waits for more.
+            let _sender = sender;
+            serve_http_shard(inbox, routes, CancellationToken::new()).await
+        });
+        client.unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_head_that_comes_byte_by_byte_is_not_waited_for_without_end() {
+        let mut connection = served().await;
+        let begun = Instant::now();
+        let mut head = b"GET / HTTP/1.1\r\nhost: x\r\nslowly: ".to_vec();
+        head.resize(1_000, b'a');
+        for byte in head {
+            // It ends in a reset or a broken pipe once the other side is gone.
+            if connection.write_all(&[byte]).await.is_err() {
+                break;
+            }
+            sleep(Duration::from_secs(1)).await;
+        }
+        let lasted = begun.elapsed();
+        let bound = HEAD_DEADLINE..HEAD_DEADLINE + Duration::from_secs(5);
+        assert!(bound.contains(&lasted), "{lasted:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_says_nothing_ends() {
+        let mut connection = served().await;
+        let begun = Instant::now();
+        assert_eq!(connection.read(&mut [0]).await.unwrap(), 0);
+        assert!(begun.elapsed() >= HEAD_DEADLINE);
+    }
 }

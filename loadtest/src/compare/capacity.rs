@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
@@ -15,8 +16,10 @@ use super::GRACE;
 use super::floors::Floor;
 use super::measure::{Measured, RoundRobin, Trips};
 use super::processor::{Rate, Reading, Seconds};
+use super::progress::Steps;
 use super::report;
 use super::series::Probe;
+use super::stolen::Stolen;
 use super::suite::{QUOTE_DEADLINE, Suite};
 use super::tally::Failures;
 use crate::load::search::{self, Search};
@@ -65,10 +68,18 @@ pub(crate) struct Capacity {
     quotes: u64,
     /// The first wrong answer met: a run with one proves nothing.
     pub(crate) wrong: Option<String>,
+    /// Searches that found no rate that holds.
+    pub(crate) fruitless: u32,
+    /// Why the last probe that failed did, unless it was slow and nothing else.
+    pub(crate) last_error: Option<String>,
+    /// Probes that failed while the machine was taken away, and were made again.
+    pub(crate) repeated: u32,
+    /// Probes that failed while the machine was taken away, and count.
+    pub(crate) spoiled: u32,
 }
 
 impl Capacity {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             rounds: Vec::new(),
             probes: Vec::new(),
@@ -76,6 +87,10 @@ impl Capacity {
             spent: Seconds::NOTHING,
             quotes: 0,
             wrong: None,
+            fruitless: 0,
+            last_error: None,
+            repeated: 0,
+            spoiled: 0,
         }
     }
 
@@ -121,6 +136,54 @@ pub(crate) struct Capacities {
     pub(crate) floors: BTreeMap<DataflowMode, Capacity>,
     /// Why a floor is missing.
     pub(crate) warnings: Vec<String>,
+    /// What the hypervisor took meanwhile.
+    pub(crate) stolen: Option<Stolen>,
+}
+
+impl Capacities {
+    /// How many probes were made again, and how many count although the machine was taken away.
+    pub(crate) fn probes_stolen_from(&self) -> (u32, u32) {
+        let all = self.modes.values().chain(self.floors.values());
+        all.fold((0, 0), |(repeated, spoiled), capacity| {
+            (repeated + capacity.repeated, spoiled + capacity.spoiled)
+        })
+    }
+}
+
+/// How many searches there are, and how many are over.
+#[derive(Debug)]
+pub(crate) struct Searches {
+    planned: u32,
+    left_out: AtomicU32,
+    done: AtomicU32,
+}
+
+impl Searches {
+    /// Of so many modes with their floors.
+    pub(crate) fn of(effort: Effort, modes: usize) -> Self {
+        Self {
+            planned: effort.rounds * 2 * u32::try_from(modes).unwrap_or(u32::MAX),
+            left_out: AtomicU32::new(0),
+            done: AtomicU32::new(0),
+        }
+    }
+
+    pub(crate) const fn planned(&self) -> u32 {
+        self.planned
+    }
+
+    pub(crate) fn done(&self) -> u32 {
+        self.done.load(Ordering::Relaxed)
+    }
+
+    /// Without those of floors that cannot be had.
+    pub(crate) fn steps(&self) -> Steps {
+        let left_out = self.left_out.load(Ordering::Relaxed);
+        Steps {
+            done: self.done() as usize,
+            all: self.planned.saturating_sub(left_out) as usize,
+        }
+    }
 }
 
 /// Measures in rounds until done, or until `stop`; what was found until then stays.
@@ -129,6 +192,7 @@ pub(super) async fn measure(
     modes: &[DataflowMode],
     trips: Trips,
     effort: Effort,
+    searches: &Searches,
     stop: &CancellationToken,
 ) -> Capacities {
     let mut capacities = Capacities::default();
@@ -141,15 +205,23 @@ pub(super) async fn measure(
                 floors.push(floor);
                 contenders.push(contender);
             }
-            Err(reason) => capacities.warnings.push(format!(
-                "the floor of {mode} could not be measured: {reason:#}"
-            )),
+            Err(reason) => {
+                searches
+                    .left_out
+                    .fetch_add(effort.rounds, Ordering::Relaxed);
+                capacities.warnings.push(format!(
+                    "the floor of {mode} could not be measured: {reason:#}"
+                ));
+            }
         }
     }
     let idle = idle_cost(suite).await;
     for _ in 0..effort.rounds {
         for contender in &mut contenders {
             contender.round(effort, idle, stop).await;
+            if !stop.is_cancelled() {
+                searches.done.fetch_add(1, Ordering::Relaxed);
+            }
         }
     }
     for contender in contenders {
@@ -242,6 +314,7 @@ impl<'a> Contender<'a> {
             .await;
         if !stop.is_cancelled() {
             self.found.rounds.extend(found);
+            self.found.fruitless += u32::from(found.is_none());
         }
     }
 
@@ -249,7 +322,7 @@ impl<'a> Contender<'a> {
     async fn saturated(&mut self, effort: Effort, idle: Rate, stop: &CancellationToken) -> u32 {
         let mut rate = 1_000;
         while rate < search::HIGHEST && !stop.is_cancelled() {
-            let measured = self.attempt(rate, effort.probe / 2, idle, stop).await;
+            let measured = self.try_once(rate, effort.probe / 2, idle, stop).await;
             if !is_sustained(&measured, self.mode) {
                 return measured.answered_per_s(self.mode).unwrap_or(rate);
             }
@@ -272,8 +345,30 @@ impl<'a> Contender<'a> {
         is_sustained(&measured, self.mode)
     }
 
-    /// Asks at this rate, and writes down what came of it.
+    /// Asks at this rate until what comes of it says something of the service.
     async fn attempt(
+        &mut self,
+        rate: u32,
+        length: Duration,
+        idle: Rate,
+        stop: &CancellationToken,
+    ) -> Measured {
+        let mode = self.mode;
+        let disturbed = |probe: &Measured| !stop.is_cancelled() && was_taken_away(probe, mode);
+        let most = REPEATS.min(MOST_REPEATED.saturating_sub(self.found.repeated));
+        let probe = async || self.try_once(rate, length, idle, stop).await;
+        let (measured, repeated) = undisturbed(most, probe, disturbed).await;
+        self.found.repeated += repeated;
+        self.found.spoiled += u32::from(disturbed(&measured));
+        let before_the_last = self.found.probes.iter_mut().rev().skip(1);
+        for probe in before_the_last.take(repeated as usize) {
+            probe.repeated = true;
+        }
+        measured
+    }
+
+    /// Asks at this rate, and writes down what came of it.
+    async fn try_once(
         &mut self,
         rate: u32,
         length: Duration,
@@ -304,7 +399,12 @@ impl<'a> Contender<'a> {
             held,
             latency_us: report::latency(&tally.latency),
             cpu_us_per_quote: cost.filter(|_| !self.is_floor).map(f64::round),
+            stolen_share: measured.stolen.map(|stolen| stolen.stolen_share),
+            repeated: false,
         });
+        if let Some(failed) = tally.failures().next() {
+            found.last_error = Some(failed.example.clone());
+        }
         let wrong = tally.failures().find(|failures| failures.wrong_answers);
         if let (None, Some(Failures { example, .. })) = (&found.wrong, wrong) {
             found.wrong = Some(example.clone());
@@ -325,10 +425,37 @@ impl<'a> Contender<'a> {
     }
 }
 
+/// How often a probe is made again because the machine was taken away.
+const REPEATS: u32 = 2;
+
+/// How many are made again for one mode or floor in all rounds: on a machine that is always taken away, the search must end
+/// as well.
+const MOST_REPEATED: u32 = 6;
+
 /// The bound on quotes under way in a probe: when a quarter of a second of arrivals is unanswered, more than one in a
 /// hundred has long missed the limit, so it never decides. It only spares us the rest of a queue that grows.
 pub(crate) fn most_in_flight(rate: u32) -> u32 {
     (rate / 4).max(256)
+}
+
+/// Makes a probe, and makes it again when it was disturbed, `most` times at most. Gives the last, and how many were made
+/// before it.
+async fn undisturbed<T>(
+    most: u32,
+    mut probe: impl AsyncFnMut() -> T,
+    disturbed: impl Fn(&T) -> bool,
+) -> (T, u32) {
+    let (mut last, mut repeated) = (probe().await, 0);
+    while repeated < most && disturbed(&last) {
+        last = probe().await;
+        repeated += 1;
+    }
+    (last, repeated)
+}
+
+/// Whether a rate failed while the hypervisor had the processors.
+fn was_taken_away(measured: &Measured, mode: DataflowMode) -> bool {
+    !is_sustained(measured, mode) && measured.stolen.is_some_and(|stolen| stolen.is_spoiling())
 }
 
 /// Whether a rate holds.
@@ -360,6 +487,35 @@ mod tests {
         assert_eq!(capacity(&[1_000, 900]).median(), Some(950.0));
         assert_eq!(capacity(&[1_000, 900, 5_000]).median(), Some(1_000.0));
         assert_eq!(capacity(&[1_000, 900, 5_000]).range(), Some([900, 5_000]));
+    }
+
+    #[tokio::test]
+    async fn a_probe_that_was_disturbed_is_made_again_but_not_for_ever() {
+        let mut made = 0;
+        let mut probe = async || {
+            made += 1;
+            made
+        };
+        assert_eq!(undisturbed(2, &mut probe, |_| false).await, (1, 0));
+        assert_eq!(undisturbed(2, &mut probe, |&nth| nth == 2).await, (3, 1));
+        assert_eq!(undisturbed(2, &mut probe, |_| true).await, (6, 2));
+        assert_eq!(undisturbed(0, &mut probe, |_| true).await, (7, 0));
+    }
+
+    #[test]
+    fn only_what_failed_while_much_was_taken_was_disturbed() {
+        let mode = DataflowMode::Events;
+        let failed = Measured::nothing(&[mode]);
+        assert!(!was_taken_away(&failed, mode));
+        let taken = |stolen_share| Measured {
+            stolen: Some(Stolen {
+                stolen_share,
+                worst_second_share: stolen_share,
+            }),
+            ..failed.clone()
+        };
+        assert!(!was_taken_away(&taken(0.09), mode));
+        assert!(was_taken_away(&taken(0.11), mode));
     }
 
     #[test]

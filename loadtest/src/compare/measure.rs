@@ -9,6 +9,7 @@ use surge_proto::DataflowMode;
 use tokio_util::sync::CancellationToken;
 
 use super::series::Recorder;
+use super::stolen::{self, Stolen};
 use super::tally::Tally;
 use crate::load::{Arrival, Delivery, Line, Plan, Question, QuoteDesk};
 
@@ -38,12 +39,14 @@ impl RoundRobin {
             let sheet = writer.clone();
             async move { sheet.ask(line, arrival).await }
         };
-        let delivery = self.desk.run(plan, stop, ask).await;
+        let (delivery, stolen) = stolen::during(self.desk.run(plan, stop, ask)).await;
         Measured {
             tallies: sheet.tallies(&delivery),
             answered_within: Some(delivery.lasted),
             delivery: Some(delivery),
             market: None,
+            clock_set_by_s: 0.0,
+            stolen,
         }
     }
 }
@@ -58,6 +61,10 @@ pub(crate) struct Measured {
     pub(crate) answered_within: Option<Duration>,
     /// Market time at the first and at the last moment.
     pub(crate) market: Option<(MarketTime, MarketTime)>,
+    /// Real seconds by which the wall clock was set meanwhile.
+    pub(crate) clock_set_by_s: f64,
+    /// What the hypervisor took meanwhile; `None` where nobody tells.
+    pub(crate) stolen: Option<Stolen>,
 }
 
 impl Measured {
@@ -68,6 +75,8 @@ impl Measured {
             delivery: None,
             answered_within: None,
             market: None,
+            clock_set_by_s: 0.0,
+            stolen: None,
         }
     }
 

@@ -10,6 +10,7 @@ mod baseline;
 pub(crate) mod capacity;
 mod charts;
 mod climb;
+mod extent;
 mod floors;
 mod machine;
 mod market_cost;
@@ -22,6 +23,7 @@ mod receipt;
 pub(crate) mod report;
 mod scenario;
 mod series;
+pub(crate) mod stolen;
 mod suite;
 mod table;
 mod tally;
@@ -31,7 +33,7 @@ mod workload;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use marketplace::MarketTime;
@@ -40,6 +42,7 @@ use tokio_util::sync::CancellationToken;
 pub use args::Args;
 pub use baseline::{Baseline, Change, NotComparable, Verdict};
 pub use climb::{Breakpoint, ClimbStep, Footing};
+pub use extent::Extent;
 pub use machine::Machine;
 pub use market_cost::{Estimate, Figure, MarketCost, Row};
 pub use report::{
@@ -48,11 +51,12 @@ pub use report::{
 };
 pub use scenario::Scenario;
 pub use series::{CurvePoint, Interval, Moment, Probe, Series, ZoneCourse};
+pub use stolen::{Stolen, StolenByPhase};
 pub use workload::Arrivals;
 
-use self::capacity::Capacities;
+use self::capacity::{Capacities, Searches};
 use self::measure::{Measured, RoundRobin};
-use self::progress::Progress;
+use self::progress::{Progress, Steps};
 use self::series::{Recorder, Surveyor};
 use self::suite::{QUOTE_DEADLINE, Suite};
 use crate::city::{City, CityConfig, Crowd, Evening};
@@ -97,17 +101,25 @@ pub async fn run_until(args: Args, stop: CancellationToken) -> anyhow::Result<Ou
     let evening = evening(&args, &config, clock.now());
     let city = City::start(config, suite.client.clone()).await?;
     let comparison = Comparison::new(&args, &suite, city, clock);
-    let (measured, map) = comparison.hold(progress, &stop).await;
-    let breakpoint = comparison.climb(progress, &stop).await;
-    let capacities = comparison.drive_to_the_limit(&suite, progress, &stop).await;
-    let interrupted = stop.is_cancelled();
-    let void_reasons = verdict::void_reasons(&measured, &capacities, interrupted);
+    let mut stolen = StolenByPhase::default();
+    let (measured, map) = comparison.hold(progress, &mut stolen, &stop).await;
+    let climbed = stolen::during(comparison.climb(progress, &stop)).await;
+    let searches = Searches::of(args.effort(), args.distinct_modes().len());
+    let capacities = comparison
+        .drive_to_the_limit(&suite, &searches, progress, &stop)
+        .await;
+    let void_reasons = verdict::void_reasons(&measured, &capacities, stop.is_cancelled());
     let figures = (&measured, &capacities);
     let series = Series::of(&measured, &capacities, &comparison.recorder, map);
     let mut report = comparison.close(figures, started_at, void_reasons).await;
     report.series = series;
-    report.breakpoint = breakpoint;
-    report.market_cost = what_age_costs(&report, evening, &args, progress, &stop).await;
+    (report.breakpoint, stolen.climb) =
+        (climbed.0, climbed.1.filter(|_| report.breakpoint.is_some()));
+    let aged = stolen::during(what_age_costs(&report, evening, &args, progress, &stop)).await;
+    (report.market_cost, stolen.market) = aged;
+    let interrupted = stop.is_cancelled();
+    report.extent = Some(extent(&report, &measured, &searches, &args, interrupted));
+    report.stolen = stolen.with(&capacities);
 
     warnings.append(&mut report.warnings);
     warnings.extend(capacities.warnings);
@@ -149,6 +161,26 @@ fn evening(args: &Args, city: &CityConfig, now: MarketTime) -> Option<Evening> {
         scored,
     );
     Some(evening?.with_crowds(args.scenario.evening_crowds(now)))
+}
+
+/// How far the run came; a climb has no length of its own, and is left out.
+fn extent(
+    report: &Report,
+    measured: &Measured,
+    searches: &Searches,
+    args: &Args,
+    interrupted: bool,
+) -> Extent {
+    let paced = measured.paced_for().unwrap_or_default();
+    Extent {
+        complete: !interrupted && searches.steps().is_done(),
+        planned_s: args.measured_seconds().into(),
+        measured_s: paced.as_secs_f64(),
+        planned_searches: searches.planned(),
+        searches: searches.done(),
+        most_market_seeds: args.seeds().most,
+        market_seeds: report.market_cost.as_ref().map_or(0, |cost| cost.seeds),
+    }
 }
 
 /// Lives evenings off the wire, with data as old as it was measured.
@@ -254,35 +286,48 @@ impl<'a> Comparison<'a> {
     }
 
     /// Warms up, then measures; what is left out because of `stop` is missing from the result.
-    async fn hold(&self, progress: Progress, stop: &CancellationToken) -> (Measured, Vec<Moment>) {
-        self.warm_up(progress, stop).await;
+    async fn hold(
+        &self,
+        progress: Progress,
+        stolen: &mut StolenByPhase,
+        stop: &CancellationToken,
+    ) -> (Measured, Vec<Moment>) {
+        (_, stolen.warm_up) = stolen::during(self.warm_up(progress, stop)).await;
         if stop.is_cancelled() {
             return (Measured::nothing(&self.quotes.modes), Vec::new());
         }
         let length = Duration::from_secs(self.args.measured_seconds().into());
-        let from = self.clock.now();
+        let (from, begun) = (self.clock.now(), Instant::now());
         let recorded = RoundRobin {
             recorder: Some(Arc::clone(&self.recorder)),
             ..self.quotes.clone()
         };
         let schedule = self.args.scenario.schedule(self.args.rate, length);
         let schedule = schedule.unwrap_or_else(|| self.level(length));
+        let progress = progress.followed_by(self.after_the_measurement());
         let load = self.load(&recorded, "measuring", schedule, progress, stop);
         let survey = stop.run_until_cancelled(self.surveyor.survey(length));
         let (mut measured, map) = tokio::join!(load, survey);
-        measured.market = Some((from, self.clock.now()));
+        let until = self.clock.now();
+        measured.clock_set_by_s = self.clock.set_by(from, until, begun.elapsed());
+        measured.market = Some((from, until));
+        stolen.measurement = measured.stolen;
         (measured, map.unwrap_or_default())
     }
 
     async fn warm_up(&self, progress: Progress, stop: &CancellationToken) {
         let warmup = self.args.warmup(&self.clock);
         let quiet = warmup.saturating_sub(REHEARSAL);
+        let measurement = Duration::from_secs(self.args.measured_seconds().into());
+        let later = measurement + self.after_the_measurement();
         let wait = stop.run_until_cancelled(tokio::time::sleep(quiet));
+        let rehearsal = REHEARSAL.min(warmup);
         progress
+            .followed_by(rehearsal + later)
             .during("warming up", quiet, || self.state_of_the_city(), wait)
             .await;
         if !stop.is_cancelled() {
-            let schedule = self.level(REHEARSAL.min(warmup));
+            let (schedule, progress) = (self.level(rehearsal), progress.followed_by(later));
             self.load(&self.quotes, "rehearsing", schedule, progress, stop)
                 .await;
         }
@@ -322,6 +367,7 @@ impl<'a> Comparison<'a> {
         }
         let climbed = climb::climb(&self.quotes, plan, self.args.rate, stop);
         let (length, detail) = (climb::estimate(plan), || self.state_of_the_city());
+        let progress = progress.followed_by(self.search_length() + self.args.seeds().length());
         Some(progress.during("climbing", length, detail, climbed).await)
     }
 
@@ -329,6 +375,7 @@ impl<'a> Comparison<'a> {
     async fn drive_to_the_limit(
         &self,
         suite: &Suite,
+        searches: &Searches,
         progress: Progress,
         stop: &CancellationToken,
     ) -> Capacities {
@@ -337,11 +384,33 @@ impl<'a> Comparison<'a> {
             return Capacities::default();
         }
         let trips = Arc::clone(&self.quotes.trips);
-        let measured = capacity::measure(suite, modes, trips, effort, stop);
-        let length = effort.estimate(modes.len());
-        progress
-            .during("capacity", length, || self.state_of_the_city(), measured)
-            .await
+        let measured = capacity::measure(suite, modes, trips, effort, searches, stop);
+        let detail = || {
+            let Steps { done, all } = searches.steps();
+            format!("{done} of {all} searches, {}", self.state_of_the_city())
+        };
+        let progress = progress.followed_by(self.args.seeds().length());
+        let shown = progress.stepwise(
+            "capacity",
+            self.search_length(),
+            || searches.steps(),
+            detail,
+            measured,
+        );
+        let (mut capacities, stolen) = stolen::during(shown).await;
+        capacities.stolen = stolen;
+        capacities
+    }
+
+    /// About how long the search for capacities takes.
+    fn search_length(&self) -> Duration {
+        self.args.effort().estimate(self.quotes.modes.len())
+    }
+
+    /// About how long everything takes that comes after the measurement.
+    fn after_the_measurement(&self) -> Duration {
+        let climb = self.args.scenario.climb().map(climb::estimate);
+        climb.unwrap_or_default() + self.search_length() + self.args.seeds().length()
     }
 
     fn state_of_the_city(&self) -> String {
@@ -364,7 +433,7 @@ impl<'a> Comparison<'a> {
     ) -> Report {
         let workload = self.args.workload(&self.clock);
         let outcome = self.city.stop().await;
-        Report {
+        let report = Report {
             schema: SCHEMA.to_owned(),
             started_at: started_at.to_rfc3339_opts(SecondsFormat::Millis, true),
             git: machine::git_commit(),
@@ -372,6 +441,8 @@ impl<'a> Comparison<'a> {
             workload,
             valid: void_reasons.is_empty(),
             void_reasons,
+            extent: None,
+            stolen: StolenByPhase::default(),
             warnings: outcome.warnings.clone(),
             modes: report::figures(measured, capacities),
             floors: Floors::of(capacities),
@@ -386,6 +457,7 @@ impl<'a> Comparison<'a> {
             },
             baseline: None,
             series: Series::default(),
-        }
+        };
+        report.without_what_another_transport_told()
     }
 }

@@ -8,6 +8,7 @@ use super::baseline::{Baseline, words};
 use super::charts;
 use super::market_cost::{self, MarketCost};
 use super::report::Report;
+use super::stolen::StolenByPhase;
 use super::verdict;
 use super::wording;
 use super::wording::{COLUMNS, Column, LIMITS, LIMITS_TITLE, TITLE, UNKNOWN, done};
@@ -53,6 +54,12 @@ fn heading(report: &Report) -> Markup {
             section.void {
                 h2 { "VOID: do not use these figures" }
                 ul { @for reason in &report.void_reasons { li { (reason) } } }
+                @if let Some(extent) = &report.extent { p { (extent.in_words()) } }
+            }
+        } @else if !report.is_complete() {
+            section.void {
+                h2 { "PARTIAL: the run did not come to its end" }
+                @if let Some(extent) = &report.extent { p { (extent.in_words()) } }
             }
         }
         @for line in done(report) { p { (line) } }
@@ -199,9 +206,36 @@ fn circumstances(report: &Report) -> Markup {
             dt { "commit" } dd { (report.git.as_deref().unwrap_or(UNKNOWN)) }
             dt { "processors" } dd { (cpus) }
             dt { "memory" } dd { (memory) }
+            dt { "taken by the hypervisor" } dd { (stolen(&report.stolen)) }
             dt { "format" } dd { (report.schema) }
         }
     }
+}
+
+/// What was taken in each phase, "-" where nobody tells.
+fn stolen(stolen: &StolenByPhase) -> String {
+    let phases = [
+        ("warm-up", stolen.warm_up),
+        ("measurement", stolen.measurement),
+        ("climb", stolen.climb),
+        ("capacities", stolen.capacity),
+        ("evenings", stolen.market),
+    ];
+    let known = phases.into_iter().filter_map(|(phase, stolen)| {
+        let stolen = stolen?;
+        let (mean, worst) = (
+            stolen.stolen_share * 100.0,
+            stolen.worst_second_share * 100.0,
+        );
+        Some(format!(
+            "{mean:.1} % during {phase} (worst second {worst:.0} %)"
+        ))
+    });
+    let known: Vec<String> = known.collect();
+    if known.is_empty() {
+        return UNKNOWN.to_owned();
+    }
+    known.join(", ")
 }
 
 const STYLE: &str = "

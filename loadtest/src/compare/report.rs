@@ -10,10 +10,12 @@ use surge_proto::DataflowMode;
 use super::baseline::Baseline;
 use super::capacity::{Capacities, Capacity};
 use super::climb::Breakpoint;
+use super::extent::Extent;
 use super::machine::Machine;
 use super::market_cost::MarketCost;
 use super::measure::Measured;
 use super::series::Series;
+use super::stolen::StolenByPhase;
 use super::tally::Tally;
 use super::workload::Arrivals;
 use crate::city::CityOutcome;
@@ -33,12 +35,18 @@ pub struct Report {
     pub git: Option<String>,
     /// Where it ran.
     pub machine: Machine,
+    /// What the hypervisor took of it meanwhile.
+    #[serde(default)]
+    pub stolen: StolenByPhase,
     /// What was asked of it.
     pub workload: Workload,
     /// Whether the figures may be believed.
     pub valid: bool,
     /// Why not, a sentence each; empty when valid.
     pub void_reasons: Vec<String>,
+    /// How much of what was asked for was done; `None` in receipts from before that was told.
+    #[serde(default)]
+    pub extent: Option<Extent>,
     /// What a reader should know besides; a warning does not void the run.
     pub warnings: Vec<String>,
     /// The figures of each mode that was asked.
@@ -64,6 +72,23 @@ pub struct Report {
 }
 
 impl Report {
+    /// Whether the run came to its end.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.extent.is_none_or(|extent| extent.complete)
+    }
+
+    /// Bare servers speak HTTP only. Quotes over another transport are not held against them, and what the load generator
+    /// takes for those was not measured.
+    pub(crate) fn without_what_another_transport_told(mut self) -> Self {
+        if self.workload.transport != Transport::Http {
+            self.generator = Generator::default();
+            for mode in self.modes.values_mut() {
+                mode.share_of_floor = None;
+            }
+        }
+        self
+    }
+
     /// Whether capacities were looked for, and any was found.
     pub(crate) fn has_capacities(&self) -> bool {
         self.modes
@@ -380,6 +405,7 @@ pub(crate) fn example() -> Report {
             cpus: Some(2),
             memory_gib: Some(24.0),
         },
+        stolen: StolenByPhase::default(),
         workload: Workload {
             scenario: "friday-evening".to_owned(),
             seed: 1,
@@ -392,6 +418,12 @@ pub(crate) fn example() -> Report {
         },
         valid: true,
         void_reasons: Vec::new(),
+        extent: Some(Extent {
+            complete: true,
+            planned_s: 60.0,
+            measured_s: 60.0,
+            ..Extent::default()
+        }),
         warnings: vec!["these figures were made up in a test".to_owned()],
         modes: BTreeMap::from([
             (

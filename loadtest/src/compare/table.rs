@@ -25,12 +25,16 @@ pub(crate) fn render(report: &Report) -> String {
         writeln!(text, "\n{}\n", figures(report, &LIMITS)).expect(STRING_TAKES_ALL);
         if let Some(generator) = wording::generator(report) {
             sentence(&mut text, Style::new(), &generator);
+            text.push('\n');
         }
     }
     if let Some(cost) = &report.market_cost {
         sentence(&mut text, Style::new().bold(), market_cost::TITLE);
         sentence(&mut text, Style::new(), &market_cost::done(cost));
         writeln!(text, "\n{}\n", market(cost)).expect(STRING_TAKES_ALL);
+    }
+    if let Some(extent) = report.extent.filter(|it| !(report.valid && it.complete)) {
+        sentence(&mut text, Style::new(), &extent.in_words());
     }
     let red = Style::new().bold().fg_color(Some(AnsiColor::Red.into()));
     for reason in &report.void_reasons {
@@ -53,10 +57,10 @@ pub(crate) fn render(report: &Report) -> String {
 }
 
 fn heading(report: &Report) -> String {
-    if report.valid {
-        TITLE.to_owned()
-    } else {
-        format!("{TITLE}: VOID, do not use these figures")
+    match (report.valid, report.is_complete()) {
+        (true, true) => TITLE.to_owned(),
+        (true, false) => format!("{TITLE}: PARTIAL"),
+        (false, _) => format!("{TITLE}: VOID, do not use these figures"),
     }
 }
 
@@ -184,6 +188,31 @@ mod tests {
         assert!(text.trim_start().lines().next().unwrap().contains("VOID"));
         assert!(text.contains("VOID: interrupted"), "{text}");
         assert!(!text.contains("fastest"), "{text}");
+    }
+
+    #[test]
+    fn a_run_that_was_cut_short_says_how_far_it_came() {
+        let mut report = example();
+        assert!(!plain(&report).contains("What was done"));
+        let extent = report.extent.as_mut().unwrap();
+        (extent.complete, extent.planned_searches) = (false, 18);
+        let text = plain(&report);
+        assert!(
+            text.trim_start()
+                .lines()
+                .next()
+                .unwrap()
+                .ends_with("PARTIAL")
+        );
+        let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(
+            words.contains("none of 18 searches for a capacity"),
+            "{text}"
+        );
+        assert!(
+            text.contains("fastest"),
+            "what was measured is told: {text}"
+        );
     }
 
     #[test]

@@ -3,14 +3,17 @@
 //! Every sentence is computed from the figures; a figure that is missing says nothing.
 
 use std::cmp::Ordering;
+use std::time::Duration;
 
 use surge_proto::DataflowMode;
 
-use super::capacity::Capacities;
+use super::capacity::{Capacities, Capacity};
 use super::climb;
 use super::measure::Measured;
 use super::report::{ModeFigures, Report};
+use super::stolen::{DURING_THE_MEASUREMENT, Stolen};
 use super::tally::{Failures, Tally};
+use crate::load::Transport;
 
 /// Why the run is void; empty when it is valid.
 pub(crate) fn void_reasons(
@@ -26,6 +29,7 @@ pub(crate) fn void_reasons(
         reasons.push("stopped before the first measured quote".to_owned());
         return reasons;
     };
+    let first = reasons.len();
     reasons.extend(delivery.faults());
     let outcomes: u64 = measured.tallies.values().map(Tally::outcomes).sum();
     let unchecked = delivery
@@ -37,6 +41,11 @@ pub(crate) fn void_reasons(
     for (mode, tally) in &measured.tallies {
         reasons.extend(faults_of(*mode, tally));
     }
+    let lasted = measured.answered_within.unwrap_or_default();
+    reasons.extend(clock_was_set(measured.clock_set_by_s, lasted));
+    if reasons.len() > first {
+        reasons.splice(first..first, taken_away(measured));
+    }
     let driven = capacities.modes.iter().chain(&capacities.floors);
     reasons.extend(driven.filter_map(|(mode, capacity)| {
         let wrong = capacity.wrong.as_ref()?;
@@ -44,8 +53,50 @@ pub(crate) fn void_reasons(
             "{mode}, driven to its limit, answered wrongly: {wrong}"
         ))
     }));
+    reasons.extend(capacities.modes.iter().filter_map(fruitless));
     reasons
 }
+
+/// What may have been behind all that went wrong in a measurement.
+fn taken_away(measured: &Measured) -> Option<String> {
+    let stolen = measured.stolen.filter(Stolen::is_noteworthy)?;
+    let taken = stolen.in_words(DURING_THE_MEASUREMENT);
+    Some(format!(
+        "{taken}: what follows may be its doing, not that of a service"
+    ))
+}
+
+/// A service that holds nothing at all has no capacity; its figure must not pass for that of the rounds in which it lived.
+fn fruitless((mode, capacity): (&DataflowMode, &Capacity)) -> Option<String> {
+    let reason = capacity.last_error.as_deref();
+    (capacity.fruitless > 0).then(|| {
+        format!(
+            "{mode}: {} of {} searches for its capacity found no rate that holds, not even the lowest: {}",
+            capacity.fruitless,
+            capacity.fruitless as usize + capacity.rounds.len(),
+            reason.unwrap_or("every answer took too long")
+        )
+    })
+}
+
+/// Latencies come from a clock that nobody sets; ages, prices and the oracle do not.
+fn clock_was_set(by_s: f64, within: Duration) -> Option<String> {
+    let most = MOST_SET_S + MOST_SLEWED * within.as_secs_f64();
+    let way = if by_s < 0.0 { "back" } else { "forward" };
+    (by_s.abs() > most).then(|| {
+        format!(
+            "the wall clock was set {way} by {:.1} s during the measurement, and market time with it: data ages and \
+             multipliers are not those of one market",
+            by_s.abs()
+        )
+    })
+}
+
+/// Seconds. Two readings are taken a moment apart from those of the other clock.
+const MOST_SET_S: f64 = 0.5;
+
+/// Of the time that passes: twice of what the kernel does to bring a clock right without setting it.
+const MOST_SLEWED: f64 = 0.001;
 
 fn faults_of(mode: DataflowMode, tally: &Tally) -> Vec<String> {
     let (wrong, missing): (Vec<_>, Vec<_>) = tally
@@ -87,6 +138,19 @@ pub(crate) fn warnings(report: &Report) -> Vec<String> {
                 figures.degraded, figures.quotes
             ));
         }
+    }
+    warnings.extend(report.stolen.warnings(report.valid));
+    if report.workload.transport == Transport::Grpc && report.has_capacities() {
+        warnings.push(
+            "bare servers are asked over HTTP always: nothing is told of shares of a floor, or of what the load generator \
+             takes, over gRPC"
+                .to_owned(),
+        );
+    }
+    if report.valid && !report.is_complete() {
+        warnings.push(
+            "the run did not come to its end: what is here was measured, and what is missing was not".to_owned(),
+        );
     }
     let request = report.modes.get(&DataflowMode::Request);
     if let Some(off) = request.and_then(|request| request.multiplier_error.mean_abs)
@@ -261,6 +325,7 @@ fn real_age(milliseconds: f64) -> String {
 mod tests {
     use super::*;
     use crate::compare::report::example;
+    use crate::load::{Delivery, histogram};
 
     #[test]
     fn the_findings_name_the_fastest_the_freshest_and_what_age_costs() {
@@ -337,6 +402,76 @@ mod tests {
             "{warnings:?}"
         );
         assert!(warnings[1].contains("off by 0.050"), "{warnings:?}");
+    }
+
+    #[test]
+    fn what_the_hypervisor_took_is_named_before_what_came_of_it_and_voids_nothing_by_itself() {
+        let measured = |quotes, share| {
+            let mut measured = Measured::nothing(&[DataflowMode::Events]);
+            measured
+                .tallies
+                .values_mut()
+                .for_each(|tally| tally.quotes = quotes);
+            measured.stolen = Some(Stolen {
+                stolen_share: share,
+                worst_second_share: share,
+            });
+            measured.delivery = Some(Delivery {
+                sent: quotes,
+                dropped: 0,
+                unanswered: 0,
+                paced_for: Duration::from_secs(1),
+                lasted: Duration::from_secs(1),
+                lateness: histogram(),
+            });
+            void_reasons(&measured, &Capacities::default(), false)
+        };
+        assert_eq!(measured(9, 0.5), [""; 0]);
+        let said = measured(0, 0.11);
+        assert!(
+            said[0].starts_with("the hypervisor took 11 % of the processors"),
+            "{said:?}"
+        );
+        assert_eq!(said[1..], ["events: no quote was answered"]);
+        assert_eq!(measured(0, 0.01), said[1..]);
+    }
+
+    #[test]
+    fn a_clock_that_was_set_voids_the_run_and_one_that_is_disciplined_does_not() {
+        let minute = Duration::from_secs(60);
+        assert_eq!(clock_was_set(0.03, minute), None);
+        assert_eq!(clock_was_set(1.8, minute * 60), None, "an hour of slewing");
+        let back = clock_was_set(-20.0, minute).unwrap();
+        assert!(back.contains("set back by 20.0 s"), "{back}");
+        let forward = clock_was_set(3_600.0, minute).unwrap();
+        assert!(forward.contains("set forward by 3600.0 s"), "{forward}");
+    }
+
+    #[test]
+    fn over_grpc_nothing_is_held_against_servers_that_were_asked_over_http() {
+        let mut report = example();
+        report.workload.transport = Transport::Grpc;
+        let figures = report.modes.get_mut(&DataflowMode::Events).unwrap();
+        (figures.capacity_per_s, figures.share_of_floor) = (Some(4_808.0), Some(0.24));
+        report.generator.cpu_us_per_quote = Some(29.0);
+        let report = report.without_what_another_transport_told();
+        let findings = findings(&report).join(" ");
+        assert!(findings.contains("4808 a second."), "{findings}");
+        assert!(!findings.contains("load generator"), "{findings}");
+        assert!(warnings(&report)[0].contains("over HTTP always"));
+    }
+
+    #[test]
+    fn a_mode_that_held_nothing_in_one_round_voids_the_run() {
+        let mut capacity = Capacity::new();
+        capacity.rounds = vec![900, 950];
+        assert_eq!(fruitless((&DataflowMode::Events, &capacity)), None);
+        (capacity.fruitless, capacity.last_error) = (1, Some("connection refused".to_owned()));
+        let said = fruitless((&DataflowMode::Events, &capacity)).unwrap();
+        assert!(
+            said.contains("1 of 3") && said.ends_with("connection refused"),
+            "{said}"
+        );
     }
 
     #[test]

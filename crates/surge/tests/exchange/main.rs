@@ -8,6 +8,7 @@ mod containers;
 mod dashboards;
 mod data_age;
 mod durability;
+mod hostile;
 mod independence;
 mod journey;
 mod metrics;

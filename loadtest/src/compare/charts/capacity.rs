@@ -26,7 +26,7 @@ fn chart(report: &Report, mode: DataflowMode) -> Option<Chart> {
         .series
         .probes
         .iter()
-        .filter(|probe| probe.mode == mode)
+        .filter(|probe| probe.mode == mode && !probe.repeated)
         .collect();
     if !probes
         .iter()

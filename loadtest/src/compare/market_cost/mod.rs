@@ -100,11 +100,36 @@ pub(crate) struct Seeds {
 impl Seeds {
     /// Whether to begin the seed after so many.
     fn has_time_for(self, done: usize, elapsed: Duration) -> bool {
-        const LEAST: usize = 2; // of fewer there is no standard error
-        done < LEAST
+        done < LEAST as usize
             || elapsed.as_secs_f64() * (1.0 + 1.0 / done as f64) < self.within.as_secs_f64()
     }
+
+    /// About how long all of them take.
+    pub(crate) fn length(self) -> Duration {
+        // Pricings there are on the default dial.
+        const PRICINGS: u32 = 9;
+        self.within
+            .min(ABOUT_AN_EVENING * PRICINGS * self.most / PROCESSORS)
+    }
+
+    /// How many there will have been in the end, going by the time that so many took.
+    fn likely(self, done: f64, elapsed: Duration) -> u32 {
+        if done <= 0.0 {
+            return self.most;
+        }
+        let each = elapsed.as_secs_f64() / done;
+        let in_time = (self.within.as_secs_f64() / each) as u32;
+        in_time.max(done.ceil() as u32).max(LEAST).min(self.most)
+    }
 }
+
+/// For the progress bar alone, and only until evenings were lived: what one takes on a processor of 2024, and how many of
+/// those there may be.
+const ABOUT_AN_EVENING: Duration = Duration::from_millis(400);
+const PROCESSORS: u32 = 2;
+
+/// Of fewer there is no standard error.
+const LEAST: u32 = 2;
 
 impl Study {
     /// How many evenings it takes.
@@ -223,5 +248,16 @@ mod tests {
         assert!(seeds.has_time_for(3, second * 4));
         assert!(!seeds.has_time_for(3, second * 5));
         assert!(self::seeds(Duration::MAX).has_time_for(8, second * 1_000_000));
+    }
+
+    #[test]
+    fn how_many_seeds_there_will_be_is_told_from_those_that_were() {
+        let second = Duration::from_secs(1);
+        let seeds = seeds(second * 6);
+        assert_eq!(seeds.likely(0.0, second), 9, "nothing is known yet");
+        assert_eq!(seeds.likely(0.5, second / 2), 6);
+        assert_eq!(seeds.likely(0.5, second * 60), 2, "two always are");
+        assert_eq!(seeds.likely(4.2, second * 9), 5, "the fifth was begun");
+        assert_eq!(self::seeds(Duration::MAX).likely(1.0, second), 9);
     }
 }

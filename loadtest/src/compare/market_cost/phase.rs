@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::Instant;
 
 use tokio_util::sync::CancellationToken;
 
-use super::super::progress::Progress;
+use super::super::progress::{Progress, Steps};
 use super::{Candidate, MarketCost, Seeds, Study};
 use crate::city::Evening;
 
@@ -25,20 +25,21 @@ pub(crate) async fn study(
     };
     let lived = Arc::new(AtomicUsize::new(0));
     let evenings = study.evenings();
-    let all = ABOUT_AN_EVENING * u32::try_from(evenings).unwrap_or(u32::MAX) / PROCESSORS;
-    let length = all.min(seeds.within);
+    let pricings = evenings / seeds.most as usize;
     let (counter, stop) = (Arc::clone(&lived), stop.clone());
     let work = tokio::task::spawn_blocking(move || study.carry_out(&counter, &stop));
-    let detail = || {
-        format!(
-            "{} of at most {evenings} evenings",
-            lived.load(Ordering::Relaxed)
-        )
+    let begun = Instant::now();
+    let steps = || {
+        let done = lived.load(Ordering::Relaxed);
+        let all = seeds.likely(done as f64 / pricings as f64, begun.elapsed()) as usize * pricings;
+        Steps { done, all }
     };
-    let result = progress.during("market", length, detail, work).await;
+    let detail = || {
+        let Steps { done, all } = steps();
+        format!("{done} of about {all} evenings")
+    };
+    let result = progress
+        .stepwise("market", seeds.length(), steps, detail, work)
+        .await;
     result.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()))
 }
-
-/// For the progress bar alone: what an evening takes on a processor of 2024, and how many of those there may be.
-const ABOUT_AN_EVENING: Duration = Duration::from_millis(400);
-const PROCESSORS: u32 = 2;

@@ -61,6 +61,12 @@ pub struct Probe {
     pub latency_us: LatencyMicros,
     /// Processor time of the three services for one quote, of a rate that held.
     pub cpu_us_per_quote: Option<f64>,
+    /// Share of the processors' time that the hypervisor took meanwhile, 0 to 1; `None` where nobody tells.
+    #[serde(default)]
+    pub stolen_share: Option<f64>,
+    /// Whether it failed while much was taken, so that the rate was tried again and this is no verdict.
+    #[serde(default)]
+    pub repeated: bool,
 }
 
 /// What one mode answered to the requests that were meant to leave in one interval.
@@ -163,6 +169,8 @@ pub(crate) fn example() -> Series {
             ..LatencyMicros::default()
         },
         cpu_us_per_quote: None,
+        stolen_share: Some(0.0012),
+        repeated: false,
     };
     let probes = |mode| [probe(mode, false, 500, true), probe(mode, true, 900, false)];
     let zones = BTreeMap::from([(zone, multiplier(15))]);
