@@ -78,7 +78,7 @@ impl Seen {
 
 /// Bodies for each route that reads one, all as JSON of the right length.
 async fn bodies_are_refused(exchange: &Exchange) -> Outcome {
-    let [driver, ride, price] = exchange.stack.ports().http;
+    let [driver, ride, price] = only(&exchange.stack.ports().http);
     let driver_path = format!("/v1/drivers/{}", Uuid::now_v7());
     let routes = [
         (price, "POST", "/v1/quotes", "pickup"),
@@ -130,7 +130,7 @@ fn hostile_bodies(field: &str) -> Vec<(&'static str, Vec<u8>)> {
 
 /// Requests whose heads or framing are wrong. Some are refused before there is a request that could be told a problem.
 async fn requests_are_refused(exchange: &Exchange) -> Outcome {
-    let [.., price] = exchange.stack.ports().http;
+    let [.., price] = only(&exchange.stack.ports().http);
     let post = |headers: &str, body: &str| {
         format!(
             "POST /v1/quotes HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n{headers}\r\n\r\n{body}"
@@ -233,7 +233,7 @@ fn trip_as(content_type: &str, body: &str) -> String {
 
 /// What the three gRPC services refuse.
 async fn rpcs_are_refused(exchange: &Exchange) -> Outcome {
-    let [driver, ride, price] = exchange.stack.ports().grpc;
+    let [driver, ride, price] = only(&exchange.stack.ports().grpc);
     let mut supply = SupplyServiceClient::new(channel(driver).await?);
     let mut demand = DemandServiceClient::new(channel(ride).await?);
     let mut quotes = QuoteServiceClient::new(channel(price).await?);
@@ -308,12 +308,17 @@ async fn channel(port: u16) -> anyhow::Result<Channel> {
     Ok(endpoint.timeout(REFUSAL_LIMIT).connect().await?)
 }
 
+/// The ports of the three services, each of which has one replica here.
+fn only(ports: &[Vec<u16>; 3]) -> [u16; 3] {
+    ports.each_ref().map(|replicas| replicas[0])
+}
+
 /// Connections that begin a request and leave it at that; how long each may, the edge's own test tells.
 async fn floods_of_half_requests_keep_nobody_out(exchange: &Exchange) -> Outcome {
     const MANY: usize = 300;
     let target = exchange.stack.ports();
     let mut open = Vec::new();
-    for port in target.http.into_iter().chain(target.grpc) {
+    for port in only(&target.http).into_iter().chain(only(&target.grpc)) {
         for _ in 0..MANY / 6 {
             let mut half = TcpStream::connect(("127.0.0.1", port)).await?;
             half.write_all(b"PRI * GET /livez HTTP/1.1\r\nhost: ")
