@@ -2,17 +2,24 @@
 //! it is given back; that is one more round trip for each quote, as long as the read itself.
 
 use std::{
+    num::NonZero,
     sync::{Mutex, MutexGuard, PoisonError},
     thread::{self, ThreadId},
 };
 
 use sqlx::{PgConnection, PgPool, Postgres, pool::PoolConnection};
+use thread_local::ThreadLocal;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// A few connections of a pool, for one reader each at a time.
 #[derive(Debug)]
 pub(crate) struct Readers {
     pool: PgPool,
+    /// How many reads may be under way for one thread, so that it has no need of a connection of another: what comes in on that
+    /// would wake both.
+    share: usize,
+    shares: ThreadLocal<Semaphore>,
+    /// How many for all: there may be more threads than shares.
     room: Semaphore,
     // A std mutex: held for a push or a pop, never across an await.
     idle: Mutex<Vec<Held>>,
@@ -30,7 +37,7 @@ struct Held {
 pub(crate) struct Reader<'a> {
     readers: &'a Readers,
     held: Held,
-    _room: SemaphorePermit<'a>,
+    _room: [SemaphorePermit<'a>; 2],
 }
 
 impl Readers {
@@ -40,9 +47,12 @@ impl Readers {
             .options()
             .get_max_connections()
             .saturating_sub(1)
-            .max(1);
+            .max(1) as usize;
+        let threads = thread::available_parallelism().map_or(1, NonZero::get);
         Self {
-            room: Semaphore::new(room as usize),
+            share: (room / threads).max(1),
+            shares: ThreadLocal::new(),
+            room: Semaphore::new(room),
             idle: Mutex::default(),
             pool,
         }
@@ -53,8 +63,8 @@ impl Readers {
     /// # Errors
     /// When the database is away.
     pub(crate) async fn take(&self) -> Result<Reader<'_>, sqlx::Error> {
-        let room = self.room.acquire().await;
-        let _room = room.expect("nobody closes the semaphore");
+        let share = self.shares.get_or(|| Semaphore::new(self.share));
+        let _room = [place(share).await, place(&self.room).await];
         let here = thread::current().id();
         let idle = self.take_idle(here);
         let held = match idle {
@@ -90,6 +100,11 @@ impl Readers {
     fn idle(&self) -> MutexGuard<'_, Vec<Held>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+async fn place(room: &Semaphore) -> SemaphorePermit<'_> {
+    let place = room.acquire().await;
+    place.expect("nobody closes the semaphore")
 }
 
 impl Reader<'_> {
