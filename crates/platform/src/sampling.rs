@@ -8,7 +8,7 @@ use std::{
     hash::{BuildHasher, RandomState},
 };
 
-use tracing::{Metadata, Span, Subscriber, subscriber::Interest};
+use tracing::{Metadata, Span, Subscriber, dispatcher, subscriber::Interest};
 use tracing_subscriber::{Layer, layer::Context, registry::LookupSpan};
 
 /// What a caller said of the trace that it carries along.
@@ -28,17 +28,28 @@ pub fn root(upstream: Upstream, make: impl FnOnce() -> Span) -> Span {
     struct Reset;
     impl Drop for Reset {
         fn drop(&mut self) {
-            BEGINNING.set(None);
+            BEGINNING.set(false);
         }
     }
-    BEGINNING.set(Some(upstream));
+    if !is_wanted(upstream) {
+        return Span::none();
+    }
+    BEGINNING.set(true);
     let _reset = Reset;
     make()
 }
 
+/// What the sampler says. It is asked here and not by way of a span's fields, because most of the time it says no.
+fn is_wanted(upstream: Upstream) -> bool {
+    dispatcher::get_default(|subscriber| {
+        let head = subscriber.downcast_ref::<HeadSampling>();
+        head.is_none_or(|head| head.sampler.wants(upstream))
+    })
+}
+
 thread_local! {
     /// Set while [`root`] makes its span: making a span never leaves its thread.
-    static BEGINNING: Cell<Option<Upstream>> = const { Cell::new(None) };
+    static BEGINNING: Cell<bool> = const { Cell::new(false) };
 }
 
 /// The layer that keeps spans from being made. Logs are none of its business.
@@ -66,10 +77,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for HeadSampling {
         if !metadata.is_span() {
             return true;
         }
-        match BEGINNING.get() {
-            Some(upstream) => self.sampler.wants(upstream),
-            None => context.current_span().id().is_some(),
-        }
+        BEGINNING.get() || context.current_span().id().is_some()
     }
 }
 
