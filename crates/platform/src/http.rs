@@ -17,7 +17,7 @@ use axum::{
 };
 use futures::FutureExt;
 use http_body_util::LengthLimitError;
-use serde::de::DeserializeOwned;
+use serde::{Serialize, de::DeserializeOwned};
 use tokio::time::Instant;
 use tracing::{Instrument, Span, field::Empty, info_span};
 
@@ -191,6 +191,23 @@ fn parse_with_path<T: DeserializeOwned>(body: &[u8]) -> Result<T, Fault> {
     })?;
     json.end().map_err(|error| Fault::invalid(".", error))?;
     Ok(value)
+}
+
+/// A JSON answer of about so many bytes. What is known to be that long is not written to a buffer that has to grow to it.
+#[derive(Clone, Copy, Debug)]
+pub struct SizedJson<T, const BYTES: usize>(pub T);
+
+impl<T: Serialize, const BYTES: usize> IntoResponse for SizedJson<T, BYTES> {
+    fn into_response(self) -> Response {
+        let mut body = Vec::with_capacity(BYTES);
+        if let Err(error) = serde_json::to_writer(&mut body, &self.0) {
+            return Fault::internal(error.to_string()).into_response();
+        }
+        let mut response = Response::new(Body::from(body));
+        let json = HeaderValue::from_static("application/json");
+        response.headers_mut().insert(CONTENT_TYPE, json);
+        response
+    }
 }
 
 #[cfg(test)]

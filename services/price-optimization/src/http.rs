@@ -11,7 +11,7 @@ use chrono::{DateTime, Utc};
 use marketplace::zone::Position;
 use platform::{
     fault::{Fault, Problem},
-    http::StrictJson,
+    http::{SizedJson, StrictJson},
 };
 use serde::{Deserialize, Serialize};
 use surge_proto::DataflowMode;
@@ -27,6 +27,9 @@ use crate::{
 
 /// Request header that picks the dataflow mode of one quote.
 const DATAFLOW_HEADER: &str = "surge-dataflow";
+
+/// Room for a quote in JSON: they have some 450 bytes.
+const QUOTE_BYTES: usize = 640;
 
 #[derive(OpenApi)]
 #[openapi(info(
@@ -155,12 +158,12 @@ async fn post_quote(
     State(app): State<App>,
     NamedMode(mode): NamedMode,
     StrictJson(trip): StrictJson<QuoteRequest>,
-) -> Result<Json<QuoteResponse>, Fault> {
+) -> Result<SizedJson<QuoteResponse, QUOTE_BYTES>, Fault> {
     let quoted = app
         .quote(trip.pickup, trip.dropoff, mode)
         .instrument(quote_span())
         .await?;
-    Ok(Json(quoted.into()))
+    Ok(SizedJson(quoted.into()))
 }
 
 /// Show the multiplier of every zone.
