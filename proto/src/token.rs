@@ -7,12 +7,13 @@ use std::fmt;
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use hmac::{Hmac, KeyInit, Mac};
-use marketplace::{quote::Quote, surge::Multiplier};
+use marketplace::{quote::Quote, surge::Multiplier, zone::Zone};
 use prost::Message;
 use sha2::Sha256;
+use uuid::Uuid;
 
 use crate::{
-    convert::{Malformed, id, market_time, position, timestamp, zone},
+    convert::{Malformed, market_time, position, timestamp},
     v1,
 };
 
@@ -93,8 +94,8 @@ impl std::str::FromStr for QuoteKey {
 impl From<&Quote> for v1::QuoteClaims {
     fn from(quote: &Quote) -> Self {
         Self {
-            quote_id: quote.quote_id.to_string(),
-            zone: quote.zone.to_string(),
+            quote_id: quote.quote_id.as_bytes().to_vec(),
+            zone: quote.zone.as_u64(),
             pickup: Some(quote.pickup.into()),
             dropoff: Some(quote.dropoff.into()),
             fare_cents: quote.fare_cents,
@@ -109,8 +110,10 @@ impl TryFrom<v1::QuoteClaims> for Quote {
 
     fn try_from(claims: v1::QuoteClaims) -> Result<Self, Malformed> {
         Ok(Self {
-            quote_id: id("quote_id", &claims.quote_id)?,
-            zone: zone("zone", &claims.zone)?,
+            quote_id: Uuid::from_slice(&claims.quote_id)
+                .map_err(|_| Malformed::new("quote_id", "is no UUID"))?,
+            zone: Zone::from_u64(claims.zone)
+                .map_err(|_| Malformed::new("zone", "is no cell of H3"))?,
             pickup: position("pickup", claims.pickup)?,
             dropoff: position("dropoff", claims.dropoff)?,
             fare_cents: claims.fare_cents,
@@ -125,11 +128,7 @@ impl TryFrom<v1::QuoteClaims> for Quote {
 
 #[cfg(test)]
 mod tests {
-    use marketplace::{
-        time::MarketTime,
-        zone::{Position, Zone},
-    };
-    use uuid::Uuid;
+    use marketplace::{time::MarketTime, zone::Position};
 
     use super::*;
 
