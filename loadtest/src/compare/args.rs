@@ -37,7 +37,7 @@ pub struct Args {
     #[arg(long, value_enum, default_value_t, value_name = "NAME")]
     pub transport: Transport,
 
-    /// Length of the measurement in real seconds [default: that of the scenario, or 60; with --quick 12]
+    /// Length of the measurement in real seconds [default: that of the scenario, or 60; with --quick 10]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=86_400))]
     pub seconds: Option<u32>,
 
@@ -59,7 +59,7 @@ pub struct Args {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=1_000))]
     pub market_seeds: Option<u32>,
 
-    /// Be done within a minute: a shorter warm-up, 12 seconds of measurement, one round of capacity
+    /// Be done within a minute: a shorter warm-up, 10 seconds of measurement, one round of capacity
     #[arg(long, conflicts_with_all = ["seconds", "warmup_minutes"])]
     pub quick: bool,
 
@@ -100,7 +100,7 @@ pub struct Args {
 impl Args {
     pub(super) fn measured_seconds(&self) -> u32 {
         let usual = if self.quick {
-            12
+            10
         } else {
             self.scenario.seconds().unwrap_or(60)
         };
@@ -160,7 +160,7 @@ impl Args {
         let modes = u32::try_from(self.distinct_modes().len()).unwrap_or(1);
         Effort {
             rounds: self.rounds.unwrap_or(if self.quick { 1 } else { 3 }),
-            probe: Duration::from_millis(if self.quick { 500 } else { 1_000 }),
+            probe: Duration::from_millis(if self.quick { 400 } else { 1_000 }),
             precision: if self.quick { 1.1 } else { 1.05 },
             quiet_rate: (self.rate / modes.max(1)).max(1),
         }
@@ -243,7 +243,7 @@ mod tests {
 
     #[test]
     fn quick_measures_briefly_and_refuses_to_be_longer() {
-        assert_eq!(args(&["--quick"]).unwrap().measured_seconds(), 12);
+        assert_eq!(args(&["--quick"]).unwrap().measured_seconds(), 10);
         let refused = args(&["--quick", "--seconds", "90"]).unwrap_err();
         assert!(refused.contains("--seconds"), "{refused}");
     }
@@ -270,6 +270,6 @@ mod tests {
         let seconds = |options: &[&str]| args(options).unwrap().measured_seconds();
         assert_eq!(seconds(&["--scenario", "soak"]), 3_600);
         assert_eq!(seconds(&["--scenario", "soak", "--seconds", "90"]), 90);
-        assert_eq!(seconds(&["--scenario", "soak", "--quick"]), 12);
+        assert_eq!(seconds(&["--scenario", "soak", "--quick"]), 10);
     }
 }

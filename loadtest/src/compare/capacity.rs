@@ -320,7 +320,7 @@ impl<'a> Contender<'a> {
 
     /// About where the capacity is: what gets done of far too much. It spares the search most of its way.
     async fn saturated(&mut self, effort: Effort, idle: Rate, stop: &CancellationToken) -> u32 {
-        let mut rate = 1_000;
+        let mut rate = 4_000;
         while rate < search::HIGHEST && !stop.is_cancelled() {
             let measured = self.try_once(rate, effort.probe / 2, idle, stop).await;
             if !is_sustained(&measured, self.mode) {
