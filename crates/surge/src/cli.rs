@@ -264,7 +264,7 @@ pub(crate) struct PlanArgs {
     pub(crate) position_follow_us: f64,
 
     /// Processor time for a ride from quote to drop-off, microseconds
-    #[arg(long, default_value_t = 3_000.0, value_parser = positive)]
+    #[arg(long, default_value_t = 7_000.0, value_parser = positive)]
     pub(crate) ride_us: f64,
 
     /// Processor time for a quote, microseconds

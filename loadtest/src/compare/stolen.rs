@@ -55,11 +55,11 @@ impl StolenByPhase {
         let mut warnings = Vec::new();
         if let Some(stolen) = self.measurement.filter(|it| valid && it.is_noteworthy()) {
             let taken = stolen.in_words(DURING_THE_MEASUREMENT);
-            warnings.push(format!("{taken}: latencies are too high by that"));
+            warnings.push(format!("{taken}: latencies may be too high by that"));
         }
         if let Some(stolen) = self.capacity.filter(Stolen::is_noteworthy) {
             let taken = stolen.in_words("the search for capacities");
-            warnings.push(format!("{taken}: capacities are too low by that"));
+            warnings.push(format!("{taken}: capacities may be too low by that"));
         }
         if self.probes_repeated > 0 {
             warnings.push(format!(
@@ -91,11 +91,19 @@ impl Stolen {
     /// Such as "the hypervisor took 11 % of the processors during the measurement, 43 % in its worst second".
     pub(crate) fn in_words(&self, phase: &str) -> String {
         format!(
-            "the hypervisor took {:.0} % of the processors during {phase}, {:.0} % in its worst second",
-            self.stolen_share * 100.0,
-            self.worst_second_share * 100.0
+            "the hypervisor took {} of the processors during {phase}, {} in its worst second",
+            percent(self.stolen_share),
+            percent(self.worst_second_share)
         )
     }
+}
+
+/// What is there is not called nothing.
+fn percent(share: f64) -> String {
+    if share > 0.0 && share < 0.005 {
+        return "less than 1 %".to_owned();
+    }
+    format!("{:.0} %", share * 100.0)
 }
 
 /// More than this is told.
