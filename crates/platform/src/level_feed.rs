@@ -97,8 +97,9 @@ pub struct LevelFeed<L: Levels> {
     told_as_of: Option<L::AsOf>,
     /// Who of several replicas tells; without it this one.
     lease: Option<Lease>,
-    /// When this replica began to tell; none while another does.
-    began: Option<L::AsOf>,
+    /// The furthest instant of which anything may have been told: by this replica, or, when it began, by another. None while
+    /// another tells.
+    furthest: Option<L::AsOf>,
 }
 
 impl<L: Levels> LevelFeed<L> {
@@ -115,7 +116,7 @@ impl<L: Levels> LevelFeed<L> {
             told: Vec::new(),
             told_as_of: None,
             lease: None,
-            began: None,
+            furthest: None,
         }
     }
 
@@ -146,11 +147,17 @@ impl<L: Levels> LevelFeed<L> {
     /// # Errors
     /// See [`FeedError`].
     pub async fn step(&mut self) -> Result<usize, FeedError> {
-        let began = *self.began.get_or_insert_with(|| self.source.now());
+        let furthest = *self.furthest.get_or_insert_with(|| self.source.now());
         let (as_of, values) = self.source.levels();
         // Of one instant nothing can be told twice: readers would take the greater of two values for the newer.
         if self.told_as_of == Some(as_of) {
             return Ok(0);
+        }
+        // It goes back when a replica is heard of that is behind. Readers ignore what is older than what they have, so none of
+        // it counts as told.
+        let is_behind = as_of < furthest;
+        if !is_behind {
+            self.furthest = Some(as_of);
         }
         let mut told = self.known();
         let news = news(&values, &told);
@@ -175,7 +182,7 @@ impl<L: Levels> LevelFeed<L> {
         for (index, value) in &news {
             told[*index] = *value;
         }
-        self.told = if as_of < began { Vec::new() } else { told };
+        self.told = if is_behind { Vec::new() } else { told };
         self.told_as_of = Some(as_of);
         Ok(news.len())
     }
@@ -200,7 +207,7 @@ impl<L: Levels> LevelFeed<L> {
     fn leave_it_to_another(&mut self) {
         self.told.clear();
         self.told_as_of = None;
-        self.began = None;
+        self.furthest = None;
         // The holder hears from the table of what came in here, and tells it without a link.
         self.source.origins().link_feed(&Span::none());
     }

@@ -100,7 +100,9 @@ impl Journal {
     /// # Errors
     /// Those of the database.
     pub async fn read(&self, connection: &mut PgConnection) -> Result<Reading, sqlx::Error> {
-        let horizon = self.place.as_ref().map(|place| place.horizon.as_str());
+        // Whoever reads everything afterwards has no need of the journal from where it was left, which may be very long by then.
+        let place = self.place.as_ref().filter(|_| !self.is_new());
+        let horizon = place.map(|place| place.horizon.as_str());
         postgres::observed("SELECT journal", self.read_from(horizon, connection)).await
     }
 

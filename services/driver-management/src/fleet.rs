@@ -170,7 +170,10 @@ impl Fleet {
         let as_of = self.now();
         let moved = std::mem::take(&mut ledger.moved);
         let moves = moved.into_iter().filter_map(|id| ledger.last_move(id));
-        (as_of, moves.collect())
+        let mut moves: Vec<Move> = moves.collect();
+        // Replicas that write the same drivers in the same order cannot wait for one another in a circle.
+        moves.sort_unstable_by_key(|known| known.driver_id);
+        (as_of, moves)
     }
 
     /// Gives positions back that could not be written. Their drivers may have moved on; then that is written.

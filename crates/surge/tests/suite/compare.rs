@@ -15,12 +15,20 @@ use loadtest::{
 use marketplace::Bounds;
 use serde_json::Value;
 use surge::{Part, Stack};
+use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use crate::support::{PATIENCE, project, stack_in, state_folder, surge, text};
 
+/// Comparisons measure, so they do not run beside one another.
+static ALONE: Mutex<()> = Mutex::const_new(());
+
+/// On a machine that is busy with other tests a run may be void, and says so: then it is made again.
+const RUNS: usize = 3;
+
 #[tokio::test(flavor = "multi_thread")]
 async fn every_figure_of_the_receipt_is_measured() {
+    let _alone = ALONE.lock().await;
     let folder = state_folder().unwrap();
     let stack = Stack::start(stack_in(folder.path())).await.unwrap();
     let target = stack.target();
@@ -35,7 +43,13 @@ async fn every_figure_of_the_receipt_is_measured() {
             .args([OsStr::new("--html"), page.as_ref()]);
         compare
     };
-    let output = output_of(compare("60")).await;
+    let mut output = output_of(compare("60")).await;
+    for _ in 1..RUNS {
+        if output.status.success() {
+            break;
+        }
+        output = output_of(compare("60")).await;
+    }
     let written = fs::read(&json).unwrap();
     let mut another = compare("61");
     another.args([OsStr::new("--baseline"), json.as_ref()]);
@@ -103,6 +117,7 @@ async fn output_of(mut command: Command) -> Output {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_service_that_dies_voids_the_run_in_the_table_the_receipt_and_the_exit_code() {
+    let _alone = ALONE.lock().await;
     let folder = state_folder().unwrap();
     let mut stack = Stack::start(stack_in(folder.path())).await.unwrap();
     let target = stack.target();
@@ -163,6 +178,7 @@ async fn eventually_quotes(metrics: &str, count: u64) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_city_that_follows_another_on_the_same_services_sees_what_they_see() {
+    let _alone = ALONE.lock().await;
     let folder = state_folder().unwrap();
     let stack = Stack::start(stack_in(folder.path())).await.unwrap();
     let former = city(&stack, 1).await.unwrap();
