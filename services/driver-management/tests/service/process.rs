@@ -24,12 +24,19 @@ async fn a_missing_variable_stops_the_start_with_one_line() {
 #[tokio::test]
 async fn an_idle_process_is_small_and_ends_well() {
     let stand = Stand::start().await;
+    let process = serving(&stand).await;
+    let resident = resident_mib(&process);
+    assert!(resident < LIMIT_MIB, "{resident} MiB");
+    ends_well(process).await;
+}
+
+/// A real process, ready, that can be stopped and killed.
+pub(crate) async fn serving(stand: &Stand) -> Child {
     let port = free_port().unwrap();
     let mut command = command();
     command.args(&stand.arguments(port)[1..]);
     command.stderr(Stdio::null());
     let process = spawn_tied(command).unwrap();
-
     let address = format!("127.0.0.1:{port}").parse().unwrap();
     eventually("the process serves", async || {
         std::net::TcpStream::connect(address).ok()
@@ -40,9 +47,7 @@ async fn an_idle_process_is_small_and_ends_well() {
         (rest.get_plain("/readyz").await.status == 200).then_some(())
     })
     .await;
-    let resident = resident_mib(&process);
-    assert!(resident < LIMIT_MIB, "{resident} MiB");
-    ends_well(process).await;
+    process
 }
 
 fn command() -> Command {

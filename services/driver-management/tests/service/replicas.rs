@@ -2,21 +2,23 @@
 
 use std::{
     collections::HashSet,
-    process::{Child, Command, Stdio},
+    process::{Child, Command},
     time::{Duration, Instant},
 };
 
 use futures::future::join_all;
 use marketplace::zone::Zone;
 use platform::nats;
-use private_servers::{free_port, spawn_tied};
 use serde_json::json;
 use sqlx::Connection as _;
 use surge_proto::subjects::{SUPPLY, SUPPLY_WATERMARK};
 use tonic::Code;
 use uuid::Uuid;
 
-use crate::support::{Rest, Running, Stand, eventually, financial_district, grand_central};
+use crate::{
+    process::serving,
+    support::{Running, Stand, eventually, financial_district, grand_central},
+};
 
 /// A successor begins within the term of a lease and one look at it; the rest is for a busy machine.
 const TAKEN_OVER_WITHIN: Duration = Duration::from_secs(5);
@@ -245,26 +247,6 @@ async fn one_replica_tells_the_levels_and_another_takes_over_when_it_hangs_leave
     assert!(silence >= LEAST_SILENCE, "two told levels: {silence:?}");
     assert!(silence <= TAKEN_OVER_WITHIN, "dead for {silence:?}");
     service.stop().await;
-}
-
-/// A real process, ready, that can be stopped and killed.
-async fn serving(stand: &Stand) -> Child {
-    let port = free_port().unwrap();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_driver-management"));
-    command.args(&stand.arguments(port)[1..]);
-    command.stderr(Stdio::null());
-    let process = spawn_tied(command).unwrap();
-    let address = format!("127.0.0.1:{port}").parse().unwrap();
-    eventually("the process serves", async || {
-        std::net::TcpStream::connect(address).ok()
-    })
-    .await;
-    let rest = Rest::of(address).await;
-    eventually("the process is ready", async || {
-        (rest.get_plain("/readyz").await.status == 200).then_some(())
-    })
-    .await;
-    process
 }
 
 fn signal(process: &Child, name: &str) {
