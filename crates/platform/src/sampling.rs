@@ -39,7 +39,7 @@ pub fn root(upstream: Upstream, make: impl FnOnce() -> Span) -> Span {
     make()
 }
 
-/// What the sampler says. It is asked here and not by way of a span's fields, because most of the time it says no.
+/// What the sampler says: before the span is described, because most of the time it says no.
 fn is_wanted(upstream: Upstream) -> bool {
     dispatcher::get_default(|subscriber| {
         let head = subscriber.downcast_ref::<HeadSampling>();
