@@ -91,15 +91,14 @@ pub fn full_reserve(policy: &SurgePolicy) -> f64 {
 }
 
 /// A zone's value drawn towards the mean of its neighbours, so that the price has no cliff at a border. A zone
-/// without neighbours keeps its own.
-pub fn smooth(own: f64, neighbours: &[f64], neighbour_weight: f64) -> f64 {
+/// without neighbours keeps its own. Puts the neighbours in ascending order on the way.
+pub fn smooth(own: f64, neighbours: &mut [f64], neighbour_weight: f64) -> f64 {
     if neighbours.is_empty() {
         return own;
     }
     // Added up in ascending order: the order in which zones arrive must not decide the last bit of a price.
-    let mut ascending = neighbours.to_vec();
-    ascending.sort_unstable_by(f64::total_cmp);
-    let mean = ascending.iter().sum::<f64>() / ascending.len() as f64;
+    neighbours.sort_unstable_by(f64::total_cmp);
+    let mean = neighbours.iter().sum::<f64>() / neighbours.len() as f64;
     (1.0 - neighbour_weight) * own + neighbour_weight * mean
 }
 
@@ -108,12 +107,11 @@ fn smoothed(
     feed: impl Fn(&ZoneLevels) -> Option<Level>,
     policy: &SurgePolicy,
 ) -> Option<f64> {
-    let values: Vec<f64> = view
-        .zones
-        .iter()
-        .map(|zone| feed(zone).map(|level| level.value))
-        .collect::<Option<_>>()?;
-    let (own, neighbours) = values.split_first()?;
+    let mut values = Vec::with_capacity(view.zones.len());
+    for zone in &view.zones {
+        values.push(feed(zone)?.value);
+    }
+    let (own, neighbours) = values.split_first_mut()?;
     Some(smooth(*own, neighbours, policy.neighbour_weight))
 }
 

@@ -6,9 +6,9 @@
 use std::fmt;
 use std::ops::{Add, Sub};
 use std::str::FromStr;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
-use chrono::{DateTime, SecondsFormat};
+use chrono::DateTime;
 use serde::{Deserialize, Serialize};
 
 /// An instant of the market clock: milliseconds since the Unix epoch.
@@ -67,15 +67,21 @@ impl Sub<Duration> for MarketTime {
     }
 }
 
-/// RFC 3339 in UTC with milliseconds, for example `2014-04-04T20:00:00.000Z`.
+/// RFC 3339 in UTC with milliseconds, for example `2014-04-04T20:00:00.000Z`; what lies outside the years 1970 to 9999 is
+/// no time of any market, and shown as a number.
 impl fmt::Display for MarketTime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match DateTime::from_timestamp_millis(self.0) {
-            Some(instant) => f.write_str(&instant.to_rfc3339_opts(SecondsFormat::Millis, true)),
-            None => write!(f, "{} ms", self.0),
+        if (0..END_OF_YEARS_MILLIS).contains(&self.0) {
+            let since_epoch = Duration::from_millis(self.0.unsigned_abs());
+            humantime::format_rfc3339_millis(UNIX_EPOCH + since_epoch).fmt(f)
+        } else {
+            write!(f, "{} ms", self.0)
         }
     }
 }
+
+/// The begin of the year 10000, which RFC 3339 cannot write.
+const END_OF_YEARS_MILLIS: i64 = 253_402_300_800_000;
 
 impl FromStr for MarketTime {
     type Err = TimeError;
@@ -173,6 +179,11 @@ mod tests {
             at("2014-04-04T16:00:00-04:00").to_string(),
             "2014-04-04T20:00:00.000Z"
         );
+        let last = MarketTime::from_millis(END_OF_YEARS_MILLIS - 1);
+        assert_eq!(last.to_string(), "9999-12-31T23:59:59.999Z");
+        assert_eq!(at(&last.to_string()), last);
+        assert_eq!(MarketTime(i64::MAX).to_string(), format!("{} ms", i64::MAX));
+        assert_eq!(MarketTime(-1).to_string(), "-1 ms");
         let refused = "yesterday".parse::<MarketTime>().unwrap_err();
         assert!(refused.to_string().contains("RFC 3339"));
     }

@@ -133,13 +133,21 @@ impl LevelBoard {
         }
     }
 
+    /// The market of the zone at this place of the [zones of the area](ServiceArea::zones).
+    ///
+    /// # Panics
+    /// When the area has fewer zones.
+    pub fn levels_at(&self, index: usize) -> ZoneLevels {
+        ZoneLevels {
+            zone: self.zones[index],
+            supply: self.supply.level(index),
+            demand: self.demand.level(index),
+        }
+    }
+
     fn levels_of(&self, zone: Zone) -> ZoneLevels {
         let index = self.index_of(zone);
-        ZoneLevels {
-            zone,
-            supply: index.and_then(|index| self.supply.level(index)),
-            demand: index.and_then(|index| self.demand.level(index)),
-        }
+        index.map_or(ZoneLevels::unknown(zone), |index| self.levels_at(index))
     }
 
     fn index_of(&self, zone: Zone) -> Option<usize> {

@@ -121,7 +121,7 @@ impl App {
     ) -> Result<Quoted, Error> {
         let started = Instant::now();
         let zone = self.served("pickup", pickup)?;
-        self.served("dropoff", dropoff)?;
+        self.admit("dropoff", dropoff)?;
         let in_force = self.inner.control.current();
         let dataflow = mode.unwrap_or(in_force.mode);
 
@@ -236,6 +236,11 @@ impl App {
     fn served(&self, field: &'static str, position: Position) -> Result<Zone, Error> {
         let zone = self.inner.area.zone_of(position);
         zone.map_err(|cause| Error::OutsideServiceArea { field, cause })
+    }
+
+    fn admit(&self, field: &'static str, position: Position) -> Result<(), Error> {
+        let admitted = self.inner.area.admit(position);
+        admitted.map_err(|cause| Error::OutsideServiceArea { field, cause })
     }
 
     fn ring(&self, zone: Zone) -> &[Zone] {

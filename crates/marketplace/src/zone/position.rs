@@ -54,7 +54,7 @@ impl Position {
 const SPOT_DEGREES: f64 = 1e-6;
 
 /// A degree of latitude is 69.09 miles on the sphere that `miles_to` measures on; a little less is safely less.
-const LEAST_MILES_PER_DEGREE: f64 = 69.0;
+pub(super) const LEAST_MILES_PER_DEGREE: f64 = 69.0;
 
 impl From<Position> for LatLng {
     fn from(position: Position) -> Self {
