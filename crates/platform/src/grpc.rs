@@ -3,13 +3,9 @@
 
 use std::{error::Error, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
-use axum::{
-    extract::{Request, State},
-    middleware::{self, Next},
-    response::Response,
-};
+use axum::{extract::Request, response::Response};
 use futures::FutureExt;
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::time::Instant;
 use tonic::{
     Code, Status,
@@ -20,6 +16,7 @@ use tracing::{Instrument, Span, field::Empty, info_span};
 pub use crate::balance::{Calls, UrlError};
 use crate::{
     balance::{BalancedChannel, Settings},
+    edge::{Around, Edge},
     fault::Fault,
     http::REQUEST_DEADLINE,
     metrics::{EdgeMetrics, clients},
@@ -29,39 +26,72 @@ use crate::{
 /// Wraps the gRPC services of a process: every call is traced, measured, and ended by a deadline; what cannot be
 /// decoded is the caller's fault and says so, a panic is ours.
 pub fn edge(services: Routes, metrics: EdgeMetrics) -> Routes {
-    let router = services
-        .into_axum_router()
-        .layer(middleware::from_fn_with_state(metrics, observe));
+    let router = services.into_axum_router().layer(Around(GrpcEdge(metrics)));
     Routes::from(router)
 }
 
-async fn observe(State(metrics): State<EdgeMetrics>, request: Request, next: Next) -> Response {
-    let started = Instant::now();
-    let method: Arc<str> = Arc::from(request.uri().path().trim_start_matches('/'));
-    let span = server_span(&request, &method);
-    let answer = AssertUnwindSafe(next.run(request)).catch_unwind();
-    let answer = tokio::time::timeout(deadline_of(&method), answer).instrument(span.clone());
-    let mut response = match answer.await {
+#[derive(Clone, Debug)]
+struct GrpcEdge(EdgeMetrics);
+
+struct Asked {
+    at: Instant,
+    method: Arc<str>,
+    span: Span,
+}
+
+impl Edge for GrpcEdge {
+    type Asked = Asked;
+
+    fn asked(&self, request: &Request) -> Asked {
+        let at = Instant::now();
+        let method = Arc::from(request.uri().path().trim_start_matches('/'));
+        let span = server_span(request, &method);
+        Asked { at, method, span }
+    }
+
+    async fn answer(
+        self,
+        asked: Asked,
+        answer: impl Future<Output = Response> + Send + 'static,
+    ) -> Response {
+        let Asked { at, method, span } = asked;
+        let mut response = bounded(answer, &method, &span).await;
+        blame_the_caller_for_nonsense(response.headers_mut());
+        let code = code_of(response.headers());
+        tell(&span, code);
+        // Whatever a stranger invents counts as one method, so that labels stay bounded.
+        let known = if code == Code::Unimplemented {
+            Arc::from("_OTHER")
+        } else {
+            method
+        };
+        self.0
+            .rpc_answered(known, name_of(code), at.elapsed(), &span);
+        response
+    }
+}
+
+/// The answer, or a status where there is none in time or at all.
+async fn bounded(
+    answer: impl Future<Output = Response> + Send,
+    method: &str,
+    span: &Span,
+) -> Response {
+    let answer = AssertUnwindSafe(answer).catch_unwind();
+    let answer = tokio::time::timeout(deadline_of(method), answer).instrument(span.clone());
+    match answer.await {
         Ok(Ok(response)) => response,
         Ok(Err(_panic)) => Status::from(Fault::internal("a handler panicked")).into_http(),
         Err(_elapsed) => overdue().into_http(),
-    };
+    }
+}
 
-    blame_the_caller_for_nonsense(response.headers_mut());
-    let code = code_of(response.headers());
+fn tell(span: &Span, code: Code) {
     span.record("rpc.response.status_code", name_of(code));
     if is_server_fault(code) {
         span.record("otel.status_code", "ERROR");
         span.record("error.type", name_of(code));
     }
-    // Whatever a stranger invents counts as one method, so that labels stay bounded.
-    let known = if code == Code::Unimplemented {
-        Arc::from("_OTHER")
-    } else {
-        method
-    };
-    metrics.rpc_answered(known, name_of(code), started.elapsed(), &span);
-    response
 }
 
 fn overdue() -> Status {
@@ -96,22 +126,25 @@ fn server_span(request: &Request, method: &str) -> Span {
     })
 }
 
+static GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+static GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+
 /// A message that is no protobuf comes out of tonic as INTERNAL; nothing inside is broken, the caller's bytes are.
 fn blame_the_caller_for_nonsense(headers: &mut HeaderMap) {
-    let undecodable = headers.get("grpc-message").is_some_and(|message| {
+    let undecodable = headers.get(&GRPC_MESSAGE).is_some_and(|message| {
         message
             .as_bytes()
             .starts_with(b"failed%20to%20decode%20Protobuf")
     });
     if undecodable && code_of(headers) == Code::Internal {
         let invalid_argument = HeaderValue::from(Code::InvalidArgument as i32);
-        headers.insert("grpc-status", invalid_argument);
+        headers.insert(GRPC_STATUS.clone(), invalid_argument);
     }
 }
 
 fn code_of(headers: &HeaderMap) -> Code {
     headers
-        .get("grpc-status")
+        .get(&GRPC_STATUS)
         .map_or(Code::Ok, |code| Code::from_bytes(code.as_bytes()))
 }
 

@@ -6,13 +6,12 @@ use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 use axum::{
     Router,
     body::{Body, to_bytes},
-    extract::{FromRequest, MatchedPath, Request, State},
+    extract::{FromRequest, MatchedPath, Request},
     http::{
         HeaderMap, HeaderName, HeaderValue,
         header::{CONTENT_TYPE, HOST, USER_AGENT},
         uri::Authority,
     },
-    middleware::{self, Next},
     response::{IntoResponse, Response},
 };
 use futures::FutureExt;
@@ -22,6 +21,7 @@ use tokio::time::Instant;
 use tracing::{Instrument, Span, field::Empty, info_span};
 
 use crate::{
+    edge::{Around, Edge},
     fault::{Fault, Kind},
     metrics::{EdgeMetrics, known_method},
     propagation,
@@ -56,34 +56,74 @@ pub fn edge(routes: Router, metrics: EdgeMetrics) -> Router {
                 "no such method here; /openapi.json lists them all",
             )
         })
-        .layer(middleware::from_fn_with_state(metrics, observe))
+        .layer(Around(HttpEdge(metrics)))
 }
 
-async fn observe(State(metrics): State<EdgeMetrics>, request: Request, next: Next) -> Response {
-    let started = Instant::now();
-    let method = request.method().clone();
-    let route = route_of(&request);
-    let span = server_span(&request, &route);
+#[derive(Clone, Debug)]
+struct HttpEdge(EdgeMetrics);
+
+struct Asked {
+    at: Instant,
+    method: &'static str,
+    route: Arc<str>,
+    span: Span,
+}
+
+impl Edge for HttpEdge {
+    type Asked = Asked;
+
+    fn asked(&self, request: &Request) -> Asked {
+        let at = Instant::now();
+        let method = known_method(request.method());
+        let route = route_of(request);
+        let span = server_span(request, method, &route);
+        Asked {
+            at,
+            method,
+            route,
+            span,
+        }
+    }
+
+    async fn answer(
+        self,
+        asked: Asked,
+        answer: impl Future<Output = Response> + Send + 'static,
+    ) -> Response {
+        let Asked { span, route, .. } = asked;
+        let mut response = bounded(answer, &span).await;
+        let status = response.status();
+        tell(&span, &mut response);
+        let took = asked.at.elapsed();
+        self.0
+            .http_answered(asked.method, route, status.as_u16(), took, &span);
+        response
+    }
+}
+
+/// The answer, or a fault where there is none in time or at all.
+async fn bounded(answer: impl Future<Output = Response> + Send, span: &Span) -> Response {
     // A layer of its own for panics would cost every request a boxed service more.
-    let answer = AssertUnwindSafe(next.run(request)).catch_unwind();
+    let answer = AssertUnwindSafe(answer).catch_unwind();
     let answer = tokio::time::timeout(REQUEST_DEADLINE, answer).instrument(span.clone());
-    let mut response = match answer.await {
+    match answer.await {
         Ok(Ok(response)) => response,
         Ok(Err(_panic)) => Fault::internal("a handler panicked").into_response(),
         Err(_elapsed) => overdue().into_response(),
-    };
+    }
+}
 
+/// Tells the span of the answer, and the caller of the span.
+fn tell(span: &Span, response: &mut Response) {
     let status = response.status();
     span.record("http.response.status_code", i64::from(status.as_u16()));
     if status.is_server_error() {
         span.record("otel.status_code", "ERROR");
         span.record("error.type", status.as_str());
     }
-    if let Some(id) = propagation::trace_id(&span).and_then(|id| HeaderValue::try_from(id).ok()) {
+    if let Some(id) = propagation::trace_id(span).and_then(|id| HeaderValue::try_from(id).ok()) {
         response.headers_mut().insert(TRACE_ID, id);
     }
-    metrics.http_answered(&method, route, status.as_u16(), started.elapsed(), &span);
-    response
 }
 
 fn overdue() -> Fault {
@@ -101,8 +141,7 @@ fn route_of(request: &Request) -> Arc<str> {
         .map_or_else(|| Arc::from("unknown"), |path| Arc::from(path.as_str()))
 }
 
-fn server_span(request: &Request, route: &str) -> Span {
-    let method = known_method(request.method());
+fn server_span(request: &Request, method: &'static str, route: &str) -> Span {
     // Probes and scrapes come every few seconds and tell nothing: they leave no spans.
     if !route.starts_with("/v1/") {
         return Span::none();
@@ -148,9 +187,11 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for StrictJson<T> {
 }
 
 fn require_json(headers: &HeaderMap) -> Result<(), Fault> {
-    let content_type = headers
-        .get(CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok());
+    let content_type = headers.get(CONTENT_TYPE);
+    if content_type.is_some_and(|value| value == "application/json") {
+        return Ok(());
+    }
+    let content_type = content_type.and_then(|value| value.to_str().ok());
     let essence = content_type
         .and_then(|value| value.split(';').next())
         .unwrap_or_default();

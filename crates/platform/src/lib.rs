@@ -4,6 +4,7 @@
 pub mod balance;
 pub mod clock;
 pub mod config;
+mod edge;
 pub mod fault;
 pub mod grpc;
 pub mod health;

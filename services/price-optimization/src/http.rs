@@ -5,15 +5,17 @@ mod journey;
 use axum::{
     Json,
     extract::{FromRequestParts, State},
-    http::request::Parts,
+    http::{HeaderName, request::Parts},
 };
-use chrono::{DateTime, Utc};
-use marketplace::zone::Position;
+use marketplace::{
+    time::MarketTime,
+    zone::{Position, Zone},
+};
 use platform::{
     fault::{Fault, Problem},
     http::{SizedJson, StrictJson},
 };
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use surge_proto::DataflowMode;
 use tracing::Instrument;
 use utoipa::{OpenApi, ToSchema};
@@ -26,7 +28,7 @@ use crate::{
 };
 
 /// Request header that picks the dataflow mode of one quote.
-const DATAFLOW_HEADER: &str = "surge-dataflow";
+static DATAFLOW_HEADER: HeaderName = HeaderName::from_static("surge-dataflow");
 
 /// Room for a quote in JSON: they have some 450 bytes.
 const QUOTE_BYTES: usize = 640;
@@ -92,7 +94,8 @@ struct QuoteResponse {
     /// From 1.0 in steps of 0.1.
     surge_multiplier: f64,
     /// H3 cell of the pickup.
-    zone: String,
+    #[schema(value_type = String)]
+    zone: Zone,
     /// The mode that supply and demand came through.
     #[schema(value_type = Mode)]
     dataflow: DataflowMode,
@@ -107,7 +110,9 @@ struct QuoteResponse {
     /// True when the data was missing or too old, and the fare therefore without surge.
     degraded: bool,
     /// Market time.
-    expires_at: DateTime<Utc>,
+    #[schema(value_type = DateTime<Utc>)]
+    #[serde(serialize_with = "in_words")]
+    expires_at: MarketTime,
     /// What a ride request presents.
     token: String,
 }
@@ -124,7 +129,8 @@ struct SurgeResponse {
 /// The multiplier of one zone.
 #[derive(Debug, Serialize, ToSchema)]
 struct ZoneSurge {
-    zone: String,
+    #[schema(value_type = String)]
+    zone: Zone,
     surge_multiplier: f64,
     supply: f64,
     demand: f64,
@@ -224,11 +230,11 @@ impl<S: Sync> FromRequestParts<S> for NamedMode {
     type Rejection = Fault;
 
     async fn from_request_parts(request: &mut Parts, _: &S) -> Result<Self, Fault> {
-        let Some(value) = request.headers.get(DATAFLOW_HEADER) else {
+        let Some(value) = request.headers.get(&DATAFLOW_HEADER) else {
             return Ok(Self(None));
         };
         let mode = String::from_utf8_lossy(value.as_bytes()).parse();
-        let mode = mode.map_err(|error| Fault::invalid(DATAFLOW_HEADER, error))?;
+        let mode = mode.map_err(|error| Fault::invalid(DATAFLOW_HEADER.as_str(), error))?;
         Ok(Self(Some(mode)))
     }
 }
@@ -240,15 +246,14 @@ impl From<Quoted> for QuoteResponse {
             fare_cents: quoted.quote.fare_cents,
             currency: "USD",
             surge_multiplier: quoted.price.multiplier.as_f64(),
-            zone: quoted.quote.zone.to_string(),
+            zone: quoted.quote.zone,
             dataflow: quoted.dataflow,
             epoch: quoted.epoch,
             supply: quoted.price.supply,
             demand: quoted.price.demand,
             data_age_ms: quoted.data_age.map(millis),
             degraded: quoted.price.degraded,
-            expires_at: DateTime::from_timestamp_millis(quoted.quote.expires_at.millis())
-                .unwrap_or_default(),
+            expires_at: quoted.quote.expires_at,
             token: quoted.token,
         }
     }
@@ -260,7 +265,7 @@ impl From<SurgeMap> for SurgeResponse {
             .zones
             .into_iter()
             .map(|(zone, price, data_age)| ZoneSurge {
-                zone: zone.to_string(),
+                zone,
                 surge_multiplier: price.multiplier.as_f64(),
                 supply: price.supply,
                 demand: price.demand,
@@ -273,6 +278,11 @@ impl From<SurgeMap> for SurgeResponse {
             zones: zones.collect(),
         }
     }
+}
+
+/// As RFC 3339, which people read; services among themselves send numbers.
+fn in_words<S: Serializer>(at: &MarketTime, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(at)
 }
 
 fn millis(age: std::time::Duration) -> f64 {

@@ -81,14 +81,14 @@ impl EdgeMetrics {
 
     pub(crate) fn http_answered(
         &self,
-        method: &http::Method,
+        method: &'static str,
         route: Arc<str>,
         status: u16,
         took: Duration,
         span: &Span,
     ) {
         let labels = HttpLabels {
-            http_request_method: known_method(method),
+            http_request_method: method,
             http_route: route,
             http_response_status_code: status,
         };

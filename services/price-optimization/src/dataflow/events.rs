@@ -16,7 +16,7 @@ use futures::StreamExt;
 use marketplace::{
     quote::Freshness,
     time::MarketTime,
-    view::{Level, LevelBoard, MarketView},
+    view::{Level, LevelBoard, MarketView, ZoneLevels},
     zone::{ServiceArea, Zone},
 };
 use platform::{
@@ -72,16 +72,21 @@ struct Memory {
 }
 
 impl Memory {
-    /// The messages behind the levels of `zones`, as they are here and now.
-    fn heard(&self, zones: &[Zone]) -> Heard {
-        let levels_of = |zone: &Zone| {
-            let index = self.area.index_of(*zone);
-            index.map_or_else(Deliveries::default, |index| self.levels[index])
+    /// The levels of `zones` and the messages behind them, as they are here and now.
+    fn told(&self, zones: &[Zone]) -> Told {
+        let told_of = |zone: &Zone| match self.area.index_of(*zone) {
+            Some(index) => (self.board.levels_at(index), self.levels[index]),
+            None => (ZoneLevels::unknown(*zone), Deliveries::default()),
         };
-        Heard {
+        let (zones, levels) = zones.iter().map(told_of).unzip();
+        let heard = Heard {
             read_at: RealTime::now(),
             watermarks: self.watermarks,
-            levels: zones.iter().map(levels_of).collect(),
+            levels,
+        };
+        Told {
+            view: MarketView { zones },
+            passage: Passage::Events(heard),
         }
     }
 
@@ -134,10 +139,7 @@ impl Dataflow for EventsDataflow {
         for traceparent in traceparents.into_iter().flatten() {
             propagation::link(&Span::current(), traceparent);
         }
-        Ok(Told {
-            view: heard.board.view(zones),
-            passage: Passage::Events(heard.heard(zones)),
-        })
+        Ok(heard.told(zones))
     }
 }
 
