@@ -50,7 +50,7 @@ pub struct Args {
     )]
     pub modes: Vec<DataflowMode>,
 
-    /// Searches of each capacity, of modes and of bare servers in turn; 0 leaves capacity out [default: 3; with --quick 1]
+    /// Searches of each capacity, of modes and of bare servers in turn; 0 leaves capacity out [default: 3; with --quick 2]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=20))]
     pub rounds: Option<u32>,
 
@@ -159,9 +159,10 @@ impl Args {
     pub(super) fn effort(&self) -> Effort {
         let modes = u32::try_from(self.distinct_modes().len()).unwrap_or(1);
         Effort {
-            rounds: self.rounds.unwrap_or(if self.quick { 1 } else { 3 }),
+            rounds: self.rounds.unwrap_or(if self.quick { 2 } else { 3 }),
             probe: Duration::from_millis(if self.quick { 400 } else { 1_000 }),
-            precision: if self.quick { 1.1 } else { 1.05 },
+            stride: if self.quick { 1.15 } else { 1.1 },
+            precision: if self.quick { 1.15 } else { 1.05 },
             quiet_rate: (self.rate / modes.max(1)).max(1),
         }
     }

@@ -35,6 +35,8 @@ pub(crate) struct Effort {
     pub(crate) rounds: u32,
     /// Length of one probe. Above the capacity a queue grows by the excess: in half a second, 10 % too much is 50 ms.
     pub(crate) probe: Duration,
+    /// See [`Search::stride`].
+    pub(crate) stride: f64,
     /// See [`Search::precision`].
     pub(crate) precision: f64,
     /// Quotes a second at which the latency of a floor is taken: that of a mode in the comparison.
@@ -306,7 +308,7 @@ impl<'a> Contender<'a> {
         };
         let search = Search {
             from,
-            stride: 1.1,
+            stride: effort.stride,
             precision: effort.precision,
         };
         let found = search
