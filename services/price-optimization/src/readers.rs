@@ -119,8 +119,12 @@ impl Reader<'_> {
         self.readers.idle().push(self.held);
     }
 
-    /// Gives up this one and those that are idle: what broke it may have broken them.
-    pub(crate) fn distrust_all(self) {
-        self.readers.idle().clear();
+    /// Closes this one and those that are idle: what broke it may have broken them, and the pool would ask them for a sign of
+    /// life and wait.
+    pub(crate) fn distrust_all(mut self) {
+        self.held.connection.close_on_drop();
+        for mut idle in std::mem::take(&mut *self.readers.idle()) {
+            idle.connection.close_on_drop();
+        }
     }
 }
