@@ -251,6 +251,11 @@ pub async fn report(
 pub async fn leave(pool: &PgPool, me: Uuid) -> Result<(), sqlx::Error> {
     let leave = async {
         let mut transaction = pool.begin().await?;
+        // One at a time: of two that end together, neither may count on the other. A statement of its own, so that the next one
+        // sees what the one before this did.
+        sqlx::query("LOCK TABLE replica IN SHARE ROW EXCLUSIVE MODE")
+            .execute(&mut *transaction)
+            .await?;
         sqlx::query(
             "WITH peer AS (SELECT FROM replica WHERE replica_id <> $1 AND NOT ended AND seen_at > now() - interval '3 seconds')
              DELETE FROM replica
