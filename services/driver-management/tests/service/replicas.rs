@@ -222,8 +222,9 @@ async fn of_two_that_end_together_the_word_of_one_stays() {
     for left in join_all(leaving).await {
         left.unwrap().unwrap();
     }
-    let words = "SELECT ended FROM replica WHERE seen_at > '-infinity'";
-    let words: Vec<bool> = sqlx::query_scalar(words).fetch_all(&pool).await.unwrap();
+    let words = "SELECT ended FROM replica WHERE replica_id = ANY($1)";
+    let words = sqlx::query_scalar(words).bind(both).fetch_all(&pool);
+    let words: Vec<bool> = words.await.unwrap();
     assert_eq!(words, [true]);
 }
 
