@@ -191,7 +191,8 @@ impl Journal {
         });
     }
 
-    /// Now and then throws away old notes, and replicas that have long been silent.
+    /// Now and then throws away old notes, and replicas that have long been silent: not before this one has spoken, so that
+    /// the last word of an earlier one stays until then.
     ///
     /// # Errors
     /// Those of the database.
@@ -201,7 +202,8 @@ impl Journal {
         }
         let clean = sqlx::query(
             "WITH notes AS (DELETE FROM journal WHERE changed_at < now() - $1)
-             DELETE FROM replica WHERE seen_at < now() - $1 AND replica_id <> $2",
+             DELETE FROM replica WHERE seen_at < now() - $1 AND replica_id <> $2
+                 AND EXISTS (SELECT FROM replica WHERE replica_id = $2)",
         )
         .bind(KEPT)
         .bind(self.me)

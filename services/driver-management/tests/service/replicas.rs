@@ -9,7 +9,10 @@ use std::{
 use chrono::Utc;
 use futures::future::join_all;
 use marketplace::zone::Zone;
-use platform::{nats, postgres, replicas};
+use platform::{
+    nats, postgres,
+    replicas::{self, Journal},
+};
 use serde_json::json;
 use sqlx::Connection as _;
 use surge_proto::subjects::{SUPPLY, SUPPLY_WATERMARK};
@@ -226,6 +229,33 @@ async fn of_two_that_end_together_the_word_of_one_stays() {
     let words = sqlx::query_scalar(words).bind(both).fetch_all(&pool);
     let words: Vec<bool> = words.await.unwrap();
     assert_eq!(words, [true]);
+}
+
+#[tokio::test]
+async fn the_last_word_stays_until_somebody_speaks_again() {
+    let stand = Stand::start().await;
+    stand.service().await.stop().await;
+    let url = stand.database_url("driver_management");
+    let pool = postgres::pool(&url, "a test", 1).unwrap();
+    let long_ago = "UPDATE replica SET seen_at = now() - interval '1 hour'";
+    sqlx::query(long_ago).execute(&pool).await.unwrap();
+    let words = async || -> i64 {
+        let words = "SELECT count(*) FROM supply_watermark WHERE as_of > 'epoch'";
+        sqlx::query_scalar(words).fetch_one(&pool).await.unwrap()
+    };
+
+    let newcomer = Uuid::now_v7();
+    Journal::of(newcomer).clean(&pool).await.unwrap();
+    assert_eq!(words().await, 1, "nobody else has a word");
+    let mut connection = pool.acquire().await.unwrap();
+    replicas::report(&mut connection, newcomer, Utc::now())
+        .await
+        .unwrap();
+    drop(connection);
+    Journal::of(newcomer).clean(&pool).await.unwrap();
+    let known = sqlx::query_scalar("SELECT replica_id FROM replica").fetch_all(&pool);
+    let known: Vec<Uuid> = known.await.unwrap();
+    assert_eq!(known, [newcomer]);
 }
 
 #[tokio::test]
