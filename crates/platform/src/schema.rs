@@ -133,16 +133,15 @@ pub async fn prepare(
     }
 }
 
-/// The migrator's lock is one of its connection, which it does not give back when it fails. So the connection is closed then,
-/// lest all others wait for it.
+/// The migrator's lock is one of its connection, and when it fails it does not give the lock back. So the connection ends with
+/// it, lest everybody else wait.
 async fn migrate(pool: &PgPool, steps: &[Step]) -> Result<(), SchemaError> {
     let mut connection = pool.acquire().await?;
+    connection.close_on_drop();
     let migrator = Migrator::with_migrations(known(steps));
-    let outcome = migrator.run_direct(None, &mut *connection, false).await;
-    if outcome.is_err() {
-        connection.close_on_drop();
-    }
-    Ok(outcome?)
+    // Not `run`, of which the compiler cannot tell that it may be spawned.
+    let migrated = migrator.run_direct(None, &mut *connection, false);
+    Ok(migrated.await?)
 }
 
 /// [`prepare`], waiting up to [`START_DEADLINE`] for a database that is away or a job that has not run.
