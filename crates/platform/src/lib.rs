@@ -18,6 +18,7 @@ pub mod outage;
 pub mod outbox;
 pub mod postgres;
 pub mod process;
+mod prompt;
 pub mod propagation;
 pub mod replicas;
 mod resource;

@@ -1,7 +1,9 @@
 //! The transactional outbox: an event is written in the transaction that it tells about, and a relay publishes it
 //! afterwards. The event is never lost (it is deleted only after JetStream's acknowledgement) and never doubled for
 //! two minutes (its row id is its `Nats-Msg-Id`); a subscriber that must not act twice is idempotent beyond that. Several
-//! replicas relay one outbox, one at a time, so that no event overtakes one that was committed before it.
+//! replicas relay one outbox, one at a time, in the order of the events' ids, which begin with the time of their writer's
+//! clock. Clocks differ: of two events that wait together, from different replicas, the later one may go first. So an event
+//! says what has come about and when, and a subscriber makes sense of it whatever came before.
 //!
 //! Every service that uses it has a table `outbox` in its own schema: `id uuid, subject text, schema text,
 //! payload bytea, traceparent text, created_at timestamptz`.

@@ -12,7 +12,7 @@ use prometheus_client::{
     registry::Registry,
 };
 use sqlx::{
-    PgPool,
+    Connection, PgConnection, PgPool,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 use tokio::time::{Instant, timeout};
@@ -23,6 +23,11 @@ use crate::{metrics::clients, replicas};
 
 /// How long a request may wait for a connection, and so how soon a dead database is noticed.
 pub const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How long a connection that is given back in the middle of an operation may take to finish that. It is longer than a
+/// server that lives takes, because that gives up on a statement after four seconds; of one that does not, the connection
+/// is closed, so that it does not keep others out for as long as TCP hopes.
+const SETTLE_DEADLINE: Duration = Duration::from_secs(5);
 
 /// A pool that connects when it is first used, so that a service can start before its database does.
 ///
@@ -64,7 +69,17 @@ fn pool_of(max_connections: u32, options: PgConnectOptions) -> PgPool {
         .acquire_timeout(ACQUIRE_TIMEOUT)
         // A ping before every query would cost more than the query; a broken connection fails once and is replaced.
         .test_before_acquire(false)
+        .after_release(|connection, _| Box::pin(settle(connection)))
         .connect_lazy_with(options)
+}
+
+/// Waits for the end of what an operation that was broken off has left on its connection; where that is nothing, nothing is
+/// sent. The pool asks for a sign of life after this, and has no deadline for it, so what falls silent at that very moment
+/// keeps its place until TCP gives up. A ping of our own here would only move that moment, for one more round trip.
+async fn settle(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    within(SETTLE_DEADLINE, connection.flush())
+        .await
+        .map(|()| true)
 }
 
 /// Reads a row of a query into a struct, each field from the column of its name: `from_row!(Watermark { as_of })`.

@@ -6,6 +6,10 @@
 //! are given at their beginning and seen at their end, so whoever reads "everything after the newest I saw" misses what
 //! commits late; whoever reads from the horizon reads some notes twice and misses none.
 //!
+//! A replica knows what it wrote itself, and leaves its own notes out; but not when it was never told the outcome of a write.
+//! The write may even take effect later than the look at the table that was to tell, because a statement goes on when its
+//! caller has left. So such a *doubt* lasts until every transaction that may be that write has ended.
+//!
 //! In the table `replica` each says how far its own writes reach. The others must not claim to know more than that.
 //!
 //! Both tables are made by the service's migrations: `journal (changed_in xid8, changed_by text, changed_at timestamptz,
@@ -43,12 +47,21 @@ pub(crate) const WRITER_SETTING: &str = "surge.replica";
 pub struct Journal {
     me: Uuid,
     place: Option<Place>,
+    doubt: Option<Doubt>,
     clean_at: Instant,
+}
+
+/// A write of this replica has an outcome that it was not told, or will have one.
+#[derive(Clone, Copy, Debug)]
+struct Doubt {
+    since: Instant,
+    /// The number of a transaction that began later than that write; `None` until there is one.
+    later: Option<i64>,
 }
 
 #[derive(Debug)]
 struct Place {
-    horizon: String,
+    horizon: i64,
     read_at: Instant,
     /// What the last reading brought. The next one brings those notes again that are not older than its horizon, and no
     /// note that an earlier reading brought can be missing here.
@@ -58,22 +71,25 @@ struct Place {
 /// What the journal said at one instant.
 #[derive(Debug)]
 pub struct Reading {
-    /// Rows that others wrote: all since the last reading, and some from before it.
+    /// Rows that others wrote: all since the last reading, and some from before it. While there is a doubt, one's own too.
     pub changed: Vec<Uuid>,
     /// How far the writes of every other living replica reach, in market time; `None` while there is no other.
     pub peers_as_of: Option<DateTime<Utc>>,
-    horizon: String,
+    horizon: i64,
+    later: Option<i64>,
     read_at: Instant,
 }
 
 struct Row {
-    horizon: String,
+    horizon: i64,
+    later: Option<i64>,
     changed: Vec<Uuid>,
     peers_as_of: Option<DateTime<Utc>>,
 }
 
 crate::from_row!(Row {
     horizon,
+    later,
     changed,
     peers_as_of
 });
@@ -84,6 +100,7 @@ impl Journal {
         Self {
             me,
             place: None,
+            doubt: None,
             clean_at: Instant::now(),
         }
     }
@@ -95,6 +112,19 @@ impl Journal {
         !self.place.as_ref().is_some_and(reaches)
     }
 
+    /// The outcome of a write of this replica was lost. A reading that is under way may have left out a note that counts now.
+    pub fn doubt(&mut self) {
+        self.doubt = Some(Doubt {
+            since: Instant::now(),
+            later: None,
+        });
+    }
+
+    /// Whether a write of this replica may take effect that it does not know of. One's own notes are read as long.
+    pub const fn is_in_doubt(&self) -> bool {
+        self.doubt.is_some()
+    }
+
     /// Reads what others have noted since [`took_in`](Self::took_in) was told of a reading.
     ///
     /// # Errors
@@ -102,7 +132,7 @@ impl Journal {
     pub async fn read(&self, connection: &mut PgConnection) -> Result<Reading, sqlx::Error> {
         // Whoever reads everything afterwards has no need of the journal from where it was left, which may be very long by then.
         let place = self.place.as_ref().filter(|_| !self.is_new());
-        let horizon = place.map(|place| place.horizon.as_str());
+        let horizon = place.map(|place| place.horizon);
         postgres::observed("SELECT journal", self.read_from(horizon, connection)).await
     }
 
@@ -116,26 +146,30 @@ impl Journal {
 
     async fn read_from(
         &self,
-        horizon: Option<&str>,
+        horizon: Option<i64>,
         connection: &mut PgConnection,
     ) -> Result<Reading, sqlx::Error> {
         let read_at = Instant::now();
         let read = sqlx::query_as::<_, Row>(
-            "SELECT pg_snapshot_xmin(pg_current_snapshot())::text AS horizon,
+            "SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS horizon,
+                    CASE WHEN $4 THEN pg_current_xact_id()::text::bigint END AS later,
                     ARRAY(SELECT DISTINCT id FROM journal, unnest(ids) AS id
-                          WHERE changed_in >= coalesce($1::text::xid8, pg_snapshot_xmin(pg_current_snapshot()))
-                            AND changed_by IS DISTINCT FROM $2::text) AS changed,
+                          WHERE changed_in >= coalesce($1::bigint::text::xid8, pg_snapshot_xmin(pg_current_snapshot()))
+                            AND ($3 OR changed_by IS DISTINCT FROM $2::text)) AS changed,
                     (SELECT min(as_of) FROM replica
                      WHERE replica_id <> $2 AND NOT ended AND seen_at > now() - interval '3 seconds') AS peers_as_of",
         )
         .bind(horizon)
         .bind(self.me)
+        .bind(self.is_in_doubt())
+        .bind(self.doubt.is_some_and(|doubt| doubt.later.is_none()))
         .fetch_one(connection);
         let row: Row = postgres::within::<_, sqlx::Error>(DEADLINE, read).await?;
         Ok(Reading {
             changed: row.changed,
             peers_as_of: row.peers_as_of,
             horizon: row.horizon,
+            later: row.later,
             read_at,
         })
     }
@@ -149,6 +183,7 @@ impl Journal {
 
     /// What was read has taken effect; the next reading goes on from there.
     pub fn took_in(&mut self, reading: Reading) {
+        self.doubt = self.doubt.and_then(|doubt| doubt.after(&reading));
         self.place = Some(Place {
             horizon: reading.horizon,
             read_at: reading.read_at,
@@ -156,7 +191,8 @@ impl Journal {
         });
     }
 
-    /// Now and then throws away old notes, and replicas that have long been silent.
+    /// Now and then throws away old notes, and replicas that have long been silent: not before this one has spoken, so that
+    /// the last word of an earlier one stays until then.
     ///
     /// # Errors
     /// Those of the database.
@@ -166,7 +202,8 @@ impl Journal {
         }
         let clean = sqlx::query(
             "WITH notes AS (DELETE FROM journal WHERE changed_at < now() - $1)
-             DELETE FROM replica WHERE seen_at < now() - $1 AND replica_id <> $2",
+             DELETE FROM replica WHERE seen_at < now() - $1 AND replica_id <> $2
+                 AND EXISTS (SELECT FROM replica WHERE replica_id = $2)",
         )
         .bind(KEPT)
         .bind(self.me)
@@ -174,6 +211,17 @@ impl Journal {
         postgres::traced::<_, sqlx::Error>(DEADLINE, "DELETE journal, replica", clean).await?;
         self.clean_at = Instant::now() + CLEAN_EVERY;
         Ok(())
+    }
+}
+
+impl Doubt {
+    /// What is left of it: nothing once all transactions have ended that are older than the later one. It does not last longer
+    /// than any of ours: others may be open for hours.
+    fn after(self, reading: &Reading) -> Option<Self> {
+        let told = reading.later.filter(|_| self.since <= reading.read_at);
+        let later = self.later.or(told);
+        let is_over = later.is_some_and(|later| later <= reading.horizon);
+        (!is_over && self.since.elapsed() < REACH).then_some(Self { later, ..self })
     }
 }
 
@@ -205,6 +253,11 @@ pub async fn report(
 pub async fn leave(pool: &PgPool, me: Uuid) -> Result<(), sqlx::Error> {
     let leave = async {
         let mut transaction = pool.begin().await?;
+        // One at a time: of two that end together, neither may count on the other. A statement of its own, so that the next one
+        // sees what the one before this did.
+        sqlx::query("LOCK TABLE replica IN SHARE ROW EXCLUSIVE MODE")
+            .execute(&mut *transaction)
+            .await?;
         sqlx::query(
             "WITH peer AS (SELECT FROM replica WHERE replica_id <> $1 AND NOT ended AND seen_at > now() - interval '3 seconds')
              DELETE FROM replica

@@ -7,6 +7,7 @@ use std::{borrow::Cow, process::ExitCode, time::Duration};
 use clap::{Args, Parser, ValueEnum};
 use sqlx::{
     PgPool,
+    error::DatabaseError,
     migrate::{MigrateError, Migration, MigrationType, Migrator},
 };
 use tokio::time::Instant;
@@ -97,10 +98,17 @@ impl SchemaError {
     fn may_pass(&self) -> bool {
         match self {
             Self::Older(_) => true,
-            Self::Database(error) => is_away(error),
+            Self::Database(error) | Self::Failed(MigrateError::ExecuteMigration(error, _)) => {
+                is_away(error) || is_deadlock(error)
+            }
             _ => false,
         }
     }
+}
+
+fn is_deadlock(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(DatabaseError::code);
+    code.is_some_and(|code| code == "40P01")
 }
 
 /// Sees to it that the schema of the pool's role is at the newest of `steps`; several processes may do so at once.
@@ -120,9 +128,20 @@ pub async fn prepare(
         return Err(SchemaError::OldServer { found: name });
     }
     match migrations {
-        Migrations::Start => Ok(Migrator::with_migrations(known(steps)).run(pool).await?),
+        Migrations::Start => migrate(pool, steps).await,
         Migrations::Job => check(pool, steps).await,
     }
+}
+
+/// The migrator's lock is one of its connection, and when it fails it does not give the lock back. So the connection ends with
+/// it, lest everybody else wait.
+async fn migrate(pool: &PgPool, steps: &[Step]) -> Result<(), SchemaError> {
+    let mut connection = pool.acquire().await?;
+    connection.close_on_drop();
+    let migrator = Migrator::with_migrations(known(steps));
+    // Not `run`, of which the compiler cannot tell that it may be spawned.
+    let migrated = migrator.run_direct(None, &mut *connection, false);
+    Ok(migrated.await?)
 }
 
 /// [`prepare`], waiting up to [`START_DEADLINE`] for a database that is away or a job that has not run.

@@ -17,6 +17,7 @@ use tonic::{service::Routes, transport::Server};
 use tracing::info;
 
 use crate::{
+    prompt::Prompt,
     shards::{self, Inbox, Shards},
     shutdown,
 };
@@ -24,6 +25,9 @@ use crate::{
 /// How long a connection may be open, from its start or its last answer on, without a complete head of a request. One that is
 /// idle ends by it too, and so does one that sends a byte now and then to keep us busy.
 const HEAD_DEADLINE: Duration = Duration::from_secs(60);
+
+/// With this a connection of HTTP/2 begins (RFC 9113, 3.4). It may take as long as a head.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// How often a gRPC connection is asked whether its caller is still there. Streams without a deadline end with it.
 const PING_EVERY: Duration = Duration::from_secs(30);
@@ -157,6 +161,7 @@ async fn serve_grpc_shard(
 ) -> Result<(), ServeError> {
     let connections = stream::unfold(inbox, async |mut inbox| {
         let connection = shards::next_of(&mut inbox).await?;
+        let connection = Prompt::new(connection, PREFACE.len(), HEAD_DEADLINE);
         Some((Ok::<_, std::io::Error>(connection), inbox))
     });
     Server::builder()
@@ -194,30 +199,42 @@ mod tests {
         io::{AsyncReadExt, AsyncWriteExt},
         net::TcpStream,
         sync::mpsc,
-        time::{Instant, sleep},
+        time::{Instant, sleep, timeout},
     };
 
     use super::*;
 
-    /// A connection that a shard serves; time passes as soon as nobody has anything to do.
-    async fn served() -> TcpStream {
+    async fn http_shard(inbox: Inbox) -> Result<(), ServeError> {
+        let routes = Router::new().route("/", get(async || "well"));
+        serve_http_shard(inbox, routes, CancellationToken::new()).await
+    }
+
+    async fn grpc_shard(inbox: Inbox) -> Result<(), ServeError> {
+        serve_grpc_shard(inbox, Routes::default(), CancellationToken::new()).await
+    }
+
+    /// A connection that `shard` serves; time passes as soon as nobody has anything to do.
+    async fn served<F>(shard: impl FnOnce(Inbox) -> F) -> TcpStream
+    where
+        F: Future<Output = Result<(), ServeError>> + Send + 'static,
+    {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).await;
         let (accepted, _) = listener.accept().await.unwrap();
         let (sender, inbox) = mpsc::channel(1);
         sender.send(accepted.into_std().unwrap()).await.unwrap();
-        let routes = Router::new().route("/", get(async || "well"));
+        let shard = shard(inbox);
         tokio::spawn(async move {
             // As long as the sender lives, the shard waits for more.
             let _sender = sender;
-            serve_http_shard(inbox, routes, CancellationToken::new()).await
+            shard.await
         });
         client.unwrap()
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_head_that_comes_byte_by_byte_is_not_waited_for_without_end() {
-        let mut connection = served().await;
+        let mut connection = served(http_shard).await;
         let begun = Instant::now();
         let mut head = b"GET / HTTP/1.1\r\nhost: x\r\nslowly: ".to_vec();
         head.resize(1_000, b'a');
@@ -235,9 +252,43 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_connection_that_says_nothing_ends() {
-        let mut connection = served().await;
+        let mut connection = served(http_shard).await;
         let begun = Instant::now();
         assert_eq!(connection.read(&mut [0]).await.unwrap(), 0);
         assert!(begun.elapsed() >= HEAD_DEADLINE);
+    }
+
+    /// Waits for the end of a connection, by a reset or otherwise; the other side may tell its settings before.
+    async fn ends(connection: &mut TcpStream) {
+        let mut told = Vec::new();
+        let end = timeout(2 * HEAD_DEADLINE, connection.read_to_end(&mut told));
+        assert!(end.await.is_ok(), "it does not end");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_grpc_connection_that_does_not_begin_ends() {
+        for beginning in [&[], &PREFACE[..PREFACE.len() - 1]] {
+            let mut connection = served(grpc_shard).await;
+            let begun = Instant::now();
+            connection.write_all(beginning).await.unwrap();
+            ends(&mut connection).await;
+            let bound = HEAD_DEADLINE..HEAD_DEADLINE + Duration::from_secs(5);
+            let lasted = begun.elapsed();
+            assert!(bound.contains(&lasted), "{lasted:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_grpc_connection_that_has_begun_may_be_idle() {
+        let mut connection = served(grpc_shard).await;
+        let no_settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+        connection.write_all(PREFACE).await.unwrap();
+        connection.write_all(&no_settings).await.unwrap();
+        let begun = Instant::now();
+        ends(&mut connection).await;
+        let asked_in_vain = PING_EVERY + PING_DEADLINE;
+        let bound = asked_in_vain..asked_in_vain + Duration::from_secs(5);
+        let lasted = begun.elapsed();
+        assert!(bound.contains(&lasted), "{lasted:?}");
     }
 }

@@ -42,6 +42,8 @@ struct Ledger {
     reserved: HashSet<Uuid>,
     /// How many doubts there are of each: one that arises while a driver is read is not cleared by that.
     doubtful: HashMap<Uuid, u32>,
+    /// Whether there was a doubt since the follower asked last.
+    doubted: bool,
     /// How far we know what other replicas were told; `None` while there are none.
     peers_as_of: Option<MarketTime>,
 }
@@ -93,6 +95,7 @@ impl Fleet {
             moved: HashSet::new(),
             reserved: HashSet::new(),
             doubtful: HashMap::new(),
+            doubted: false,
             peers_as_of: None,
         };
         Self {
@@ -187,6 +190,12 @@ impl Fleet {
     /// Drivers who have to be read again, each with the number of doubts so far.
     pub fn doubtful(&self) -> HashMap<Uuid, u32> {
         self.lock().doubtful.clone()
+    }
+
+    /// Whether anybody has become doubtful since this was asked last. Being read again may have been too early for such a
+    /// driver: what was written may take effect after it.
+    pub fn take_doubt(&self) -> bool {
+        std::mem::take(&mut self.lock().doubted)
     }
 
     /// Drivers were read again after `doubtful` was told. Who has become doubtful once more since then stays so.
@@ -344,6 +353,7 @@ impl Drop for PendingChange<'_> {
         }
         if !self.outcome_known {
             *ledger.doubtful.entry(self.driver_id).or_default() += 1;
+            ledger.doubted = true;
         }
     }
 }

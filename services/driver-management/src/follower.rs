@@ -3,7 +3,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use platform::{outage::Outage, replicas::Journal};
+use platform::{
+    outage::Outage,
+    replicas::{Journal, Reading},
+};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
@@ -49,12 +52,25 @@ impl Follower {
         };
         let peers_as_of = reading.peers_as_of.map(market_time);
         self.fleet.follow(&drivers, peers_as_of);
-        self.journal.took_in(reading);
+        self.goes_on_from(reading);
         self.store.clean_journal(&mut self.journal).await?;
         if reads_everything {
             info!("the fleet has {} drivers", drivers.len());
         }
         Ok(drivers.len())
+    }
+
+    /// Where a doubt has arisen, notes of our own count too, and this reading may have left one out: the next step reads from
+    /// the same place again.
+    fn goes_on_from(&mut self, reading: Reading) {
+        let had_them = self.journal.is_in_doubt();
+        let doubted = self.fleet.take_doubt();
+        if doubted {
+            self.journal.doubt();
+        }
+        if had_them || !doubted {
+            self.journal.took_in(reading);
+        }
     }
 
     /// Steps until `shutdown`.

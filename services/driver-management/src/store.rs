@@ -38,7 +38,7 @@ const DEADLINE: Duration = Duration::from_millis(1_500);
 /// Writing or reading the positions of a whole fleet takes longer, and nobody waits for it.
 const BATCH_DEADLINE: Duration = Duration::from_secs(4);
 
-/// Reading the whole fleet at the start takes longest.
+/// Reading the whole fleet at the start takes longest, and longer than a statement of ours may otherwise take.
 const LOAD_DEADLINE: Duration = Duration::from_secs(30);
 
 /// How long a ride's dispatch is remembered, in market time: far longer than anybody repeats a question.
@@ -128,8 +128,18 @@ impl Store {
     /// # Errors
     /// Those of the database.
     pub async fn all_drivers(&self) -> Result<Vec<Driver>, Error> {
-        let rows = sqlx::query_as::<_, DriverRow>("SELECT * FROM driver").fetch_all(&self.pool);
-        let rows: Result<_, Error> = postgres::traced(LOAD_DEADLINE, "SELECT driver", rows).await;
+        let rows = postgres::traced(LOAD_DEADLINE, "SELECT driver", async {
+            let mut transaction = self.pool.begin().await?;
+            let patience = sqlx::query("SELECT set_config('statement_timeout', $1, true)")
+                .bind(LOAD_DEADLINE.as_millis().to_string());
+            patience.execute(&mut *transaction).await?;
+            let rows = sqlx::query_as::<_, DriverRow>("SELECT * FROM driver")
+                .fetch_all(&mut *transaction)
+                .await?;
+            transaction.commit().await?;
+            Ok::<_, sqlx::Error>(rows)
+        });
+        let rows: Result<_, Error> = rows.await;
         drivers(rows?)
     }
 

@@ -3,13 +3,13 @@
 
 use std::{
     num::NonZero,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread::{self, ThreadId},
 };
 
 use sqlx::{PgConnection, PgPool, Postgres, pool::PoolConnection};
 use thread_local::ThreadLocal;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
 /// A few connections of a pool, for one reader each at a time.
 #[derive(Debug)]
@@ -21,6 +21,9 @@ pub(crate) struct Readers {
     shares: ThreadLocal<Semaphore>,
     /// How many for all: there may be more threads than shares.
     room: Semaphore,
+    /// How many connections are held, idle or not: as many as there is room, and never the last one of the pool. What the pool
+    /// says of itself does not tell, because two threads may ask it at once.
+    held: Arc<Semaphore>,
     // A std mutex: held for a push or a pop, never across an await.
     idle: Mutex<Vec<Held>>,
 }
@@ -30,6 +33,13 @@ pub(crate) struct Readers {
 struct Held {
     opened_by: ThreadId,
     connection: PoolConnection<Postgres>,
+    _one_of_those_held: OwnedSemaphorePermit,
+}
+
+/// Where a reader gets its connection from.
+enum Source {
+    Held(Held),
+    Pool(OwnedSemaphorePermit),
 }
 
 /// A connection, taken.
@@ -53,6 +63,7 @@ impl Readers {
             share: (room / threads).max(1),
             shares: ThreadLocal::new(),
             room: Semaphore::new(room),
+            held: Arc::new(Semaphore::new(room)),
             idle: Mutex::default(),
             pool,
         }
@@ -66,12 +77,12 @@ impl Readers {
         let share = self.shares.get_or(|| Semaphore::new(self.share));
         let _room = [place(share).await, place(&self.room).await];
         let here = thread::current().id();
-        let idle = self.take_idle(here);
-        let held = match idle {
-            Some(held) => held,
-            None => Held {
+        let held = match self.source(here) {
+            Source::Held(held) => held,
+            Source::Pool(one_of_those_held) => Held {
                 opened_by: here,
                 connection: self.pool.acquire().await?,
+                _one_of_those_held: one_of_those_held,
             },
         };
         Ok(Reader {
@@ -81,20 +92,21 @@ impl Readers {
         })
     }
 
-    /// A connection that this thread has opened; another's once no more may be opened.
-    fn take_idle(&self, here: ThreadId) -> Option<Held> {
-        let mut idle = self.idle();
-        let ours = idle.iter().rposition(|held| held.opened_by == here);
-        match ours {
-            Some(index) => Some(idle.swap_remove(index)),
-            None if self.may_open_more() => None,
-            None => idle.pop(),
+    /// A connection that this thread has opened, or a new one; another's once no more may be held.
+    fn source(&self, here: ThreadId) -> Source {
+        loop {
+            let mut idle = self.idle();
+            if let Some(ours) = idle.iter().rposition(|held| held.opened_by == here) {
+                return Source::Held(idle.swap_remove(ours));
+            }
+            if let Ok(one_of_those_held) = Arc::clone(&self.held).try_acquire_owned() {
+                return Source::Pool(one_of_those_held);
+            }
+            // Whoever asks has a place in the room, so one of those held is in no other hands: it is here, or just given up.
+            if let Some(others) = idle.pop() {
+                return Source::Held(others);
+            }
         }
-    }
-
-    /// One of the pool's connections is not for readers.
-    fn may_open_more(&self) -> bool {
-        self.pool.size() + 1 < self.pool.options().get_max_connections()
     }
 
     fn idle(&self) -> MutexGuard<'_, Vec<Held>> {
@@ -119,8 +131,12 @@ impl Reader<'_> {
         self.readers.idle().push(self.held);
     }
 
-    /// Gives up this one and those that are idle: what broke it may have broken them.
-    pub(crate) fn distrust_all(self) {
-        self.readers.idle().clear();
+    /// Closes this one and those that are idle: what broke it may have broken them, and the pool would ask them for a sign of
+    /// life and wait.
+    pub(crate) fn distrust_all(mut self) {
+        self.held.connection.close_on_drop();
+        for mut idle in std::mem::take(&mut *self.readers.idle()) {
+            idle.connection.close_on_drop();
+        }
     }
 }

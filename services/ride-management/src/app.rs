@@ -193,7 +193,10 @@ impl App {
     /// # Errors
     /// The database is away.
     pub async fn mark_demand(&self, journal: &mut Journal) -> Result<(), Error> {
-        let reading = match journal.is_new() || self.parts.demand.is_in_doubt() {
+        if self.parts.demand.take_doubt() {
+            journal.doubt();
+        }
+        let reading = match journal.is_new() || journal.is_in_doubt() {
             true => self.recount(journal).await?,
             false => self.count_of_others(journal).await?,
         };

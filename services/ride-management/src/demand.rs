@@ -5,7 +5,7 @@
 //! newer than what was heard of all of them.
 //!
 //! Two things can part the two: a commit whose answer was lost, and a count made while rows are still coming in.
-//! The first puts the count in doubt until it was made again; against the second, whoever commits a request holds
+//! The first puts the count in doubt until it was made again after that commit has ended one way or the other; against the second, whoever commits a request holds
 //! [`Demand::counting`] until it is recorded, and a new count waits for them.
 
 use std::{
@@ -133,9 +133,9 @@ impl Demand {
         self.in_doubt.store(true, Ordering::Relaxed);
     }
 
-    /// Whether the count has to be made again.
-    pub fn is_in_doubt(&self) -> bool {
-        self.in_doubt.load(Ordering::Relaxed)
+    /// Whether there was such a commit since this was asked last.
+    pub fn take_doubt(&self) -> bool {
+        self.in_doubt.swap(false, Ordering::Relaxed)
     }
 
     /// Waits until every commit under way is recorded, and keeps new ones waiting. To be held while the table is
@@ -147,7 +147,6 @@ impl Demand {
     /// Replaces what was counted.
     pub fn recounted(&self, counts: &[WindowCount]) {
         *self.forecaster() = counted(&self.nothing_seen, counts);
-        self.in_doubt.store(false, Ordering::Relaxed);
     }
 
     /// A panic under this lock would have to come from arithmetic on counts; what they hold stays usable.

@@ -14,7 +14,7 @@ use std::{
 use async_nats::jetstream::Context;
 use futures::future::join_all;
 use http::StatusCode;
-use platform::{http::REQUEST_DEADLINE, schema::START_DEADLINE};
+use platform::{http::REQUEST_DEADLINE, postgres, schema::START_DEADLINE};
 use private_servers::{free_port, spawn_tied};
 use serde_json::{Value, json};
 use support::{
@@ -28,6 +28,7 @@ use surge_proto::{
     subjects::{DEAD, DEMAND, DEMAND_WATERMARK, RIDES},
     v1::TripStage,
 };
+use tokio::time::timeout;
 use uuid::Uuid;
 
 #[tokio::test]
@@ -244,6 +245,28 @@ async fn a_postgres_that_hangs_is_an_outage_like_any_other() {
         assert!(answer.status.is_success(), "{answer:?}");
     }
     rides.close().await;
+}
+
+#[tokio::test]
+async fn a_connection_to_a_postgres_that_hangs_does_not_keep_its_place() {
+    let city = City::build().await;
+    let url = city.database_url("ride_management");
+    let pool = postgres::pool(&url, "a test", 1).unwrap();
+    postgres::probe(pool.clone()).await.unwrap();
+    eventually("its connection is back", async || {
+        (pool.num_idle() == 1).then_some(())
+    })
+    .await;
+
+    let frozen = Frozen::freeze(city.postgres.pid().unwrap());
+    let probe = timeout(Duration::from_millis(100), postgres::probe(pool.clone()));
+    assert!(probe.await.is_err(), "it hangs");
+    eventually("its connection is given up", async || {
+        (pool.size() == 0).then_some(())
+    })
+    .await;
+    drop(frozen);
+    postgres::probe(pool).await.unwrap();
 }
 
 #[tokio::test]

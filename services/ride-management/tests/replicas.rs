@@ -112,3 +112,25 @@ async fn after_an_outage_of_postgres_replicas_agree_again() {
     let as_of = real_now();
     assert_eq!(other.app.all_demands(as_of), one.app.all_demands(as_of));
 }
+
+#[tokio::test]
+async fn a_request_that_commits_after_its_replica_has_given_it_up_counts() {
+    let city = City::build().await;
+    let [one, other, _] = three(&city).await;
+    let mut owner = city.log_in_as("ride_management").await;
+    // The commit takes longer than anybody waits for it.
+    sqlx::raw_sql(
+        "CREATE FUNCTION dawdle() RETURNS trigger LANGUAGE plpgsql
+             AS $$ BEGIN PERFORM pg_sleep(3); RETURN NULL; END $$;
+         CREATE CONSTRAINT TRIGGER dawdle AFTER INSERT ON ride DEFERRABLE INITIALLY DEFERRED
+             FOR EACH ROW EXECUTE FUNCTION dawdle()",
+    )
+    .execute(&mut owner)
+    .await
+    .unwrap();
+    let given_up = one.request(Uuid::now_v7(), &quote_from(midtown())).await;
+    assert_eq!(given_up.status, 503, "{}", given_up.body);
+    assert_eq!(counted(&one), 0, "it has not happened yet");
+    knows(&other, 1).await;
+    knows(&one, 1).await;
+}

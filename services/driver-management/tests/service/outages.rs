@@ -119,3 +119,33 @@ async fn a_driver_that_memory_knows_wrongly_is_not_sent_and_soon_known_rightly()
     service.driver_is(driver, "idle", grand_central()).await;
     service.stop().await;
 }
+
+#[tokio::test]
+async fn a_change_that_happens_after_its_caller_was_told_it_failed_is_learned() {
+    let stand = Stand::start().await;
+    let service = stand.service().await;
+    service.driver_goes_online(grand_central()).await;
+    let ride = Uuid::now_v7();
+    let sent = service.dispatch_patiently(ride, grand_central(), financial_district());
+    assert!(sent.await.is_some());
+
+    // Longer than anybody waits for it: the driver is read again meanwhile, and seems to be on the way still.
+    let mut owner = stand.connection_of("driver_management").await;
+    sqlx::raw_sql(
+        "CREATE FUNCTION dawdle() RETURNS trigger LANGUAGE plpgsql
+             AS $$ BEGIN PERFORM pg_sleep(3); RETURN NEW; END $$;
+         CREATE TRIGGER dawdle BEFORE UPDATE ON driver
+             FOR EACH ROW WHEN (OLD.status = 'en_route') EXECUTE FUNCTION dawdle()",
+    )
+    .execute(&mut owner)
+    .await
+    .unwrap();
+    let given_up = service.release(ride).await.unwrap_err();
+    assert_eq!(given_up.code(), Code::Unavailable);
+    eventually("the driver is known to be free", async || {
+        let supply = service.supply(Zone::at(grand_central())).await;
+        (supply["idle_drivers"] == 1).then_some(())
+    })
+    .await;
+    service.stop().await;
+}

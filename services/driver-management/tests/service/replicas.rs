@@ -6,9 +6,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use chrono::Utc;
 use futures::future::join_all;
 use marketplace::zone::Zone;
-use platform::nats;
+use platform::{
+    nats, postgres,
+    replicas::{self, Journal},
+};
 use serde_json::json;
 use sqlx::Connection as _;
 use surge_proto::subjects::{SUPPLY, SUPPLY_WATERMARK};
@@ -17,7 +21,7 @@ use uuid::Uuid;
 
 use crate::{
     process::serving,
-    support::{Running, Stand, eventually, financial_district, grand_central},
+    support::{Running, Stand, eventually, financial_district, grand_central, waiting_for_locks},
 };
 
 /// A successor begins within the term of a lease and one look at it; the rest is for a busy machine.
@@ -185,6 +189,73 @@ async fn replicas_never_send_one_driver_to_two_rides() {
         .await;
     }
     stop(services).await;
+}
+
+#[tokio::test]
+async fn of_two_that_end_together_the_word_of_one_stays() {
+    let stand = Stand::start().await;
+    stand.service().await.stop().await;
+    let url = stand.database_url("driver_management");
+    let pool = postgres::pool(&url, "a test", 4).unwrap();
+    let both = [Uuid::now_v7(), Uuid::now_v7()];
+    let mut connection = pool.acquire().await.unwrap();
+    for replica in both {
+        replicas::report(&mut connection, replica, Utc::now())
+            .await
+            .unwrap();
+    }
+
+    // Both look before either has left: nobody can delete a row that somebody holds.
+    let mut held = connection.begin().await.unwrap();
+    sqlx::query("SELECT FROM replica FOR UPDATE")
+        .execute(&mut *held)
+        .await
+        .unwrap();
+    let leave = |replica| {
+        let pool = pool.clone();
+        tokio::spawn(async move { replicas::leave(&pool, replica).await })
+    };
+    let leaving = both.map(leave);
+    let mut admin = stand.admin().await;
+    eventually("both wait", async || {
+        (waiting_for_locks(&mut admin).await == 2).then_some(())
+    })
+    .await;
+    held.rollback().await.unwrap();
+    for left in join_all(leaving).await {
+        left.unwrap().unwrap();
+    }
+    let words = "SELECT ended FROM replica WHERE replica_id = ANY($1)";
+    let words = sqlx::query_scalar(words).bind(both).fetch_all(&pool);
+    let words: Vec<bool> = words.await.unwrap();
+    assert_eq!(words, [true]);
+}
+
+#[tokio::test]
+async fn the_last_word_stays_until_somebody_speaks_again() {
+    let stand = Stand::start().await;
+    stand.service().await.stop().await;
+    let url = stand.database_url("driver_management");
+    let pool = postgres::pool(&url, "a test", 1).unwrap();
+    let long_ago = "UPDATE replica SET seen_at = now() - interval '1 hour'";
+    sqlx::query(long_ago).execute(&pool).await.unwrap();
+    let words = async || -> i64 {
+        let words = "SELECT count(*) FROM supply_watermark WHERE as_of > 'epoch'";
+        sqlx::query_scalar(words).fetch_one(&pool).await.unwrap()
+    };
+
+    let newcomer = Uuid::now_v7();
+    Journal::of(newcomer).clean(&pool).await.unwrap();
+    assert_eq!(words().await, 1, "nobody else has a word");
+    let mut connection = pool.acquire().await.unwrap();
+    replicas::report(&mut connection, newcomer, Utc::now())
+        .await
+        .unwrap();
+    drop(connection);
+    Journal::of(newcomer).clean(&pool).await.unwrap();
+    let known = sqlx::query_scalar("SELECT replica_id FROM replica").fetch_all(&pool);
+    let known: Vec<Uuid> = known.await.unwrap();
+    assert_eq!(known, [newcomer]);
 }
 
 #[tokio::test]

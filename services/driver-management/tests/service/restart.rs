@@ -34,6 +34,27 @@ async fn a_restarted_service_has_the_same_supply_and_the_same_rides() {
 }
 
 #[tokio::test]
+async fn a_fleet_that_takes_longer_to_read_than_anything_else_is_read() {
+    let stand = Stand::start().await;
+    let service = stand.service().await;
+    service.driver_goes_online(grand_central()).await;
+    service.stop().await;
+    let mut owner = stand.connection_of("driver_management").await;
+    sqlx::raw_sql(
+        "ALTER TABLE driver RENAME TO large_fleet;
+         CREATE VIEW driver AS SELECT large_fleet.* FROM large_fleet, pg_sleep(5)",
+    )
+    .execute(&mut owner)
+    .await
+    .unwrap();
+
+    let service = stand.service().await;
+    let supply = service.supply(Zone::at(grand_central())).await;
+    assert_eq!(supply["idle_drivers"], 1);
+    service.stop().await;
+}
+
+#[tokio::test]
 async fn a_position_is_in_the_table_once_the_watermark_has_passed_it() {
     let stand = Stand::start().await;
     let service = stand.service().await;

@@ -2,10 +2,15 @@
 
 use std::process::{Command, Output, Stdio};
 
+use driver_management::store::MIGRATIONS;
+use platform::{
+    postgres,
+    schema::{self, Migrations, SchemaError},
+};
 use private_servers::{free_port, spawn_tied};
-use sqlx::AssertSqlSafe;
+use sqlx::{AssertSqlSafe, Connection as _, PgPool};
 
-use crate::support::{Rest, Stand, eventually};
+use crate::support::{Rest, Stand, eventually, waiting_for_locks};
 
 #[tokio::test]
 async fn a_schema_newer_than_the_program_stops_the_start_with_one_line() {
@@ -96,6 +101,43 @@ async fn the_service_waits_for_the_job_and_then_serves() {
         (rest.get_plain("/readyz").await.status == 200).then_some(())
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_step_that_meets_a_lock_is_tried_again() {
+    let stand = Stand::start().await;
+    let url = stand.database_url("driver_management");
+    let pool = postgres::pool(&url, "a test", 2).unwrap();
+    schema::prepare(&pool, &MIGRATIONS[..1], Migrations::Start)
+        .await
+        .unwrap();
+    let mut reader = stand.connection_of("driver_management").await;
+    let mut reading = reader.begin().await.unwrap();
+    sqlx::query("LOCK TABLE driver")
+        .execute(&mut *reading)
+        .await
+        .unwrap();
+
+    let preparing = tokio::spawn(schema_is_prepared(pool.clone()));
+    let mut admin = stand.admin().await;
+    for waits in [true, false] {
+        eventually("a step meets the lock, and gives up", async || {
+            (waiting_for_locks(&mut admin).await == i64::from(waits)).then_some(())
+        })
+        .await;
+    }
+    reading.rollback().await.unwrap();
+    preparing.await.unwrap().unwrap();
+    let held = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'";
+    let held: i64 = sqlx::query_scalar(held)
+        .fetch_one(&mut admin)
+        .await
+        .unwrap();
+    assert_eq!(held, 0, "the next one can migrate");
+}
+
+async fn schema_is_prepared(pool: PgPool) -> Result<(), SchemaError> {
+    schema::prepare_when_up(&pool, MIGRATIONS, Migrations::Start).await
 }
 
 async fn as_owner(stand: &Stand, statement: &str) {

@@ -268,6 +268,13 @@ pub(crate) fn newark() -> Position {
     at(40.735, -74.172)
 }
 
+/// How many connections wait for a lock.
+pub(crate) async fn waiting_for_locks(admin: &mut PgConnection) -> i64 {
+    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
+    let waiting = sqlx::query_scalar(waiting).fetch_one(admin);
+    waiting.await.unwrap()
+}
+
 /// Asks again and again until there is an answer.
 pub(crate) async fn eventually<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + PATIENCE;
