@@ -1,22 +1,30 @@
 //! The gRPC edges: a server layer that is the twin of the HTTP one, and a client channel that is bounded, traced and
 //! reconnects by itself.
 
-use std::{error::Error, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    error::Error,
+    panic::AssertUnwindSafe,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use axum::{extract::Request, response::Response};
-use futures::FutureExt;
+use futures::{FutureExt, TryFutureExt, future::BoxFuture};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::time::Instant;
 use tonic::{
     Code, Status,
     service::{Interceptor, Routes, interceptor::InterceptedService},
 };
+use tower::{Service, layer::layer_fn};
 use tracing::{Instrument, Span, field::Empty, info_span};
 
 pub use crate::balance::{Calls, UrlError};
 use crate::{
     balance::{BalancedChannel, Settings},
-    edge::{Around, Edge},
+    deadline::within,
     fault::Fault,
     http::REQUEST_DEADLINE,
     metrics::{EdgeMetrics, clients},
@@ -26,35 +34,62 @@ use crate::{
 /// Wraps the gRPC services of a process: every call is traced, measured, and ended by a deadline; what cannot be
 /// decoded is the caller's fault and says so, a panic is ours.
 pub fn edge(services: Routes, metrics: EdgeMetrics) -> Routes {
-    let router = services.into_axum_router().layer(Around(GrpcEdge(metrics)));
-    Routes::from(router)
+    let around = move |service| Edged {
+        service,
+        metrics: metrics.clone(),
+    };
+    Routes::from(services.into_axum_router().layer(layer_fn(around)))
 }
 
+/// A service with the edge around it. axum's `middleware::from_fn` would box and clone the service once more for each call.
 #[derive(Clone, Debug)]
-struct GrpcEdge(EdgeMetrics);
+struct Edged<S> {
+    service: S,
+    metrics: EdgeMetrics,
+}
 
+impl<S> Service<Request> for Edged<S>
+where
+    S: Service<Request, Response = Response, Error = Infallible>,
+    S::Future: Send + 'static,
+{
+    type Response = Response;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Response, Infallible>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.service.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        let asked = Asked::by(&request);
+        let answer = self.service.call(request);
+        let answer = answer.unwrap_or_else(|never| match never {});
+        asked.answer(answer, self.metrics.clone()).map(Ok).boxed()
+    }
+}
+
+/// What is remembered of a call until it is answered.
 struct Asked {
     at: Instant,
     method: Arc<str>,
     span: Span,
 }
 
-impl Edge for GrpcEdge {
-    type Asked = Asked;
-
-    fn asked(&self, request: &Request) -> Asked {
+impl Asked {
+    fn by(request: &Request) -> Self {
         let at = Instant::now();
         let method = Arc::from(request.uri().path().trim_start_matches('/'));
         let span = server_span(request, &method);
-        Asked { at, method, span }
+        Self { at, method, span }
     }
 
     async fn answer(
         self,
-        asked: Asked,
-        answer: impl Future<Output = Response> + Send + 'static,
+        answer: impl Future<Output = Response> + Send,
+        metrics: EdgeMetrics,
     ) -> Response {
-        let Asked { at, method, span } = asked;
+        let Self { at, method, span } = self;
         let mut response = bounded(answer, &method, &span).await;
         blame_the_caller_for_nonsense(response.headers_mut());
         let code = code_of(response.headers());
@@ -65,8 +100,7 @@ impl Edge for GrpcEdge {
         } else {
             method
         };
-        self.0
-            .rpc_answered(known, name_of(code), at.elapsed(), &span);
+        metrics.rpc_answered(known, name_of(code), at.elapsed(), &span);
         response
     }
 }
@@ -78,11 +112,11 @@ async fn bounded(
     span: &Span,
 ) -> Response {
     let answer = AssertUnwindSafe(answer).catch_unwind();
-    let answer = tokio::time::timeout(deadline_of(method), answer).instrument(span.clone());
+    let answer = within(deadline_of(method), answer).instrument(span.clone());
     match answer.await {
         Ok(Ok(response)) => response,
         Ok(Err(_panic)) => Status::from(Fault::internal("a handler panicked")).into_http(),
-        Err(_elapsed) => overdue().into_http(),
+        Err(_passed) => overdue().into_http(),
     }
 }
 

@@ -91,7 +91,7 @@ impl Health {
     }
 
     /// `GET /livez` and `GET /readyz`.
-    pub fn router(self) -> Router {
+    pub(crate) fn router(self) -> Router {
         Router::new()
             .route("/livez", get(|| async { "ok\n" }))
             .route("/readyz", get(move || readyz(self.clone())))

@@ -1,29 +1,34 @@
-//! The HTTP edge: one layer that traces, measures, bounds and words every answer the same way, and an extractor that
-//! reads JSON strictly. Routes and bodies belong to the services.
+//! The HTTP edge: it traces, measures, bounds and words every answer the same way, and has the routes that every process has;
+//! and an extractor that reads JSON strictly. All other routes, and the bodies, belong to the services.
 
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use axum::{
-    Router,
+    Json, Router,
     body::{Body, to_bytes},
-    extract::{FromRequest, MatchedPath, Request},
+    extract::{FromRequest, Request},
     http::{
-        HeaderMap, HeaderName, HeaderValue,
+        HeaderMap, HeaderName, HeaderValue, StatusCode,
         header::{CONTENT_TYPE, HOST, USER_AGENT},
         uri::Authority,
     },
     response::{IntoResponse, Response},
+    routing::get,
 };
-use futures::FutureExt;
+use futures::{FutureExt, TryFutureExt};
 use http_body_util::LengthLimitError;
+use prometheus_client::registry::Registry;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::time::Instant;
+use tower::Service;
 use tracing::{Instrument, Span, field::Empty, info_span};
+use utoipa::openapi::OpenApi;
 
 use crate::{
-    edge::{Around, Edge},
+    deadline::within,
     fault::{Fault, Kind},
-    metrics::{EdgeMetrics, known_method},
+    health::Health,
+    metrics::{self, EdgeMetrics, known_method},
     propagation,
 };
 
@@ -40,10 +45,41 @@ const BODY_DEADLINE: Duration = Duration::from_secs(3);
 /// Response header with the id under which the request's trace is found; absent where the trace was not sampled.
 pub const TRACE_ID: &str = "trace-id";
 
-/// Wraps the routes of a service: unknown routes answer as problems, panics as faults, and every request is traced
-/// and measured.
-pub fn edge(routes: Router, metrics: EdgeMetrics) -> Router {
-    routes
+/// Where what describes the routes is.
+const DESCRIPTION: &str = "/openapi.json";
+
+/// The routes that every process has.
+const EVERYONES: [&str; 4] = [DESCRIPTION, "/livez", "/readyz", "/metrics"];
+
+/// The HTTP edge of a process, ready to be served. Cheap to clone.
+///
+/// It stands around the router and not, as a layer of axum's, around each route: that would box and clone each of them once
+/// more for each request, which is a tenth of a quote. The price is that it has to look up itself which route a request is for.
+#[derive(Clone, Debug)]
+pub struct HttpEdge(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    router: Router,
+    /// The routes as they were declared, so that names of spans and labels stay few.
+    routes: matchit::Router<Arc<str>>,
+    unknown_route: Arc<str>,
+    metrics: EdgeMetrics,
+}
+
+/// Puts an edge together from the routes of a service, which `api` describes, and those that every process has. Unknown routes
+/// answer as problems, panics as faults, and every request is traced and measured.
+pub fn edge(
+    (router, api): (Router, OpenApi),
+    health: Health,
+    registry: Registry,
+    metrics: EdgeMetrics,
+) -> HttpEdge {
+    let routes = routes_of(&api);
+    let router = router
+        .route(DESCRIPTION, get(async move || Json(api)))
+        .merge(health.router())
+        .merge(metrics::router(registry))
         .fallback(|| async {
             Fault::new(
                 Kind::NotFound,
@@ -55,13 +91,26 @@ pub fn edge(routes: Router, metrics: EdgeMetrics) -> Router {
                 Kind::MethodNotAllowed,
                 "no such method here; /openapi.json lists them all",
             )
-        })
-        .layer(Around(HttpEdge(metrics)))
+        });
+    HttpEdge(Arc::new(Inner {
+        router,
+        routes,
+        unknown_route: Arc::from("unknown"),
+        metrics,
+    }))
 }
 
-#[derive(Clone, Debug)]
-struct HttpEdge(EdgeMetrics);
+fn routes_of(api: &OpenApi) -> matchit::Router<Arc<str>> {
+    let mut routes = matchit::Router::new();
+    let described = api.paths.paths.keys().map(String::as_str);
+    for route in described.chain(EVERYONES) {
+        // Two that collide, axum would not have taken either.
+        let _ = routes.insert(route, Arc::from(route));
+    }
+    routes
+}
 
+/// What is remembered of a request until it is answered.
 struct Asked {
     at: Instant,
     method: &'static str,
@@ -69,35 +118,45 @@ struct Asked {
     span: Span,
 }
 
-impl Edge for HttpEdge {
-    type Asked = Asked;
+impl HttpEdge {
+    /// The answer to a request.
+    pub(crate) fn answer(&self, request: Request) -> impl Future<Output = Response> + Send + use<> {
+        let edge = Arc::clone(&self.0);
+        let asked = edge.asked(&request);
+        let answer = edge.router.clone().call(request);
+        let answer = answer.unwrap_or_else(|never| match never {});
+        async move {
+            let mut response = bounded(answer, &asked.span).await;
+            tell(&asked.span, &mut response);
+            edge.count(asked, response.status());
+            response
+        }
+    }
+}
 
+impl Inner {
     fn asked(&self, request: &Request) -> Asked {
         let at = Instant::now();
         let method = known_method(request.method());
-        let route = route_of(request);
-        let span = server_span(request, method, &route);
+        let route = self.routes.at(request.uri().path());
+        let route = route.map_or(&self.unknown_route, |found| found.value);
         Asked {
             at,
             method,
-            route,
-            span,
+            route: Arc::clone(route),
+            span: server_span(request, method, route),
         }
     }
 
-    async fn answer(
-        self,
-        asked: Asked,
-        answer: impl Future<Output = Response> + Send + 'static,
-    ) -> Response {
-        let Asked { span, route, .. } = asked;
-        let mut response = bounded(answer, &span).await;
-        let status = response.status();
-        tell(&span, &mut response);
+    fn count(&self, asked: Asked, status: StatusCode) {
         let took = asked.at.elapsed();
-        self.0
-            .http_answered(asked.method, route, status.as_u16(), took, &span);
-        response
+        self.metrics.http_answered(
+            asked.method,
+            asked.route,
+            status.as_u16(),
+            took,
+            &asked.span,
+        );
     }
 }
 
@@ -105,11 +164,11 @@ impl Edge for HttpEdge {
 async fn bounded(answer: impl Future<Output = Response> + Send, span: &Span) -> Response {
     // A layer of its own for panics would cost every request a boxed service more.
     let answer = AssertUnwindSafe(answer).catch_unwind();
-    let answer = tokio::time::timeout(REQUEST_DEADLINE, answer).instrument(span.clone());
+    let answer = within(REQUEST_DEADLINE, answer).instrument(span.clone());
     match answer.await {
         Ok(Ok(response)) => response,
         Ok(Err(_panic)) => Fault::internal("a handler panicked").into_response(),
-        Err(_elapsed) => overdue().into_response(),
+        Err(_passed) => overdue().into_response(),
     }
 }
 
@@ -131,14 +190,6 @@ fn overdue() -> Fault {
         Kind::DeadlineExceeded,
         format!("not done within {REQUEST_DEADLINE:?}"),
     )
-}
-
-/// The route as it was declared, so that names of spans and labels stay few.
-fn route_of(request: &Request) -> Arc<str> {
-    request
-        .extensions()
-        .get::<MatchedPath>()
-        .map_or_else(|| Arc::from("unknown"), |path| Arc::from(path.as_str()))
 }
 
 fn server_span(request: &Request, method: &'static str, route: &str) -> Span {
@@ -203,7 +254,7 @@ fn require_json(headers: &HeaderMap) -> Result<(), Fault> {
 }
 
 async fn read_body(body: Body) -> Result<axum::body::Bytes, Fault> {
-    let read = tokio::time::timeout(BODY_DEADLINE, to_bytes(body, BODY_LIMIT_BYTES)).await;
+    let read = within(BODY_DEADLINE, to_bytes(body, BODY_LIMIT_BYTES)).await;
     let overdue = |_| {
         let detail = format!("the body was not complete within {BODY_DEADLINE:?}");
         Fault::invalid(".", detail)

@@ -4,7 +4,7 @@
 pub mod balance;
 pub mod clock;
 pub mod config;
-mod edge;
+pub mod deadline;
 pub mod fault;
 pub mod grpc;
 pub mod health;
@@ -29,3 +29,4 @@ mod shard_channel;
 mod shards;
 pub mod shutdown;
 pub mod telemetry;
+mod turns;

@@ -1,29 +1,28 @@
 //! Binds and serves the two edges of a service. Listeners are bound before anything else starts, so a busy port is a
 //! clear error and port 0 works for tests.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
-use axum::Router;
-use futures::{FutureExt, stream};
-use hyper::server::conn::http1;
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    server::graceful::GracefulShutdown,
-    service::TowerToHyperService,
-};
+use axum::{Router, body::Body, response::Response};
+use futures::{FutureExt, future::BoxFuture, stream};
+use http::Request;
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::{rt::TokioIo, server::graceful::GracefulShutdown};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::{service::Routes, transport::Server};
 use tracing::info;
 
 use crate::{
+    http::HttpEdge,
     prompt::Prompt,
     shards::{self, Inbox, Shards},
     shutdown,
+    turns::Turns,
 };
 
-/// How long a connection may be open, from its start or its last answer on, without a complete head of a request. One that is
-/// idle ends by it too, and so does one that sends a byte now and then to keep us busy.
+/// How long a connection may be open, from its start or its last answer on, without a complete head of a request; at most a
+/// quarter longer. One that is idle ends by it too, and so does one that sends a byte now and then to keep us busy.
 const HEAD_DEADLINE: Duration = Duration::from_secs(60);
 
 /// With this a connection of HTTP/2 begins (RFC 9113, 3.4). It may take as long as a head.
@@ -113,7 +112,7 @@ pub async fn bind(variable: &'static str, address: SocketAddr) -> Result<TcpList
 /// When an edge fails.
 pub async fn serve(
     listeners: Listeners,
-    http: Router,
+    http: HttpEdge,
     grpc: Routes,
     token: CancellationToken,
 ) -> Result<(), ServeError> {
@@ -136,22 +135,42 @@ pub async fn serve(
 /// speaks HTTP/1 or HTTP/2, and pay for that with every request.
 async fn serve_http_shard(
     mut inbox: Inbox,
-    http: Router,
+    http: HttpEdge,
     token: CancellationToken,
 ) -> Result<(), ServeError> {
-    let http = TowerToHyperService::new(http);
     let open = GracefulShutdown::new();
     while let Some(Some(connection)) = token.run_until_cancelled(shards::next_of(&mut inbox)).await
     {
-        let served = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEAD_DEADLINE)
-            .serve_connection(TokioIo::new(connection), http.clone());
-        // It fails when the caller breaks off, which is the caller's own affair.
-        tokio::spawn(open.watch(served).map(drop));
+        let turns = Arc::new(Turns::default());
+        let answer = answering(http.clone(), Arc::clone(&turns));
+        let connection = TokioIo::new(connection);
+        let served = http1::Builder::new().serve_connection(connection, service_fn(answer));
+        let served = open.watch(served);
+        tokio::spawn(async move {
+            tokio::select! {
+                biased;
+                // It fails when the caller breaks off, which is the caller's own affair.
+                _ = served => {}
+                () = turns.silence(HEAD_DEADLINE) => {}
+            }
+        });
     }
     open.shutdown().await;
     Ok(())
+}
+
+/// Answers the requests of one connection, and keeps count of whose turn it is.
+fn answering(
+    http: HttpEdge,
+    turns: Arc<Turns>,
+) -> impl Fn(Request<Incoming>) -> BoxFuture<'static, Result<Response, Infallible>> {
+    move |request| {
+        turns.pass();
+        let answer = http.answer(request.map(Body::new));
+        let turns = Arc::clone(&turns);
+        let passing = answer.inspect(move |_| turns.pass());
+        passing.map(Ok).boxed()
+    }
 }
 
 async fn serve_grpc_shard(
@@ -179,10 +198,12 @@ async fn serve_grpc_shard(
 /// When the edge fails.
 pub async fn serve_http(
     listener: TcpListener,
-    routes: Router,
+    http: HttpEdge,
     token: CancellationToken,
 ) -> std::io::Result<()> {
     use axum::serve::ListenerExt;
+    let answer = async move |request| http.answer(request).await;
+    let routes = Router::new().fallback(answer);
     let listener = listener.tap_io(|stream| {
         // Small answers must not wait for an acknowledgement; without this the worst case is only slower.
         let _ = stream.set_nodelay(true);
@@ -202,11 +223,21 @@ mod tests {
         time::{Instant, sleep, timeout},
     };
 
+    use prometheus_client::registry::Registry;
+    use utoipa::openapi::OpenApi;
+
     use super::*;
+    use crate::{clock::MarketClock, health::Health, http, metrics::EdgeMetrics};
 
     async fn http_shard(inbox: Inbox) -> Result<(), ServeError> {
         let routes = Router::new().route("/", get(async || "well"));
-        serve_http_shard(inbox, routes, CancellationToken::new()).await
+        let http = http::edge(
+            (routes, OpenApi::default()),
+            Health::new(MarketClock::real_time()),
+            Registry::default(),
+            EdgeMetrics::register(&mut Registry::default()),
+        );
+        serve_http_shard(inbox, http, CancellationToken::new()).await
     }
 
     async fn grpc_shard(inbox: Inbox) -> Result<(), ServeError> {
@@ -246,7 +277,7 @@ mod tests {
             sleep(Duration::from_secs(1)).await;
         }
         let lasted = begun.elapsed();
-        let bound = HEAD_DEADLINE..HEAD_DEADLINE + Duration::from_secs(5);
+        let bound = HEAD_DEADLINE..HEAD_DEADLINE * 5 / 4;
         assert!(bound.contains(&lasted), "{lasted:?}");
     }
 

@@ -4,7 +4,6 @@
 use axum::{
     Json, Router,
     extract::{Path, State, rejection::PathRejection},
-    routing::get,
 };
 use chrono::{DateTime, Utc};
 use marketplace::{
@@ -20,7 +19,7 @@ use serde::{Deserialize, Deserializer, Serialize, de};
 use surge_proto::convert::Malformed;
 use utoipa::{
     OpenApi, ToSchema,
-    openapi::{ObjectBuilder, Schema, schema::Type},
+    openapi::{self, ObjectBuilder, Schema, schema::Type},
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
@@ -30,15 +29,14 @@ use crate::{app::App, driver::Driver, fleet::Supply};
 /// Most positions in one body: what fits into the body limit with room to spare.
 const MAX_POSITIONS: usize = 500;
 
-/// The routes, with their OpenAPI document at `/openapi.json`.
-pub fn router(app: App) -> Router {
-    let (routes, document) = OpenApiRouter::with_openapi(Document::openapi())
+/// The routes, and what describes them.
+pub fn router(app: App) -> (Router, openapi::OpenApi) {
+    OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(put_driver))
         .routes(routes!(post_positions))
         .routes(routes!(get_supply))
         .with_state(app)
-        .split_for_parts();
-    routes.route("/openapi.json", get(async move || Json(document)))
+        .split_for_parts()
 }
 
 #[derive(OpenApi)]

@@ -19,12 +19,12 @@ use std::{process::ExitCode, sync::Arc};
 
 use anyhow::Context as _;
 use async_nats::Client;
-use axum::Router;
 use futures::{FutureExt, future::ready};
 use marketplace::zone::ServiceArea;
 use platform::{
     clock::MarketClock,
     health::Health,
+    http::HttpEdge,
     lease::Lease,
     metrics::EdgeMetrics,
     nats,
@@ -75,7 +75,7 @@ pub fn main(mut arguments: Vec<String>) -> ExitCode {
 pub struct Service {
     listeners: Listeners,
     app: App,
-    http: Router,
+    http: HttpEdge,
     metrics: EdgeMetrics,
     positions: PositionWriter,
     follower: Follower,
@@ -131,12 +131,11 @@ impl Service {
             origins: origins.clone(),
         });
         register_supply(&mut registry, app.clone());
-        let routes = http::router(app.clone())
-            .merge(health(clock, pool.clone(), nats.clone()).router())
-            .merge(platform::metrics::router(registry));
+        let health = health(clock, pool.clone(), nats.clone());
+        let routes = http::router(app.clone());
         Ok(Self {
             listeners,
-            http: platform::http::edge(routes, metrics.clone()),
+            http: platform::http::edge(routes, health, registry, metrics.clone()),
             metrics,
             positions: PositionWriter::new(fleet, store, origins),
             follower,

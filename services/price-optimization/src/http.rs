@@ -40,16 +40,15 @@ const QUOTE_BYTES: usize = 640;
 ))]
 struct Api;
 
-/// The routes of the API, and `/openapi.json` that tells them.
-pub(crate) fn router(app: App) -> axum::Router {
-    let (router, api) = OpenApiRouter::with_openapi(Api::openapi())
+/// The routes of the API, and what describes them.
+pub(crate) fn router(app: App) -> (axum::Router, utoipa::openapi::OpenApi) {
+    OpenApiRouter::with_openapi(Api::openapi())
         .routes(routes!(post_quote))
         .routes(routes!(journey::get_journey))
         .routes(routes!(get_surge))
         .routes(routes!(get_dataflow, put_dataflow))
         .with_state(app)
-        .split_for_parts();
-    router.route("/openapi.json", axum::routing::get(async move || Json(api)))
+        .split_for_parts()
 }
 
 /// A point in degrees (WGS 84).

@@ -89,9 +89,8 @@ async fn run_batch(config: BatchConfig, token: CancellationToken) -> anyhow::Res
     let mut registry = platform::metrics::registry(BATCH_IDENTITY);
     let edges = EdgeMetrics::register(&mut registry);
     batch.register(&mut registry);
-    let routes = batch.health().router();
-    let routes = routes.merge(platform::metrics::router(registry));
-    let http = platform::http::edge(routes, edges);
+    let no_routes = Default::default();
+    let http = platform::http::edge(no_routes, batch.health(), registry, edges);
     let served = serve::serve_http(listener, http, token.clone());
     let served = with_deadline(&token, served);
     let (served, ran) = tokio::join!(served, batch.run(every, token.clone()));
@@ -188,10 +187,8 @@ impl Service {
         let schema = self.store.prepare_when_up(self.migrations, token.clone());
         let refused = tokio::spawn(schema);
 
-        let routes = http::router(self.app.clone())
-            .merge(self.health.router())
-            .merge(platform::metrics::router(self.registry));
-        let http = platform::http::edge(routes, self.edges.clone());
+        let routes = http::router(self.app.clone());
+        let http = platform::http::edge(routes, self.health, self.registry, self.edges.clone());
         let grpc = platform::grpc::edge(grpc::routes(self.app).await?, self.edges);
         let served = serve::serve(self.listeners, http, grpc, token.clone()).await;
 

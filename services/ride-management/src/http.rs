@@ -6,7 +6,6 @@ use axum::{
     extract::{Path, State, rejection::PathRejection},
     http::StatusCode,
     response::{IntoResponse, Response},
-    routing::get,
 };
 use chrono::{DateTime, Utc};
 use marketplace::{
@@ -36,16 +35,15 @@ use crate::{
 /// The currency of all fares, ISO 4217.
 const CURRENCY: &str = "USD";
 
-/// The routes of this edge, with `/openapi.json` among them.
-pub(crate) fn router(app: App) -> Router {
-    let (routes, api) = OpenApiRouter::with_openapi(description())
+/// The routes of this edge, and what describes them.
+pub(crate) fn router(app: App) -> (Router, OpenApi) {
+    OpenApiRouter::with_openapi(description())
         .routes(routes!(request_ride))
         .routes(routes!(get_ride))
         .routes(routes!(cancel_ride))
         .routes(routes!(get_demand))
         .with_state(app)
-        .split_for_parts();
-    routes.route("/openapi.json", get(move || async move { Json(api) }))
+        .split_for_parts()
 }
 
 #[derive(utoipa::OpenApi)]

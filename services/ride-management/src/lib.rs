@@ -185,10 +185,8 @@ impl Service {
 
         let edge_metrics = EdgeMetrics::register(&mut self.registry);
         let health = self.health();
-        let http = http::router(self.app.clone())
-            .merge(health.router())
-            .merge(platform::metrics::router(self.registry));
-        let http = platform::http::edge(http, edge_metrics.clone());
+        let routes = http::router(self.app.clone());
+        let http = platform::http::edge(routes, health, self.registry, edge_metrics.clone());
         let grpc = platform::grpc::edge(grpc::routes(self.app).await?, edge_metrics);
 
         let served = serve(self.listeners, http, grpc, shutdown).await;

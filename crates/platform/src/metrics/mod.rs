@@ -125,7 +125,7 @@ pub(crate) fn known_method(method: &http::Method) -> &'static str {
 }
 
 /// `GET /metrics`, in the OpenMetrics text format.
-pub fn router(registry: Registry) -> Router {
+pub(crate) fn router(registry: Registry) -> Router {
     let registry = Arc::new(registry);
     Router::new().route(
         "/metrics",

@@ -11,6 +11,7 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use marketplace::zone::Zone;
+use platform::deadline::within;
 use surge_proto::DataflowMode;
 
 use crate::{
@@ -68,7 +69,7 @@ impl Dataflows {
     /// # Errors
     /// [`Error::Dataflow`] when the mode has no answer.
     pub async fn market_view(&self, mode: DataflowMode, zones: &[Zone]) -> Result<Told, Error> {
-        let answer = tokio::time::timeout(self.deadline, self.of(mode).market_view(zones));
+        let answer = within(self.deadline, self.of(mode).market_view(zones));
         let answer = answer
             .await
             .unwrap_or(Err(DataflowError::Deadline(self.deadline)));
