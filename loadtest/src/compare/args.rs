@@ -55,7 +55,7 @@ pub struct Args {
     pub rounds: Option<u32>,
 
     /// Evenings to live with each dataflow's data age, and with a few ages more, to see what age costs the market; 0
-    /// leaves that out [default: as many as a minute is enough for, at most 24; with --quick 4 s and at most 8]
+    /// leaves that out [default: as many as a minute is enough for, at most 24; with --quick 3 s and at most 8]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=1_000))]
     pub market_seeds: Option<u32>,
 
@@ -84,7 +84,7 @@ pub struct Args {
     pub from: Option<PathBuf>,
 
     /// Market minutes before the measurement, in which drivers find their riders [default: 20, at most one real minute;
-    /// with --quick 10, at most 8 real seconds]
+    /// with --quick 10, at most 6 real seconds]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=1_440))]
     pub warmup_minutes: Option<u32>,
 
@@ -112,7 +112,7 @@ impl Args {
         let real = |minutes: u32| clock.real(Duration::from_secs(60) * minutes);
         match (self.warmup_minutes, self.quick) {
             (Some(minutes), _) => real(minutes),
-            (None, true) => real(10).min(Duration::from_secs(8)),
+            (None, true) => real(10).min(Duration::from_secs(6)),
             (None, false) => real(20).min(Duration::from_secs(60)),
         }
     }
@@ -169,7 +169,7 @@ impl Args {
 
     /// How many evenings to live with each pricing, and when to leave it at fewer.
     pub(super) fn seeds(&self) -> Seeds {
-        let (most, seconds) = if self.quick { (8, 4) } else { (24, 60) };
+        let (most, seconds) = if self.quick { (8, 3) } else { (24, 60) };
         Seeds {
             first: self.replay.seed,
             most: self.market_seeds.unwrap_or(most),
@@ -231,7 +231,7 @@ mod tests {
     fn nobody_waits_long_for_a_warm_up_that_nobody_asked_for() {
         let warmup = |options: &[&str]| args(options).unwrap().warmup(&clock(1.0)).as_secs();
         assert_eq!(warmup(&[]), 60);
-        assert_eq!(warmup(&["--quick"]), 8);
+        assert_eq!(warmup(&["--quick"]), 6);
         assert_eq!(warmup(&["--warmup-minutes", "5"]), 300);
     }
 

@@ -1,7 +1,7 @@
 //! The search for the breaking point: the rate climbs, all dataflows together, until one of them fails.
 //!
 //! Unlike capacity, which drives one dataflow at a time, this is one market under more and more load: the services share
-//! what they share. A rate holds under the same rule, and one that fails gets a second try too.
+//! what they share. A rate holds under the same rule, and one that fails gets a second try at once.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

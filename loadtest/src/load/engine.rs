@@ -157,12 +157,16 @@ impl Delivery {
         let mut faults = Vec::new();
         if p99 > LATE_P99 {
             faults.push(format!(
-                "the generator missed its schedule: 1 % of the requests left {p99:.1?} late or more, \
-                 {LATE_P99:?} is allowed; give it more processor time or a lower --rate"
+                "the generator missed its schedule: 1 % of the requests left {} late or more, {} is allowed; \
+                 give it more processor time or a lower --rate",
+                in_ms(p99),
+                in_ms(LATE_P99)
             ));
         } else if worst > LATE_WORST {
             faults.push(format!(
-                "the generator stood still: a request left {worst:.1?} late, {LATE_WORST:?} is allowed"
+                "the generator stood still: a request left {} late, {} is allowed",
+                in_ms(worst),
+                in_ms(LATE_WORST)
             ));
         }
         if self.dropped > 0 {
@@ -179,6 +183,10 @@ impl Delivery {
         }
         faults
     }
+}
+
+fn in_ms(time: Duration) -> String {
+    format!("{:.0} ms", time.as_secs_f64() * 1e3)
 }
 
 /// One request in a hundred may leave this late.

@@ -219,8 +219,6 @@ fn unmeasured(path: &str, value: &Value) -> Vec<String> {
         Value::Null => vec![path.to_owned()],
         Value::Object(members) => members
             .iter()
-            // The quick comparison has one round, and one round has no range.
-            .filter(|(key, _)| *key != "capacity_range_per_s")
             .flat_map(|(key, value)| unmeasured(&format!("{path}.{key}"), value))
             .collect(),
         _ => Vec::new(),
