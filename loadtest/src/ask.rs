@@ -111,12 +111,16 @@ pub async fn run(args: Args) -> anyhow::Result<u8> {
     Ok(answer.exit_code())
 }
 
+/// Far more than any search takes.
+const MOST_TRIES: u32 = 60;
+
 /// The last run is made again at the rate that was found, so that its figures are told.
 async fn search(args: &Args, quotes: &RoundRobin, stop: &CancellationToken) -> Option<u32> {
     let search = Search {
         from: args.rate,
         stride: 2.0,
         precision: 1.05,
+        most_tries: MOST_TRIES,
     };
     let holds = async |rate| {
         let measured = quotes.run(plan(args, rate), stop.clone()).await;

@@ -163,6 +163,7 @@ impl Args {
             probe: Duration::from_millis(if self.quick { 400 } else { 1_000 }),
             stride: if self.quick { 1.15 } else { 1.1 },
             precision: if self.quick { 1.15 } else { 1.05 },
+            most_tries: if self.quick { 4 } else { 20 },
             quiet_rate: (self.rate / modes.max(1)).max(1),
         }
     }

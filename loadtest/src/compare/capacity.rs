@@ -39,14 +39,16 @@ pub(crate) struct Effort {
     pub(crate) stride: f64,
     /// See [`Search::precision`].
     pub(crate) precision: f64,
+    /// See [`Search::most_tries`].
+    pub(crate) most_tries: u32,
     /// Quotes a second at which the latency of a floor is taken: that of a mode in the comparison.
     pub(crate) quiet_rate: u32,
 }
 
 impl Effort {
-    /// About how long one search takes: some eight probes, and what they leave to be drained.
-    const fn search(&self) -> Duration {
-        self.probe.saturating_mul(9)
+    /// About how long one search takes: some seven probes where it may, and what they leave to be drained.
+    fn search(&self) -> Duration {
+        self.probe * self.most_tries.min(7) * 4 / 3
     }
 
     /// About how long everything takes for so many modes with their floors.
@@ -310,6 +312,7 @@ impl<'a> Contender<'a> {
             from,
             stride: effort.stride,
             precision: effort.precision,
+            most_tries: effort.most_tries,
         };
         let found = search
             .highest(async |rate| self.holds(rate, effort.probe, idle, stop).await)

@@ -10,6 +10,25 @@ pub struct Search {
     pub stride: f64,
     /// The factor between a rate that holds and one that does not at which the search is over.
     pub precision: f64,
+    /// How many tries there are; then the search is over too, as soon as there is a rate that holds.
+    pub most_tries: u32,
+}
+
+/// Tries rates, and counts.
+struct Tries<F> {
+    holds: F,
+    left: u32,
+}
+
+impl<F: AsyncFnMut(u32) -> bool> Tries<F> {
+    async fn holds(&mut self, rate: u32) -> bool {
+        self.left = self.left.saturating_sub(1);
+        (self.holds)(rate).await
+    }
+
+    const fn are_over(&self) -> bool {
+        self.left == 0
+    }
 }
 
 /// No rate below is tried: a server that cannot hold this has no capacity worth a figure.
@@ -29,32 +48,34 @@ impl Search {
     /// When the limit seems to be found, the rate that failed just above gets another try, and if it holds the search goes on
     /// from there: so a hiccup of the machine does not pass for the limit of the server, however many tries it spoiled in a
     /// row.
-    pub async fn highest(self, mut holds: impl AsyncFnMut(u32) -> bool) -> Option<u32> {
+    pub async fn highest(self, holds: impl AsyncFnMut(u32) -> bool) -> Option<u32> {
         let from = self.from.clamp(LOWEST, HIGHEST);
-        let (mut held, mut broken) = if holds(from).await {
-            self.climb(from, &mut holds).await
+        let left = self.most_tries;
+        let mut tries = Tries { holds, left };
+        let (mut held, mut broken) = if tries.holds(from).await {
+            self.climb(from, &mut tries).await
         } else {
-            self.descend(from, &mut holds).await?
+            self.descend(from, &mut tries).await?
         };
         for _ in 0..SECOND_LOOKS {
-            (held, broken) = self.narrow(held, broken, &mut holds).await;
-            if broken == held || !holds(broken).await {
+            (held, broken) = self.narrow(held, broken, &mut tries).await;
+            if broken == held || tries.are_over() || !tries.holds(broken).await {
                 break;
             }
-            (held, broken) = self.climb(broken, &mut holds).await;
+            (held, broken) = self.climb(broken, &mut tries).await;
         }
         Some(held)
     }
 
-    /// From a rate that holds up to one that does not; twice the highest rate where all do.
-    async fn climb(self, from: u32, holds: &mut impl AsyncFnMut(u32) -> bool) -> (u32, u32) {
+    /// From a rate that holds up to one that does not; twice the highest that was tried where all do.
+    async fn climb(self, from: u32, tries: &mut Tries<impl AsyncFnMut(u32) -> bool>) -> (u32, u32) {
         let mut held = from;
         for stride in self.strides() {
             let higher = times(held, stride);
-            if higher > HIGHEST {
+            if higher > HIGHEST || tries.are_over() {
                 break;
             }
-            if !holds(higher).await {
+            if !tries.holds(higher).await {
                 return (held, higher);
             }
             held = higher;
@@ -66,7 +87,7 @@ impl Search {
     async fn descend(
         self,
         from: u32,
-        holds: &mut impl AsyncFnMut(u32) -> bool,
+        tries: &mut Tries<impl AsyncFnMut(u32) -> bool>,
     ) -> Option<(u32, u32)> {
         let mut broken = from;
         for stride in self.strides() {
@@ -74,7 +95,7 @@ impl Search {
                 break;
             }
             let lower = times(broken, 1.0 / stride).max(LOWEST);
-            if holds(lower).await {
+            if tries.holds(lower).await {
                 return Some((lower, broken));
             }
             broken = lower;
@@ -87,11 +108,11 @@ impl Search {
         self,
         mut held: u32,
         mut broken: u32,
-        holds: &mut impl AsyncFnMut(u32) -> bool,
+        tries: &mut Tries<impl AsyncFnMut(u32) -> bool>,
     ) -> (u32, u32) {
-        while self.is_apart(held, broken) {
+        while self.is_apart(held, broken) && !tries.are_over() {
             let middle = (f64::from(held) * f64::from(broken)).sqrt().round() as u32;
-            if holds(middle).await {
+            if tries.holds(middle).await {
                 held = middle;
             } else {
                 broken = middle;
@@ -125,6 +146,7 @@ mod tests {
         from: 500,
         stride: 2.0,
         precision: 1.05,
+        most_tries: 60,
     };
 
     #[tokio::test]
@@ -163,6 +185,26 @@ mod tests {
             })
             .await;
         assert!(found.is_some() && probes < 60, "{probes} probes");
+    }
+
+    #[tokio::test]
+    async fn a_search_that_may_not_take_long_gives_what_it_has() {
+        for (from, limit) in [(500, 61_000), (61_000, 500)] {
+            let mut probes = 0;
+            let short = Search {
+                from,
+                most_tries: 4,
+                ..SEARCH
+            };
+            let found = short
+                .highest(async |rate| {
+                    probes += 1;
+                    rate <= limit
+                })
+                .await;
+            assert!(found.is_some_and(|found| found <= limit), "{found:?}");
+            assert!(probes == 4 || from > limit, "{probes} probes");
+        }
     }
 
     #[tokio::test]
