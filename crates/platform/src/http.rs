@@ -53,7 +53,7 @@ const EVERYONES: [&str; 4] = [DESCRIPTION, "/livez", "/readyz", "/metrics"];
 
 /// The HTTP edge of a process, ready to be served. Cheap to clone.
 ///
-/// It stands around the router and not, as a layer of axum's, around each route: that would box and clone each of them once
+/// It stands around the router and not, as a layer of axum's, around each route, which would box and clone each of them once
 /// more for each request: a fifteenth of a quote's instructions. The price is that it has to look up itself which route a request
 /// is for.
 #[derive(Clone, Debug)]

@@ -11,7 +11,7 @@ use marketplace::{
     quote::{self, Price, PricingPolicy, Quote},
     time::MarketTime,
     view::{MarketView, ZoneLevels},
-    zone::{Position, ServiceArea, Zone},
+    zone::{OutsideServiceArea, Position, ServiceArea, Zone},
 };
 use platform::{
     clock::{MarketClock, RealTime},
@@ -120,8 +120,9 @@ impl App {
         mode: Option<DataflowMode>,
     ) -> Result<Quoted, Error> {
         let started = Instant::now();
-        let zone = self.served("pickup", pickup)?;
-        self.admit("dropoff", dropoff)?;
+        let area = &self.inner.area;
+        let zone = area.zone_of(pickup).map_err(outside("pickup"))?;
+        area.admit(dropoff).map_err(outside("dropoff"))?;
         let in_force = self.inner.control.current();
         let dataflow = mode.unwrap_or(in_force.mode);
 
@@ -233,16 +234,6 @@ impl App {
         self.inner.area.zones().iter().map(price).collect()
     }
 
-    fn served(&self, field: &'static str, position: Position) -> Result<Zone, Error> {
-        let zone = self.inner.area.zone_of(position);
-        zone.map_err(|cause| Error::OutsideServiceArea { field, cause })
-    }
-
-    fn admit(&self, field: &'static str, position: Position) -> Result<(), Error> {
-        let admitted = self.inner.area.admit(position);
-        admitted.map_err(|cause| Error::OutsideServiceArea { field, cause })
-    }
-
     fn ring(&self, zone: Zone) -> &[Zone] {
         let ring = self.inner.area.k_ring(zone);
         ring.expect("every zone that is served has a ring").zones()
@@ -308,6 +299,11 @@ impl App {
             &span,
         );
     }
+}
+
+/// The refusal of an end of the trip, which `field` names.
+fn outside(field: &'static str) -> impl Fn(OutsideServiceArea) -> Error {
+    move |cause| Error::OutsideServiceArea { field, cause }
 }
 
 /// The span of a quote, whichever edge it came in by.

@@ -10,7 +10,7 @@ use chrono::Utc;
 use futures::future::join_all;
 use marketplace::zone::Zone;
 use platform::{
-    nats, postgres,
+    nats,
     replicas::{self, Journal},
 };
 use serde_json::json;
@@ -195,8 +195,7 @@ async fn replicas_never_send_one_driver_to_two_rides() {
 async fn of_two_that_end_together_the_word_of_one_stays() {
     let stand = Stand::start().await;
     stand.service().await.stop().await;
-    let url = stand.database_url("driver_management");
-    let pool = postgres::pool(&url, "a test", 4).unwrap();
+    let pool = stand.pool(4);
     let both = [Uuid::now_v7(), Uuid::now_v7()];
     let mut connection = pool.acquire().await.unwrap();
     for replica in both {
@@ -235,8 +234,7 @@ async fn of_two_that_end_together_the_word_of_one_stays() {
 async fn the_last_word_stays_until_somebody_speaks_again() {
     let stand = Stand::start().await;
     stand.service().await.stop().await;
-    let url = stand.database_url("driver_management");
-    let pool = postgres::pool(&url, "a test", 1).unwrap();
+    let pool = stand.pool(1);
     let long_ago = "UPDATE replica SET seen_at = now() - interval '1 hour'";
     sqlx::query(long_ago).execute(&pool).await.unwrap();
     let words = async || -> i64 {

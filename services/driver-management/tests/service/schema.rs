@@ -3,10 +3,7 @@
 use std::process::{Command, Output, Stdio};
 
 use driver_management::store::MIGRATIONS;
-use platform::{
-    postgres,
-    schema::{self, Migrations, SchemaError},
-};
+use platform::schema::{self, Migrations, SchemaError};
 use private_servers::{free_port, spawn_tied};
 use sqlx::{AssertSqlSafe, Connection as _, PgPool};
 
@@ -106,8 +103,7 @@ async fn the_service_waits_for_the_job_and_then_serves() {
 #[tokio::test]
 async fn a_step_that_meets_a_lock_is_tried_again() {
     let stand = Stand::start().await;
-    let url = stand.database_url("driver_management");
-    let pool = postgres::pool(&url, "a test", 2).unwrap();
+    let pool = stand.pool(2);
     schema::prepare(&pool, &MIGRATIONS[..1], Migrations::Start)
         .await
         .unwrap();

@@ -14,9 +14,10 @@ use std::{
 use clap::Parser;
 use driver_management::{Config, Service};
 use marketplace::zone::{Position, Zone};
+use platform::postgres;
 use private_servers::{Nats, NatsSettings, Password, Postgres, PostgresSettings};
 use serde_json::{Value, json};
-use sqlx::{Connection, PgConnection};
+use sqlx::{Connection, PgConnection, PgPool};
 use surge_proto::v1::{
     DispatchRequest, DispatchedDriver, GetSupplyRequest, ReleaseRequest,
     supply_service_client::SupplyServiceClient,
@@ -88,6 +89,12 @@ impl Stand {
         PgConnection::connect(&self.database_url(role))
             .await
             .unwrap()
+    }
+
+    /// A pool of the service's own role, with so many connections.
+    pub(crate) fn pool(&self, connections: u32) -> PgPool {
+        let url = self.database_url("driver_management");
+        postgres::pool(&url, "a test", connections).unwrap()
     }
 
     pub(crate) fn database_url(&self, role: &str) -> String {
