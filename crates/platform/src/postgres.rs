@@ -5,6 +5,7 @@
 
 use std::{borrow::Cow, error::Error, fmt, io, iter, str::FromStr, sync::OnceLock, time::Duration};
 
+use futures::FutureExt;
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeMetric},
@@ -15,11 +16,15 @@ use sqlx::{
     Connection, PgConnection, PgPool,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 use tracing::{Instrument, Span, field::Empty, info_span};
 use uuid::Uuid;
 
-use crate::{metrics::clients, replicas};
+use crate::{
+    deadline::{self, Passed},
+    metrics::clients,
+    replicas,
+};
 
 /// How long a request may wait for a connection, and so how soon a dead database is noticed.
 pub const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -73,10 +78,16 @@ fn pool_of(max_connections: u32, options: PgConnectOptions) -> PgPool {
         .connect_lazy_with(options)
 }
 
-/// Waits for the end of what an operation that was broken off has left on its connection; where that is nothing, nothing is
-/// sent. The pool asks for a sign of life after this, and has no deadline for it, so what falls silent at that very moment
-/// keeps its place until TCP gives up. A ping of our own here would only move that moment, for one more round trip.
+/// Whether a connection that is given back is fit for others. What a transaction that was left has still to undo is waited for.
+/// A connection on which anything else was broken off is closed: that may have been a `BEGIN`, of which sqlx does not know that
+/// it takes effect, and the next one's statements would never be committed. Where there is nothing of either, nothing is sent.
+///
+/// The pool asks for a sign of life after this, and has no deadline for it, so what falls silent at that very moment keeps its
+/// place until TCP gives up. A ping of our own here would only move that moment, for one more round trip.
 async fn settle(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    if !connection.should_flush() {
+        return Ok(matches!(connection.flush().now_or_never(), Some(Ok(()))));
+    }
     within(SETTLE_DEADLINE, connection.flush())
         .await
         .map(|()| true)
@@ -102,18 +113,18 @@ macro_rules! from_row {
 /// One step of a schema: its number, its name and its SQL (`include_str!`). See [`crate::schema`].
 pub type Step = (i64, &'static str, &'static str);
 
-/// Runs `operation`, but no longer than `deadline`. An answer that is overdue is an error of the connection, for which
+/// Runs `operation`, but no longer than `limit`. An answer that is overdue is an error of the connection, for which
 /// [`is_away`] holds; whether the database did what it was asked is then unknown.
 ///
 /// # Errors
 /// Those of the operation, and [`io::ErrorKind::TimedOut`].
 pub async fn within<T, E: From<sqlx::Error>>(
-    deadline: Duration,
+    limit: Duration,
     operation: impl Future<Output = Result<T, impl Into<E>>>,
 ) -> Result<T, E> {
-    match timeout(deadline, operation).await {
+    match deadline::within(limit, operation).await {
         Ok(outcome) => outcome.map_err(Into::into),
-        Err(_) => Err(sqlx::Error::Io(overdue(deadline)).into()),
+        Err(Passed) => Err(sqlx::Error::Io(overdue(limit)).into()),
     }
 }
 
