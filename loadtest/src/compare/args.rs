@@ -59,7 +59,7 @@ pub struct Args {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=1_000))]
     pub market_seeds: Option<u32>,
 
-    /// Be done within a minute: a shorter warm-up, 10 seconds of measurement, one round of capacity
+    /// Be done within a minute: a shorter warm-up, 10 seconds of measurement, short searches for capacity
     #[arg(long, conflicts_with_all = ["seconds", "warmup_minutes"])]
     pub quick: bool,
 
@@ -161,6 +161,8 @@ impl Args {
         Effort {
             rounds: self.rounds.unwrap_or(if self.quick { 2 } else { 3 }),
             probe: Duration::from_millis(if self.quick { 400 } else { 1_000 }),
+            repeats: if self.quick { 2 } else { 6 },
+            most_repeated: if self.quick { 6 } else { 20 },
             stride: if self.quick { 1.15 } else { 1.1 },
             precision: if self.quick { 1.15 } else { 1.05 },
             most_tries: if self.quick { 4 } else { 20 },

@@ -1,7 +1,7 @@
 //! The search for the breaking point: the rate climbs, all dataflows together, until one of them fails.
 //!
 //! Unlike capacity, which drives one dataflow at a time, this is one market under more and more load: the services share
-//! what they share. A rate holds under the same rule, and one that fails gets a second try at once.
+//! what they share. A rate holds when all are answered in time, and one that fails gets a second try at once.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use surge_proto::DataflowMode;
 use tokio_util::sync::CancellationToken;
 
-use super::capacity::{LIMIT, is_sustained};
+use super::capacity::{LIMIT, is_in_time};
 use super::measure::{Measured, RoundRobin};
 use super::scenario::Climb;
 use super::suite::QUOTE_DEADLINE;
@@ -67,7 +67,7 @@ impl Footing {
         let tally = measured.tally(mode);
         let latency = &tally.latency;
         Self {
-            holds: is_sustained(measured, mode),
+            holds: is_in_time(measured, mode),
             errors: tally.errors(),
             latency_us_p99: (!latency.is_empty()).then(|| latency.value_at_quantile(0.99)),
         }

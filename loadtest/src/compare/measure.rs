@@ -128,7 +128,7 @@ impl Sheet {
         self.tallies[lane]
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .add(latency, outcome, oracle);
+            .add(arrival.due, latency, outcome, oracle);
         line
     }
 
@@ -185,6 +185,7 @@ mod tests {
     /// The reasons that do not depend on how busy the machine of the test is.
     fn void_reasons(mut measured: Measured) -> Vec<String> {
         measured.delivery.as_mut().unwrap().lateness.reset();
+        measured.stolen = None;
         verdict::void_reasons(&measured, &Capacities::default(), false)
     }
 

@@ -27,6 +27,7 @@ pub(crate) mod stolen;
 mod suite;
 mod table;
 mod tally;
+mod trend;
 pub(crate) mod verdict;
 mod wording;
 mod workload;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use marketplace::Multiplier;
 
+use super::trend::Trend;
 use crate::load::{Failure, Quoted, histogram, record};
 
 /// The running sums of one mode.
@@ -20,6 +21,8 @@ pub(crate) struct Tally {
     /// From the intended send to the complete answer, microseconds. A quote that was waited for in vain counts with
     /// the time it was waited for; refused and wrong answers have no latency.
     pub(crate) latency: Histogram<u64>,
+    /// The latency of the quotes, over the time at which they were due.
+    pub(crate) trend: Trend,
     /// Age of the data behind the quotes that had data, microseconds of real time.
     pub(crate) data_age: Histogram<u64>,
     /// Quoted minus oracle.
@@ -34,21 +37,27 @@ impl Tally {
             quotes: 0,
             degraded: 0,
             latency: histogram(),
+            trend: Trend::default(),
             data_age: histogram(),
             deviation: Deviation::default(),
             failures: BTreeMap::new(),
         }
     }
 
-    /// Adds one outcome; `oracle` is the multiplier at age zero at the moment of the send.
+    /// Adds the outcome of what was `due` so long after the begin; `oracle` is the multiplier at age zero at the moment of the
+    /// send.
     pub(crate) fn add(
         &mut self,
+        due: Duration,
         latency: Duration,
         outcome: Result<Quoted, Failure>,
         oracle: Option<Multiplier>,
     ) {
         match outcome {
-            Ok(quoted) => self.add_quote(latency, quoted, oracle),
+            Ok(quoted) => {
+                self.trend.add(due, latency);
+                self.add_quote(latency, quoted, oracle);
+            }
             Err(failure) => self.add_failure(latency, &failure),
         }
     }
@@ -138,6 +147,8 @@ mod tests {
     use crate::client::CallError;
     use crate::load::stand_in::pickup;
 
+    const DUE: Duration = Duration::ZERO;
+
     fn tenths(tenths: u16) -> Multiplier {
         Multiplier::from_tenths(tenths).unwrap()
     }
@@ -155,9 +166,9 @@ mod tests {
     fn the_multiplier_error_is_quoted_minus_oracle() {
         let mut tally = Tally::new();
         for (answer, oracle) in [(13, 13), (12, 13), (15, 13), (13, 17)] {
-            tally.add(Duration::ZERO, quoted(answer), Some(tenths(oracle)));
+            tally.add(DUE, Duration::ZERO, quoted(answer), Some(tenths(oracle)));
         }
-        tally.add(Duration::ZERO, quoted(13), None);
+        tally.add(DUE, Duration::ZERO, quoted(13), None);
         assert_eq!(tally.quotes, 5);
         assert_eq!(tally.deviation.mean_abs(), Some(0.175));
         assert_eq!(tally.deviation.share_off_by_0_2(), Some(0.5));
@@ -173,8 +184,8 @@ mod tests {
     fn a_failure_is_no_quote_and_adds_no_latency() {
         let mut tally = Tally::new();
         let failure = || Err(Failure::Wrong("token empty".to_owned()));
-        tally.add(Duration::from_secs(1), failure(), None);
-        tally.add(Duration::from_secs(1), failure(), None);
+        tally.add(DUE, Duration::from_secs(1), failure(), None);
+        tally.add(DUE, Duration::from_secs(1), failure(), None);
         assert_eq!((tally.quotes, tally.errors(), tally.outcomes()), (0, 2, 2));
         assert_eq!(tally.latency.len(), 0);
         let failures = tally.failures().next().unwrap();
@@ -187,10 +198,15 @@ mod tests {
         let mut tally = Tally::new();
         let deadline = Duration::from_secs(2);
         for _ in 0..98 {
-            tally.add(Duration::from_millis(1), quoted(13), None);
+            tally.add(DUE, Duration::from_millis(1), quoted(13), None);
         }
         for _ in 0..2 {
-            tally.add(deadline, Err(CallError::Deadline(deadline).into()), None);
+            tally.add(
+                DUE,
+                deadline,
+                Err(CallError::Deadline(deadline).into()),
+                None,
+            );
         }
         assert_eq!((tally.quotes, tally.errors()), (98, 2));
         assert!(tally.latency.value_at_quantile(0.99) >= 2_000_000);

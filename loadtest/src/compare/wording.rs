@@ -96,7 +96,8 @@ pub(crate) const LIMITS: [Column; 7] = [
     Column {
         name: "capacity",
         unit: "quotes/s",
-        meaning: "The highest rate at which every quote was answered, 99 of 100 within 50 ms: the median of the rounds. \
+        meaning: "The highest rate at which every quote was answered, 99 of 100 within 50 ms, and no queue grew: the median of \
+                  the rounds. \
                   The load generator and the city use the same processors.",
         figure: |mode, _| decimals(mode.capacity_per_s, 0),
     },

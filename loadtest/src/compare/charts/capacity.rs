@@ -15,8 +15,9 @@ pub(super) fn section(report: &Report) -> Markup {
     let figures: Vec<Markup> = charts.map(|chart| chart.figure()).collect();
     super::section(
         "Latency against what is asked",
-        "Each point is a rate that was tried while the capacities were looked for: a dot held, a cross did not. The upright \
-         line is the capacity, the grey ones belong to the bare server that stands on the same.",
+        "Each point is a rate that was tried while the capacities were looked for: a dot held, a cross did not; where it is \
+         below the limit, quotes took longer and longer. The upright line is the capacity, the grey ones belong to the bare \
+         server that stands on the same.",
         &figures,
     )
 }
