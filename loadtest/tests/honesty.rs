@@ -29,19 +29,17 @@ fn a_server_that_stood_still_shows_it_in_p99_and_max() {
     let p99 = micros(&told, "p99");
     assert!(p99 > 400_000, "p99 of {p99} us hides the standstill");
     assert!(micros(&told, "max") >= p99);
-    assert!(micros(&told, "p50") < 200_000, "{told}");
     assert_eq!(
         told["quotes"], 1_000,
         "every quote was asked and answered: {told}"
     );
     // The service was slow, and the generator was not: a busy machine apart, the figures stand.
-    let about_itself = told["void_reasons"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .all(is_lateness);
-    assert!(about_itself, "{told}");
-    assert_eq!(code == Some(0), told["valid"] == true);
+    let mut reasons = told["void_reasons"].as_array().unwrap().iter();
+    let is_valid = reasons.len() == 0;
+    assert!(reasons.all(|it| is_lateness(it) || is_theft(it)), "{told}");
+    assert!(!is_valid || micros(&told, "p50") < 200_000, "{told}");
+    assert_eq!(told["valid"], is_valid);
+    assert_eq!(code == Some(0), is_valid);
 }
 
 #[test]
@@ -123,6 +121,11 @@ fn an_address_where_nobody_listens_is_named() {
 fn is_lateness(reason: &Value) -> bool {
     let reason = reason.as_str().unwrap();
     reason.contains("missed its schedule") || reason.contains("stood still")
+}
+
+/// Whether it is that the machine was taken away, which is told before what came of it.
+fn is_theft(reason: &Value) -> bool {
+    reason.as_str().unwrap().contains("hypervisor")
 }
 
 fn micros(told: &Value, percentile: &str) -> u64 {
