@@ -117,7 +117,6 @@ const MOST_TRIES: u32 = 60;
 /// The last run is made again at the rate that was found, so that its figures are told.
 async fn search(args: &Args, quotes: &RoundRobin, stop: &CancellationToken) -> Option<u32> {
     let search = Search {
-        from: args.rate,
         stride: 2.0,
         precision: 1.05,
         most_tries: MOST_TRIES,
@@ -126,7 +125,7 @@ async fn search(args: &Args, quotes: &RoundRobin, stop: &CancellationToken) -> O
         let measured = quotes.run(plan(args, rate), stop.clone()).await;
         !stop.is_cancelled() && capacity::is_sustained(&measured, args.mode)
     };
-    search.highest(holds).await
+    search.highest(args.rate, holds).await
 }
 
 async fn once(args: &Args, rate: u32, quotes: &RoundRobin, stop: &CancellationToken) -> Answer {

@@ -158,15 +158,15 @@ impl Args {
     /// How thoroughly to look for capacities.
     pub(super) fn effort(&self) -> Effort {
         let modes = u32::try_from(self.distinct_modes().len()).unwrap_or(1);
+        let quiet_rate = (self.rate / modes.max(1)).max(1);
+        let effort = if self.quick {
+            Effort::quick(quiet_rate)
+        } else {
+            Effort::thorough(quiet_rate)
+        };
         Effort {
-            rounds: self.rounds.unwrap_or(if self.quick { 2 } else { 3 }),
-            probe: Duration::from_millis(if self.quick { 400 } else { 1_000 }),
-            repeats: if self.quick { 2 } else { 6 },
-            most_repeated: if self.quick { 6 } else { 20 },
-            stride: if self.quick { 1.15 } else { 1.1 },
-            precision: if self.quick { 1.15 } else { 1.05 },
-            most_tries: if self.quick { 4 } else { 20 },
-            quiet_rate: (self.rate / modes.max(1)).max(1),
+            rounds: self.rounds.unwrap_or(effort.rounds),
+            ..effort
         }
     }
 

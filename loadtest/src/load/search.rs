@@ -4,8 +4,6 @@
 /// How to search.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Search {
-    /// The rate to begin with, a second.
-    pub from: u32,
     /// The factor from the first rate to the next; it is squared with every further one, up to two.
     pub stride: f64,
     /// The factor between a rate that holds and one that does not at which the search is over.
@@ -43,13 +41,13 @@ const LONGEST_STRIDE: f64 = 2.0;
 const SECOND_LOOKS: u32 = 2;
 
 impl Search {
-    /// The highest rate found for which `holds` says yes; `None` when none does.
+    /// The highest rate found for which `holds` says yes, beginning with `from`, a second; `None` when none does.
     ///
     /// When the limit seems to be found, the rate that failed just above gets another try, and if it holds the search goes on
     /// from there: so a hiccup of the machine does not pass for the limit of the server, however many tries it spoiled in a
     /// row.
-    pub async fn highest(self, holds: impl AsyncFnMut(u32) -> bool) -> Option<u32> {
-        let from = self.from.clamp(LOWEST, HIGHEST);
+    pub async fn highest(self, from: u32, holds: impl AsyncFnMut(u32) -> bool) -> Option<u32> {
+        let from = from.clamp(LOWEST, HIGHEST);
         let left = self.most_tries;
         let mut tries = Tries { holds, left };
         let (mut held, mut broken) = if tries.holds(from).await {
@@ -142,8 +140,9 @@ fn times(rate: u32, factor: f64) -> u32 {
 mod tests {
     use super::*;
 
+    const FROM: u32 = 500;
+
     const SEARCH: Search = Search {
-        from: 500,
         stride: 2.0,
         precision: 1.05,
         most_tries: 60,
@@ -152,7 +151,10 @@ mod tests {
     #[tokio::test]
     async fn the_limit_is_found_from_below_and_from_above() {
         for limit in [30_u32, 480, 512, 7_300, 61_000] {
-            let found = SEARCH.highest(async |rate| rate <= limit).await.unwrap();
+            let found = SEARCH
+                .highest(FROM, async |rate| rate <= limit)
+                .await
+                .unwrap();
             assert!(found <= limit, "{found} of {limit}");
             assert!(
                 f64::from(found) * 1.05 + 2.0 > f64::from(limit),
@@ -166,7 +168,7 @@ mod tests {
         for (first, last) in [(1, 1), (2, 2), (1, 4), (6, 9)] {
             let mut probes = 0;
             let found = SEARCH
-                .highest(async |rate| {
+                .highest(FROM, async |rate| {
                     probes += 1;
                     rate <= 7_300 && !(first..=last).contains(&probes)
                 })
@@ -179,7 +181,7 @@ mod tests {
     async fn a_server_that_holds_now_and_then_ends_the_search_too() {
         let mut probes = 0;
         let found = SEARCH
-            .highest(async |rate| {
+            .highest(FROM, async |rate| {
                 probes += 1;
                 rate <= 7_300 || probes % 2 == 0
             })
@@ -192,12 +194,11 @@ mod tests {
         for (from, limit) in [(500, 61_000), (61_000, 500)] {
             let mut probes = 0;
             let short = Search {
-                from,
                 most_tries: 4,
                 ..SEARCH
             };
             let found = short
-                .highest(async |rate| {
+                .highest(from, async |rate| {
                     probes += 1;
                     rate <= limit
                 })
@@ -209,7 +210,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_never_holds_has_no_capacity_and_what_always_does_ends_the_search() {
-        assert_eq!(SEARCH.highest(async |_| false).await, None);
-        assert!(SEARCH.highest(async |_| true).await > Some(HIGHEST / 2));
+        assert_eq!(SEARCH.highest(FROM, async |_| false).await, None);
+        assert!(SEARCH.highest(FROM, async |_| true).await > Some(HIGHEST / 2));
     }
 }

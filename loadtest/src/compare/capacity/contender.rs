@@ -15,7 +15,7 @@ use crate::compare::report;
 use crate::compare::series::Probe;
 use crate::compare::suite::{QUOTE_DEADLINE, Suite};
 use crate::compare::tally::Failures;
-use crate::load::search::{self, Search};
+use crate::load::search;
 use crate::load::{Plan, QuoteDesk, Schedule};
 
 /// A mode or a floor in the rounds.
@@ -69,14 +69,11 @@ impl<'a> Contender<'a> {
             Some(&last) => last,
             None => self.saturated(effort, idle, stop).await,
         };
-        let search = Search {
-            from,
-            stride: effort.stride,
-            precision: effort.precision,
-            most_tries: effort.most_tries,
-        };
-        let found = search
-            .highest(async |rate| self.holds(rate, effort, idle, stop).await)
+        let found = effort
+            .search
+            .highest(from, async |rate| {
+                self.holds(rate, effort, idle, stop).await
+            })
             .await;
         if !stop.is_cancelled() {
             self.found.rounds.extend(found);

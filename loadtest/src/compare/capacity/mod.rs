@@ -23,6 +23,7 @@ use super::series::Probe;
 use super::stolen::Stolen;
 use super::suite::Suite;
 use crate::load::histogram;
+use crate::load::search::Search;
 
 /// How thorough to be.
 #[derive(Debug, Clone, Copy)]
@@ -36,25 +37,53 @@ pub(crate) struct Effort {
     /// How many are made again for one mode or floor in all rounds: on a machine that is always taken away, the search must
     /// end as well.
     pub(crate) most_repeated: u32,
-    /// See [`Search::stride`].
-    pub(crate) stride: f64,
-    /// See [`Search::precision`].
-    pub(crate) precision: f64,
-    /// See [`Search::most_tries`].
-    pub(crate) most_tries: u32,
+    /// How to search.
+    pub(crate) search: Search,
     /// Quotes a second at which the latency of a floor is taken: that of a mode in the comparison.
     pub(crate) quiet_rate: u32,
 }
 
 impl Effort {
+    /// What a minute is enough for, beside the rest of a quick comparison.
+    pub(crate) const fn quick(quiet_rate: u32) -> Self {
+        Self {
+            rounds: 2,
+            probe: Duration::from_millis(400),
+            repeats: 2,
+            most_repeated: 6,
+            search: Search {
+                stride: 1.15,
+                precision: 1.15,
+                most_tries: 4,
+            },
+            quiet_rate,
+        }
+    }
+
+    /// What a whole comparison takes its time for.
+    pub(crate) const fn thorough(quiet_rate: u32) -> Self {
+        Self {
+            rounds: 3,
+            probe: Duration::from_millis(1_000),
+            repeats: 6,
+            most_repeated: 20,
+            search: Search {
+                stride: 1.1,
+                precision: 1.05,
+                most_tries: 20,
+            },
+            quiet_rate,
+        }
+    }
+
     /// About how long one search takes: some seven probes where it may, and what they leave to be drained.
-    fn search(&self) -> Duration {
-        self.probe * self.most_tries.min(7) * 4 / 3
+    fn length_of_search(&self) -> Duration {
+        self.probe * self.search.most_tries.min(7) * 4 / 3
     }
 
     /// About how long everything takes for so many modes with their floors.
     pub(crate) fn estimate(&self, modes: usize) -> Duration {
-        self.search() * self.rounds * 2 * u32::try_from(modes).unwrap_or(u32::MAX)
+        self.length_of_search() * self.rounds * 2 * u32::try_from(modes).unwrap_or(u32::MAX)
     }
 }
 
