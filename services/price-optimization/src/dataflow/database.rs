@@ -1,6 +1,8 @@
 //! Dataflow through a shared database: the quote reads the rows that the batch job left. Simple and reliable; the data
 //! is as old as the last run of the batch, and gone with PostgreSQL.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use marketplace::{
     view::{MarketView, ZoneLevels},
@@ -57,7 +59,7 @@ impl Dataflow for DatabaseDataflow {
             traceparent: market.traceparent,
         };
         Ok(Told {
-            view,
+            view: Arc::new(view),
             passage: Passage::Database(read),
         })
     }

@@ -3,7 +3,7 @@
 //! producer is away the data grows old, and says so.
 
 use std::{
-    sync::{Arc, Once, PoisonError, RwLock, atomic::Ordering},
+    sync::{Arc, Once, OnceLock, PoisonError, RwLock, atomic::Ordering},
     time::Duration,
 };
 
@@ -38,7 +38,7 @@ use tracing::{Span, warn};
 use crate::{
     dataflow::{
         Dataflow,
-        passage::{Deliveries, Delivery, Heard, Passage, Told},
+        passage::{Deliveries, Delivery, Heard, Messages, Passage, Told},
     },
     error::DataflowError,
 };
@@ -53,8 +53,8 @@ const LOOK_UP: Duration = Duration::from_millis(500);
 /// How long to wait before subscribing again.
 const SUBSCRIBE_AGAIN: Duration = Duration::from_millis(250);
 
-/// What was heard last. A plain lock is right here: two writers a few hundred times a second, readers that copy seven
-/// levels, and nobody holds it across an await.
+/// What was heard last. A plain lock is right here: two writers a few hundred times a second, readers that look up one ring,
+/// and nobody holds it across an await.
 type State = Arc<RwLock<Memory>>;
 
 #[derive(Debug)]
@@ -64,6 +64,9 @@ struct Memory {
     /// The messages that the board is made of: the newest level of each zone of the area, and the newest watermarks.
     levels: Vec<Deliveries>,
     watermarks: Deliveries,
+    /// What quotes are told of the ring around each zone: made for the first that asks, and shared by all until something new is
+    /// heard of the ring. Between two watermarks these are thousands.
+    rings: Vec<OnceLock<Known>>,
     /// Traces that published the newest watermarks.
     supply_traceparent: Option<String>,
     demand_traceparent: Option<String>,
@@ -71,28 +74,73 @@ struct Memory {
     told_of_future: Once,
 }
 
+/// A view of the market and the messages behind it.
+type Known = (Arc<MarketView>, Arc<Messages>);
+
 impl Memory {
-    /// The levels of `zones` and the messages behind them, as they are here and now.
+    /// Has heard of nothing yet.
+    fn of(area: Arc<ServiceArea>) -> Self {
+        Self {
+            board: LevelBoard::new(&area),
+            levels: vec![Deliveries::default(); area.len()],
+            rings: vec![OnceLock::new(); area.len()],
+            area,
+            watermarks: Deliveries::default(),
+            supply_traceparent: None,
+            demand_traceparent: None,
+            told_of_future: Once::new(),
+        }
+    }
+
     fn told(&self, zones: &[Zone]) -> Told {
-        let told_of = |zone: &Zone| match self.area.index_of(*zone) {
-            Some(index) => (self.board.levels_at(index), self.levels[index]),
-            None => (ZoneLevels::unknown(*zone), Deliveries::default()),
+        let (view, messages) = match self.ring(zones) {
+            Some(known) => known.get_or_init(|| self.known(zones)).clone(),
+            None => self.known(zones),
         };
-        let (zones, levels) = zones.iter().map(told_of).unzip();
         let heard = Heard {
             read_at: RealTime::now(),
-            watermarks: self.watermarks,
-            levels,
+            messages,
         };
         Told {
-            view: MarketView { zones },
+            view,
             passage: Passage::Events(heard),
         }
     }
 
-    fn level_of(&mut self, zone: Zone) -> Option<&mut Deliveries> {
+    /// Where it is kept what is known of `zones`; nowhere, if they are not the ring around their first.
+    fn ring(&self, zones: &[Zone]) -> Option<&OnceLock<Known>> {
+        let centre = *zones.first()?;
+        let is_ring = self.area.k_ring(centre)?.zones() == zones;
+        let index = self.area.index_of(centre)?;
+        is_ring.then(|| &self.rings[index])
+    }
+
+    /// The levels of `zones` and the messages behind them, as they are here and now.
+    fn known(&self, zones: &[Zone]) -> Known {
+        let known_of = |zone: &Zone| match self.area.index_of(*zone) {
+            Some(index) => (self.board.levels_at(index), self.levels[index]),
+            None => (ZoneLevels::unknown(*zone), Deliveries::default()),
+        };
+        let (zones, levels) = zones.iter().map(known_of).unzip();
+        let watermarks = self.watermarks;
+        let messages = Messages { watermarks, levels };
+        (Arc::new(MarketView { zones }), Arc::new(messages))
+    }
+
+    /// The messages that tell of a zone, of which something new was heard.
+    fn renewed(&mut self, zone: Zone) -> Option<&mut Deliveries> {
+        for neighbour in self.area.k_ring(zone)?.zones() {
+            let index = self.area.index_of(*neighbour)?;
+            self.rings[index].take();
+        }
         let index = self.area.index_of(zone)?;
         self.levels.get_mut(index)
+    }
+
+    /// The messages that tell of all zones, of which something new was heard.
+    fn all_renewed(&mut self) -> &mut Deliveries {
+        self.rings.fill_with(OnceLock::new);
+        &mut self.watermarks
     }
 }
 
@@ -172,20 +220,11 @@ impl News {
 impl Subscriber {
     /// A subscriber that has heard of nothing yet.
     pub fn new(nats: async_nats::Client, area: Arc<ServiceArea>, clock: MarketClock) -> Self {
-        let heard = Memory {
-            board: LevelBoard::new(&area),
-            levels: vec![Deliveries::default(); area.len()],
-            area,
-            watermarks: Deliveries::default(),
-            supply_traceparent: None,
-            demand_traceparent: None,
-            told_of_future: Once::new(),
-        };
         Self {
             nats,
             stream_replicas: 1,
             clock,
-            state: Arc::new(RwLock::new(heard)),
+            state: Arc::new(RwLock::new(Memory::of(area))),
         }
     }
 
@@ -290,27 +329,27 @@ impl Subscriber {
         match news {
             News::Supply(zone, level) => {
                 if heard.board.apply_supply(zone, level, now)
-                    && let Some(known) = heard.level_of(zone)
+                    && let Some(known) = heard.renewed(zone)
                 {
                     known.supply = delivery;
                 }
             }
             News::Demand(zone, level) => {
                 if heard.board.apply_demand(zone, level, now)
-                    && let Some(known) = heard.level_of(zone)
+                    && let Some(known) = heard.renewed(zone)
                 {
                     known.demand = delivery;
                 }
             }
             News::SupplyWatermark(as_of) => {
                 if heard.board.supply_watermark(as_of, now) {
-                    heard.watermarks.supply = delivery;
+                    heard.all_renewed().supply = delivery;
                     heard.supply_traceparent = process_span(SUPPLY, message);
                 }
             }
             News::DemandWatermark(as_of) => {
                 if heard.board.demand_watermark(as_of, now) {
-                    heard.watermarks.demand = delivery;
+                    heard.all_renewed().demand = delivery;
                     heard.demand_traceparent = process_span(DEMAND, message);
                 }
             }
@@ -400,4 +439,66 @@ fn watermark(payload: &[u8]) -> Result<MarketTime, Malformed> {
 
 fn undecodable(error: prost::DecodeError) -> Malformed {
     Malformed::new("payload", error)
+}
+
+#[cfg(test)]
+mod tests {
+    use marketplace::zone::Bounds;
+
+    use super::*;
+
+    const NOW: MarketTime = MarketTime::from_millis(60_000);
+
+    fn memory() -> Memory {
+        Memory::of(Arc::new(ServiceArea::new(Bounds::NEW_YORK)))
+    }
+
+    fn hear(memory: &mut Memory, zone: Zone, value: f64) {
+        let level = Level { value, as_of: NOW };
+        assert!(memory.board.apply_supply(zone, level, NOW));
+        assert!(memory.renewed(zone).is_some());
+    }
+
+    fn ring_of(memory: &Memory, index: usize) -> Vec<Zone> {
+        let centre = memory.area.zones()[index];
+        memory.area.k_ring(centre).unwrap().zones().to_vec()
+    }
+
+    #[test]
+    fn quotes_share_what_they_are_told_until_something_is_heard_of_their_ring() {
+        let mut memory = memory();
+        let ring = ring_of(&memory, 40);
+        let all = memory.area.zones().to_vec();
+        let elsewhere = all.iter().find(|zone| !ring.contains(zone)).unwrap();
+        let first = memory.told(&ring).view;
+        hear(&mut memory, *elsewhere, 3.0);
+        assert!(Arc::ptr_eq(&first, &memory.told(&ring).view));
+
+        for (index, zone) in ring.iter().enumerate() {
+            let value = index as f64;
+            hear(&mut memory, *zone, value);
+            let level = memory.told(&ring).view.zones[index].supply.unwrap();
+            assert_eq!(level.value, value, "{zone}");
+        }
+        let before = memory.told(&ring).view;
+        memory.all_renewed();
+        assert!(!Arc::ptr_eq(&before, &memory.told(&ring).view));
+    }
+
+    #[test]
+    fn what_is_told_of_other_zones_than_a_ring_is_as_new() {
+        let mut memory = memory();
+        let all = memory.area.zones().to_vec();
+        for value in [1.0, 2.0] {
+            hear(&mut memory, all[3], value);
+            let told = memory.told(&all);
+            assert_eq!(told.view.zones[3].supply.unwrap().value, value);
+            assert_eq!(told.view.zones.len(), all.len());
+        }
+        let nowhere = Zone::at(marketplace::zone::Position::new(42.36, -71.06).unwrap());
+        assert_eq!(
+            memory.told(&[nowhere]).view.zones,
+            [ZoneLevels::unknown(nowhere)]
+        );
+    }
 }

@@ -1,14 +1,16 @@
 //! The way on which the levels of one quote came: moments and numbers, taken down while they pass. Nothing is put into
 //! words here, for a quote has no time for that: [`journey`](crate::journey) does it when somebody asks.
 
+use std::sync::Arc;
+
 use marketplace::{time::MarketTime, view::MarketView};
 use platform::{clock::RealTime, propagation::TraceId};
 
-/// What a dataflow answers: the market, and how it came to know.
+/// What a dataflow answers: the market, and how it came to know. Quotes that were told the same share it.
 #[derive(Clone, Debug)]
 pub struct Told {
     /// Supply and demand of the zones asked for.
-    pub view: MarketView,
+    pub view: Arc<MarketView>,
     /// The way on which they came.
     pub passage: Passage,
 }
@@ -60,6 +62,13 @@ pub struct Call {
 pub struct Heard {
     /// When it was read.
     pub read_at: RealTime,
+    /// The messages that it was made of.
+    pub messages: Arc<Messages>,
+}
+
+/// The messages behind a view of the market.
+#[derive(Clone, Debug, Default)]
+pub struct Messages {
     /// The newest watermarks.
     pub watermarks: Deliveries,
     /// The newest level of each zone, in the order of the view.

@@ -1,7 +1,7 @@
 //! Dataflow through request and response: the quote asks both services over gRPC, at the same time, and waits. The
 //! data is as fresh as a round trip; when one of the two is slow or away, so is the quote.
 
-use std::{error::Error as _, time::Duration};
+use std::{error::Error as _, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use async_trait::async_trait;
@@ -135,7 +135,7 @@ impl Dataflow for RequestDataflow {
         let ((mut zones, calls), others) = tokio::try_join!(first, others)?;
         zones.extend(others.into_iter().flat_map(|(levels, _)| levels));
         Ok(Told {
-            view: MarketView { zones },
+            view: Arc::new(MarketView { zones }),
             passage: Passage::Request(calls),
         })
     }

@@ -20,10 +20,7 @@ use tokio::sync::oneshot;
 use tracing::{Instrument, Span};
 
 use crate::{
-    dataflow::{
-        Dataflow,
-        passage::{Passage, Told},
-    },
+    dataflow::{Dataflow, passage::Told},
     error::DataflowError,
 };
 
@@ -55,7 +52,7 @@ struct Asker {
 }
 
 /// Every zone of the read, in order, and how it came; each asker takes its own.
-type Answer = Result<Arc<(Vec<ZoneLevels>, Passage)>, DataflowError>;
+type Answer = Result<Told, DataflowError>;
 
 impl SharedReads {
     pub(super) fn of(dataflow: Arc<dyn Dataflow>, window: Duration, deadline: Duration) -> Self {
@@ -94,10 +91,8 @@ impl SharedReads {
     async fn read(&self, askers: &[Asker]) -> Answer {
         let zones = all_zones(askers);
         let read = tokio::time::timeout(self.deadline, self.dataflow.market_view(&zones));
-        let told = read
-            .await
-            .unwrap_or(Err(DataflowError::Deadline(self.deadline)))?;
-        Ok(Arc::new((told.view.zones, told.passage)))
+        read.await
+            .unwrap_or(Err(DataflowError::Deadline(self.deadline)))
     }
 }
 
@@ -139,17 +134,17 @@ impl Dataflow for SharedReads {
             Ok(answer) => answer?,
             Err(_dropped) => return Err(DataflowError::away("the shared read", "it panicked")),
         };
-        let (levels, passage) = &*answer;
+        let known = &answer.view.zones;
         let levels_of = |zone: &Zone| {
-            let found = levels.binary_search_by_key(zone, |levels| levels.zone);
-            found.map_or(ZoneLevels::unknown(*zone), |index| levels[index])
+            let found = known.binary_search_by_key(zone, |levels| levels.zone);
+            found.map_or(ZoneLevels::unknown(*zone), |index| known[index])
         };
         let view = MarketView {
             zones: zones.iter().map(levels_of).collect(),
         };
         Ok(Told {
-            view,
-            passage: passage.clone(),
+            view: Arc::new(view),
+            passage: answer.passage,
         })
     }
 }
@@ -187,7 +182,7 @@ mod tests {
     use tokio::sync::Semaphore;
 
     use super::*;
-    use crate::dataflow::passage::{Call, Calls};
+    use crate::dataflow::passage::{Call, Calls, Passage};
 
     /// Answers each read when it is let, with its number as the level of every zone.
     #[derive(Debug)]
@@ -215,9 +210,9 @@ mod tests {
                 answered_at: RealTime::from_micros(0),
             };
             Ok(Told {
-                view: MarketView {
+                view: Arc::new(MarketView {
                     zones: levels.collect(),
-                },
+                }),
                 passage: Passage::Request(Calls {
                     supply: call,
                     demand: call,

@@ -236,7 +236,7 @@ impl Teller<'_> {
             feed.producer(),
             "all levels, counted in memory",
         );
-        let read = format!("{} zones, copied from memory", heard.levels.len());
+        let read = format!("{} zones, copied from memory", heard.messages.levels.len());
         let read = Passed::new(Stage::Read, heard.read_at, IDENTITY.name, read);
         let carried = self.carrier(feed, heard, zone, as_of);
         let carried = carried.map(|(subject, delivery)| {
@@ -275,9 +275,10 @@ impl Teller<'_> {
         zone: usize,
         as_of: MarketTime,
     ) -> Option<(String, Delivery)> {
-        let watermark = feed.delivered(&heard.watermarks);
+        let watermark = feed.delivered(&heard.messages.watermarks);
         let watermark = watermark.map(|delivery| (feed.watermark().to_owned(), delivery));
         let level = heard
+            .messages
             .levels
             .get(zone)
             .and_then(|level| feed.delivered(level));
@@ -300,7 +301,7 @@ impl Teller<'_> {
         let level = feed.of(levels)?;
         let observed_at = self.in_real_time(level.as_of);
         let message = match &self.record.told.passage {
-            Passage::Events(heard) => heard.levels.get(index),
+            Passage::Events(heard) => heard.messages.levels.get(index),
             Passage::Database(_) | Passage::Request(_) => None,
         };
         let message = message.and_then(|deliveries| feed.delivered(deliveries));
