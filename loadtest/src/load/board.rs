@@ -1,7 +1,10 @@
 //! Between the pacer and the lines: arrivals that are due, and lines that are free to take one.
 //!
-//! The line that was freed last is called first, because its memory is still warm. An arrival that finds no line free
-//! waits its turn; its latency counts meanwhile, since it is the service that keeps the lines busy.
+//! Lines are called in turn. Calling the one that was freed last would be kinder to our own memory, but a server that gives each
+//! connection to one of its threads would be asked through the connections of one thread, while the others have nothing to do.
+//!
+//! An arrival that finds no line free waits its turn; its latency counts meanwhile, since it is the service that keeps the lines
+//! busy.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -19,7 +22,7 @@ pub(super) struct Board(
 
 struct State {
     /// A free line leaves here how it can be called.
-    free: Vec<oneshot::Sender<Arrival>>,
+    free: VecDeque<oneshot::Sender<Arrival>>,
     /// No longer than there is room.
     waiting: VecDeque<Arrival>,
     /// Arrivals that may still be taken on.
@@ -49,7 +52,7 @@ enum Turn {
 impl Board {
     pub(super) fn new(room: u32) -> Self {
         Self(Mutex::new(State {
-            free: Vec::new(),
+            free: VecDeque::new(),
             waiting: VecDeque::new(),
             room,
             closed: false,
@@ -122,7 +125,7 @@ impl State {
 
     /// Gives the arrival back when no line is free.
     fn call_a_line(&mut self, arrival: Arrival) -> Option<Arrival> {
-        match self.free.pop() {
+        match self.free.pop_front() {
             // A line does not leave while it can be called, so it takes the call.
             Some(line) => line.send(arrival).err(),
             None => Some(arrival),
@@ -137,7 +140,49 @@ impl State {
             return Turn::Over;
         }
         let (free, call) = oneshot::channel();
-        self.free.push(free);
+        self.free.push_back(free);
         Turn::Called(call)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    fn arrival(index: u64) -> Arrival {
+        Arrival {
+            index,
+            due: Duration::ZERO,
+            intended: Instant::now(),
+        }
+    }
+
+    #[tokio::test]
+    async fn lines_are_called_in_turn() {
+        let board = Arc::new(Board::new(6));
+        let mut lines = Vec::new();
+        for _ in 0..3 {
+            let board = Arc::clone(&board);
+            lines.push(tokio::spawn(async move {
+                let mut taken = Vec::new();
+                while let Some(arrival) = board.next().await {
+                    taken.push(arrival.index);
+                    board.done();
+                }
+                taken
+            }));
+            tokio::task::yield_now().await;
+        }
+        for index in 0..6 {
+            board.take_on(arrival(index));
+            tokio::task::yield_now().await;
+        }
+        board.close();
+        let taken = futures::future::join_all(lines).await;
+        let taken: Vec<Vec<u64>> = taken.into_iter().map(Result::unwrap).collect();
+        assert_eq!(taken, [[0, 3], [1, 4], [2, 5]]);
     }
 }
