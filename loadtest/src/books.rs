@@ -196,7 +196,7 @@ impl Books {
     }
 
     fn levels(&self, zones: &[Zone], now: MarketTime) -> impl Iterator<Item = ZoneLevels> {
-        let ledger = self.ledger();
+        let mut ledger = self.ledger();
         let demands = ledger.demand.forecasts(zones, now);
         let level = |value| Some(Level { value, as_of: now });
         let levels = zones.iter().zip(demands).map(|(zone, demand)| ZoneLevels {

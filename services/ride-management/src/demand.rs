@@ -110,7 +110,7 @@ impl Demand {
 
     /// Expected requests of one zone in the window after `now`, with the counts that the forecast is made from.
     pub fn reading(&self, zone: Zone, now: MarketTime) -> DemandReading {
-        let forecaster = self.forecaster();
+        let mut forecaster = self.forecaster();
         let value = forecaster.forecast(zone, now);
         DemandReading {
             level: Level { value, as_of: now },

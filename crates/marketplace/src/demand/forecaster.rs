@@ -12,8 +12,9 @@
 //! profile. The open window enters with the share of it that has passed, which makes a request count at once and the
 //! forecast continuous when a window closes.
 //!
-//! A forecast depends on nothing but the counts per window and `now`. No running sums are kept: whoever holds the same
-//! counts, from events one by one or from a table, forecasts the same to the last bit, in whatever order they came.
+//! A forecast depends on nothing but the counts per window and `now`: whoever holds the same counts, from events one by one
+//! or from a table, forecasts the same to the last bit, in whatever order they came. So the sums over closed windows are
+//! added up from the oldest on, and kept only until the next window closes or a request comes late.
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
@@ -64,6 +65,7 @@ pub struct DemandForecaster {
     /// The profile in windows of this forecaster: per zone, the city last, one number per slot of the week.
     expected: Vec<Vec<f64>>,
     counts: WindowCounts,
+    closed: ClosedSums,
 }
 
 impl DemandForecaster {
@@ -92,7 +94,7 @@ impl DemandForecaster {
         let expected = weeks_ahead(&profile, zones, window);
         let first_window = observed_since.window_index(window);
         let kept_windows = 2 * (millis_of(settings.memory) / millis_of(window)) + 1;
-        let counts = WindowCounts::new(zones.len() + 1, kept_windows);
+        let columns = zones.len() + 1;
         Self {
             profile,
             zones: zones.to_vec(),
@@ -102,7 +104,8 @@ impl DemandForecaster {
             first_window,
             missed_of_first: share_passed(first_window, observed_since, window),
             expected,
-            counts,
+            counts: WindowCounts::new(columns, kept_windows),
+            closed: ClosedSums::of(first_window, columns),
         }
     }
 
@@ -110,6 +113,7 @@ impl DemandForecaster {
     pub fn adopt(&mut self, profile: Arc<DemandProfile>) {
         self.expected = weeks_ahead(&profile, &self.zones, self.window);
         self.profile = profile;
+        self.closed = ClosedSums::of(self.first_window, self.expected.len());
     }
 
     /// Takes in one request. Late ones count as if they had been in time; those older than the memory, or in zones
@@ -124,8 +128,10 @@ impl DemandForecaster {
             return;
         };
         let window = window_start.window_index(self.window);
-        self.counts.add(window, index, count);
-        self.counts.add(window, self.city(), count);
+        for column in [index, self.city()] {
+            self.counts.add(window, column, count);
+            self.closed.sums[column] = None;
+        }
     }
 
     /// The requests of the zone that a forecast at `now` is made from: per window that had any, its start and their
@@ -148,59 +154,77 @@ impl DemandForecaster {
     }
 
     /// Expected requests of the zone in `[now, now + window)`; zero for a zone that is not served.
-    pub fn forecast(&self, zone: Zone, now: MarketTime) -> f64 {
-        match self.indices.get(&zone) {
-            Some(&index) => self.forecast_of(zone, index, now, self.city_ratio(now)),
-            None => 0.0,
-        }
+    pub fn forecast(&mut self, zone: Zone, now: MarketTime) -> f64 {
+        self.forecasts(&[zone], now)[0]
     }
 
     /// The forecast of several zones, in their order. Cheaper than one by one: the city is added up only once.
-    pub fn forecasts(&self, zones: &[Zone], now: MarketTime) -> Vec<f64> {
-        let city_ratio = self.city_ratio(now);
+    pub fn forecasts(&mut self, zones: &[Zone], now: MarketTime) -> Vec<f64> {
+        let moment = self.moment(now);
+        let city_ratio = self.city_ratio(&moment);
         let forecast = |zone: &Zone| match self.indices.get(zone) {
-            Some(&index) => self.forecast_of(*zone, index, now, city_ratio),
+            Some(&index) => self.forecast_of(*zone, index, &moment, city_ratio),
             None => 0.0,
         };
         zones.iter().map(forecast).collect()
     }
 
-    fn forecast_of(&self, zone: Zone, index: usize, now: MarketTime, city_ratio: f64) -> f64 {
-        let seen = self.faded(index, now);
+    fn forecast_of(&mut self, zone: Zone, index: usize, moment: &Moment, city_ratio: f64) -> f64 {
+        let seen = self.faded(index, moment);
         let pseudo = self.settings.zone_pseudo_requests;
         let level = (seen.requests + pseudo * city_ratio) / (seen.expected + pseudo);
-        self.profile.expected(zone, now, self.window) * level
+        self.profile.expected(zone, moment.now, self.window) * level
     }
 
     /// How busy the city is, compared to its profile.
-    fn city_ratio(&self, now: MarketTime) -> f64 {
-        let seen = self.faded(self.city(), now);
+    fn city_ratio(&mut self, moment: &Moment) -> f64 {
+        let seen = self.faded(self.city(), moment);
         let pseudo = self.settings.city_pseudo_requests;
         (seen.requests + pseudo) / (seen.expected + pseudo)
     }
 
-    /// The faded sums at `now`: all closed windows in order, then the part of the open one that has passed.
-    fn faded(&self, column: usize, now: MarketTime) -> Faded {
+    fn moment(&self, now: MarketTime) -> Moment {
         let open = now.window_index(self.window);
+        let passed = share_passed(open, now, self.window);
+        Moment {
+            now,
+            open,
+            slot: self.slot_of(open),
+            fade: self.fade(passed),
+            observed: self.observed_until(open, passed),
+        }
+    }
+
+    /// The faded sums at that moment: all closed windows, then the part of the open one that has passed.
+    fn faded(&mut self, column: usize, moment: &Moment) -> Faded {
+        let seen = self.counts.get(moment.open, column);
+        let expected = self.expected[column][moment.slot] * moment.observed;
+        self.closed(column, moment.open)
+            .after(moment.fade, seen, expected)
+    }
+
+    /// The faded sums when that window opened: added up at the first call, remembered at all others.
+    fn closed(&mut self, column: usize, open: i64) -> Faded {
+        if self.closed.open != open {
+            self.closed = ClosedSums::of(open, self.expected.len());
+        }
+        if let Some(sums) = self.closed.sums[column] {
+            return sums;
+        }
+        let sums = self.added_up(column, open);
+        self.closed.sums[column] = Some(sums);
+        sums
+    }
+
+    fn added_up(&self, column: usize, open: i64) -> Faded {
         let fade = self.fade(1.0);
-        let expected = &self.expected[column];
         let mut sums = Faded::default();
         for (window, slot) in self.closed_windows(open) {
-            let observed = self.observed_until(window, 1.0);
-            sums = sums.after(
-                fade,
-                self.counts.get(window, column),
-                expected[slot] * observed,
-            );
+            let seen = self.counts.get(window, column);
+            let expected = self.expected[column][slot] * self.observed_until(window, 1.0);
+            sums = sums.after(fade, seen, expected);
         }
-        let passed = share_passed(open, now, self.window);
-        let observed = self.observed_until(open, passed);
-        let seen = self.counts.get(open, column);
-        sums.after(
-            self.fade(passed),
-            seen,
-            expected[self.slot_of(open)] * observed,
-        )
+        sums
     }
 
     /// The closed windows within memory, oldest first, each with its slot of the week.
@@ -241,6 +265,31 @@ impl DemandForecaster {
 fn share_passed(index: i64, now: MarketTime, window: Duration) -> f64 {
     let passed = MarketTime::of_window(index, window).age_of(now);
     (passed.as_secs_f64() / window.as_secs_f64()).min(1.0)
+}
+
+/// What depends on the time alone, worked out once for all zones.
+#[derive(Debug, Clone, Copy)]
+struct Moment {
+    now: MarketTime,
+    open: i64,
+    /// Of the open window: its slot of the week, what is left of older requests, and the share in which requests were counted.
+    slot: usize,
+    fade: f64,
+    observed: f64,
+}
+
+/// Per column, as far as anybody asked, the faded sums over all windows before the open one.
+#[derive(Debug, Clone)]
+struct ClosedSums {
+    open: i64,
+    sums: Vec<Option<Faded>>,
+}
+
+impl ClosedSums {
+    fn of(open: i64, columns: usize) -> Self {
+        let sums = vec![None; columns];
+        Self { open, sums }
+    }
 }
 
 /// Requests seen and requests that the profile expected, both faded: `a` and `b` of the filter.
@@ -318,7 +367,7 @@ mod tests {
     #[test]
     fn with_nothing_observed_the_forecast_is_the_profile() {
         let profile = Arc::new(DemandProfile::flat(&zones()));
-        let new = DemandForecaster::new(
+        let mut new = DemandForecaster::new(
             profile,
             &zones(),
             WINDOW,
@@ -452,7 +501,7 @@ mod tests {
             for (zone, seconds_ago) in events {
                 let at = friday() - Duration::from_secs(seconds_ago);
                 live.record(zones()[zone], at);
-                live.forecast(zones()[zone], at);
+                live.forecast(zones()[zone], now);
                 *table.entry((at.window_index(WINDOW), zone)).or_default() += 1;
             }
             let mut rebuilt = forecaster();
