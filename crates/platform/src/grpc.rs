@@ -281,10 +281,10 @@ pub(crate) fn is_silence(cause: &(dyn Error + 'static)) -> bool {
 ///
 /// # Errors
 /// Those of the call.
-pub async fn call<T>(
+pub fn call<T>(
     method: &'static str,
     call: impl Future<Output = Result<tonic::Response<T>, Status>>,
-) -> Result<T, Status> {
+) -> impl Future<Output = Result<T, Status>> {
     let span = info_span!(
         "RPC",
         otel.name = method,
@@ -299,15 +299,17 @@ pub async fn call<T>(
         server.port = Empty,
     );
     let started = Instant::now();
-    let answer = call.instrument(span.clone()).await;
-    let code = answer.as_ref().map_or_else(Status::code, |_| Code::Ok);
-    span.record("rpc.response.status_code", name_of(code));
-    if code != Code::Ok {
-        span.record("otel.status_code", "ERROR");
-        span.record("error.type", name_of(code));
-    }
-    clients::called(method, name_of(code), started.elapsed(), &span);
-    answer.map(tonic::Response::into_inner)
+    // Not an async function: that would hold the call twice, as its argument and as what it awaits, and the call is large.
+    call.instrument(span.clone()).map(move |answer| {
+        let code = answer.as_ref().map_or_else(Status::code, |_| Code::Ok);
+        span.record("rpc.response.status_code", name_of(code));
+        if code != Code::Ok {
+            span.record("otel.status_code", "ERROR");
+            span.record("error.type", name_of(code));
+        }
+        clients::called(method, name_of(code), started.elapsed(), &span);
+        answer.map(tonic::Response::into_inner)
+    })
 }
 
 #[cfg(test)]

@@ -103,7 +103,7 @@ impl QuoteDesk {
 
 /// Lines of a run: how many questions a server has before it at once. Further arrivals wait on our side, their latency
 /// counting, so the number decides what a server is given to do at once, and not how much it can do.
-pub const LINES: usize = 256;
+pub const LINES: usize = 64;
 
 /// Far less than what a server lets wait to be accepted: 128 at the least, 1,024 with tokio.
 const OPENED_AT_ONCE: usize = 32;

@@ -229,6 +229,14 @@ impl PublicApi {
         read(self.ask_ride(rider_id, &quote.token, trip).await)
     }
 
+    /// A rider asks until there is a price: whom a process needs may just have come back.
+    pub(crate) async fn insists_on_quote(&self, trip: Trip) -> anyhow::Result<Quote> {
+        eventually("the rider has a price", async || {
+            self.quote(trip, DataflowMode::Request).await
+        })
+        .await
+    }
+
     /// A new rider asks until there is a ride: an app repeats what was not answered, and that is safe.
     pub(crate) async fn insists_on_ride(&self, quote: &Quote, trip: Trip) -> anyhow::Result<Ride> {
         let rider_id = Uuid::now_v7();

@@ -74,8 +74,7 @@ async fn supply_and_demand_are_rebuilt_after_a_restart() -> Outcome {
 /// Riders ask for rides, the process dies as soon as one of them is answered, and comes back. Returns their rides.
 async fn killed_while_riders_ask(exchange: &mut Exchange, part: Part) -> anyhow::Result<Vec<Ride>> {
     let api = &exchange.api.clone();
-    let quotes = (0..RIDERS).map(|_| api.quote(downtown(), DataflowMode::Request));
-    let quotes = try_join_all(quotes).await?;
+    let quotes = try_join_all((0..RIDERS).map(|_| api.insists_on_quote(downtown()))).await?;
     let mut requests: FuturesUnordered<_> = quotes
         .iter()
         .map(|quote| api.insists_on_ride(quote, downtown()))

@@ -5,7 +5,7 @@ use std::{error::Error as _, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use async_trait::async_trait;
-use futures::future::try_join_all;
+use futures::{FutureExt as _, future::try_join_all};
 use marketplace::{
     view::{Level, MarketView, ZoneLevels},
     zone::Zone,
@@ -85,13 +85,12 @@ impl RequestDataflow {
     /// Supply and demand of no more zones than one call may name, asked for at the same time.
     async fn levels(&self, zones: &[Zone]) -> Result<(Vec<ZoneLevels>, Calls), DataflowError> {
         let names: Vec<String> = zones.iter().map(Zone::to_string).collect();
-        let supply = timed(self.supply(names.clone()));
-        let demand = timed(self.demand(names));
-        let ((supply, to_supply), (demand, to_demand)) = tokio::try_join!(supply, demand)?;
+        let ((supply, to_supply), (demand, to_demand)) =
+            tokio::try_join!(self.supply(names.clone()), self.demand(names))?;
         let levels_of = |(index, zone): (usize, &Zone)| ZoneLevels {
             zone: *zone,
-            supply: answered(&supply, index, *zone),
-            demand: answered(&demand, index, *zone),
+            supply: level_at(&supply, index, *zone),
+            demand: level_at(&demand, index, *zone),
         };
         let calls = Calls {
             supply: to_supply,
@@ -100,40 +99,49 @@ impl RequestDataflow {
         Ok((zones.iter().enumerate().map(levels_of).collect(), calls))
     }
 
-    async fn supply(&self, zones: Vec<String>) -> Result<Vec<(Zone, Level)>, DataflowError> {
+    /// Supply and demand of more zones than one call may name: several calls at once, of which the first stand for all.
+    async fn levels_of_many(
+        &self,
+        zones: &[Zone],
+    ) -> Result<(Vec<ZoneLevels>, Calls), DataflowError> {
+        let parts = zones.chunks(MAX_ZONES_PER_CALL);
+        let parts = try_join_all(parts.map(|zones| self.levels(zones))).await?;
+        let calls = parts[0].1;
+        let levels = parts.into_iter().flat_map(|(levels, _)| levels);
+        Ok((levels.collect(), calls))
+    }
+
+    async fn supply(&self, zones: Vec<String>) -> Answer {
+        let asked_at = RealTime::now();
         let mut client = SupplyServiceClient::new(self.supply.clone());
         let request = client.get_supply(GetSupplyRequest { zones });
         let answer = grpc::call("surge.v1.SupplyService/GetSupply", request)
             .await
             .map_err(|status| self.failed(SUPPLY, &status))?;
         let levels = answer.levels.iter().map(TryInto::try_into);
-        levels
-            .collect::<Result<_, Malformed>>()
-            .map_err(|cause| DataflowError::nonsense(SUPPLY, cause))
+        answered(levels.collect(), asked_at, SUPPLY)
     }
 
-    async fn demand(&self, zones: Vec<String>) -> Result<Vec<(Zone, Level)>, DataflowError> {
+    async fn demand(&self, zones: Vec<String>) -> Answer {
+        let asked_at = RealTime::now();
         let mut client = DemandServiceClient::new(self.demand.clone());
         let request = client.get_demand(GetDemandRequest { zones });
         let answer = grpc::call("surge.v1.DemandService/GetDemand", request)
             .await
             .map_err(|status| self.failed(DEMAND, &status))?;
         let levels = answer.levels.iter().map(TryInto::try_into);
-        levels
-            .collect::<Result<_, Malformed>>()
-            .map_err(|cause| DataflowError::nonsense(DEMAND, cause))
+        answered(levels.collect(), asked_at, DEMAND)
     }
 }
 
 #[async_trait]
 impl Dataflow for RequestDataflow {
     async fn market_view(&self, zones: &[Zone]) -> Result<Told, DataflowError> {
-        // A quote asks once; the map of a large area asks several times, at once, and its first calls stand for all.
-        let mut parts = zones.chunks(MAX_ZONES_PER_CALL);
-        let first = self.levels(parts.next().unwrap_or_default());
-        let others = try_join_all(parts.map(|zones| self.levels(zones)));
-        let ((mut zones, calls), others) = tokio::try_join!(first, others)?;
-        zones.extend(others.into_iter().flat_map(|(levels, _)| levels));
+        let (zones, calls) = match zones.len() <= MAX_ZONES_PER_CALL {
+            true => self.levels(zones).await?,
+            // Boxed: it is the map of a large area, for which a quote should not carry room.
+            false => self.levels_of_many(zones).boxed().await?,
+        };
         Ok(Told {
             view: Arc::new(MarketView { zones }),
             passage: Passage::Request(calls),
@@ -141,15 +149,18 @@ impl Dataflow for RequestDataflow {
     }
 }
 
-/// A call's answer, and when it was made and answered.
-async fn timed<T>(
-    call: impl Future<Output = Result<T, DataflowError>>,
-) -> Result<(T, Call), DataflowError> {
-    let asked_at = RealTime::now();
-    let answer = call.await?;
+/// The levels of one callee, and when it was asked and answered.
+type Answer = Result<(Vec<(Zone, Level)>, Call), DataflowError>;
+
+fn answered(
+    levels: Result<Vec<(Zone, Level)>, Malformed>,
+    asked_at: RealTime,
+    callee: &'static str,
+) -> Answer {
     let answered_at = RealTime::now();
+    let levels = levels.map_err(|cause| DataflowError::nonsense(callee, cause))?;
     Ok((
-        answer,
+        levels,
         Call {
             asked_at,
             answered_at,
@@ -158,7 +169,7 @@ async fn timed<T>(
 }
 
 /// The level at `index`, if it is about `zone`: answers come in the order of the request.
-fn answered(levels: &[(Zone, Level)], index: usize, zone: Zone) -> Option<Level> {
+fn level_at(levels: &[(Zone, Level)], index: usize, zone: Zone) -> Option<Level> {
     let (answered, level) = levels.get(index)?;
     (*answered == zone).then_some(*level)
 }
@@ -183,5 +194,25 @@ impl Probe {
             ServingStatus::Serving => Ok(()),
             status => Err(status.as_str_name().to_owned()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An async function that takes a future holds it twice, and another around it four times: what a quote waits on was once
+    /// 23 kB, moved twice and allocated and freed for each.
+    #[tokio::test]
+    async fn what_a_quote_waits_on_is_small() {
+        let deadline = Duration::from_secs(1);
+        let callee = grpc::channel("http://127.0.0.1:1", deadline, grpc::Calls::Read).unwrap();
+        let dataflow = RequestDataflow {
+            supply: callee.clone(),
+            demand: callee,
+            deadline,
+        };
+        let waiting = dataflow.market_view(&[]);
+        assert!(size_of_val(&*waiting) < 4096, "{}", size_of_val(&*waiting));
     }
 }
