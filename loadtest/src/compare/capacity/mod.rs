@@ -54,7 +54,7 @@ impl Effort {
             search: Search {
                 stride: 1.15,
                 precision: 1.15,
-                most_tries: 4,
+                most_tries: 5,
             },
             quiet_rate,
         }
