@@ -236,7 +236,7 @@ impl Teller<'_> {
             feed.producer(),
             "all levels, counted in memory",
         );
-        let read = format!("{} zones, copied from memory", heard.messages.levels.len());
+        let read = format!("{} zones, looked up in memory", heard.messages.levels.len());
         let read = Passed::new(Stage::Read, heard.read_at, IDENTITY.name, read);
         let carried = self.carrier(feed, heard, zone, as_of);
         let carried = carried.map(|(subject, delivery)| {
