@@ -16,8 +16,8 @@ use tempfile::TempDir;
 use crate::http::{Quote, Trip, with_livez};
 use crate::rpc::ZONES;
 
-/// As many as price-optimization has.
-const CONNECTIONS: u32 = 8;
+/// As many as price-optimization has, unless it is told otherwise (`DATABASE_CONNECTIONS`).
+const CONNECTIONS: u32 = 6;
 
 /// It listens on this machine, or does not.
 const CONNECT_LIMIT: Duration = Duration::from_secs(3);
