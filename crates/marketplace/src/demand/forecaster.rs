@@ -14,7 +14,7 @@
 //!
 //! A forecast depends on nothing but the counts per window and `now`: whoever holds the same counts, from events one by one
 //! or from a table, forecasts the same to the last bit, in whatever order they came. So the sums over closed windows are
-//! added up from the oldest on, and kept only until the next window closes or a request comes late.
+//! added up from the oldest on, and kept only until the next window closes or a request comes for another than the open one.
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
@@ -94,7 +94,6 @@ impl DemandForecaster {
         let expected = weeks_ahead(&profile, zones, window);
         let first_window = observed_since.window_index(window);
         let kept_windows = 2 * (millis_of(settings.memory) / millis_of(window)) + 1;
-        let columns = zones.len() + 1;
         Self {
             profile,
             zones: zones.to_vec(),
@@ -104,8 +103,8 @@ impl DemandForecaster {
             first_window,
             missed_of_first: share_passed(first_window, observed_since, window),
             expected,
-            counts: WindowCounts::new(columns, kept_windows),
-            closed: ClosedSums::of(first_window, columns),
+            counts: WindowCounts::new(zones.len() + 1, kept_windows),
+            closed: ClosedSums::default(),
         }
     }
 
@@ -113,7 +112,7 @@ impl DemandForecaster {
     pub fn adopt(&mut self, profile: Arc<DemandProfile>) {
         self.expected = weeks_ahead(&profile, &self.zones, self.window);
         self.profile = profile;
-        self.closed = ClosedSums::of(self.first_window, self.expected.len());
+        self.closed.sums.clear();
     }
 
     /// Takes in one request. Late ones count as if they had been in time; those older than the memory, or in zones
@@ -130,7 +129,10 @@ impl DemandForecaster {
         let window = window_start.window_index(self.window);
         for column in [index, self.city()] {
             self.counts.add(window, column, count);
-            self.closed.sums[column] = None;
+        }
+        // A late one counts in closed windows, and one from far ahead pushes the oldest of them out.
+        if window != self.closed.open {
+            self.closed.sums.clear();
         }
     }
 
@@ -205,8 +207,9 @@ impl DemandForecaster {
 
     /// The faded sums when that window opened: added up at the first call, remembered at all others.
     fn closed(&mut self, column: usize, open: i64) -> Faded {
-        if self.closed.open != open {
-            self.closed = ClosedSums::of(open, self.expected.len());
+        if self.closed.open != open || self.closed.sums.is_empty() {
+            let sums = vec![None; self.expected.len()];
+            self.closed = ClosedSums { open, sums };
         }
         if let Some(sums) = self.closed.sums[column] {
             return sums;
@@ -279,17 +282,11 @@ struct Moment {
 }
 
 /// Per column, as far as anybody asked, the faded sums over all windows before the open one.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 struct ClosedSums {
     open: i64,
+    /// Empty when none is known.
     sums: Vec<Option<Faded>>,
-}
-
-impl ClosedSums {
-    fn of(open: i64, columns: usize) -> Self {
-        let sums = vec![None; columns];
-        Self { open, sums }
-    }
 }
 
 /// Requests seen and requests that the profile expected, both faded: `a` and `b` of the filter.
@@ -423,6 +420,22 @@ mod tests {
         forecaster.record(zones()[0], friday() - DAY - WINDOW);
         forecaster.record(zones()[0], friday() - DAY * 40);
         assert_eq!(forecaster.forecast(zones()[0], friday()), silent);
+    }
+
+    #[test]
+    fn a_request_from_far_ahead_pushes_out_what_a_successor_would_not_take_over_either() {
+        let (before, ahead) = (friday() - Duration::from_secs(7_200), friday() + DAY * 2);
+        let mut asked = forecaster();
+        asked.record(zones()[0], before);
+        asked.forecasts(&zones(), friday());
+        asked.record(zones()[1], ahead);
+        let mut successor = forecaster();
+        successor.record(zones()[1], ahead);
+        successor.record(zones()[0], before);
+        assert_eq!(
+            asked.forecasts(&zones(), friday()),
+            successor.forecasts(&zones(), friday())
+        );
     }
 
     #[test]
