@@ -69,7 +69,7 @@ impl Trend {
     }
 
     fn index_of(&self, due: Duration) -> usize {
-        (due.as_nanos() / self.length.as_nanos()) as usize
+        due.div_duration_f64(self.length) as usize
     }
 
     fn join_pairs(&mut self) {

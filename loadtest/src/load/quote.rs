@@ -102,7 +102,7 @@ impl QuoteDesk {
 }
 
 /// Lines of a run: how many questions a server has before it at once. Further arrivals wait on our side, their latency
-/// counting, so the number decides what a server is given to do at once, and not how much it can do.
+/// counting, for whichever line is free first. docs/measuring.md tells what more of them do.
 pub const LINES: usize = 64;
 
 /// Far less than what a server lets wait to be accepted: 128 at the least, 1,024 with tokio.
