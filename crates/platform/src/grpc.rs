@@ -265,16 +265,14 @@ impl Interceptor for InjectTrace {
 }
 
 /// Whether a call failed because its callee kept silent for too long, as one that hangs does; else it is away, or it
-/// answered. tonic says CANCELLED for its own deadline and UNAVAILABLE for an unanswered ping, so the code alone does
-/// not tell.
+/// answered. tonic makes CANCELLED of our own deadline, so the code alone does not tell.
 pub fn is_overdue(status: &Status) -> bool {
     let mut causes = std::iter::successors(status.source(), |&cause| cause.source());
     status.code() == Code::DeadlineExceeded || causes.any(is_silence)
 }
 
 pub(crate) fn is_silence(cause: &(dyn Error + 'static)) -> bool {
-    let unanswered_ping = |cause: &hyper::Error| cause.is_timeout();
-    cause.is::<tonic::TimeoutExpired>() || cause.downcast_ref().is_some_and(unanswered_ping)
+    cause.is::<tonic::TimeoutExpired>()
 }
 
 /// Makes an outgoing call under a client span of its own, and records how it ended.

@@ -4,6 +4,7 @@
 pub mod balance;
 pub mod clock;
 pub mod config;
+mod connection;
 pub mod deadline;
 pub mod fault;
 pub mod grpc;

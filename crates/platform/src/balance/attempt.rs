@@ -46,9 +46,7 @@ impl Outcome {
 }
 
 fn never_left(cause: &(dyn Error + 'static)) -> bool {
-    // hyper cancels only what it has not begun to send.
-    let unsent = |cause: &hyper::Error| cause.is_canceled();
-    cause.is::<tonic::ConnectError>() || cause.downcast_ref().is_some_and(unsent)
+    cause.is::<tonic::ConnectError>()
 }
 
 fn is_unavailable(response: &Response<Body>) -> bool {

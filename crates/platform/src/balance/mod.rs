@@ -18,28 +18,19 @@ use std::{
     task::{Context, Poll},
 };
 
-use futures::{
-    FutureExt, TryFutureExt,
-    future::{BoxFuture, Either, ErrInto},
-};
+use futures::{FutureExt, future::BoxFuture};
 use http::{Request, Response};
-use tonic::{
-    body::Body,
-    transport::{Endpoint, channel},
-};
+use tonic::body::Body;
 use tower::Service;
 
 pub use self::{
     names::{Host, LookUp, system},
     settings::{Calls, Settings, UrlError},
 };
-use self::{
-    pool::Pool,
-    settings::{Target, bounded},
-};
+use self::{pool::Pool, settings::Target};
 use crate::shard_channel::ShardChannel;
 
-type BoxError = Box<dyn Error + Send + Sync>;
+pub(crate) type BoxError = Box<dyn Error + Send + Sync>;
 
 /// A channel to one callee or to its replicas, for unary calls: a request is held until it is answered.
 #[derive(Clone, Debug)]
@@ -61,10 +52,11 @@ impl BalancedChannel {
         let targets = urls.split(',').map(str::trim).map(Target::parse);
         let targets: Vec<Target> = targets.collect::<Result<_, _>>()?;
         Ok(Self(match &targets[..] {
-            [only] if only.is_fixed() => {
-                let endpoint = Endpoint::from(only.url.clone());
-                Kind::Fixed(ShardChannel::to(bounded(endpoint, settings.deadline)))
-            }
+            [only] if let Some(address) = only.address() => Kind::Fixed(ShardChannel::to(
+                address,
+                only.url.clone(),
+                settings.deadline,
+            )),
             _ => Kind::Replicas(Pool::open(targets, settings)),
         }))
     }
@@ -73,22 +65,16 @@ impl BalancedChannel {
 impl Service<Request<Body>> for BalancedChannel {
     type Response = Response<Body>;
     type Error = BoxError;
-    type Future = Either<
-        ErrInto<channel::ResponseFuture, BoxError>,
-        BoxFuture<'static, Result<Response<Body>, BoxError>>,
-    >;
+    type Future = BoxFuture<'static, Result<Response<Body>, BoxError>>;
 
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        match &mut self.0 {
-            Kind::Fixed(channel) => channel.poll_ready(context).map_err(Into::into),
-            Kind::Replicas(_) => Poll::Ready(Ok(())),
-        }
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        match &mut self.0 {
-            Kind::Fixed(channel) => Either::Left(channel.call(request).err_into()),
-            Kind::Replicas(pool) => Either::Right(Arc::clone(pool).call(request).boxed()),
+        match self.0.clone() {
+            Kind::Fixed(channel) => channel.call(request).boxed(),
+            Kind::Replicas(pool) => pool.call(request).boxed(),
         }
     }
 }

@@ -9,17 +9,11 @@ use std::{
     time::Duration,
 };
 
-use http::{Request, Response, Uri};
-use tonic::{body::Body, transport::Endpoint};
-use tower::ServiceExt;
+use http::{Request, Response};
+use tonic::body::Body;
 use tracing::{Span, info, warn};
 
-use super::{
-    BoxError,
-    attempt::Outcome,
-    names::Host,
-    settings::{Target, bounded},
-};
+use super::{BoxError, attempt::Outcome, names::Host, settings::Target};
 use crate::shard_channel::ShardChannel;
 
 /// How long a replica rests after it failed; twice as long after each trial that fails.
@@ -46,18 +40,11 @@ pub(super) struct Replica {
 
 impl Replica {
     pub(super) fn new(address: SocketAddr, target: &Target, deadline: Duration) -> Self {
-        let url = Uri::builder()
-            .scheme("http")
-            .authority(address.to_string())
-            .path_and_query("/")
-            .build()
-            .expect("a socket address is an authority");
-        // The callee still learns by which name it was called.
-        let endpoint = Endpoint::from(url).origin(target.url.clone());
         Self {
             address,
             host: target.host.clone(),
-            channel: ShardChannel::to(bounded(endpoint, deadline)),
+            // The callee learns by which name it was called.
+            channel: ShardChannel::to(address, target.url.clone(), deadline),
             in_flight: AtomicUsize::new(0),
             failures: AtomicU32::new(0),
             rests_until_ms: AtomicU64::new(0),
@@ -72,8 +59,7 @@ impl Replica {
             span.record("server.port", self.address.port());
             span.record("network.peer.address", self.address.ip().to_string());
         }
-        let answer = self.channel.clone().oneshot(request).await;
-        answer.map_err(Into::into)
+        self.channel.clone().call(request).await
     }
 
     pub(super) fn rests(&self, now_ms: u64) -> bool {

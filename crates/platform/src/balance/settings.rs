@@ -1,12 +1,14 @@
 //! What a channel is told: how its callee is found, and what may be done about a call that failed.
 
-use std::{fmt, net::IpAddr, time::Duration};
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use http::Uri;
-use tonic::transport::Endpoint;
 
 use super::names::{Host, LookUp, system};
-use crate::grpc::CONNECT_DEADLINE;
 
 /// How often names are looked up.
 const LOOK_UP_EVERY: Duration = Duration::from_secs(5);
@@ -85,19 +87,9 @@ impl Target {
         Ok(Self { url, host })
     }
 
-    pub(super) fn is_fixed(&self) -> bool {
-        self.host.name.parse::<IpAddr>().is_ok()
+    /// Where its host is one that needs no looking up.
+    pub(super) fn address(&self) -> Option<SocketAddr> {
+        let address = self.host.name.parse::<IpAddr>().ok()?;
+        Some(SocketAddr::new(address, self.host.port))
     }
-}
-
-/// Connecting may take half of the deadline: a host that cannot be reached fails as away, before the deadline of the call
-/// makes it look slow.
-pub(super) fn bounded(endpoint: Endpoint, deadline: Duration) -> Endpoint {
-    endpoint
-        .connect_timeout(CONNECT_DEADLINE.min(deadline / 2))
-        .timeout(deadline)
-        .tcp_nodelay(true)
-        .http2_keep_alive_interval(Duration::from_secs(5))
-        .keep_alive_timeout(Duration::from_secs(2))
-        .keep_alive_while_idle(true)
 }
