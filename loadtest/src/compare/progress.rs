@@ -82,7 +82,7 @@ impl Progress {
         work: impl Future<Output = T>,
     ) -> T {
         let mut display = Display::new(self, title, length);
-        let mut every = tokio::time::interval(if self.terminal { FRAME } else { LINE });
+        let mut every = tokio::time::interval(FRAME);
         tokio::pin!(work);
         loop {
             tokio::select! {
@@ -96,7 +96,7 @@ impl Progress {
     }
 }
 
-/// Time between two frames of the bar.
+/// Time between two frames of the bar, and how soon a step that is done is seen.
 const FRAME: Duration = Duration::from_millis(200);
 
 /// Time between two plain lines.
@@ -108,6 +108,8 @@ struct Display {
     forecast: Forecast,
     later: Duration,
     bar: Option<ProgressBar>,
+    /// When the next plain line is due.
+    next_line: Duration,
 }
 
 impl Display {
@@ -123,6 +125,7 @@ impl Display {
             forecast: Forecast::new(length),
             later: progress.later,
             bar,
+            next_line: Duration::ZERO,
         }
     }
 
@@ -136,7 +139,11 @@ impl Display {
                 bar.set_position((share * WIDTH as f64) as u64);
                 bar.set_message(format!("{words}  {detail}"));
             }
-            None => anstream::eprintln!("{}: {words}; {detail}", self.title),
+            None if elapsed >= self.next_line => {
+                anstream::eprintln!("{}: {words}; {detail}", self.title);
+                self.next_line += LINE;
+            }
+            None => {}
         }
     }
 

@@ -115,7 +115,8 @@ impl Chart {
         let mut plane = ChartBuilder::on(paper)
             .margin(12)
             .margin_top(26)
-            .margin_right(36)
+            // Half of the longest label, "100,000", hangs over the end of the axis.
+            .margin_right(60)
             .x_label_area_size(96)
             .y_label_area_size(124)
             .build_cartesian_2d(self.x.clone(), self.y.clone())?;
