@@ -98,6 +98,7 @@ fn changes(baseline: &Baseline) -> Markup {
     html! {
         h2 { (words::title(baseline)) }
         @if let Some(caution) = words::caution(baseline) { p.void { (caution) } }
+        @if let Some(machine) = words::machine(baseline) { p { strong { (machine) } } }
         div.scroll tabindex="0" role="region" aria-label="Changes since the baseline" {
             table.changes {
                 thead { tr { @for head in words::HEADS { th scope="col" { (head) } } } }

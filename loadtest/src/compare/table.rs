@@ -136,6 +136,9 @@ fn changes(text: &mut String, baseline: &Baseline) {
         let red = Style::new().bold().fg_color(Some(AnsiColor::Red.into()));
         sentence(text, red, &caution);
     }
+    if let Some(machine) = words::machine(baseline) {
+        sentence(text, Style::new().bold(), &machine);
+    }
     let mut table = Table::new();
     table.load_style(RULED);
     table.set_header(words::HEADS);

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use surge_proto::DataflowMode;
 
 use super::noise;
-use crate::compare::report::{ModeFigures, Report};
+use crate::compare::report::Report;
 use crate::compare::series::Interval;
 
 /// One figure in two runs.
@@ -106,7 +106,10 @@ impl Figure {
     }
 }
 
-const FIGURES: [Figure; 8] = [
+/// The key of what the bare server under a mode holds: no figure of the mode, but of the machine.
+pub(super) const FLOOR_CAPACITY: &str = "floor.capacity_per_s";
+
+const FIGURES: [Figure; 9] = [
     Figure {
         key: "latency_us.p50",
         less: Verdict::Faster,
@@ -165,7 +168,13 @@ const FIGURES: [Figure; 8] = [
         key: "capacity_per_s",
         less: Verdict::Lower,
         more: Verdict::Higher,
-        of: |report, mode| capacity(&report.modes[&mode]),
+        of: capacity,
+    },
+    Figure {
+        key: FLOOR_CAPACITY,
+        less: Verdict::Lower,
+        more: Verdict::Higher,
+        of: capacity_of_floor,
     },
     Figure {
         key: "cpu_us_per_quote",
@@ -181,23 +190,23 @@ const FIGURES: [Figure; 8] = [
         less: Verdict::Lower,
         more: Verdict::Higher,
         of: |report, mode| {
-            let figures = &report.modes[&mode];
-            let floor = report.floors.under(mode);
-            let under = (
-                floor.capacity_per_s,
-                noise::of_rounds(floor.capacity_range_per_s),
-            );
-            let share = figures.share_of_floor;
-            (share, noise::of_share(share, capacity(figures), under))
+            let share = report.modes[&mode].share_of_floor;
+            let parts = (capacity(report, mode), capacity_of_floor(report, mode));
+            (share, noise::of_share(share, parts.0, parts.1))
         },
     },
 ];
 
-fn capacity(figures: &ModeFigures) -> WithNoise {
-    (
-        figures.capacity_per_s,
-        noise::of_rounds(figures.capacity_range_per_s),
-    )
+fn capacity(report: &Report, mode: DataflowMode) -> WithNoise {
+    let figures = &report.modes[&mode];
+    let found = (figures.capacity_per_s, figures.capacity_range_per_s);
+    (found.0, noise::of_capacity(report, (mode, false), found))
+}
+
+fn capacity_of_floor(report: &Report, mode: DataflowMode) -> WithNoise {
+    let floor = report.floors.under(mode);
+    let found = (floor.capacity_per_s, floor.capacity_range_per_s);
+    (found.0, noise::of_capacity(report, (mode, true), found))
 }
 
 #[cfg(test)]

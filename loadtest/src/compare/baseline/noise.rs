@@ -43,10 +43,19 @@ pub(super) fn of_processor_time(report: &Report, mode: DataflowMode) -> Option<f
     half_width(&costs)
 }
 
-/// Half the range of the rounds; none of a single round.
-pub(super) fn of_rounds(range: Option<[u32; 2]>) -> Option<f64> {
-    let [low, high] = range?;
-    Some(f64::from(high - low) / 2.0)
+/// Half the range of the rounds, together with the step from their median to the next rate that failed: a search does not look
+/// between the two. None of a single round. A floor is searched under the name of its mode.
+pub(super) fn of_capacity(
+    report: &Report,
+    (mode, floor): (DataflowMode, bool),
+    (median, range): (Option<f64>, Option<[u32; 2]>),
+) -> Option<f64> {
+    let (median, [low, high]) = (median?, range?);
+    let probes = report.series.probes.iter();
+    let failed = probes.filter(|probe| probe.mode == mode && probe.floor == floor && !probe.held);
+    let steps = failed.map(|probe| f64::from(probe.rate_per_s) - median);
+    let above = steps.filter(|step| *step > 0.0).min_by(f64::total_cmp);
+    Some((f64::from(high - low) / 2.0).hypot(above.unwrap_or(0.0)))
 }
 
 /// The noise of a quotient, from what is relative in that of its parts.
@@ -73,6 +82,7 @@ fn mean(values: &[f64]) -> Option<f64> {
 mod tests {
     use super::*;
     use crate::compare::report::example;
+    use crate::compare::series::{self, Probe};
 
     fn report(latencies: &[u64]) -> Report {
         let mut report = example();
@@ -101,6 +111,26 @@ mod tests {
     #[test]
     fn too_short_a_course_does_not_tell() {
         assert_eq!(noise(&[300; 5]), None);
-        assert_eq!(of_rounds(None), None);
+        let single = (Some(1_000.0), None);
+        assert_eq!(
+            of_capacity(&example(), (DataflowMode::Events, false), single),
+            None
+        );
+    }
+
+    #[test]
+    fn rounds_that_agree_are_no_surer_than_the_search_is_fine() {
+        let mut report = example();
+        let probe = |rate_per_s| Probe {
+            mode: DataflowMode::Events,
+            floor: false,
+            rate_per_s,
+            held: false,
+            ..series::example().probes[0]
+        };
+        report.series.probes = [900, 1_120, 1_300].map(probe).into();
+        let rounds = (Some(1_000.0), Some([1_000, 1_000]));
+        let noise = of_capacity(&report, (DataflowMode::Events, false), rounds);
+        assert_eq!(noise, Some(120.0));
     }
 }

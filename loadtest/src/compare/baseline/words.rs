@@ -1,5 +1,6 @@
 //! The changes in words, the same on the terminal and on the page.
 
+use super::change::FLOOR_CAPACITY;
 use super::{Baseline, Change};
 
 /// What stands above the columns of [`rows`].
@@ -7,7 +8,7 @@ pub(crate) const HEADS: [&str; 7] = ["dataflow", "figure", "then", "now", "chang
 
 /// What the noise is.
 pub(crate) const NOISE: &str = "Noise: half of a 95 % interval of the difference, from blocks of seconds; for capacity and \
-                                share, half of what the rounds are apart.";
+                                share, half of what the rounds are apart and the step to the next rate that failed.";
 
 /// With what this run is compared.
 pub(crate) fn title(baseline: &Baseline) -> String {
@@ -24,6 +25,27 @@ pub(crate) fn caution(baseline: &Baseline) -> Option<String> {
     (!baseline.differences.is_empty()).then(|| {
         let differences = baseline.differences.join("; ");
         format!("NOT COMPARABLE, shown all the same: {differences}")
+    })
+}
+
+/// How much of the changes is the machine's: what the bare servers hold has changed by a tenth or more.
+pub(crate) fn machine(baseline: &Baseline) -> Option<String> {
+    let changes = baseline.modes.values().flatten();
+    let floors = changes.filter(|change| change.figure == FLOOR_CAPACITY && change.before > 0.0);
+    let mut ratios: Vec<f64> = floors.map(|floor| floor.now / floor.before).collect();
+    ratios.sort_unstable_by(f64::total_cmp);
+    let percent = 100.0 * (ratios.get(ratios.len() / 2)? - 1.0);
+    let (more, quicker) = if percent > 0.0 {
+        ("more", "quicker")
+    } else {
+        ("fewer", "slower")
+    };
+    (percent.abs() >= 10.0).then(|| {
+        format!(
+            "The bare servers hold {:.0} % {more} quotes than then. Unless they were changed, the machine itself is {quicker}, \
+             which no noise below knows of: judge by the share of floor.",
+            percent.abs()
+        )
     })
 }
 
@@ -74,7 +96,8 @@ fn figure(key: &str) -> Words<'_> {
         "data_age_ms.p50" => ("data age p50", "s", 0.001, 3),
         "data_age_ms.p99" => ("data age p99", "s", 0.001, 3),
         "multiplier_error.mean_abs" => ("multiplier error", "", 1.0, 4),
-        "capacity_per_s" => ("capacity", "quotes/s", 1.0, 0),
+        "capacity_per_s" => ("capacity", "/s", 1.0, 0),
+        FLOOR_CAPACITY => ("floor's capacity", "/s", 1.0, 0),
         "cpu_us_per_quote" => ("processor time", "us", 1.0, 0),
         "share_of_floor" => ("share of floor", "%", 100.0, 0),
         other => (other, "", 1.0, 3),
@@ -90,6 +113,8 @@ fn figure(key: &str) -> Words<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use surge_proto::DataflowMode;
+
     use crate::compare::baseline::Verdict;
 
     #[test]
@@ -111,6 +136,38 @@ mod tests {
             "faster",
         ];
         assert_eq!(row("events", &change), expected);
+    }
+
+    #[test]
+    fn a_machine_that_is_another_is_told() {
+        let floors = |now: [f64; 3]| {
+            let change = |now| Change {
+                figure: FLOOR_CAPACITY.to_owned(),
+                before: 1_000.0,
+                now,
+                noise: None,
+                verdict: Verdict::NoiseUnknown,
+            };
+            let modes = DataflowMode::ALL.into_iter().zip(now);
+            machine(&Baseline {
+                path: "old.json".to_owned(),
+                started_at: String::new(),
+                git: None,
+                differences: Vec::new(),
+                modes: modes.map(|(mode, now)| (mode, vec![change(now)])).collect(),
+            })
+        };
+        let quicker = floors([1_300.0, 900.0, 1_200.0]).unwrap();
+        assert!(
+            quicker.starts_with("The bare servers hold 20 % more quotes"),
+            "{quicker}"
+        );
+        let slower = floors([800.0, 1_000.0, 850.0]).unwrap();
+        assert!(
+            slower.contains("15 % fewer") && slower.contains("slower"),
+            "{slower}"
+        );
+        assert_eq!(floors([1_300.0, 1_050.0, 700.0]), None);
     }
 
     #[test]
