@@ -20,7 +20,6 @@ use h2::{
     client::{self, SendRequest},
 };
 use http::{HeaderValue, Request, Response, Uri, header::USER_AGENT};
-use http_body_util::BodyExt;
 use hyper::body::Frame;
 use tokio::{
     net::TcpStream,
@@ -96,11 +95,10 @@ impl Connection {
     pub(crate) async fn call(
         mut self,
         origin: &Uri,
-        request: Request<Body>,
+        request: Request<Bytes>,
     ) -> Result<Response<Body>, BoxError> {
-        let (parts, body) = request.into_parts();
-        let body = body.collect().await?.to_bytes();
-        let request = Request::from_parts(addressed(parts, origin)?, ());
+        let (head, body) = request.into_parts();
+        let request = Request::from_parts(addressed(head, origin)?, ());
         let (answer, mut sending) = self.requests.send_request(request, false)?;
         sending.send_data(body, true)?;
         match answer.await {
@@ -195,7 +193,7 @@ mod tests {
         let opened = Connection::open(address, Duration::MAX, Duration::MAX).await;
         let ready = opened.unwrap().ready().await.unwrap();
         let origin = Uri::from_static("http://driver-management:7201");
-        let answer = ready.call(&origin, Request::new(Body::empty())).await;
+        let answer = ready.call(&origin, Request::new(Bytes::new())).await;
         assert!(answer.unwrap_err().is::<TimeoutExpired>());
         assert_eq!(
             begun.elapsed().as_secs(),

@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use futures::{
     FutureExt, TryFutureExt,
     future::{BoxFuture, Shared},
@@ -51,7 +52,7 @@ impl ShardChannel {
     ///
     /// # Errors
     /// When there is no connection, it breaks, or the deadline passes.
-    pub(crate) async fn call(self, request: Request<Body>) -> Result<Response<Body>, BoxError> {
+    pub(crate) async fn call(self, request: Request<Bytes>) -> Result<Response<Body>, BoxError> {
         let call = async {
             let connection = self.0.connection().await?;
             connection.call(&self.0.origin, request).await
@@ -82,6 +83,7 @@ impl Channels {
         {
             return opening.clone();
         }
+        // Half of the deadline: a host that cannot be reached fails as away, before the deadline of the call makes it look slow.
         let limit = CONNECT_DEADLINE.min(self.deadline / 2);
         let opening = Connection::open(self.address, limit, self.deadline).map_err(Arc::new);
         here.insert(opening.boxed().shared()).clone()
@@ -140,7 +142,7 @@ mod tests {
 
     async fn call(channel: &ShardChannel) -> Result<Response<Body>, BoxError> {
         let request = Request::post("/surge.v1.SupplyService/GetSupply");
-        let request = request.body(Body::empty()).unwrap();
+        let request = request.body(Bytes::new()).unwrap();
         channel.clone().call(request).await
     }
 

@@ -1,11 +1,9 @@
-//! One attempt of a call: what is sent each time, and how it ended.
+//! One attempt of a call, and how it ended.
 
 use std::error::Error;
 
-use bytes::Bytes;
-use http::{Request, Response};
-use http_body_util::{BodyExt, Full};
-use tonic::{Code, Status, body::Body};
+use http::Response;
+use tonic::{Code, body::Body};
 
 use super::BoxError;
 use crate::grpc::is_silence;
@@ -52,23 +50,4 @@ fn never_left(cause: &(dyn Error + 'static)) -> bool {
 fn is_unavailable(response: &Response<Body>) -> bool {
     let status = response.headers().get("grpc-status");
     status.is_some_and(|code| Code::from_bytes(code.as_bytes()) == Code::Unavailable)
-}
-
-/// A request that can be made several times.
-pub(super) struct Message {
-    parts: http::request::Parts,
-    body: Bytes,
-}
-
-impl Message {
-    pub(super) async fn of(request: Request<Body>) -> Result<Self, Status> {
-        let (parts, body) = request.into_parts();
-        let body = body.collect().await?.to_bytes();
-        Ok(Self { parts, body })
-    }
-
-    pub(super) fn request(&self) -> Request<Body> {
-        let body = Body::new(Full::new(self.body.clone()));
-        Request::from_parts(self.parts.clone(), body)
-    }
 }

@@ -18,9 +18,11 @@ use std::{
     task::{Context, Poll},
 };
 
+use bytes::Bytes;
 use futures::{FutureExt, future::BoxFuture};
 use http::{Request, Response};
-use tonic::body::Body;
+use http_body_util::BodyExt;
+use tonic::{Status, body::Body};
 use tower::Service;
 
 pub use self::{
@@ -73,10 +75,19 @@ impl Service<Request<Body>> for BalancedChannel {
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         match self.0.clone() {
-            Kind::Fixed(channel) => channel.call(request).boxed(),
-            Kind::Replicas(pool) => pool.call(request).boxed(),
+            Kind::Fixed(channel) => {
+                async move { channel.call(whole(request).await?).await }.boxed()
+            }
+            Kind::Replicas(pool) => async move { pool.call(whole(request).await?).await }.boxed(),
         }
     }
+}
+
+/// A request that can be made several times.
+async fn whole(request: Request<Body>) -> Result<Request<Bytes>, Status> {
+    let (head, body) = request.into_parts();
+    let body = body.collect().await?.to_bytes();
+    Ok(Request::from_parts(head, body))
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use http::{Request, Response};
 use tokio::{
     sync::{Notify, watch},
@@ -11,7 +12,7 @@ use tonic::{Status, body::Body};
 
 use super::{
     BoxError,
-    attempt::{Message, Outcome},
+    attempt::Outcome,
     names::Names,
     replica::{Replica, Replicas, less_busy},
     settings::{Calls, Settings, Target},
@@ -52,12 +53,12 @@ impl Pool {
 
     pub(super) async fn call(
         self: Arc<Self>,
-        request: Request<Body>,
+        request: Request<Bytes>,
     ) -> Result<Response<Body>, BoxError> {
         let replicas = self.replicas().await;
         match &replicas[..] {
             [] => Err(unknown().into()),
-            // Nowhere else to go, so nothing has to be kept for it.
+            // Nowhere else to go, so no copy has to be kept for it.
             [only] => {
                 let answer = only.call(request).await;
                 self.note(only, Outcome::of(&answer));
@@ -83,14 +84,13 @@ impl Pool {
     async fn call_one_of(
         &self,
         replicas: &[Arc<Replica>],
-        request: Request<Body>,
+        request: Request<Bytes>,
     ) -> Result<Response<Body>, BoxError> {
         let deadline = Instant::now() + self.settings.deadline;
-        let message = Message::of(request).await?;
         let mut tried = Vec::new();
         let mut failure = None;
         while let Some(replica) = self.choose(replicas, &tried) {
-            let attempt = timeout_at(deadline, replica.call(message.request()));
+            let attempt = timeout_at(deadline, replica.call(request.clone()));
             // Whoever could not be reached before tells more than that the time is over.
             let Ok(answer) = attempt.await else {
                 self.note(replica, Outcome::Silent);

@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use http::{Request, Response};
 use tonic::body::Body;
 use tracing::{Span, info, warn};
@@ -51,7 +52,7 @@ impl Replica {
         }
     }
 
-    pub(super) async fn call(&self, request: Request<Body>) -> Result<Response<Body>, BoxError> {
+    pub(super) async fn call(&self, request: Request<Bytes>) -> Result<Response<Body>, BoxError> {
         let _one_more = InFlight::begin(&self.in_flight);
         let span = Span::current();
         if !span.is_disabled() {
