@@ -118,8 +118,7 @@ impl RequestDataflow {
         let answer = grpc::call("surge.v1.SupplyService/GetSupply", request)
             .await
             .map_err(|status| self.failed(SUPPLY, &status))?;
-        let levels = answer.levels.iter().map(TryInto::try_into);
-        answered(levels.collect(), asked_at, SUPPLY)
+        answered(&answer.levels, asked_at, SUPPLY)
     }
 
     async fn demand(&self, zones: Vec<String>) -> Answer {
@@ -129,8 +128,7 @@ impl RequestDataflow {
         let answer = grpc::call("surge.v1.DemandService/GetDemand", request)
             .await
             .map_err(|status| self.failed(DEMAND, &status))?;
-        let levels = answer.levels.iter().map(TryInto::try_into);
-        answered(levels.collect(), asked_at, DEMAND)
+        answered(&answer.levels, asked_at, DEMAND)
     }
 }
 
@@ -152,11 +150,11 @@ impl Dataflow for RequestDataflow {
 /// The levels of one callee, and when it was asked and answered.
 type Answer = Result<(Vec<(Zone, Level)>, Call), DataflowError>;
 
-fn answered(
-    levels: Result<Vec<(Zone, Level)>, Malformed>,
-    asked_at: RealTime,
-    callee: &'static str,
-) -> Answer {
+fn answered<'a, L>(levels: &'a [L], asked_at: RealTime, callee: &'static str) -> Answer
+where
+    (Zone, Level): TryFrom<&'a L, Error = Malformed>,
+{
+    let levels: Result<Vec<_>, _> = levels.iter().map(TryInto::try_into).collect();
     let answered_at = RealTime::now();
     let levels = levels.map_err(|cause| DataflowError::nonsense(callee, cause))?;
     Ok((
