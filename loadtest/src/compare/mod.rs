@@ -15,6 +15,7 @@ mod floors;
 mod machine;
 mod market_cost;
 pub(crate) mod measure;
+mod median;
 mod page;
 mod processor;
 mod progress;

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::median::median;
+
 /// The straight line through latency over time that a hiccup does not bend: its slope is the median of those between all pairs of
 /// moments (H. Theil, 1950, and P. K. Sen, 1968). A least-squares line takes a stall at the end of a short run for a queue that
 /// grows.
@@ -55,9 +57,7 @@ impl Trend {
                 .iter()
                 .map(move |(at, then)| (then - latency) / (at - due))
         };
-        let mut slopes: Vec<f64> = (0..points.len()).flat_map(from).collect();
-        slopes.sort_unstable_by(f64::total_cmp);
-        slopes.get(slopes.len() / 2).copied().unwrap_or_default()
+        median((0..points.len()).flat_map(from)).unwrap_or_default()
     }
 
     /// Begin and mean latency of each stretch in which anything was due, in seconds.

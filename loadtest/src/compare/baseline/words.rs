@@ -2,6 +2,7 @@
 
 use super::change::FLOOR_CAPACITY;
 use super::{Baseline, Change};
+use crate::compare::median::median;
 
 /// What stands above the columns of [`rows`].
 pub(crate) const HEADS: [&str; 7] = ["dataflow", "figure", "then", "now", "change", "noise", ""];
@@ -32,9 +33,7 @@ pub(crate) fn caution(baseline: &Baseline) -> Option<String> {
 pub(crate) fn machine(baseline: &Baseline) -> Option<String> {
     let changes = baseline.modes.values().flatten();
     let floors = changes.filter(|change| change.figure == FLOOR_CAPACITY && change.before > 0.0);
-    let mut ratios: Vec<f64> = floors.map(|floor| floor.now / floor.before).collect();
-    ratios.sort_unstable_by(f64::total_cmp);
-    let percent = 100.0 * (ratios.get(ratios.len() / 2)? - 1.0);
+    let percent = 100.0 * (median(floors.map(|floor| floor.now / floor.before))? - 1.0);
     let (more, quicker) = if percent > 0.0 {
         ("more", "quicker")
     } else {

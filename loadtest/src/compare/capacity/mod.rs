@@ -17,6 +17,7 @@ use self::contender::Contender;
 pub(crate) use self::sustained::{LIMIT, is_in_time, is_sustained, most_in_flight};
 use super::floors::Floor;
 use super::measure::Trips;
+use super::median::median;
 use super::processor::{Rate, Reading, Seconds};
 use super::progress::Steps;
 use super::series::Probe;
@@ -130,13 +131,7 @@ impl Capacity {
 
     /// The middle of the rounds.
     pub(crate) fn median(&self) -> Option<f64> {
-        let mut sorted = self.rounds.clone();
-        sorted.sort_unstable();
-        let (low, high) = (
-            sorted.get((sorted.len().max(1) - 1) / 2)?,
-            sorted.get(sorted.len() / 2)?,
-        );
-        Some(f64::from(low + high) / 2.0)
+        median(self.rounds.iter().map(|held| f64::from(*held)))
     }
 
     /// The lowest and the highest of the rounds; one round has no range.
