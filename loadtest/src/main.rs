@@ -3,8 +3,8 @@
 
 use std::process::ExitCode;
 
+use bare_servers::Floor;
 use clap::{Parser, Subcommand};
-use floors::Floor;
 use loadtest::{ask, city, compare};
 
 /// Lives on the public APIs of the suite, and measures them.
@@ -33,7 +33,7 @@ async fn main() -> ExitCode {
     let ended = match Cli::parse().command {
         Command::City(args) => city::run(args).await.map(|_| 0),
         Command::Ask(args) => ask::run(args).await,
-        Command::Floor(floor) => floors::run(floor).await.map(|()| 0),
+        Command::Floor(floor) => bare_servers::run(floor).await.map(|()| 0),
         Command::Compare(args) => compare::run(*args).await.map(|outcome| outcome.exit_code()),
     };
     match ended {

@@ -106,12 +106,13 @@ pub async fn connect(urls: &str, name: &str) -> Result<Client, NatsError> {
 /// first stays.
 static SERVER: OnceLock<(String, u16)> = OnceLock::new();
 
-pub(crate) fn server_address() -> Option<&'static str> {
+/// The host of the NATS server of this process, as spans name it.
+pub fn server_address() -> Option<&'static str> {
     SERVER.get().map(|(address, _)| address.as_str())
 }
 
 /// Signed, as whole numbers are in a span.
-pub(crate) fn server_port() -> Option<i64> {
+pub fn server_port() -> Option<i64> {
     SERVER.get().map(|(_, port)| i64::from(*port))
 }
 

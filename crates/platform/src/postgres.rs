@@ -3,7 +3,15 @@
 //! `statement_timeout` is kept by the server. A server that hangs, or is behind a network that swallows packets, keeps
 //! nothing; hence every operation also has a deadline on this side: [`within`], or [`traced`] where it deserves a span and a count.
 
-use std::{borrow::Cow, error::Error, fmt, io, iter, str::FromStr, sync::OnceLock, time::Duration};
+use std::{
+    borrow::Cow,
+    error::Error,
+    fmt::{self, Display},
+    io, iter,
+    str::FromStr,
+    sync::OnceLock,
+    time::Duration,
+};
 
 use futures::FutureExt;
 use prometheus_client::{
@@ -18,12 +26,10 @@ use sqlx::{
 };
 use tokio::time::Instant;
 use tracing::{Instrument, Span, field::Empty, info_span};
-use uuid::Uuid;
 
 use crate::{
     deadline::{self, Passed},
     metrics::clients,
-    replicas,
 };
 
 /// How long a request may wait for a connection, and so how soon a dead database is noticed.
@@ -47,17 +53,17 @@ pub fn pool(
     Ok(pool_of(max_connections, options))
 }
 
-/// A [`pool`] whose writes are known as those of the replica `me`: see [`replicas`].
+/// A [`pool`] whose connections carry one more setting of the session, a name and its value.
 ///
 /// # Errors
 /// When `url` is no PostgreSQL URL.
-pub fn pool_of_replica(
+pub fn pool_with_setting(
     url: &str,
     application_name: &str,
     max_connections: u32,
-    me: Uuid,
+    setting: (&'static str, impl Display),
 ) -> Result<PgPool, sqlx::Error> {
-    let options = options(url, application_name)?.options([(replicas::WRITER_SETTING, me)]);
+    let options = options(url, application_name)?.options([setting]);
     Ok(pool_of(max_connections, options))
 }
 

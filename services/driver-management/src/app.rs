@@ -3,13 +3,14 @@
 
 use std::{sync::Arc, time::Duration};
 
+use feeds::{origins::Origins, outbox::Relay};
 use marketplace::{
     fare::{Trip, pickup_minutes},
     supply::DriverStatus,
     time::MarketTime,
     zone::{Position, ServiceArea, Zone},
 };
-use platform::{clock::MarketClock, origins::Origins, outbox::Relay};
+use platform::clock::MarketClock;
 use uuid::Uuid;
 
 use crate::{

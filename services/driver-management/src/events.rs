@@ -1,13 +1,13 @@
 //! What driver-management tells on NATS: the supply of every zone as a feed of levels and watermarks, and the progress
 //! of trips through the outbox. Levels may be repeated or lost and are simply sent anew; trip events may not be lost.
 
-use marketplace::{time::MarketTime, view::Level};
-use platform::{
+use feeds::{
     level_feed::{LevelFeed, Levels},
-    nats::{self, PublishMessage},
     origins::Origins,
     outbox::Event,
 };
+use marketplace::{time::MarketTime, view::Level};
+use platform::nats::{self, PublishMessage};
 use prost::Message;
 use surge_proto::{
     convert::timestamp,

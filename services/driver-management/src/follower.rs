@@ -3,10 +3,8 @@
 
 use std::{sync::Arc, time::Duration};
 
-use platform::{
-    outage::Outage,
-    replicas::{Journal, Reading},
-};
+use feeds::replicas::{Journal, Reading};
+use platform::outage::Outage;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::info;

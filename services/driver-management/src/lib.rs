@@ -19,18 +19,16 @@ use std::{process::ExitCode, sync::Arc};
 
 use anyhow::Context as _;
 use async_nats::Client;
+
+use feeds::{lease::Lease, origins::Origins, outbox::Relay, replicas::WRITER_SETTING};
 use futures::{FutureExt, future::ready};
 use marketplace::zone::ServiceArea;
 use platform::{
     clock::MarketClock,
     health::Health,
     http::HttpEdge,
-    lease::Lease,
     metrics::EdgeMetrics,
-    nats,
-    origins::Origins,
-    outbox::Relay,
-    postgres,
+    nats, postgres,
     process::{self, Identity},
     schema::{self, Migrations},
     serve::{Addresses, Listeners, serve},
@@ -93,9 +91,10 @@ impl Service {
     pub async fn start(config: Config) -> anyhow::Result<Self> {
         let listeners = Listeners::bind(config.http_addr, config.grpc_addr).await?;
         let replica = Uuid::now_v7();
-        let pool =
-            postgres::pool_of_replica(&config.database_url, IDENTITY.name, CONNECTIONS, replica)
-                .context("DATABASE_URL cannot be used")?;
+        let (url, name) = (&config.database_url, IDENTITY.name);
+        let writer = (WRITER_SETTING, replica);
+        let pool = postgres::pool_with_setting(url, name, CONNECTIONS, writer)
+            .context("DATABASE_URL cannot be used")?;
         migrate(&pool, config.schema.migrations).await?;
         let nats = nats::connect(&config.nats_url, IDENTITY.name).await?;
 

@@ -4,8 +4,8 @@
 
 use std::{sync::Arc, time::Duration};
 
+use feeds::origins::Origins;
 use platform::{
-    origins::Origins,
     outage::Outage,
     sampling::{self, Upstream},
 };

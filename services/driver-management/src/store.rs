@@ -6,15 +6,15 @@ mod rows;
 use std::{sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
+use feeds::{
+    outbox::{self, Event},
+    replicas::{self, Journal, Reading},
+};
 use marketplace::{
     time::MarketTime,
     zone::{Position, ServiceArea},
 };
-use platform::{
-    outbox::{self, Event},
-    postgres::{self, Step},
-    replicas::{self, Journal, Reading},
-};
+use platform::postgres::{self, Step};
 use sqlx::{PgConnection, PgPool, Postgres, Transaction};
 use uuid::Uuid;
 

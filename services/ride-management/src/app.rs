@@ -6,18 +6,18 @@
 
 use std::{sync::Arc, time::Duration};
 
+use feeds::{
+    origins::Origins,
+    outbox::Relay,
+    replicas::{Journal, Reading},
+};
 use marketplace::{
     quote::QuoteRefusal,
     time::MarketTime,
     view::Level,
     zone::{Position, ServiceArea, Zone},
 };
-use platform::{
-    clock::MarketClock,
-    origins::Origins,
-    outbox::Relay,
-    replicas::{Journal, Reading},
-};
+use platform::clock::MarketClock;
 use surge_proto::token::QuoteKey;
 use tracing::{Instrument, Span, debug};
 use uuid::Uuid;

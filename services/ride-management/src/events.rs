@@ -7,7 +7,7 @@ mod trip_follower;
 
 pub use demand_feed::{DemandFeed, WatermarkKeeper};
 
-use platform::outbox::Event;
+use feeds::outbox::Event;
 use prost::Message;
 use surge_proto::{convert::timestamp, v1};
 pub use trip_follower::{FollowError, TripFollower};

@@ -21,19 +21,21 @@ use std::{future::Future, path::Path, process::ExitCode, time::Duration};
 
 use anyhow::Context as _;
 use async_nats::Client;
+
+use feeds::{
+    lease::Lease,
+    origins::Origins,
+    outbox::Relay,
+    replicas::{Journal, WRITER_SETTING},
+};
 use futures::FutureExt;
 use marketplace::{demand::DemandProfile, time::MarketTime, zone::ServiceArea};
 use platform::{
     clock::MarketClock,
     health::Health,
-    lease::Lease,
     metrics::EdgeMetrics,
-    nats,
-    origins::Origins,
-    outbox::Relay,
-    postgres,
+    nats, postgres,
     process::{self, Identity},
-    replicas::Journal,
     schema,
     serve::{Addresses, Listeners, serve},
     shutdown::with_deadline,
@@ -109,7 +111,8 @@ impl Service {
 
         let replica = Uuid::now_v7();
         let (url, name) = (&config.database_url, IDENTITY.name);
-        let pool = postgres::pool_of_replica(url, name, MAX_CONNECTIONS, replica)
+        let writer = (WRITER_SETTING, replica);
+        let pool = postgres::pool_with_setting(url, name, MAX_CONNECTIONS, writer)
             .context("DATABASE_URL cannot be used")?;
         schema::prepare_when_up(&pool, MIGRATIONS, config.schema.migrations)
             .await

@@ -5,15 +5,16 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use feeds::{
+    outbox,
+    replicas::{self, Journal, Reading},
+};
 use marketplace::{
     surge::Multiplier,
     time::MarketTime,
     zone::{Position, Zone},
 };
-use platform::{
-    outbox, postgres,
-    replicas::{self, Journal, Reading},
-};
+use platform::postgres;
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 

@@ -160,7 +160,7 @@ pub(crate) fn queried(
 }
 
 /// JetStream acknowledged a batch of messages, or did not.
-pub(crate) fn published(
+pub fn published(
     destination: &'static str,
     messages: usize,
     acknowledged: bool,

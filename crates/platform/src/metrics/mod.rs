@@ -1,7 +1,7 @@
 //! Prometheus metrics: one registry per process, made at the start and passed down. Names follow the semantic
 //! conventions of OpenTelemetry in their Prometheus spelling; docs/telemetry.md has them all.
 
-pub(crate) mod clients;
+pub mod clients;
 mod latency;
 mod process;
 

@@ -7,12 +7,10 @@ use std::{
 };
 
 use chrono::Utc;
+use feeds::replicas::{self, Journal};
 use futures::future::join_all;
 use marketplace::zone::Zone;
-use platform::{
-    nats,
-    replicas::{self, Journal},
-};
+use platform::nats;
 use serde_json::json;
 use sqlx::Connection as _;
 use surge_proto::subjects::{SUPPLY, SUPPLY_WATERMARK};

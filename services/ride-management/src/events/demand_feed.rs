@@ -4,13 +4,15 @@
 
 use std::time::Duration;
 
+use feeds::{
+    level_feed::{LevelFeed, Levels},
+    origins::Origins,
+    replicas::Journal,
+};
 use marketplace::{time::MarketTime, view::Level};
 use platform::{
-    level_feed::{LevelFeed, Levels},
     nats::{self, PublishMessage},
-    origins::Origins,
     outage::Outage,
-    replicas::Journal,
     sampling::{self, Upstream},
 };
 use prost::Message;

@@ -25,7 +25,7 @@ use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
-use crate::{postgres, propagation};
+use platform::{postgres, propagation};
 
 /// How long notes are kept: far longer than any transaction of ours may take.
 const KEPT: Duration = Duration::from_secs(60);
@@ -40,7 +40,7 @@ const CLEAN_EVERY: Duration = Duration::from_secs(10);
 const DEADLINE: Duration = Duration::from_millis(1_500);
 
 /// The connections' setting that tells the trigger whose write it notes.
-pub(crate) const WRITER_SETTING: &str = "surge.replica";
+pub const WRITER_SETTING: &str = "surge.replica";
 
 /// A replica's place in the journal of its service.
 #[derive(Debug)]
@@ -87,7 +87,7 @@ struct Row {
     peers_as_of: Option<DateTime<Utc>>,
 }
 
-crate::from_row!(Row {
+platform::from_row!(Row {
     horizon,
     later,
     changed,

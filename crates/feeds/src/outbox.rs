@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::Span;
 use uuid::Uuid;
 
-use crate::{metrics::clients, nats, outage::Outage, postgres, propagation};
+use platform::{metrics::clients, nats, outage::Outage, postgres, propagation};
 
 /// Most events that one step of the relay takes: a few round trips' worth, and a transaction that stays short.
 const BATCH: i64 = 256;
@@ -92,7 +92,7 @@ struct Row {
     traceparent: Option<String>,
 }
 
-crate::from_row!(Row {
+platform::from_row!(Row {
     id,
     subject,
     schema,

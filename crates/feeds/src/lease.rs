@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 use uuid::Uuid;
 
-use crate::postgres;
+use platform::postgres;
 
 /// How long a lease is good for. A successor begins at most this and [`RENEW_EVERY`] after the last sign of life.
 const TERM: Duration = Duration::from_secs(2);

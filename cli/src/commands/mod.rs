@@ -63,7 +63,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::City(args) => city::run(args).await.map(|_| ExitCode::SUCCESS),
         Command::Backtest(args) => backtest::run(&args),
         Command::Train(args) => train::run(&args),
-        Command::Floor(floor) => floors::run(floor).await.map(|()| ExitCode::SUCCESS),
+        Command::Floor(floor) => bare_servers::run(floor).await.map(|()| ExitCode::SUCCESS),
         Command::Doctor => doctor::run(&state_dir),
         Command::Ready(args) => ready::run(args).await,
         Command::Service(args) => Ok(service::run(args)),

@@ -17,7 +17,7 @@ use crate::{
     support::{Exchange, Market, Outcome, eventually},
 };
 
-const TABLE: &str = include_str!("../../../../docs/telemetry.md");
+const TABLE: &str = include_str!("../../../docs/telemetry.md");
 
 /// A row of the table.
 #[derive(Debug)]

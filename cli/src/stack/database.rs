@@ -9,7 +9,7 @@ use super::Part;
 const DATABASE: &str = "surge";
 
 /// The same file that prepares a shared PostgreSQL elsewhere.
-const ROLES: &str = include_str!("../../../../services/roles.sql");
+const ROLES: &str = include_str!("../../../services/roles.sql");
 
 /// One login per service.
 #[derive(Debug)]

@@ -65,7 +65,7 @@ pub(crate) enum Command {
     Service(ServiceArgs),
     /// Serves one of the bare servers that the modes are held against
     #[command(subcommand, hide = true)]
-    Floor(floors::Floor),
+    Floor(bare_servers::Floor),
 }
 
 #[derive(Debug, Args)]

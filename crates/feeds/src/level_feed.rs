@@ -16,11 +16,10 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span, field::Empty, info_span};
 
-use crate::{
-    lease::Lease,
+use crate::{lease::Lease, origins::Origins};
+use platform::{
     metrics::clients,
     nats::{self, NatsError},
-    origins::Origins,
     outage::Outage,
     sampling::{self, Upstream},
 };

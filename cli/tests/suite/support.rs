@@ -22,7 +22,7 @@ pub(crate) const SURGE: &str = env!("CARGO_BIN_EXE_surge");
 
 /// The folder of the project, where the command is run.
 pub(crate) fn project() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
 /// A folder for one stack, reachable for the account that PostgreSQL runs under, gone at the end of the test.
