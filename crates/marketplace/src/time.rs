@@ -8,7 +8,7 @@ use std::ops::{Add, Sub};
 use std::str::FromStr;
 use std::time::{Duration, UNIX_EPOCH};
 
-use chrono::DateTime;
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 /// An instant of the market clock: milliseconds since the Unix epoch.
@@ -92,6 +92,19 @@ impl FromStr for MarketTime {
             .map_err(|_| TimeError {
                 text: text.to_owned(),
             })
+    }
+}
+
+impl From<DateTime<Utc>> for MarketTime {
+    fn from(instant: DateTime<Utc>) -> Self {
+        Self(instant.timestamp_millis())
+    }
+}
+
+/// For JSON and PostgreSQL. What no calendar can hold becomes the epoch; a market clock never shows it.
+impl From<MarketTime> for DateTime<Utc> {
+    fn from(time: MarketTime) -> Self {
+        DateTime::from_timestamp_millis(time.0).unwrap_or_default()
     }
 }
 
