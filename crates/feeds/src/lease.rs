@@ -15,12 +15,11 @@ use std::{
 };
 
 use sqlx::PgPool;
-use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 use uuid::Uuid;
 
-use platform::postgres;
+use platform::{background::WorkLoop, postgres};
 
 /// How long a lease is good for. A successor begins at most this and [`RENEW_EVERY`] after the last sign of life.
 const TERM: Duration = Duration::from_secs(2);
@@ -101,11 +100,10 @@ impl Lease {
 
     /// Steps until `shutdown`, then gives the lease up.
     pub async fn run(self, pool: PgPool, shutdown: CancellationToken) {
-        let mut ticks = interval(RENEW_EVERY);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        while shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
-            // Away is told by everything else that needs PostgreSQL.
-            let _ = self.step(&pool).await;
+        let name = format!("the lease of the replica that {}", self.work);
+        let mut work = WorkLoop::new(name, &shutdown);
+        while work.next_step(RENEW_EVERY).await {
+            work.record(&self.step(&pool).await);
         }
         let _ = self.give_up(&pool).await;
     }

@@ -12,15 +12,15 @@ use async_nats::{
     jetstream::{Context, context::PublishError, message::PublishMessage},
 };
 use futures::future::try_join_all;
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span, field::Empty, info_span};
 
 use crate::{lease::Lease, origins::Origins};
 use platform::{
+    background::WorkLoop,
     metrics::clients,
     nats::{self, NatsError},
-    outage::Outage,
     sampling::{self, Upstream},
 };
 
@@ -188,18 +188,13 @@ impl<L: Levels> LevelFeed<L> {
 
     /// Steps until `shutdown`.
     pub async fn run(mut self, shutdown: CancellationToken) {
-        let mut ticks = interval(self.every);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut outage = Outage::of(format!("the feed {}", L::FEED));
-        while shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
+        let mut work = WorkLoop::new(format!("the feed {}", L::FEED), &shutdown);
+        while work.next_step(self.every).await {
             if self.lease.as_ref().is_some_and(|lease| !lease.is_held()) {
                 self.leave_it_to_another();
-                continue;
+            } else {
+                work.run(self.step()).await;
             }
-            let Some(outcome) = shutdown.run_until_cancelled(self.step()).await else {
-                return;
-            };
-            outage.note(&outcome);
         }
     }
 

@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::Span;
 use uuid::Uuid;
 
-use platform::{metrics::clients, nats, outage::Outage, postgres, propagation};
+use platform::{background::WorkLoop, metrics::clients, nats, postgres, propagation};
 
 /// Most events that one step of the relay takes: a few round trips' worth, and a transaction that stays short.
 const BATCH: i64 = 256;
@@ -214,13 +214,13 @@ impl Relay {
     /// Relays until `shutdown`, waking for [`Relay::wake`] and once a second besides; and once more after it, for what the
     /// last requests left behind.
     pub async fn run(self, shutdown: CancellationToken) {
-        let mut outage = Outage::of("the outbox");
+        let mut work = WorkLoop::new("the outbox", &shutdown);
         let mut take_stock_at = Instant::now();
         // A step that has begun is finished: of one cut short the lock stays for a moment, and the last step would wait.
-        while !shutdown.is_cancelled() {
+        while work.next_step(Duration::ZERO).await {
             let outcome = self.step().await;
             let more = matches!(outcome, Ok(published) if published as i64 == BATCH);
-            outage.note(&outcome);
+            work.record(&outcome);
             if Instant::now() >= take_stock_at {
                 // The step tells of a database that is away.
                 let _ = self.take_stock().await;
@@ -229,11 +229,11 @@ impl Relay {
             if !more {
                 tokio::select! {
                     () = shutdown.cancelled() => {}
-                    () = self.wake.notified(), if !outage.is_on() => {}
+                    () = self.wake.notified(), if !work.is_failing() => {}
                     () = tokio::time::sleep(IDLE) => {}
                 }
             }
         }
-        outage.note(&self.step().await);
+        work.record(&self.step().await);
     }
 }

@@ -1,6 +1,7 @@
 //! What every service stands on, and nothing about rides: telemetry and its propagation, health, faults, shutdown,
 //! the market clock, and the edges to HTTP, gRPC, PostgreSQL and NATS. A service composes these in its `lib.rs`.
 
+pub mod background;
 pub mod balance;
 pub mod clock;
 pub mod config;
@@ -12,7 +13,6 @@ pub mod health;
 pub mod http;
 pub mod metrics;
 pub mod nats;
-pub mod outage;
 pub mod postgres;
 pub mod process;
 mod prompt;

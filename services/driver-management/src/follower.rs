@@ -4,8 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use feeds::replicas::{Journal, Reading};
-use platform::outage::Outage;
-use tokio::time::{MissedTickBehavior, interval};
+use platform::background::WorkLoop;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
@@ -73,14 +72,9 @@ impl Follower {
 
     /// Steps until `shutdown`.
     pub async fn run(mut self, shutdown: CancellationToken) {
-        let mut ticks = interval(EVERY);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut outage = Outage::of("the following of other replicas");
-        while shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
-            let Some(outcome) = shutdown.run_until_cancelled(self.step()).await else {
-                return;
-            };
-            outage.note(&outcome);
+        let mut work = WorkLoop::new("the following of other replicas", &shutdown);
+        while work.next_step(EVERY).await {
+            work.run(self.step()).await;
         }
     }
 }

@@ -6,10 +6,9 @@ use std::{sync::Arc, time::Duration};
 
 use feeds::origins::Origins;
 use platform::{
-    outage::Outage,
+    background::WorkLoop,
     sampling::{self, Upstream},
 };
-use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, field::Empty, info_span};
 use uuid::Uuid;
@@ -58,14 +57,12 @@ impl PositionWriter {
 
     /// Steps until `shutdown`, once more after it, and says that this was the last.
     pub async fn run(self, shutdown: CancellationToken) {
-        let mut ticks = interval(EVERY);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut outage = Outage::of("the writing of positions");
-        while shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
-            outage.note(&self.step().await);
+        let mut work = WorkLoop::new("the writing of positions", &shutdown);
+        while work.next_step(EVERY).await {
+            work.record(&self.step().await);
         }
-        outage.note(&self.step().await);
-        outage.note(&self.store.leave().await);
+        work.record(&self.step().await);
+        work.record(&self.store.leave().await);
     }
 
     async fn read_doubtful(&self) -> Result<(), Error> {

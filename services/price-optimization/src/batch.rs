@@ -19,13 +19,13 @@ use marketplace::{
     zone::{ServiceArea, Zone},
 };
 use platform::{
+    background::WorkLoop,
     clock::MarketClock,
     health::Health,
     metrics::{LatencyFamily, latency_family},
-    outage::Outage,
     postgres, propagation,
     sampling::{self, Upstream},
-    schema::{Migrations, SchemaError},
+    schema::Migrations,
 };
 use prometheus_client::{
     encoding::EncodeLabelSet,
@@ -47,6 +47,8 @@ const STEP_DEADLINE: Duration = Duration::from_secs(60);
 
 /// How soon a failed run is tried again, if the period is not shorter.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
+
+const UNUSABLE_SCHEMA: &str = "the schema in PostgreSQL (DATABASE_URL) cannot be used";
 
 /// The batch job.
 #[derive(Debug)]
@@ -148,23 +150,13 @@ impl Batch {
         Health::new(self.clock).needs("postgres", move || postgres::probe(pool.clone()).boxed())
     }
 
-    /// Sees to it that the schema is up to date.
+    /// Brings the schema up to date and runs once.
     ///
     /// # Errors
-    /// Those of the database.
-    pub async fn prepare(&self) -> anyhow::Result<()> {
-        self.store
-            .prepare(self.migrations)
-            .await
-            .context("the schema in PostgreSQL (DATABASE_URL) cannot be used")
-    }
-
-    /// Runs once, on a schema that is up to date.
-    ///
-    /// # Errors
-    /// Those of [`prepare`](Self::prepare) and [`step`](Self::step).
+    /// Those of the schema and of [`step`](Self::step).
     pub async fn run_once(&self) -> anyhow::Result<()> {
-        self.prepare().await?;
+        let prepared = self.store.prepare(self.migrations).await;
+        prepared.context(UNUSABLE_SCHEMA)?;
         let started = Instant::now();
         let rows = self.step().await?;
         let took = started.elapsed().as_secs_f64();
@@ -182,38 +174,19 @@ impl Batch {
     /// # Errors
     /// When the schema is one that this program cannot use; `token` is cancelled then.
     pub async fn run(self, every: Duration, token: CancellationToken) -> anyhow::Result<()> {
-        let period = self.clock.real_duration(every);
-        let mut outage = Outage::of("the batch job");
-        let mut prepared = false;
-        loop {
-            let started = Instant::now();
-            let outcome = tokio::select! {
-                () = token.cancelled() => return Ok(()),
-                outcome = self.prepare_and_step(&mut prepared) => outcome,
+        let store = self.store.clone();
+        let prepared = store.prepare_when_up(self.migrations, token.clone()).await;
+        prepared.context(UNUSABLE_SCHEMA)?;
+        let every = self.clock.real_duration(every);
+        let mut work = WorkLoop::new("the batch job", &token);
+        let mut period = every;
+        while work.next_step(period).await {
+            period = match work.run(self.step()).await {
+                Some(Err(_)) => every.min(TRY_AGAIN),
+                _ => every,
             };
-            if outcome.as_ref().is_err_and(is_final) {
-                token.cancel();
-                return outcome.map(drop);
-            }
-            outage.note(&outcome);
-            let pause = if outage.is_on() {
-                period.min(TRY_AGAIN)
-            } else {
-                period
-            };
-            tokio::select! {
-                () = token.cancelled() => return Ok(()),
-                () = tokio::time::sleep_until(started + pause) => {}
-            }
         }
-    }
-
-    async fn prepare_and_step(&self, prepared: &mut bool) -> anyhow::Result<usize> {
-        if !*prepared {
-            self.prepare().await?;
-            *prepared = true;
-        }
-        self.step().await
+        Ok(())
     }
 
     /// One run; returns how many zones it wrote.
@@ -322,11 +295,6 @@ impl Batch {
             .map(|value| Level { value, as_of })
             .collect()
     }
-}
-
-fn is_final(error: &anyhow::Error) -> bool {
-    let schema: Option<&SchemaError> = error.downcast_ref();
-    schema.is_some_and(SchemaError::is_final)
 }
 
 fn read_profile(path: &std::path::Path) -> anyhow::Result<DemandProfile> {

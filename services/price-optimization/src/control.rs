@@ -7,7 +7,7 @@ use async_nats::jetstream::kv::{CreateErrorKind, Entry, Operation, Store, Update
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use futures::StreamExt;
-use platform::{nats, outage::Outage};
+use platform::{background::WorkLoop, nats};
 use serde::{Deserialize, Serialize};
 use surge_proto::{
     DataflowMode,
@@ -144,17 +144,9 @@ impl ModeControl {
 
     /// Follows the bucket until `token` is cancelled.
     pub async fn run(self, token: CancellationToken) {
-        let mut outage = Outage::of("the watch of the dataflow mode");
-        while !token.is_cancelled() {
-            let outcome = tokio::select! {
-                () = token.cancelled() => return,
-                outcome = self.follow() => outcome,
-            };
-            outage.note(&outcome);
-            tokio::select! {
-                () = token.cancelled() => return,
-                () = tokio::time::sleep(WATCH_AGAIN) => {}
-            }
+        let mut work = WorkLoop::new("the watch of the dataflow mode", &token);
+        while work.next_step(WATCH_AGAIN).await {
+            work.run(self.follow()).await;
         }
     }
 

@@ -10,7 +10,7 @@ use marketplace::{
     zone::Zone,
 };
 use platform::{
-    outage::Outage,
+    background::WorkLoop,
     postgres::{self, Step},
     schema::{self, Migrations, SchemaError},
 };
@@ -221,28 +221,18 @@ impl Store {
         migrations: Migrations,
         token: CancellationToken,
     ) -> Result<(), SchemaError> {
-        let mut outage = Outage::of("dataflow database");
-        loop {
-            let outcome = tokio::select! {
-                () = token.cancelled() => return Ok(()),
-                outcome = self.prepare(migrations) => outcome,
-            };
-            match &outcome {
-                Ok(()) => {
-                    outage.note(&outcome);
-                    return Ok(());
-                }
-                Err(error) if error.is_final() => {
+        let mut work = WorkLoop::new("dataflow database", &token);
+        while work.next_step(TRY_AGAIN).await {
+            match work.run(self.prepare(migrations)).await {
+                Some(Err(error)) if error.is_final() => {
                     token.cancel();
-                    return outcome;
+                    return Err(error);
                 }
-                Err(_) => outage.note(&outcome),
-            }
-            tokio::select! {
-                () = token.cancelled() => return Ok(()),
-                () = tokio::time::sleep(TRY_AGAIN) => {}
+                Some(Ok(())) => break,
+                _ => {}
             }
         }
+        Ok(())
     }
 
     /// The rows of `zones`: one indexed read.

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use futures::future::join_all;
-use platform::{outage::Outage, propagation};
+use platform::{background::WorkLoop, propagation};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span, error, info_span};
 
@@ -59,19 +59,14 @@ impl Dispatcher {
 
     /// Goes on until `shutdown`.
     pub async fn run(self, shutdown: CancellationToken) {
-        let mut outage = Outage::of("the dispatcher");
-        loop {
-            let step = tokio::select! {
-                () = shutdown.cancelled() => return,
-                step = self.step() => step,
+        let mut work = WorkLoop::new("the dispatcher", &shutdown);
+        let mut period = EVERY;
+        while work.next_step(period).await {
+            period = match work.run(self.step()).await {
+                // More calls may be due.
+                Some(Ok(count)) if count as i64 == BATCH => Duration::ZERO,
+                _ => EVERY,
             };
-            outage.note(&step);
-            if !matches!(step, Ok(count) if count as i64 == BATCH) {
-                tokio::select! {
-                    () = shutdown.cancelled() => return,
-                    () = tokio::time::sleep(EVERY) => {}
-                }
-            }
         }
     }
 }

@@ -6,7 +6,7 @@
 use std::{
     fmt,
     sync::{
-        Mutex, OnceLock, PoisonError,
+        OnceLock,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -25,7 +25,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use crate::outage::Outage;
+use crate::background::FailureLog;
 
 /// What became of the spans of this process. As there is one subscriber in a process, there is one of these.
 static SPANS: Spans = Spans {
@@ -60,7 +60,7 @@ pub(super) fn processor<E: SpanExporter + 'static>(exporter: E) -> impl SpanProc
     let capacity = *SPANS.capacity.get_or_init(|| capacity);
     let exporter = Counted {
         exporter,
-        outage: Mutex::new(Outage::of("the export of spans")),
+        failures: FailureLog::new("the export of spans"),
     };
     let config = BatchConfigBuilder::default().with_max_queue_size(capacity);
     Bounded {
@@ -112,8 +112,7 @@ impl SpanProcessor for Bounded {
 #[derive(Debug)]
 struct Counted<E> {
     exporter: E,
-    // A std mutex: held to note an outcome, a few times a second at most.
-    outage: Mutex<Outage>,
+    failures: FailureLog,
 }
 
 impl<E: SpanExporter> SpanExporter for Counted<E> {
@@ -127,10 +126,7 @@ impl<E: SpanExporter> SpanExporter for Counted<E> {
             Err(_) => &SPANS.failed,
         };
         count.fetch_add(spans, Ordering::Relaxed);
-        self.outage
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .note(&outcome);
+        self.failures.record(&outcome);
         outcome
     }
 

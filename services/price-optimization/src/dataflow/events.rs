@@ -20,9 +20,9 @@ use marketplace::{
     zone::{ServiceArea, Zone},
 };
 use platform::{
+    background::WorkLoop,
     clock::{MarketClock, RealTime},
     nats::{self, Intake, Processed},
-    outage::Outage,
     propagation,
 };
 use prost::Message as _;
@@ -244,22 +244,14 @@ impl Subscriber {
     }
 
     async fn follow_always(&self, stream: Stream, token: &CancellationToken) {
-        let mut outage = Outage::of(format!("stream {}", stream.name));
-        loop {
-            let outcome = tokio::select! {
-                () = token.cancelled() => return,
-                outcome = self.follow(stream, &mut outage) => outcome,
-            };
-            outage.note(&outcome);
-            tokio::select! {
-                () = token.cancelled() => return,
-                () = tokio::time::sleep(SUBSCRIBE_AGAIN) => {}
-            }
+        let mut work = WorkLoop::new(format!("stream {}", stream.name), token);
+        while work.next_step(SUBSCRIBE_AGAIN).await {
+            work.run(self.follow(stream, &work)).await;
         }
     }
 
     /// Starts from the last message of every subject, then takes what comes, until the subscription breaks.
-    async fn follow(&self, stream: Stream, outage: &mut Outage) -> anyhow::Result<()> {
+    async fn follow(&self, stream: Stream, work: &WorkLoop) -> anyhow::Result<()> {
         let jetstream = nats::jetstream(self.nats.clone());
         let ordered = OrderedConfig {
             deliver_policy: DeliverPolicy::LastPerSubject,
@@ -268,7 +260,7 @@ impl Subscriber {
         };
         let source = jetstream.get_stream_no_info(stream.name).await?;
         let mut messages = source.create_consumer(ordered).await?.messages().await?;
-        outage.note(&anyhow::Ok(()));
+        work.record(&anyhow::Ok(()));
         let connection = self.connects();
         let mut heard_at = Instant::now();
         while connection == self.connects() && heard_at.elapsed() < SILENCE {

@@ -11,8 +11,8 @@ use feeds::{
 };
 use marketplace::{time::MarketTime, view::Level};
 use platform::{
+    background::WorkLoop,
     nats::{self, PublishMessage},
-    outage::Outage,
     sampling::{self, Upstream},
 };
 use prost::Message;
@@ -21,7 +21,6 @@ use surge_proto::{
     subjects::{DEMAND, DEMAND_WATERMARK, RIDES, demand_of},
     v1,
 };
-use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, field::Empty, info_span};
 
@@ -103,15 +102,10 @@ impl WatermarkKeeper {
 
     /// Goes on until `shutdown`, and says that this was the last.
     pub async fn run(mut self, shutdown: CancellationToken) {
-        let mut ticks = interval(self.every);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut outage = Outage::of("the watermark in PostgreSQL");
-        while shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
-            let Some(outcome) = shutdown.run_until_cancelled(self.step()).await else {
-                break;
-            };
-            outage.note(&outcome);
+        let mut work = WorkLoop::new("the watermark in PostgreSQL", &shutdown);
+        while work.next_step(self.every).await {
+            work.run(self.step()).await;
         }
-        outage.note(&self.app.leave().await);
+        work.record(&self.app.leave().await);
     }
 }

@@ -10,8 +10,8 @@ use async_nats::jetstream::{
 };
 use futures::StreamExt;
 use platform::{
+    background::WorkLoop,
     nats::{self, Intake, NatsError, Processed},
-    outage::Outage,
 };
 use prost::Message;
 use surge_proto::{
@@ -129,16 +129,16 @@ impl TripFollower {
 
     /// Goes on until `shutdown`. A step that has begun is finished, so that no message waits for its second delivery.
     pub async fn run(mut self, shutdown: CancellationToken) {
-        let mut outage = Outage::of("the follower of trips");
-        while !shutdown.is_cancelled() {
-            let step = self.step().await;
-            outage.note(&step);
-            if step.is_err() {
-                tokio::select! {
-                    () = shutdown.cancelled() => return,
-                    () = tokio::time::sleep(RETRY) => {}
-                }
-            }
+        let mut work = WorkLoop::new("the follower of trips", &shutdown);
+        let mut period = Duration::ZERO;
+        while work.next_step(period).await {
+            let outcome = self.step().await;
+            work.record(&outcome);
+            period = if outcome.is_ok() {
+                Duration::ZERO
+            } else {
+                RETRY
+            };
         }
     }
 
