@@ -3,7 +3,6 @@
 use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
-use loadtest::{city, compare};
 use marketplace::{MarketTime, Position};
 use surge_proto::DataflowMode;
 use uuid::Uuid;

@@ -5,10 +5,10 @@ use std::fmt::Display;
 
 use anstream::{eprintln, println};
 use anstyle::{AnsiColor, Style};
+use city::wall_clock;
 use comfy_table::{
     Cell, CellAlignment, Color, ContentArrangement, Table, presets::UTF8_BORDERS_ONLY,
 };
-use loadtest::wall_clock;
 use marketplace::MarketTime;
 
 const HEADING: Style = Style::new().bold();

@@ -52,7 +52,7 @@ pub fn read_pickups<P: AsRef<Path> + Sync>(paths: &[P]) -> anyhow::Result<Vec<Pi
     let files = thread::scope(|scope| {
         let readers: Vec<_> = paths
             .iter()
-            .map(|path| scope.spawn(move || loadtest::pickups::read(path)))
+            .map(|path| scope.spawn(move || city::pickups::read(path)))
             .collect();
         let join = |reader: thread::ScopedJoinHandle<'_, _>| {
             reader
@@ -69,7 +69,7 @@ pub fn read_pickups<P: AsRef<Path> + Sync>(paths: &[P]) -> anyhow::Result<Vec<Pi
 
 /// Parses New York wall clock such as `2014-04-04T17:00`, or RFC 3339.
 pub(crate) fn wall_clock(text: &str) -> Result<MarketTime, String> {
-    let time = loadtest::wall_clock::read(text).or_else(|| text.parse().ok());
+    let time = city::wall_clock::read(text).or_else(|| text.parse().ok());
     time.ok_or_else(|| {
         "must be a time such as 2014-04-04T17:00 or 2014-04-04T17:00:00-04:00".to_owned()
     })

@@ -4,7 +4,7 @@
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use loadtest::whole_file;
+use compare::whole_file;
 use marketplace::backtest::{self, Method, Report, Scores, Settings};
 
 use crate::{

@@ -11,9 +11,9 @@ use std::{
 };
 
 use anyhow::{Context as _, bail, ensure};
+use city::Client;
 use comfy_table::Cell;
 use futures::future::try_join_all;
-use loadtest::Client;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 use uuid::Uuid;

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
-use loadtest::{TargetArgs, compare};
+use city::TargetArgs;
 
 use super::{INTERRUPTED, up};
 use crate::{

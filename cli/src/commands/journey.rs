@@ -8,11 +8,11 @@ mod words;
 use std::{process::ExitCode, time::Duration};
 
 use anyhow::{Context as _, bail};
-use http::{Method, Request, StatusCode, header::CONTENT_TYPE};
-use loadtest::{
+use city::{
     Client,
     client::{Answer, CallError},
 };
+use http::{Method, Request, StatusCode, header::CONTENT_TYPE};
 use marketplace::Position;
 use price_optimization::journey::Journey;
 use serde::{Deserialize, Serialize};

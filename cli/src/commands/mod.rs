@@ -15,7 +15,7 @@ mod up;
 
 use std::{io, process::ExitCode};
 
-use loadtest::{city, compare, interrupt::INTERRUPTED};
+use city::interrupt::INTERRUPTED;
 use tracing::Level;
 
 use crate::{

@@ -3,7 +3,7 @@
 use std::{process::ExitCode, time::Duration};
 
 use anyhow::{Context as _, bail};
-use loadtest::{
+use city::{
     Client,
     client::{Answer, CallError},
 };

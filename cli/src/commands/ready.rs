@@ -4,7 +4,7 @@
 use std::{process::ExitCode, time::Duration};
 
 use anyhow::{Context as _, ensure};
-use loadtest::Client;
+use city::Client;
 
 use crate::cli::ReadyArgs;
 

@@ -2,8 +2,8 @@
 
 use std::{collections::BTreeMap, net::TcpStream, path::Path, process::ExitCode, time::Duration};
 
+use city::Client;
 use comfy_table::Cell;
-use loadtest::Client;
 use serde::Deserialize;
 
 use super::mode;

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use loadtest::whole_file;
+use compare::whole_file;
 
 use crate::{
     cli::TrainArgs,

@@ -2,10 +2,7 @@
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
-use loadtest::{
-    Client, Target,
-    city::{City, ReplayArgs},
-};
+use city::{City, Client, ReplayArgs, Target};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 

@@ -22,7 +22,7 @@ use std::{
     time::Duration,
 };
 
-use loadtest::Target;
+use city::Target;
 use private_servers::{Nats, NatsCluster, Postgres};
 use tokio::time::{Instant, sleep};
 

@@ -6,11 +6,11 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use http::{HeaderValue, Method, Request, StatusCode};
-use loadtest::{
+use city::{
     Client,
     client::{Answer, CallError},
 };
+use http::{HeaderValue, Method, Request, StatusCode};
 use serde::Deserialize;
 use surge_proto::DataflowMode;
 

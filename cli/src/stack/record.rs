@@ -14,7 +14,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use serde::{Deserialize, Serialize};
 
-use loadtest::whole_file;
+use compare::whole_file;
 
 use super::{Member, PortMap, ports::url};
 

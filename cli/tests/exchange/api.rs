@@ -5,11 +5,11 @@ use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Context as _, ensure};
 use chrono::{DateTime, Utc};
-use http::{HeaderValue, Method, Request, StatusCode, header::CONTENT_TYPE};
-use loadtest::{
+use city::{
     Client, Target,
     client::{Answer, CallError},
 };
+use http::{HeaderValue, Method, Request, StatusCode, header::CONTENT_TYPE};
 use marketplace::{DriverStatus, Multiplier, Position, Zone};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::json;

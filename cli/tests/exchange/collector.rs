@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use loadtest::Client;
+use city::Client;
 use rustix::process::{Pid, Signal, kill_process};
 use surge::Part;
 use surge_proto::DataflowMode;

@@ -12,7 +12,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail, ensure};
-use loadtest::Target;
+use city::Target;
 use serde::Deserialize;
 use surge_proto::DataflowMode;
 

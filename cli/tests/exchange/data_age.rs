@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
-use loadtest::load::{
+use engine::{
     Arrival, Failure, Line, LoadThread, Plan, Question, QuoteDesk, Quoted, Schedule, Transport,
 };
 use marketplace::Multiplier;
@@ -139,7 +139,7 @@ struct Exposed {
 impl Exposed {
     async fn read(exchange: &Exchange, mode: DataflowMode) -> anyhow::Result<Self> {
         let url = format!("{}/metrics", exchange.stack.target().price);
-        let answer = loadtest::Client::new(DEADLINE).get(&url).await?;
+        let answer = city::Client::new(DEADLINE).get(&url).await?;
         let text = String::from_utf8(answer.body.to_vec())?;
         let of_mode = format!("dataflow=\"{mode}\"");
         let samples = |name: &str| {

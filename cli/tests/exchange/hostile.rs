@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use loadtest::Client;
+use city::Client;
 use surge_proto::v1::{
     DispatchRequest, GetDemandRequest, GetQuoteRequest, GetSupplyRequest, Position,
     ReportPositionsRequest, demand_service_client::DemandServiceClient,

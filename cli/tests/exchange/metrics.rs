@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
-use loadtest::Client;
+use city::Client;
 use marketplace::DriverStatus;
 use surge_proto::v1::{GetQuoteRequest, quote_service_client::QuoteServiceClient};
 use uuid::Uuid;

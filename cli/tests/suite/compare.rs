@@ -8,10 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use loadtest::{
-    Client,
-    city::{City, CityConfig},
-};
+use city::{City, CityConfig, Client};
 use marketplace::Bounds;
 use serde_json::Value;
 use surge::{Part, Stack};
@@ -205,7 +202,7 @@ async fn city(stack: &Stack, seed: u64) -> anyhow::Result<City> {
         seed,
         fleet: 60,
         profile: serde_json::from_slice(&profile)?,
-        pickups: loadtest::pickups::read(evening)?,
+        pickups: city::pickups::read(evening)?,
         service_area: Bounds::NEW_YORK,
         crowds: Vec::new(),
     };

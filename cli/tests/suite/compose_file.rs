@@ -6,8 +6,8 @@ use std::{
     fs,
 };
 
+use city::TargetArgs;
 use clap::{Args as _, Command, CommandFactory as _};
-use loadtest::{TargetArgs, compare};
 use platform::nats::STREAM_BYTES_LIMIT;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;

@@ -3,7 +3,7 @@
 use std::fs;
 
 use crate::support::{PATIENCE, is_alive, stack_in, state_folder, wait_until};
-use loadtest::Client;
+use city::Client;
 use surge::{Part, Record, Stack};
 use tokio_util::sync::CancellationToken;
 

@@ -91,7 +91,7 @@ fn every_alert_has_a_page_that_says_what_to_do_and_a_dashboard_to_look_at() {
 #[test]
 fn a_mode_has_the_colour_of_the_report() {
     let report =
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../loadtest/src/compare/charts/ink.rs");
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../loadtest/compare/src/charts/ink.rs");
     let report = fs::read_to_string(report).unwrap();
     for (mode, colour, dashes) in MODES {
         let name = mode[..1].to_uppercase() + &mode[1..];

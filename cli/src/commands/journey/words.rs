@@ -1,7 +1,7 @@
 //! Numbers and reasons as a person reads them.
 
 use chrono::{DateTime, Utc};
-use loadtest::wall_clock;
+use city::wall_clock;
 use marketplace::MarketTime;
 use price_optimization::journey::{CostliestHop, FeedName, Stage};
 use surge_proto::DataflowMode;

@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail, ensure};
-use loadtest::Client;
+use city::Client;
 use private_servers::{free_port, spawn_tied};
 use serde::{Deserialize, de::DeserializeOwned};
 use surge::{Part, Stack};

@@ -1,0 +1,112 @@
+//! Does an evening come out as it was calibrated, and does age cost what it was found to cost?
+
+use std::path::Path;
+use std::time::Duration;
+
+use marketplace::{Bounds, DemandProfile, MarketTime};
+
+use super::*;
+use crate::pickups;
+use crate::{Crowd, DEFAULT_FLEET};
+
+fn at(time: &str) -> MarketTime {
+    format!("2014-04-04T{time}:00-04:00").parse().unwrap()
+}
+
+const fn minutes(minutes: u64) -> Duration {
+    Duration::from_secs(60 * minutes)
+}
+
+/// The bundled evening, of which the riders between these times of day are scored.
+fn evening(from: &str, until: &str) -> Evening {
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../data");
+    let profile = std::fs::read(data.join("demand-profile.json")).unwrap();
+    let profile: DemandProfile = serde_json::from_slice(&profile).unwrap();
+    let record = pickups::read(data.join("uber-pickups-2014-04-04-evening.csv.gz")).unwrap();
+    let scored = at(from)..at(until);
+    Evening::new(Bounds::NEW_YORK, profile, &record, DEFAULT_FLEET, scored).unwrap()
+}
+
+#[test]
+fn the_early_evening_is_short_of_cars() {
+    let score = evening("17:00", "19:00").cast(1).lived(Pricing::FRESH);
+    let share = |part: u64| part as f64 / score.quotes as f64;
+    assert!(score.quotes > 1_400, "{score:?}");
+    assert!((0.07..0.13).contains(&share(score.priced_out)), "{score:?}");
+    assert!((0.15..0.25).contains(&share(score.unserved)), "{score:?}");
+    let multiplier = score.mean_multiplier().unwrap();
+    assert!((1.15..1.35).contains(&multiplier), "{score:?}");
+    assert_eq!(score.mean_multiplier_error(), Some(0.0));
+    assert_eq!(score.quotes, score.requests + score.priced_out);
+    assert_eq!(score.requests, score.completed + score.unserved);
+}
+
+#[test]
+fn a_seed_repeats_an_evening_to_the_last_ride() {
+    let quarter_of_an_hour = evening("17:30", "17:45");
+    let pricing = Pricing::Delayed(minutes(5));
+    let score = |seed| quarter_of_an_hour.cast(seed).lived(pricing);
+    assert_eq!(score(1), score(1));
+    assert_ne!(score(1), score(2));
+}
+
+/// Nobody is driven who was not quoted, so what the seeds have in common is who asks.
+#[test]
+fn whatever_they_are_quoted_the_same_riders_come() {
+    let half_an_hour = evening("17:30", "18:00");
+    let fresh = half_an_hour.cast(1).lived(Pricing::FRESH);
+    let unsurged = half_an_hour.cast(1).lived(Pricing::WithoutSurge);
+    assert_eq!(fresh.quotes, unsurged.quotes);
+    assert_eq!(unsurged.requests, unsurged.quotes);
+    assert!(fresh.requests < unsurged.requests);
+    assert_eq!(unsurged.mean_multiplier(), Some(1.0));
+}
+
+#[test]
+fn the_older_the_data_the_more_prices_are_wrong() {
+    let rush = evening("17:30", "18:15").cast(1);
+    let off = |pricing| {
+        let score = rush.lived(pricing);
+        (
+            score.mean_multiplier_error().unwrap(),
+            score.share_off_by_0_2().unwrap(),
+        )
+    };
+    let ten_seconds = off(Pricing::Delayed(Duration::from_secs(10)));
+    let five_minutes = off(Pricing::Delayed(minutes(5)));
+    let batch = off(Pricing::Batch(minutes(5)));
+    let without = off(Pricing::WithoutSurge);
+    assert!(
+        ten_seconds.0 < 0.04 && ten_seconds.1 < 0.05,
+        "{ten_seconds:?}"
+    );
+    assert!((0.05..0.25).contains(&five_minutes.0), "{five_minutes:?}");
+    assert!((0.15..0.60).contains(&five_minutes.1), "{five_minutes:?}");
+    assert!(ten_seconds < batch && batch < five_minutes, "{batch:?}");
+    assert!(five_minutes < without, "{without:?}");
+}
+
+#[test]
+fn a_crowd_asks_for_quotes_too_and_an_outage_costs_only_while_it_lasts() {
+    let crowd = Crowd {
+        place: marketplace::Position::new(40.7505, -73.9934).unwrap(),
+        starts_at: at("17:35"),
+        riders: 60,
+        within: minutes(10),
+    };
+    let calm = evening("17:30", "17:50");
+    let crowded = calm.clone().with_crowds(vec![crowd]);
+    let quotes = |evening: &Evening, pricing| evening.cast(1).lived(pricing).quotes;
+    let riders = quotes(&calm, Pricing::FRESH);
+    assert_eq!(quotes(&crowded, Pricing::FRESH), riders + 60);
+
+    let outage = |from, length| Pricing::Outage {
+        from: at(from),
+        length,
+    };
+    let unharmed = calm.cast(1).lived(outage("18:00", minutes(26)));
+    assert_eq!(unharmed, calm.cast(1).lived(Pricing::FRESH));
+    let harmed = calm.cast(1).lived(outage("17:30", minutes(26)));
+    assert_eq!(harmed.mean_multiplier(), Some(1.0));
+    assert_eq!(harmed.priced_out, 0);
+}

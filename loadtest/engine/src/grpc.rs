@@ -1,0 +1,184 @@
+//! Quotes over gRPC, on connections that the load holds itself.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use chrono::DateTime;
+use http::{Request, Response, Uri};
+use hyper::body::Incoming;
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use marketplace::{Multiplier, Position};
+use surge_proto::DataflowMode;
+use surge_proto::v1::quote_service_client::QuoteServiceClient;
+use surge_proto::v1::{self, GetQuoteRequest, GetQuoteResponse};
+use tonic::Status;
+use tonic::body::Body;
+use tonic::client::GrpcService;
+
+use super::http::{authority, dial};
+use super::quote::{Claim, Failure, Question, Quoted};
+use crate::no_answer::{NoAnswer, innermost};
+
+/// One connection, open or not.
+#[derive(Debug)]
+pub(super) struct Wire {
+    address: Arc<Address>,
+    connection: Option<Open>,
+}
+
+#[derive(Debug)]
+struct Open {
+    client: QuoteServiceClient<Connection>,
+    /// Of the same connection, to see whether it is still there.
+    sender: http2::SendRequest<Body>,
+}
+
+/// Where to connect.
+#[derive(Debug)]
+pub(super) struct Address {
+    authority: String,
+    origin: Uri,
+}
+
+impl Wire {
+    /// Not open yet.
+    pub(super) const fn to(address: Arc<Address>) -> Self {
+        Self {
+            address,
+            connection: None,
+        }
+    }
+
+    /// Connects and shakes hands; the service has then taken the connection.
+    pub(super) async fn open(&mut self) -> Result<(), NoAnswer> {
+        self.connection = Some(self.address.connect().await?);
+        Ok(())
+    }
+
+    /// Asks, and takes the answer as it comes.
+    pub(super) async fn ask(&mut self, question: &Question) -> Result<GetQuoteResponse, Failure> {
+        let open = match &mut self.connection {
+            Some(open) if !open.sender.is_closed() => open,
+            gone => gone.insert(self.address.connect().await?),
+        };
+        let answer = open.client.get_quote(message(question)).await;
+        Ok(answer.map_err(failure)?.into_inner())
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        let open = self.connection.as_ref();
+        open.is_some_and(|open| !open.sender.is_closed())
+    }
+
+    pub(super) fn hang_up(&mut self) {
+        self.connection = None;
+    }
+}
+
+impl Address {
+    /// The gRPC edge of the price-optimization at `base`.
+    ///
+    /// # Errors
+    /// When `base` is not a base URL with a host.
+    pub(super) fn of(base: &str) -> anyhow::Result<Self> {
+        Ok(Self {
+            authority: authority(base)?,
+            origin: base.parse()?,
+        })
+    }
+
+    async fn connect(&self) -> Result<Open, NoAnswer> {
+        let stream = TokioIo::new(dial(&self.authority).await?);
+        let (mut sender, connection) = http2::Builder::new(TokioExecutor::new())
+            .handshake(stream)
+            .await
+            .map_err(|error| NoAnswer::Broken(innermost(&error)))?;
+        // How it ends shows at the next question.
+        tokio::spawn(connection);
+        let ready = sender.ready().await;
+        ready.map_err(|error| NoAnswer::Broken(innermost(&error)))?;
+        let connection = Connection(sender.clone());
+        Ok(Open {
+            client: QuoteServiceClient::with_origin(connection, self.origin.clone()),
+            sender,
+        })
+    }
+}
+
+/// What tonic needs to see in a connection of hyper's.
+#[derive(Debug)]
+struct Connection(http2::SendRequest<Body>);
+
+impl GrpcService<Body> for Connection {
+    type ResponseBody = Incoming;
+    type Error = hyper::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Incoming>, hyper::Error>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), hyper::Error>> {
+        self.0.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        Box::pin(self.0.send_request(request))
+    }
+}
+
+fn message(question: &Question) -> GetQuoteRequest {
+    GetQuoteRequest {
+        pickup: Some(point(question.pickup)),
+        dropoff: Some(point(question.dropoff)),
+        dataflow: v1::Dataflow::from(question.mode).into(),
+    }
+}
+
+fn point(position: Position) -> v1::Position {
+    v1::Position {
+        lat: position.lat(),
+        lon: position.lon(),
+    }
+}
+
+/// A status with a cause was made here, of a connection that broke; one without came from the service.
+fn failure(status: Status) -> Failure {
+    match std::error::Error::source(&status) {
+        Some(cause) => NoAnswer::Broken(innermost(cause)).into(),
+        None => Failure::Refused(status.code(), status.message().to_owned()),
+    }
+}
+
+/// Checks an answer.
+pub(super) fn read(
+    answer: &GetQuoteResponse,
+    question: &Question,
+    cap: Multiplier,
+) -> Result<Quoted, Failure> {
+    claim(answer)?.check(question, cap)
+}
+
+/// Reads the fields that have a form.
+fn claim(answer: &GetQuoteResponse) -> Result<Claim<'_>, Failure> {
+    let malformed = |field: &str| Failure::Wrong(format!("{field} is missing or malformed"));
+    let tenths = u16::try_from(answer.surge_multiplier_tenths).ok();
+    let multiplier = tenths.and_then(|tenths| Multiplier::from_tenths(tenths).ok());
+    let expires_at = answer
+        .expires_at
+        .and_then(|at| DateTime::from_timestamp(at.seconds, at.nanos.try_into().ok()?));
+    let mode = DataflowMode::from_wire(answer.dataflow).ok().flatten();
+    Ok(Claim {
+        quote_id: answer.quote_id.parse().map_err(|_| malformed("quote_id"))?,
+        fare_cents: answer.fare_cents,
+        currency: answer.currency.as_str().into(),
+        surge_multiplier: multiplier.ok_or_else(|| malformed("surge_multiplier_tenths"))?,
+        zone: answer.zone.parse().map_err(|_| malformed("zone"))?,
+        dataflow: mode.ok_or_else(|| malformed("dataflow"))?,
+        epoch: answer.epoch,
+        supply: answer.supply,
+        demand: answer.demand,
+        data_age_ms: answer.data_age_ms,
+        degraded: answer.degraded,
+        expires_at: expires_at.ok_or_else(|| malformed("expires_at"))?.into(),
+        token: answer.token.as_str().into(),
+    })
+}

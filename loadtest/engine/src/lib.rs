@@ -1,0 +1,43 @@
+//! The open-loop load engine: quotes asked at times fixed beforehand, whatever the answers do.
+//!
+//! [`schedule`] says when, [`engine`] keeps to it over [`line`]s that are open before, [`quote`] checks every answer.
+//! Latency counts from the *intended* send time, so a stalled server cannot hide by delaying the requests that would
+//! have shown the stall (coordinated omission). The engine also watches itself: a generator that missed its schedule
+//! has measured nothing. And it is light, since it often shares the processors of what it measures.
+
+mod alarm;
+mod board;
+pub mod generator;
+mod grpc;
+mod http;
+pub mod line;
+mod no_answer;
+pub mod quote;
+pub mod schedule;
+pub mod search;
+pub mod thread;
+
+pub mod stand_in;
+
+pub use generator::{Arrival, Delivery, Plan};
+pub use line::{Line, Transport};
+pub use no_answer::NoAnswer;
+pub use quote::{Failure, Question, QuoteDesk, Quoted};
+pub use schedule::Schedule;
+pub use thread::LoadThread;
+
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+
+/// A histogram of durations in microseconds, three significant digits, up to an hour; longer ones count as an hour.
+pub fn histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, LONGEST_MICROS, 3).expect("1 us to an hour is a valid range")
+}
+
+/// Adds a duration to a histogram of microseconds.
+pub fn record(histogram: &mut Histogram<u64>, duration: Duration) {
+    histogram.saturating_record(u64::try_from(duration.as_micros()).unwrap_or(LONGEST_MICROS));
+}
+
+const LONGEST_MICROS: u64 = 3_600_000_000;
