@@ -6,7 +6,7 @@ use crate::modules::{Module, Workspace, field};
 use crate::source::{is_held, sources};
 
 /// Every crate and the crates of ours that it may import, without those that only its tests import.
-const MAY_IMPORT: [(&str, &[&str]); 13] = [
+const MAY_IMPORT: [(&str, &[&str]); 15] = [
     ("marketplace", &[]),
     ("platform", &[]),
     ("private-servers", &[]),
@@ -30,14 +30,27 @@ const MAY_IMPORT: [(&str, &[&str]); 13] = [
         "price-optimization",
         &["feeds", "marketplace", "platform", "surge-proto"],
     ),
-    ("loadtest", &["bare-servers", "marketplace", "surge-proto"]),
+    ("city", &["marketplace", "surge-proto"]),
+    ("engine", &["marketplace", "surge-proto"]),
+    (
+        "compare",
+        &[
+            "bare-servers",
+            "city",
+            "engine",
+            "marketplace",
+            "surge-proto",
+        ],
+    ),
     (
         "surge",
         &[
             "bare-servers",
+            "city",
+            "compare",
             "driver-management",
+            "engine",
             "feeds",
-            "loadtest",
             "marketplace",
             "platform",
             "price-optimization",
