@@ -16,10 +16,6 @@ RUN find . -type f ! -name Cargo.toml ! -name Cargo.lock ! -path '*/src/lib.rs' 
 
 # --- the build ----------------------------------------------------------------------------------------------------
 FROM rust:${RUST}-slim-bookworm AS build
-# The build script of a dependency calls protoc.
-RUN apt-get update -qq \
- && apt-get install -y -qq --no-install-recommends protobuf-compiler >/dev/null \
- && rm -rf /var/lib/apt/lists/*
 WORKDIR /project
 ENV CARGO_PROFILE_RELEASE_STRIP=debuginfo
 COPY --from=outline /project .

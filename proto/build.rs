@@ -1,4 +1,4 @@
-//! Compiles `surge/v1/*.proto` with a protobuf compiler written in Rust: these messages need no `protoc`.
+//! Compiles `surge/v1/*.proto` with a protobuf compiler written in Rust, so that no `protoc` is needed.
 
 use std::{env, error::Error, fs, path::PathBuf};
 

@@ -26,13 +26,6 @@ pub(crate) fn run(state_dir: &Path) -> anyhow::Result<ExitCode> {
             finding: version_of("cargo", "install it from https://rustup.rs"),
         },
         Checkup {
-            name: "protoc",
-            finding: version_of(
-                "protoc",
-                "apt-get install protobuf-compiler, or brew install protobuf",
-            ),
-        },
-        Checkup {
             name: "PostgreSQL",
             finding: postgres(),
         },
