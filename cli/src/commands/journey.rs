@@ -14,7 +14,7 @@ use city::{
 };
 use http::{Method, Request, StatusCode, header::CONTENT_TYPE};
 use marketplace::Position;
-use price_optimization::journey::Journey;
+use price_optimization::explain::Journey;
 use serde::{Deserialize, Serialize};
 use surge_proto::DataflowMode;
 use uuid::Uuid;

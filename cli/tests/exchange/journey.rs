@@ -2,7 +2,7 @@
 //! age, and the traces that it names are those of the processes that it names.
 
 use anyhow::{Context as _, ensure};
-use price_optimization::journey::{FeedStory, Journey, Stage, Stop, TraceLink};
+use price_optimization::explain::{FeedPath, Journey, Stage, Stop, TraceLink};
 use serde_json::Value;
 use surge_proto::DataflowMode;
 
@@ -94,13 +94,13 @@ const fn traced_in(mode: DataflowMode) -> &'static [Stage] {
     }
 }
 
-fn stop(feed: &FeedStory, stage: Stage) -> anyhow::Result<&Stop> {
+fn stop(feed: &FeedPath, stage: Stage) -> anyhow::Result<&Stop> {
     let stop = feed.stops.iter().find(|stop| stop.stage == stage);
     stop.with_context(|| format!("no stop {stage:?}: {feed:#?}"))
 }
 
 /// Stops follow one another, on both clocks, and the hops after the observation are the age.
-fn adds_up(journey: &Journey, feed: &FeedStory) -> Outcome {
+fn adds_up(journey: &Journey, feed: &FeedPath) -> Outcome {
     for pair in feed.stops.windows(2) {
         let real_ms = (pair[1].at - pair[0].at).as_seconds_f64() * 1_000.0;
         ensure!(real_ms > -TOLERANCE_MS, "not in order");

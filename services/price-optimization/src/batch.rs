@@ -1,17 +1,20 @@
-//! The batch job of the dataflow `database`: every period it reads the views that the other services publish, makes
-//! the forecasts that they would make themselves, and rewrites `pricing.zone_market` in one transaction. A cron job
-//! runs it once; here it can also keep its own time.
+//! The batch job of the dataflow `database`.
+//!
+//! # How this works
+//! Every period one run reads the views that the other services publish, makes the forecasts that they would make
+//! themselves, and rewrites `pricing.zone_market` in the same transaction, so that a quote sees the rows of one run and
+//! never of two. It also writes one row of `pricing.batch_run`. The SQL is in `store.rs`.
+//!
+//! ```text
+//! supply of a zone = idle drivers + drop-offs due within the window      (marketplace::supply)
+//! demand of a zone = gamma-Poisson filter over the past windows          (marketplace::demand)
+//! ```
+//! A run that fails leaves the old rows, which show their age. `batch --once` runs once, for a cron job.
 
-use std::{
-    collections::HashMap,
-    fs,
-    sync::{Arc, atomic::AtomicU64},
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{collections::HashMap, fs, path::Path, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use chrono::Utc;
-use futures::FutureExt;
 use marketplace::{
     demand::{DemandForecaster, DemandProfile, FilterSettings},
     supply::predicted_available,
@@ -21,31 +24,24 @@ use marketplace::{
 use platform::{
     background::WorkLoop,
     clock::MarketClock,
-    health::Health,
-    metrics::{LatencyFamily, latency_family},
-    postgres, propagation,
+    propagation,
     sampling::{self, Upstream},
     schema::Migrations,
-};
-use prometheus_client::{
-    encoding::EncodeLabelSet,
-    metrics::{counter::Counter, family::Family, gauge::Gauge},
-    registry::{Registry, Unit},
 };
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span, field::Empty, info, info_span};
 
 use crate::{
-    BATCH_IDENTITY,
     config::BatchConfig,
-    store::{self, BatchRun, DemandRow, DemandWatermark, Store, SupplyRow, Watermark, market_time},
+    metrics::BatchMetrics,
+    store::{self, BatchRun, DemandRow, DemandWatermark, Store, SupplyRow, SupplyWatermark},
 };
 
-/// How long a run may take before it is given up.
+/// How long a run may take.
 const STEP_DEADLINE: Duration = Duration::from_secs(60);
 
-/// How soon a failed run is tried again, if the period is not shorter.
+/// How soon a failed run is repeated, if the period is not shorter.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
 
 const UNUSABLE_SCHEMA: &str = "the schema in PostgreSQL (DATABASE_URL) cannot be used";
@@ -62,56 +58,17 @@ pub struct Batch {
     migrations: Migrations,
 }
 
-/// What is counted of the runs.
-#[derive(Debug)]
-struct BatchMetrics {
-    runs: Family<OutcomeLabel, Counter>,
-    duration: LatencyFamily<OutcomeLabel>,
-    last_success: Gauge<f64, AtomicU64>,
-    rows: Gauge,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OutcomeLabel {
-    outcome: &'static str,
-}
-
-impl BatchMetrics {
-    fn of_no_runs() -> Self {
-        let metrics = Self {
-            runs: Family::default(),
-            duration: latency_family(),
-            last_success: Gauge::default(),
-            rows: Gauge::default(),
-        };
-        for outcome in ["done", "failed"] {
-            metrics.runs.get_or_create_owned(&OutcomeLabel { outcome });
-        }
-        metrics
-    }
-
-    fn note(&self, run: &anyhow::Result<usize>, took: Duration, span: &Span) {
-        let outcome = OutcomeLabel {
-            outcome: if run.is_ok() { "done" } else { "failed" },
-        };
-        self.runs.get_or_create(&outcome).inc();
-        self.duration.get_or_create(&outcome).observe(took, span);
-        if let Ok(rows) = run {
-            self.rows.set(*rows as i64);
-            let now = SystemTime::now().duration_since(UNIX_EPOCH);
-            self.last_success.set(now.unwrap_or_default().as_secs_f64());
-        }
-    }
-}
-
 impl Batch {
-    /// Reads the profile and prepares the connection.
+    /// Reads the demand profile.
     ///
     /// # Errors
-    /// When a setting cannot be used.
-    pub fn connect(config: BatchConfig) -> anyhow::Result<Self> {
-        let pool = postgres::pool(&config.database_url, BATCH_IDENTITY.name, 1)
-            .context("DATABASE_URL is wrong")?;
+    /// When the profile cannot be used.
+    pub(crate) fn new(
+        config: &BatchConfig,
+        store: Store,
+        clock: MarketClock,
+        metrics: BatchMetrics,
+    ) -> anyhow::Result<Self> {
         let area = ServiceArea::new(config.service_area);
         let profile = match &config.demand_profile {
             Some(path) => read_profile(path)
@@ -119,35 +76,14 @@ impl Batch {
             None => DemandProfile::flat(area.zones()),
         };
         Ok(Self {
-            store: Store::new(pool),
+            store,
             area,
             profile: Arc::new(profile),
-            clock: MarketClock::from_config(&config.clock),
+            clock,
             supply_window: config.forecast_window,
-            metrics: BatchMetrics::of_no_runs(),
+            metrics,
             migrations: config.schema.migrations,
         })
-    }
-
-    /// Registers what is counted of the runs.
-    pub(crate) fn register(&self, registry: &mut Registry) {
-        let metrics = &self.metrics;
-        postgres::register_pool(registry, BATCH_IDENTITY.name, self.store.pool());
-        let help = "Runs of the batch job";
-        registry.register("surge_batch_runs", help, metrics.runs.clone());
-        let (name, help) = ("surge_batch_duration", "How long a run took");
-        registry.register_with_unit(name, help, Unit::Seconds, metrics.duration.clone());
-        let name = "surge_batch_last_success_timestamp";
-        let help = "When the last run that succeeded ended, Unix time; 0 before the first";
-        registry.register_with_unit(name, help, Unit::Seconds, metrics.last_success.clone());
-        let help = "Zones that the last run wrote";
-        registry.register("surge_batch_rows", help, metrics.rows.clone());
-    }
-
-    /// Whether the database is there.
-    pub(crate) fn health(&self) -> Health {
-        let pool = self.store.pool();
-        Health::new(self.clock).needs("postgres", move || postgres::probe(pool.clone()).boxed())
     }
 
     /// Brings the schema up to date and runs once.
@@ -168,8 +104,8 @@ impl Batch {
         Ok(())
     }
 
-    /// Runs every `every` of market time until `token` is cancelled. A run that fails leaves the old rows, whose age
-    /// tells, and is tried again soon.
+    /// Runs every `every` of market time until `token` is cancelled. A run that fails leaves the old rows, which show their
+    /// age, and is repeated soon.
     ///
     /// # Errors
     /// When the schema is one that this program cannot use; `token` is cancelled then.
@@ -210,7 +146,7 @@ impl Batch {
         if run.is_err() {
             span.record("otel.status_code", "ERROR");
         }
-        self.metrics.note(&run, started.elapsed(), &span);
+        self.metrics.ran(&run, started.elapsed(), &span);
         run
     }
 
@@ -220,7 +156,7 @@ impl Batch {
         let (supply_watermark, supply_rows) = store::read_supply(&mut transaction).await?;
         let (demand_watermark, demand_rows) = store::read_demand(&mut transaction).await?;
         let read_at = Utc::now();
-        // The old rows, whose age tells, are better than rows without supply or demand.
+        // Old rows, which show their age, are better than rows without supply or demand.
         let supply_watermark =
             supply_watermark.context("driver-management published no supply yet")?;
         let demand_watermark =
@@ -230,15 +166,13 @@ impl Batch {
 
         let supply = self.supply(&supply_watermark, &supply_rows);
         let demand = self.demand(&demand_watermark, &demand_rows);
-        let levels = supply.into_iter().zip(demand);
-        let zones = self.area.zones().iter().zip(levels);
-        let zones: Vec<ZoneLevels> = zones
-            .map(|(zone, (supply, demand))| ZoneLevels {
-                zone: *zone,
-                supply: Some(supply),
-                demand: Some(demand),
-            })
-            .collect();
+        let levels = self.area.zones().iter().zip(supply).zip(demand);
+        let levels = levels.map(|((zone, supply), demand)| ZoneLevels {
+            zone: *zone,
+            supply: Some(supply),
+            demand: Some(demand),
+        });
+        let levels: Vec<ZoneLevels> = levels.collect();
         let run = BatchRun {
             started_at,
             supply_written_at: supply_watermark.written_at,
@@ -249,22 +183,22 @@ impl Batch {
             written_at: Utc::now(),
             traceparent: propagation::traceparent(),
         };
-        let run = store::remember_run(&mut transaction, run).await?;
-        store::write_zone_market(&mut transaction, &zones, Some(run)).await?;
+        let run = store::write_batch_run(&mut transaction, run).await?;
+        store::write_zone_market(&mut transaction, &levels, Some(run)).await?;
         transaction.commit().await?;
-        Ok(zones.len())
+        Ok(levels.len())
     }
 
     /// Supply of every zone of the area, as of the watermark.
-    fn supply(&self, watermark: &Watermark, rows: &[SupplyRow]) -> Vec<Level> {
-        let as_of = market_time(watermark.as_of);
+    fn supply(&self, watermark: &SupplyWatermark, rows: &[SupplyRow]) -> Vec<Level> {
+        let as_of = watermark.as_of.into();
         let rows: HashMap<&str, &SupplyRow> =
             rows.iter().map(|row| (row.zone.as_str(), row)).collect();
         let level = |zone: &Zone| {
             let row = rows.get(zone.to_string().as_str());
             let idle = row.map_or(0, |row| usize::try_from(row.idle_drivers).unwrap_or(0));
-            let due = row.into_iter().flat_map(|row| row.dropoffs_due_at.iter());
-            let due = due.map(|due_at| market_time(*due_at));
+            let due = row.into_iter().flat_map(|row| &row.dropoffs_due_at);
+            let due = due.map(|due_at| (*due_at).into());
             Level {
                 value: predicted_available(idle, due, as_of, self.supply_window),
                 as_of,
@@ -275,18 +209,18 @@ impl Batch {
 
     /// Demand of every zone of the area, as of the watermark: the filter of ride-management, fed from its table.
     fn demand(&self, watermark: &DemandWatermark, rows: &[DemandRow]) -> Vec<Level> {
-        let as_of = market_time(watermark.as_of);
+        let as_of = watermark.as_of.into();
         let window = Duration::from_secs(u64::try_from(watermark.window_seconds).unwrap_or(300));
         let mut forecaster = DemandForecaster::new(
             Arc::clone(&self.profile),
             self.area.zones(),
             window,
-            market_time(watermark.observed_since),
+            watermark.observed_since.into(),
             FilterSettings::default(),
         );
         for row in rows {
             if let (Ok(zone), Ok(requests)) = (row.zone.parse(), u32::try_from(row.requests)) {
-                forecaster.record_count(zone, market_time(row.window_start), requests);
+                forecaster.record_count(zone, row.window_start.into(), requests);
             }
         }
         let forecasts = forecaster.forecasts(self.area.zones(), as_of);
@@ -297,7 +231,7 @@ impl Batch {
     }
 }
 
-fn read_profile(path: &std::path::Path) -> anyhow::Result<DemandProfile> {
+fn read_profile(path: &Path) -> anyhow::Result<DemandProfile> {
     let file = fs::read(path)?;
     Ok(serde_json::from_slice(&file)?)
 }

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use utoipa::ToSchema;
 
-use crate::error::Error;
+use crate::{error::Error, openapi::Mode};
 
 /// How often a switch is tried when another replica switches at the same moment.
 const SWITCH_ATTEMPTS: usize = 5;
@@ -30,7 +30,7 @@ const WATCH_AGAIN: Duration = Duration::from_millis(500);
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ModeInForce {
     /// The dataflow mode.
-    #[schema(value_type = crate::http::Mode)]
+    #[schema(value_type = Mode)]
     pub mode: DataflowMode,
     /// Grows by one with every switch; 0 before the first.
     pub epoch: u64,

@@ -10,9 +10,8 @@ use surge_proto::{
     },
 };
 use tonic::{Request, Response, Status, service::Routes};
-use tracing::Instrument;
 
-use crate::app::{App, Quoted, quote_span};
+use crate::{app::App, pricing::SignedQuote};
 
 /// The services of this process.
 pub(crate) async fn routes(app: App) -> anyhow::Result<Routes> {
@@ -40,13 +39,8 @@ impl QuoteService for Quotes {
         let dropoff = position("dropoff", request.dropoff).map_err(invalid)?;
         let mode = DataflowMode::from_wire(request.dataflow)
             .map_err(|error| Fault::invalid("dataflow", error))?;
-        let quoted = self
-            .0
-            .quote(pickup, dropoff, mode)
-            .instrument(quote_span())
-            .await;
-        let quoted = quoted.map_err(Fault::from)?;
-        Ok(Response::new(quoted.into()))
+        let signed = self.0.pricing().quote(pickup, dropoff, mode).await;
+        Ok(Response::new(signed.map_err(Fault::from)?.into()))
     }
 }
 
@@ -54,22 +48,22 @@ fn invalid(malformed: Malformed) -> Status {
     Fault::invalid(malformed.field, malformed.problem).into()
 }
 
-impl From<Quoted> for GetQuoteResponse {
-    fn from(quoted: Quoted) -> Self {
+impl From<SignedQuote> for GetQuoteResponse {
+    fn from(signed: SignedQuote) -> Self {
         Self {
-            quote_id: quoted.quote.quote_id.to_string(),
-            fare_cents: quoted.quote.fare_cents,
+            quote_id: signed.quote.quote_id.to_string(),
+            fare_cents: signed.quote.fare_cents,
             currency: "USD".to_owned(),
-            surge_multiplier_tenths: u32::from(quoted.price.multiplier.tenths()),
-            zone: quoted.quote.zone.to_string(),
-            dataflow: v1::Dataflow::from(quoted.dataflow).into(),
-            epoch: quoted.epoch,
-            supply: quoted.price.supply,
-            demand: quoted.price.demand,
-            data_age_ms: quoted.data_age.map(|age| age.as_secs_f64() * 1_000.0),
-            degraded: quoted.price.degraded,
-            expires_at: Some(timestamp(quoted.quote.expires_at)),
-            token: quoted.token,
+            surge_multiplier_tenths: u32::from(signed.price.multiplier.tenths()),
+            zone: signed.quote.zone.to_string(),
+            dataflow: v1::Dataflow::from(signed.dataflow).into(),
+            epoch: signed.epoch,
+            supply: signed.price.supply,
+            demand: signed.price.demand,
+            data_age_ms: signed.data_age.map(|age| age.as_secs_f64() * 1_000.0),
+            degraded: signed.price.degraded,
+            expires_at: Some(timestamp(signed.quote.expires_at)),
+            token: signed.token,
         }
     }
 }

@@ -1,10 +1,8 @@
 //! The REST edge. A handler parses, asks [`App`], and answers.
 
-mod journey;
-
 use axum::{
     Json,
-    extract::{FromRequestParts, State},
+    extract::{FromRequestParts, Path, State, rejection::PathRejection},
     http::{HeaderName, request::Parts},
 };
 use marketplace::{
@@ -17,14 +15,16 @@ use platform::{
 };
 use serde::{Deserialize, Serialize, Serializer};
 use surge_proto::DataflowMode;
-use tracing::Instrument;
-use utoipa::{OpenApi, ToSchema};
+use utoipa::{OpenApi, ToSchema, openapi};
 use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
 
 use crate::{
-    app::{App, Quoted, SurgeMap, quote_span},
+    app::{App, SurgeMap},
     control::ModeInForce,
+    explain::Journey,
+    openapi::{Document, Mode, Point},
+    pricing::SignedQuote,
 };
 
 /// Request header that picks the dataflow mode of one quote.
@@ -33,45 +33,18 @@ static DATAFLOW_HEADER: HeaderName = HeaderName::from_static("surge-dataflow");
 /// Room for a quote in JSON: they have some 450 bytes.
 const QUOTE_BYTES: usize = 640;
 
-#[derive(OpenApi)]
-#[openapi(info(
-    title = "price-optimization",
-    description = "Quotes a fare with a surge multiplier. Errors are `application/problem+json` (RFC 9457)."
-))]
-struct Api;
-
 /// The routes of the API, and what describes them.
-pub(crate) fn router(app: App) -> (axum::Router, utoipa::openapi::OpenApi) {
-    OpenApiRouter::with_openapi(Api::openapi())
+pub(crate) fn router(app: App) -> (axum::Router, openapi::OpenApi) {
+    OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(post_quote))
-        .routes(routes!(journey::get_journey))
+        .routes(routes!(get_journey))
         .routes(routes!(get_surge))
         .routes(routes!(get_dataflow, put_dataflow))
         .with_state(app)
         .split_for_parts()
 }
 
-/// A point in degrees (WGS 84).
-#[derive(Debug, ToSchema)]
-#[allow(dead_code, reason = "describes marketplace::zone::Position to OpenAPI")]
-pub(crate) struct Point {
-    #[schema(minimum = -90, maximum = 90)]
-    lat: f64,
-    #[schema(minimum = -180, maximum = 180)]
-    lon: f64,
-}
-
-/// A dataflow mode.
-#[derive(Debug, ToSchema)]
-#[schema(rename_all = "snake_case")]
-#[allow(dead_code, reason = "describes surge_proto::DataflowMode to OpenAPI")]
-pub(crate) enum Mode {
-    Database,
-    Request,
-    Events,
-}
-
-/// The trip to be quoted.
+/// The trip to be signed.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct QuoteRequest {
@@ -164,11 +137,29 @@ async fn post_quote(
     NamedMode(mode): NamedMode,
     StrictJson(trip): StrictJson<QuoteRequest>,
 ) -> Result<SizedJson<QuoteResponse, QUOTE_BYTES>, Fault> {
-    let quoted = app
-        .quote(trip.pickup, trip.dropoff, mode)
-        .instrument(quote_span())
-        .await?;
-    Ok(SizedJson(quoted.into()))
+    let signed = app.pricing().quote(trip.pickup, trip.dropoff, mode).await?;
+    Ok(SizedJson(signed.into()))
+}
+
+/// Explain how supply and demand reached a quote.
+///
+/// A replica keeps the last quotes that it made itself, 10,000 unless `JOURNEYS_KEPT` says otherwise.
+#[utoipa::path(
+    get, path = "/v1/quotes/{quote_id}/journey",
+    params(("quote_id" = Uuid, Path, description = "The quote")),
+    responses(
+        (status = 200, body = Journey),
+        (status = 400, description = "Not a UUID", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "Not kept by this replica", body = Problem, content_type = "application/problem+json"),
+        (status = 500, body = Problem, content_type = "application/problem+json"),
+        (status = 504, body = Problem, content_type = "application/problem+json"),
+    )
+)]
+async fn get_journey(
+    State(app): State<App>,
+    quote_id: Result<Path<String>, PathRejection>,
+) -> Result<Json<Journey>, Fault> {
+    Ok(Json(app.explain(parse_quote_id(quote_id)?).await?))
 }
 
 /// Show the multiplier of every zone.
@@ -222,6 +213,16 @@ async fn put_dataflow(
     Ok(Json(app.switch(wanted.mode).await?))
 }
 
+/// Accepts only the form in which a quote shows its id. A UUID has other forms, but no answer of ours uses them.
+fn parse_quote_id(quote_id: Result<Path<String>, PathRejection>) -> Result<Uuid, Fault> {
+    let hyphenated = |Path(text): Path<String>| {
+        let id = Uuid::try_parse(&text).ok()?;
+        id.to_string().eq_ignore_ascii_case(&text).then_some(id)
+    };
+    let id = quote_id.ok().and_then(hyphenated);
+    id.ok_or_else(|| Fault::invalid("quote_id", "must be a UUID, as in the quote"))
+}
+
 /// The mode that the request names, if it does.
 struct NamedMode(Option<DataflowMode>);
 
@@ -238,22 +239,22 @@ impl<S: Sync> FromRequestParts<S> for NamedMode {
     }
 }
 
-impl From<Quoted> for QuoteResponse {
-    fn from(quoted: Quoted) -> Self {
+impl From<SignedQuote> for QuoteResponse {
+    fn from(signed: SignedQuote) -> Self {
         Self {
-            quote_id: quoted.quote.quote_id,
-            fare_cents: quoted.quote.fare_cents,
+            quote_id: signed.quote.quote_id,
+            fare_cents: signed.quote.fare_cents,
             currency: "USD",
-            surge_multiplier: quoted.price.multiplier.as_f64(),
-            zone: quoted.quote.zone,
-            dataflow: quoted.dataflow,
-            epoch: quoted.epoch,
-            supply: quoted.price.supply,
-            demand: quoted.price.demand,
-            data_age_ms: quoted.data_age.map(millis),
-            degraded: quoted.price.degraded,
-            expires_at: quoted.quote.expires_at,
-            token: quoted.token,
+            surge_multiplier: signed.price.multiplier.as_f64(),
+            zone: signed.quote.zone,
+            dataflow: signed.dataflow,
+            epoch: signed.epoch,
+            supply: signed.price.supply,
+            demand: signed.price.demand,
+            data_age_ms: signed.data_age.map(millis),
+            degraded: signed.price.degraded,
+            expires_at: signed.quote.expires_at,
+            token: signed.token,
         }
     }
 }

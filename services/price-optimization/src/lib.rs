@@ -1,8 +1,9 @@
 //! price-optimization: turns supply and demand into a surge multiplier and a fare.
 //!
-//! It asks one question, "what are supply and demand around this zone, and as of when?", and has three answers to it:
-//! the siblings in [`dataflow`]. All three are connected at once; a quote is computed from one of them. Start reading
-//! at [`app`], where a quote is made, then the three dataflows.
+//! It asks one question, "what are supply and demand around this zone, and as of when?", and three dataflows answer it,
+//! all of them connected at once. This file makes every part and passes it to those that need it; nothing is static.
+//! Reading order: [`pricing`], where a trip becomes a price; [`dataflow`] and its three modes; [`batch`], the job behind
+//! `database`; [`explain`].
 
 pub mod app;
 pub mod batch;
@@ -10,21 +11,24 @@ pub mod config;
 pub mod control;
 pub mod dataflow;
 pub mod error;
+pub mod explain;
 mod grpc;
 mod http;
-pub mod journey;
 mod metrics;
+mod openapi;
+pub mod pricing;
 mod readers;
 pub mod store;
 
 use std::{process::ExitCode, sync::Arc};
 
 use anyhow::{Context, bail};
-use futures::FutureExt;
-use marketplace::{quote::Freshness, time::MarketTime, zone::ServiceArea};
+use futures::{FutureExt, future::ready};
+use marketplace::zone::ServiceArea;
 use platform::{
     clock::MarketClock,
     health::Health,
+    http::HttpEdge,
     metrics::EdgeMetrics,
     nats, postgres,
     process::{self, Identity},
@@ -32,23 +36,30 @@ use platform::{
     serve::{self, Addresses, Listeners},
     shutdown::with_deadline,
 };
-use prometheus_client::registry::Registry;
+use surge_proto::DataflowMode;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    app::App,
+    app::{App, Parts},
     batch::Batch,
     config::{BatchConfig, Config},
     control::ModeControl,
-    dataflow::{Dataflows, events::Subscriber, request::Callees},
-    journey::Journeys,
-    metrics::{QuoteMetrics, register_dataflows, register_multipliers},
-    store::{STEPS, Store},
+    dataflow::{
+        Dataflows,
+        database::DatabaseDataflow,
+        events::{EventsDataflow, subscriber::Subscriber},
+        request::RequestDataflow,
+    },
+    explain::{Explainer, recent::RecentQuotes},
+    metrics::{
+        BatchMetrics, QuoteMetrics, register_feed_ages, register_mode, register_multipliers,
+    },
+    pricing::Pricing,
+    store::{MIGRATIONS, Store},
 };
-use surge_proto::DataflowMode;
 
-/// Who this process is in logs, traces and metrics.
+/// Who the service is in logs, traces and metrics.
 pub const IDENTITY: Identity = Identity {
     name: "price-optimization",
     version: env!("CARGO_PKG_VERSION"),
@@ -60,184 +71,170 @@ pub const BATCH_IDENTITY: Identity = Identity {
     version: env!("CARGO_PKG_VERSION"),
 };
 
-/// Runs the process that `arguments` ask for: the service, or with `batch` or `migrate` as the first of
-/// them a job.
+/// The whole life of the process: the service, or with `batch` or `migrate` as the first of `arguments` a job.
 // Not generic over its arguments, so that it is compiled here: docs/decisions/release-profile.md.
 pub fn main(mut arguments: Vec<String>) -> ExitCode {
     if arguments.get(1).is_some_and(|job| job == "batch") {
         arguments.remove(1);
         return process::run(BATCH_IDENTITY, arguments, run_batch);
     }
-    if let Some(ended) = schema::job(IDENTITY, &mut arguments, &STEPS) {
+    if let Some(ended) = schema::job(IDENTITY, &mut arguments, MIGRATIONS) {
         return ended;
     }
-    process::run(IDENTITY, arguments, |config, token| async move {
-        Service::start(config).await?.run(token).await
-    })
+    process::run_service(IDENTITY, arguments, Service::start, Service::run)
 }
 
-async fn run_batch(config: BatchConfig, token: CancellationToken) -> anyhow::Result<()> {
-    let every = config.every;
-    let once = config.once;
-    let http_addr = config.http_addr;
-    let batch = Batch::connect(config)?;
-    if once {
-        let done = token.run_until_cancelled(batch.run_once()).await;
-        return done.unwrap_or_else(|| bail!("told to end before the run was done"));
-    }
-    let listener = serve::bind("HTTP_ADDR", http_addr).await?;
-    let mut registry = platform::metrics::registry(BATCH_IDENTITY);
-    let edges = EdgeMetrics::register(&mut registry);
-    batch.register(&mut registry);
-    let no_routes = Default::default();
-    let http = platform::http::edge(no_routes, batch.health(), registry, edges);
-    let served = serve::serve_http(listener, http, token.clone());
-    let served = with_deadline(&token, served);
-    let (served, ran) = tokio::join!(served, batch.run(every, token.clone()));
-    ran?;
-    Ok(served.unwrap_or(Ok(()))?)
-}
-
-/// The service: bound, connected, and ready to run.
+/// The service, bound to its ports and connected to its dataflows, about to serve.
 #[derive(Debug)]
 pub struct Service {
     listeners: Listeners,
     app: App,
+    http: HttpEdge,
+    metrics: EdgeMetrics,
     store: Store,
     migrations: Migrations,
     control: ModeControl,
     subscriber: Subscriber,
-    health: Health,
-    registry: Registry,
-    edges: EdgeMetrics,
 }
 
 impl Service {
-    /// Binds the listeners and opens all three dataflows. None of their dependencies has to be there yet.
+    /// Binds the ports and opens all three dataflows. None of their dependencies has to be there yet.
     ///
     /// # Errors
     /// When a port is busy or a setting cannot be used.
     pub async fn start(config: Config) -> anyhow::Result<Self> {
         let listeners = Listeners::bind(config.http_addr, config.grpc_addr).await?;
+        // One connection more, so that migrations and health checks do not wait behind quotes.
+        let connections = config.database_connections + 1;
+        let pool = postgres::pool(&config.database_url, IDENTITY.name, connections)
+            .context("DATABASE_URL is wrong")?;
+        let nats = nats::connect(&config.nats_url, IDENTITY.name).await?;
+
         let clock = MarketClock::from_config(&config.clock);
         let area = Arc::new(ServiceArea::new(config.service_area));
-        let pool = postgres::pool(
-            &config.database_url,
-            IDENTITY.name,
-            // One more for migrations and for signs of life, which must not wait behind quotes.
-            config.database_connections + 1,
-        )
-        .context("DATABASE_URL is wrong")?;
-        let nats = nats::connect(&config.nats_url, IDENTITY.name).await?;
+        let policy = config.pricing();
         let store = Store::new(pool.clone());
-        let mut registry = platform::metrics::registry(IDENTITY);
-        postgres::register_pool(&mut registry, IDENTITY.name, pool.clone());
-        nats::register(&mut registry, nats.clone());
-
-        let control = ModeControl::new(nats.clone(), config.dataflow_mode, config.stream_replicas);
-        let subscriber = Subscriber::new(nats.clone(), Arc::clone(&area), clock)
-            .on_nodes(config.stream_replicas);
-        let dataflows = Dataflows::connect(&config, store.clone(), &subscriber)?;
-        let freshness = config.pricing().freshness;
-        let health = health(clock, freshness, pool, nats, &control, &dataflows);
-
-        let edges = EdgeMetrics::register(&mut registry);
-        let metrics = QuoteMetrics::register(&mut registry);
-        register_dataflows(&mut registry, control.clone(), subscriber.clone());
-        let journeys = Journeys::new(&config, store.clone());
-        let app = App::new(
+        let replicas = config.stream_replicas;
+        let control = ModeControl::new(nats.clone(), config.dataflow_mode, replicas);
+        let subscriber = Subscriber::new(nats.clone(), replicas, area.clone(), clock);
+        let dataflows = Dataflows::new(
+            DatabaseDataflow::new(pool.clone()),
+            RequestDataflow::connect(&config)?,
+            EventsDataflow::new(&subscriber, clock, policy.freshness),
             &config,
-            area,
             clock,
-            dataflows,
-            control.clone(),
-            metrics,
-            journeys,
         );
-        register_multipliers(&mut registry, app.clone());
+        let health = health(clock, nats.clone(), &control, &dataflows);
+
+        let mut registry = platform::metrics::registry(IDENTITY);
+        let metrics = EdgeMetrics::register(&mut registry);
+        postgres::register_pool(&mut registry, IDENTITY.name, pool);
+        nats::register(&mut registry, nats);
+        let recent = Arc::new(RecentQuotes::new(config.journeys_kept));
+        let app = App::new(Parts {
+            explainer: Explainer::new(&config, recent.clone(), store.clone(), clock),
+            pricing: Pricing {
+                area,
+                clock,
+                policy,
+                key: config.quote_key.clone(),
+                dataflows,
+                control: control.clone(),
+                metrics: QuoteMetrics::register(&mut registry),
+                recent,
+            },
+        });
+        let (mode, feeds, zones) = (control.clone(), subscriber.clone(), app.clone());
+        register_mode(&mut registry, move || mode.current());
+        register_feed_ages(&mut registry, move || feeds.feed_ages());
+        register_multipliers(&mut registry, move || zones.surge_from_events());
+        let routes = http::router(app.clone());
         Ok(Self {
             listeners,
+            http: platform::http::edge(routes, health, registry, metrics.clone()),
+            metrics,
             app,
             store,
             migrations: config.schema.migrations,
             control,
             subscriber,
-            health,
-            registry,
-            edges,
         })
     }
 
-    /// Where the service is bound.
+    /// Where the service can be reached.
     ///
     /// # Errors
-    /// When the system does not tell.
+    /// When the system does not know.
     pub fn addresses(&self) -> std::io::Result<Addresses> {
         self.listeners.addresses()
     }
 
-    /// Serves until `token` is cancelled.
+    /// Serves until `shutdown`.
     ///
     /// # Errors
     /// When an edge fails, or the schema is one that this program cannot use.
-    pub async fn run(self, token: CancellationToken) -> anyhow::Result<()> {
-        let mut background = JoinSet::new();
-        background.spawn(self.control.clone().run(token.clone()));
-        background.spawn(self.subscriber.run(token.clone()));
-        let schema = self.store.prepare_when_up(self.migrations, token.clone());
-        let refused = tokio::spawn(schema);
+    pub async fn run(self, shutdown: CancellationToken) -> anyhow::Result<()> {
+        let mut loops = JoinSet::new();
+        loops.spawn(self.control.run(shutdown.clone()));
+        loops.spawn(self.subscriber.run(shutdown.clone()));
+        let schema = self
+            .store
+            .prepare_when_up(self.migrations, shutdown.clone());
+        let schema = tokio::spawn(schema);
 
-        let routes = http::router(self.app.clone());
-        let http = platform::http::edge(routes, self.health, self.registry, self.edges.clone());
-        let grpc = platform::grpc::edge(grpc::routes(self.app).await?, self.edges);
-        let served = serve::serve(self.listeners, http, grpc, token.clone()).await;
+        let grpc = platform::grpc::edge(grpc::routes(self.app).await?, self.metrics);
+        let served = serve::serve(self.listeners, self.http, grpc, shutdown.clone()).await;
 
-        token.cancel();
-        while background.join_next().await.is_some() {}
+        shutdown.cancel();
+        loops.join_all().await;
         served?;
-        refused
+        schema
             .await?
             .context("the schema in PostgreSQL (DATABASE_URL) cannot be used")
     }
 }
 
-/// A dependency is needed only while the mode in force leans on it. `events` leans on what it has heard, not on the
-/// broker: were NATS needed, its death would take every replica out of service at once, while all of them can quote.
+/// The dependencies of a dataflow are needed while its mode is in force. NATS itself never is: a replica that lost it
+/// keeps its mode, and `events` answers from local state.
 fn health(
     clock: MarketClock,
-    freshness: Freshness,
-    pool: sqlx::PgPool,
     nats: async_nats::Client,
     control: &ModeControl,
     dataflows: &Dataflows,
 ) -> Health {
-    let in_mode = |mode: DataflowMode| {
-        let control = control.clone();
-        move || control.current().mode == mode
-    };
-    let Callees { supply, demand } = dataflows.callees.clone();
-    let events = Arc::clone(&dataflows.events);
-    Health::new(clock)
-        .needs_while("postgres", in_mode(DataflowMode::Database), move || {
-            postgres::probe(pool.clone()).boxed()
-        })
-        .needs_while(
-            "nats",
-            || false,
-            move || std::future::ready(nats::probe(&nats)).boxed(),
-        )
-        .needs_while("local-state", in_mode(DataflowMode::Events), move || {
-            let now = MarketTime::from_millis(clock.now_millis());
-            std::future::ready(events.is_usable(now, freshness)).boxed()
-        })
-        .needs_while(
-            "driver-management",
-            in_mode(DataflowMode::Request),
-            move || supply.clone().ask().boxed(),
-        )
-        .needs_while(
-            "ride-management",
-            in_mode(DataflowMode::Request),
-            move || demand.clone().ask().boxed(),
-        )
+    let nats = move || ready(nats::probe(&nats)).boxed();
+    let mut health = Health::new(clock).needs_while("nats", || false, nats);
+    for mode in DataflowMode::ALL {
+        for check in dataflows.of(mode).health_checks() {
+            let control = control.clone();
+            let is_in_force = move || control.current().mode == mode;
+            health = health.needs_while(check.dependency, is_in_force, check.check);
+        }
+    }
+    health
+}
+
+async fn run_batch(config: BatchConfig, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let pool = postgres::pool(&config.database_url, BATCH_IDENTITY.name, 1)
+        .context("DATABASE_URL is wrong")?;
+    let clock = MarketClock::from_config(&config.clock);
+    let mut registry = platform::metrics::registry(BATCH_IDENTITY);
+    let edges = EdgeMetrics::register(&mut registry);
+    postgres::register_pool(&mut registry, BATCH_IDENTITY.name, pool.clone());
+    let metrics = BatchMetrics::register(&mut registry);
+    let batch = Batch::new(&config, Store::new(pool.clone()), clock, metrics)?;
+    if config.once {
+        let done = shutdown.run_until_cancelled(batch.run_once()).await;
+        return done
+            .unwrap_or_else(|| bail!("the process was asked to end before the run was done"));
+    }
+    let listener = serve::bind("HTTP_ADDR", config.http_addr).await?;
+    let health =
+        Health::new(clock).needs("postgres", move || postgres::probe(pool.clone()).boxed());
+    let http = platform::http::edge(Default::default(), health, registry, edges);
+    let served = serve::serve_http(listener, http, shutdown.clone());
+    let served = with_deadline(&shutdown, served);
+    let (served, ran) = tokio::join!(served, batch.run(config.every, shutdown.clone()));
+    ran?;
+    Ok(served.unwrap_or(Ok(()))?)
 }

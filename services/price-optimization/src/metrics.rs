@@ -1,21 +1,31 @@
-//! What is counted of quotes, and the gauges of the market as this service sees it. The handles of each mode are looked
-//! up once, at the start, so that counting a quote touches nothing but its own counters.
+//! The metrics of this service: counters of quotes by mode, counters of batch runs, and gauges that are read when
+//! Prometheus scrapes. The counters of each mode are looked up once, at the start, so that counting a quote touches
+//! nothing but its own counters. `lib.rs` registers all of them; gauges get the function that reads their value.
 
-use std::time::Duration;
+use std::{
+    fmt,
+    sync::atomic::AtomicU64,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
+use marketplace::{surge::Multiplier, zone::Zone};
 use platform::metrics::{Durations, LatencyFamily, latency_family};
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _},
     metrics::{
-        MetricType, counter::Counter, family::Family, gauge::ConstGauge, histogram::Histogram,
+        MetricType,
+        counter::Counter,
+        family::Family,
+        gauge::{ConstGauge, Gauge},
+        histogram::Histogram,
     },
     registry::{Registry, Unit},
 };
 use surge_proto::DataflowMode;
 use tracing::Span;
 
-use crate::{app::App, control::ModeControl, dataflow::events::Subscriber};
+use crate::control::ModeInForce;
 
 /// Bounds of data age, in real seconds: from a gRPC round trip to a nightly batch.
 const AGE_BUCKETS_SECONDS: [f64; 14] = [
@@ -125,18 +135,13 @@ impl QuoteMetrics {
     }
 }
 
-/// Registers which mode is in force, and how old the feeds of `events` are.
-pub(crate) fn register_dataflows(registry: &mut Registry, control: ModeControl, feeds: Subscriber) {
-    registry.register_collector(Box::new(ModeInForce(control)));
-    registry.register_collector(Box::new(FeedAges(feeds)));
-}
-
-#[derive(Debug)]
-struct ModeInForce(ModeControl);
-
-impl Collector for ModeInForce {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let in_force = self.0.current();
+/// Registers `surge_dataflow_in_force{dataflow}` and `surge_dataflow_epoch`.
+pub(crate) fn register_mode(
+    registry: &mut Registry,
+    current: impl Fn() -> ModeInForce + Send + Sync + 'static,
+) {
+    on_scrape(registry, move |mut encoder| {
+        let in_force = current();
         let gauge = MetricType::Gauge;
         let help = "1 for the dataflow mode in force, 0 for the others";
         let mut modes = encoder.encode_descriptor("surge_dataflow_in_force", help, None, gauge)?;
@@ -147,49 +152,118 @@ impl Collector for ModeInForce {
         let help = "How often the dataflow mode was switched";
         let epoch = encoder.encode_descriptor("surge_dataflow_epoch", help, None, gauge)?;
         ConstGauge::new(in_force.epoch).encode(epoch)
-    }
+    });
 }
 
-#[derive(Debug)]
-struct FeedAges(Subscriber);
-
-impl Collector for FeedAges {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+/// Registers `surge_feed_age_seconds{feed}`; a feed without a watermark yet has no age.
+pub(crate) fn register_feed_ages(
+    registry: &mut Registry,
+    ages: impl Fn() -> [(&'static str, Option<Duration>); 2] + Send + Sync + 'static,
+) {
+    on_scrape(registry, move |mut encoder| {
         let help = "Age of the newest watermark of a feed of the dataflow events, in real time";
-        let unit = Some(&Unit::Seconds);
-        let mut ages =
-            encoder.encode_descriptor("surge_feed_age", help, unit, MetricType::Gauge)?;
-        for (feed, age) in self.0.feed_ages() {
-            // A feed that was never heard of has no age.
+        let (unit, gauge) = (Some(&Unit::Seconds), MetricType::Gauge);
+        let mut family = encoder.encode_descriptor("surge_feed_age", help, unit, gauge)?;
+        for (feed, age) in ages() {
             if let Some(age) = age {
                 let age = ConstGauge::new(age.as_secs_f64());
-                age.encode(ages.encode_family(&[("feed", feed)])?)?;
+                age.encode(family.encode_family(&[("feed", feed)])?)?;
             }
         }
         Ok(())
+    });
+}
+
+/// Registers `surge_zone_multiplier{zone}`; a zone whose data is too old for a price has none.
+pub(crate) fn register_multipliers(
+    registry: &mut Registry,
+    multipliers: impl Fn() -> Vec<(Zone, Multiplier)> + Send + Sync + 'static,
+) {
+    on_scrape(registry, move |mut encoder| {
+        let name = "surge_zone_multiplier";
+        let help = "Multiplier of a zone, from the local state of the dataflow events";
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for (zone, multiplier) in multipliers() {
+            let multiplier = ConstGauge::new(multiplier.as_f64());
+            multiplier.encode(family.encode_family(&[("zone", zone.to_string())])?)?;
+        }
+        Ok(())
+    });
+}
+
+/// Gauges that `F` encodes when Prometheus scrapes.
+struct Scraped<F>(F);
+
+impl<F> fmt::Debug for Scraped<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Scraped")
     }
 }
 
-/// Registers `surge_zone_multiplier{zone}`, from what `events` has heard: a scrape has no time to ask anybody.
-pub(crate) fn register_multipliers(registry: &mut Registry, app: App) {
-    registry.register_collector(Box::new(ZoneMultipliers(app)));
+impl<F> Collector for Scraped<F>
+where
+    F: Fn(DescriptorEncoder<'_>) -> fmt::Result + Send + Sync + 'static,
+{
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        (self.0)(encoder)
+    }
 }
 
-#[derive(Debug)]
-struct ZoneMultipliers(App);
+fn on_scrape(
+    registry: &mut Registry,
+    encode: impl Fn(DescriptorEncoder<'_>) -> fmt::Result + Send + Sync + 'static,
+) {
+    registry.register_collector(Box::new(Scraped(encode)));
+}
 
-impl Collector for ZoneMultipliers {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let name = "surge_zone_multiplier";
-        let help = "Multiplier of a zone, from what the dataflow events has heard";
-        let mut zones = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
-        for (zone, price, _) in self.0.surge_heard() {
-            // What is too old for a price has none.
-            if !price.degraded {
-                let multiplier = ConstGauge::new(price.multiplier.as_f64());
-                multiplier.encode(zones.encode_family(&[("zone", zone.to_string())])?)?;
-            }
+/// The metrics of the batch job.
+#[derive(Debug)]
+pub(crate) struct BatchMetrics {
+    runs: Family<OutcomeLabel, Counter>,
+    duration: LatencyFamily<OutcomeLabel>,
+    last_success: Gauge<f64, AtomicU64>,
+    rows: Gauge,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutcomeLabel {
+    outcome: &'static str,
+}
+
+impl BatchMetrics {
+    pub(crate) fn register(registry: &mut Registry) -> Self {
+        let metrics = Self {
+            runs: Family::default(),
+            duration: latency_family(),
+            last_success: Gauge::default(),
+            rows: Gauge::default(),
+        };
+        for outcome in ["done", "failed"] {
+            metrics.runs.get_or_create_owned(&OutcomeLabel { outcome });
         }
-        Ok(())
+        let help = "Runs of the batch job";
+        registry.register("surge_batch_runs", help, metrics.runs.clone());
+        let (name, help) = ("surge_batch_duration", "How long a run took");
+        registry.register_with_unit(name, help, Unit::Seconds, metrics.duration.clone());
+        let name = "surge_batch_last_success_timestamp";
+        let help = "When the last run that succeeded ended, Unix time; 0 before the first";
+        registry.register_with_unit(name, help, Unit::Seconds, metrics.last_success.clone());
+        let help = "Zones that the last run wrote";
+        registry.register("surge_batch_rows", help, metrics.rows.clone());
+        metrics
+    }
+
+    /// Counts a run that wrote a number of rows, or failed.
+    pub(crate) fn ran(&self, run: &anyhow::Result<usize>, took: Duration, span: &Span) {
+        let outcome = OutcomeLabel {
+            outcome: if run.is_ok() { "done" } else { "failed" },
+        };
+        self.runs.get_or_create(&outcome).inc();
+        self.duration.get_or_create(&outcome).observe(took, span);
+        if let Ok(rows) = run {
+            self.rows.set(*rows as i64);
+            let now = SystemTime::now().duration_since(UNIX_EPOCH);
+            self.last_success.set(now.unwrap_or_default().as_secs_f64());
+        }
     }
 }

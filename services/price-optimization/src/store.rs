@@ -1,26 +1,31 @@
-//! All SQL of this service: the rows a quote reads, the views the batch job reads, and the one transaction in which it
-//! rewrites the rows.
+//! The schema `pricing` and the SQL of the batch job. The one query of a quote is in `dataflow/database.rs`.
+//!
+//! # How this works
+//! One batch run is one transaction, which sees one state of all tables:
+//!
+//! ```text
+//! read    driver.supply_watermark, driver.supply_by_zone          views that driver-management publishes
+//!         ride.demand_watermark, ride.demand_by_zone_window       views that ride-management publishes
+//! write   pricing.batch_run       one row per run: what it read, and when
+//!         pricing.zone_market     one row per zone: supply and demand, each with its as_of
+//! ```
+//! A view's *watermark* is the market time up to which the view is complete. It becomes the `as_of` of the levels, so
+//! their age grows from the last write of the producer and not from that of the batch.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use marketplace::{
-    time::MarketTime,
-    view::{Level, ZoneLevels},
-    zone::Zone,
-};
+use marketplace::view::{Level, ZoneLevels};
 use platform::{
     background::WorkLoop,
     postgres::{self, Step},
     schema::{self, Migrations, SchemaError},
 };
-use sqlx::{FromRow, PgConnection, PgPool, Postgres, Row, Transaction, postgres::PgRow};
+use sqlx::{PgConnection, PgPool, Postgres, Transaction};
 use tokio_util::sync::CancellationToken;
 
-use crate::readers::Readers;
-
-/// The steps of the schema.
-pub const STEPS: [Step; 2] = [
+/// The migrations, in their order.
+pub const MIGRATIONS: &[Step] = &[
     (
         1,
         "zone market",
@@ -33,69 +38,30 @@ pub const STEPS: [Step; 2] = [
     ),
 ];
 
-/// How many runs of the batch job are remembered: an hour of runs at one every four seconds.
+/// How many batch runs keep their row: an hour of runs at one every four seconds.
 const RUNS_KEPT: i64 = 1_000;
 
-/// How long to wait before asking a database again that was away.
+/// How often the schema step asks a database that is away.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
 
 /// The schema `pricing`, and the views of the other two that this role may read.
 #[derive(Clone, Debug)]
 pub struct Store {
     pool: PgPool,
-    readers: Arc<Readers>,
 }
 
-/// What the quote reads of a zone.
-#[derive(Debug)]
-struct ZoneMarketRow {
-    zone: String,
-    supply: Option<f64>,
-    supply_as_of: Option<DateTime<Utc>>,
-    demand: Option<f64>,
-    demand_as_of: Option<DateTime<Utc>>,
-    traceparent: Option<String>,
-    run: Option<i64>,
-}
-
-/// By position: every quote reads seven rows, and by name each of their columns would be looked up.
-impl FromRow<'_, PgRow> for ZoneMarketRow {
-    fn from_row(row: &PgRow) -> Result<Self, sqlx::Error> {
-        Ok(Self {
-            zone: row.try_get(0)?,
-            supply: row.try_get(1)?,
-            supply_as_of: row.try_get(2)?,
-            demand: row.try_get(3)?,
-            demand_as_of: row.try_get(4)?,
-            traceparent: row.try_get(5)?,
-            run: row.try_get(6)?,
-        })
-    }
-}
-
-/// The rows of some zones, and the trace of the batch that wrote them.
-#[derive(Debug)]
-pub struct ZoneMarket {
-    /// One entry for each zone that has a row.
-    pub levels: HashMap<Zone, ZoneLevels>,
-    /// Trace context of the batch run; all rows have the same, for they are written together.
-    pub traceparent: Option<String>,
-    /// The batch run, for [`Store::batch_run`].
-    pub run: Option<i64>,
-}
-
-/// How far a feed in the database is complete.
+/// Up to when the view of supply is complete.
 #[derive(Clone, Debug)]
-pub struct Watermark {
-    /// Market time up to which the view tells everything.
+pub struct SupplyWatermark {
+    /// Market time up to which the view is complete.
     pub as_of: DateTime<Utc>,
-    /// Trace context of the write that brought it there.
+    /// Trace context of the newest write.
     pub traceparent: Option<String>,
-    /// Real time of that write.
+    /// Real time of that write; `None` from a producer that does not publish it.
     pub written_at: Option<DateTime<Utc>>,
 }
 
-platform::from_row!(Watermark {
+platform::from_row!(SupplyWatermark {
     as_of,
     traceparent,
     written_at
@@ -118,18 +84,18 @@ platform::from_row!(SupplyRow {
     dropoffs_due_at
 });
 
-/// How far demand is complete, and since when it is counted.
+/// Up to when the view of demand is complete, and since when it counts.
 #[derive(Clone, Debug)]
 pub struct DemandWatermark {
     /// Market time since which requests are counted.
     pub observed_since: DateTime<Utc>,
-    /// Market time up to which the view tells everything.
+    /// Market time up to which the view is complete.
     pub as_of: DateTime<Utc>,
     /// Length of the windows of the view, in seconds of market time.
     pub window_seconds: i32,
-    /// Trace context of the write that brought it there.
+    /// Trace context of the newest write.
     pub traceparent: Option<String>,
-    /// Real time of that write.
+    /// Real time of that write; `None` from a producer that does not publish it.
     pub written_at: Option<DateTime<Utc>>,
 }
 
@@ -161,21 +127,21 @@ platform::from_row!(DemandRow {
 /// One run of the batch job: what it read, and when it read and wrote, in real time.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BatchRun {
-    /// When it began.
+    /// When the run began.
     pub started_at: DateTime<Utc>,
-    /// When driver-management had written the supply that it read.
+    /// When driver-management wrote the supply that the run read.
     pub supply_written_at: Option<DateTime<Utc>>,
     /// Trace context of that write.
     pub supply_traceparent: Option<String>,
-    /// When ride-management had written the demand that it read.
+    /// When ride-management wrote the demand that the run read.
     pub demand_written_at: Option<DateTime<Utc>>,
     /// Trace context of that write.
     pub demand_traceparent: Option<String>,
-    /// When it had read both.
+    /// When the run had read both.
     pub read_at: DateTime<Utc>,
-    /// When it began to write its rows.
+    /// When the run began to write its rows.
     pub written_at: DateTime<Utc>,
-    /// Its own trace context.
+    /// Trace context of the run.
     pub traceparent: Option<String>,
 }
 
@@ -193,23 +159,15 @@ platform::from_row!(BatchRun {
 impl Store {
     /// The store behind `pool`.
     pub fn new(pool: PgPool) -> Self {
-        Self {
-            readers: Arc::new(Readers::of(pool.clone())),
-            pool,
-        }
+        Self { pool }
     }
 
-    /// Its connections.
-    pub(crate) fn pool(&self) -> PgPool {
-        self.pool.clone()
-    }
-
-    /// Sees to it that the schema is up to date.
+    /// Brings the schema up to date.
     ///
     /// # Errors
     /// When PostgreSQL is away, or the schema is one that this program cannot use.
     pub async fn prepare(&self, migrations: Migrations) -> Result<(), SchemaError> {
-        schema::prepare(&self.pool, &STEPS, migrations).await
+        schema::prepare(&self.pool, MIGRATIONS, migrations).await
     }
 
     /// [`prepare`](Self::prepare) as soon as there is a database. The other two modes do not wait for it.
@@ -235,31 +193,7 @@ impl Store {
         Ok(())
     }
 
-    /// The rows of `zones`: one indexed read.
-    ///
-    /// # Errors
-    /// Those of the database. A connection that broke since its last use is replaced once, without an error.
-    pub async fn zone_market(&self, zones: &[Zone]) -> Result<ZoneMarket, sqlx::Error> {
-        let rows = async {
-            match self.read_zone_market(zones).await {
-                Err(sqlx::Error::Io(_)) => self.read_zone_market(zones).await,
-                outcome => outcome,
-            }
-        };
-        let rows = postgres::observed("SELECT zone_market", rows).await?;
-        let first = rows.first();
-        let traceparent = first.and_then(|row| row.traceparent.clone());
-        let run = first.and_then(|row| row.run);
-        let levels = rows.iter().filter_map(ZoneMarketRow::levels);
-        let levels = levels.map(|levels| (levels.zone, levels)).collect();
-        Ok(ZoneMarket {
-            levels,
-            traceparent,
-            run,
-        })
-    }
-
-    /// What is remembered of a run of the batch job; `None` once a thousand others came after it.
+    /// What a batch run recorded of itself; `None` once a thousand others came after it.
     ///
     /// # Errors
     /// Those of the database.
@@ -274,23 +208,6 @@ impl Store {
         postgres::observed("SELECT batch_run", row).await
     }
 
-    async fn read_zone_market(&self, zones: &[Zone]) -> Result<Vec<ZoneMarketRow>, sqlx::Error> {
-        let names: Vec<String> = zones.iter().map(Zone::to_string).collect();
-        let mut reader = self.readers.take().await?;
-        let rows = sqlx::query_as(
-            "SELECT zone, supply, supply_as_of, demand, demand_as_of, traceparent, run
-             FROM zone_market WHERE zone = ANY($1)",
-        )
-        .bind(names)
-        .fetch_all(reader.connection())
-        .await;
-        match &rows {
-            Ok(_) => reader.keep(),
-            Err(_) => reader.distrust_all(),
-        }
-        rows
-    }
-
     /// A transaction that sees one state of all views.
     ///
     /// # Errors
@@ -302,41 +219,14 @@ impl Store {
     }
 }
 
-impl ZoneMarketRow {
-    fn levels(&self) -> Option<ZoneLevels> {
-        Some(ZoneLevels {
-            zone: self.zone.parse().ok()?,
-            supply: level(self.supply, self.supply_as_of),
-            demand: level(self.demand, self.demand_as_of),
-        })
-    }
-}
-
-fn level(value: Option<f64>, as_of: Option<DateTime<Utc>>) -> Option<Level> {
-    Some(Level {
-        value: value?,
-        as_of: market_time(as_of?),
-    })
-}
-
-/// Market time out of a column.
-pub fn market_time(column: DateTime<Utc>) -> MarketTime {
-    MarketTime::from_millis(column.timestamp_millis())
-}
-
-fn column(time: MarketTime) -> DateTime<Utc> {
-    DateTime::from_timestamp_millis(time.millis()).unwrap_or_default()
-}
-
-/// The view of supply and how far it is complete; `None` before driver-management has written anything. When it was written
-/// is read by way of JSON, which has null for a column that is not there: a producer of an earlier version does not tell, and
-/// its supply is as good as ever.
+/// Reads the view of supply; its watermark is `None` before driver-management has written anything. `written_at` is read
+/// through JSON, which has null for a missing column: a producer of an earlier version does not publish it.
 ///
 /// # Errors
 /// Those of the database, also when the view is not there yet.
 pub async fn read_supply(
     connection: &mut PgConnection,
-) -> Result<(Option<Watermark>, Vec<SupplyRow>), sqlx::Error> {
+) -> Result<(Option<SupplyWatermark>, Vec<SupplyRow>), sqlx::Error> {
     let watermark = sqlx::query_as(
         "SELECT as_of, traceparent, (to_jsonb(watermark) ->> 'written_at')::timestamptz AS written_at
          FROM driver.supply_watermark AS watermark",
@@ -350,7 +240,7 @@ pub async fn read_supply(
     Ok((watermark, rows))
 }
 
-/// The view of demand and how far it is complete; `None` before ride-management has written anything.
+/// Reads the view of demand; its watermark is `None` before ride-management has written anything.
 ///
 /// # Errors
 /// Those of the database, also when the view is not there yet.
@@ -371,16 +261,16 @@ pub async fn read_demand(
     Ok((watermark, rows))
 }
 
-/// Remembers a run in its own transaction, and forgets those of long ago. Returns its number, for its rows.
+/// Writes the row of a run, in the transaction of that run, and deletes the rows of old runs. Returns its number.
 ///
 /// # Errors
 /// Those of the database.
-pub async fn remember_run(
+pub async fn write_batch_run(
     connection: &mut PgConnection,
     run: BatchRun,
 ) -> Result<i64, sqlx::Error> {
     let number = sqlx::query_scalar(
-        "WITH forgotten AS (DELETE FROM batch_run WHERE run <= (SELECT max(run) FROM batch_run) - $9)
+        "WITH deleted AS (DELETE FROM batch_run WHERE run <= (SELECT max(run) FROM batch_run) - $9)
          INSERT INTO batch_run (started_at, supply_written_at, supply_traceparent, demand_written_at,
                                 demand_traceparent, read_at, written_at, traceparent)
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8) RETURNING run",
@@ -398,7 +288,7 @@ pub async fn remember_run(
     postgres::observed("INSERT batch_run", number).await
 }
 
-/// Rewrites the rows that quotes read, as written by `run`. What `connection`'s transaction does not commit, no quote sees.
+/// Rewrites the rows that quotes read, as batch run `run`. Quotes see them once the transaction commits.
 ///
 /// # Errors
 /// Those of the database.
@@ -409,10 +299,10 @@ pub async fn write_zone_market(
 ) -> Result<(), sqlx::Error> {
     let names: Vec<String> = zones.iter().map(|levels| levels.zone.to_string()).collect();
     let value = |level: &Option<Level>| level.map(|level| level.value);
-    let as_of = |level: &Option<Level>| level.map(|level| column(level.as_of));
-    let supply: Vec<Option<f64>> = zones.iter().map(|zone| value(&zone.supply)).collect();
+    let as_of = |level: &Option<Level>| level.map(|level| DateTime::<Utc>::from(level.as_of));
+    let supply: Vec<_> = zones.iter().map(|zone| value(&zone.supply)).collect();
     let supply_as_of: Vec<_> = zones.iter().map(|zone| as_of(&zone.supply)).collect();
-    let demand: Vec<Option<f64>> = zones.iter().map(|zone| value(&zone.demand)).collect();
+    let demand: Vec<_> = zones.iter().map(|zone| value(&zone.demand)).collect();
     let demand_as_of: Vec<_> = zones.iter().map(|zone| as_of(&zone.demand)).collect();
     let insert = sqlx::query(
         "INSERT INTO zone_market (zone, supply, supply_as_of, demand, demand_as_of, traceparent, run)

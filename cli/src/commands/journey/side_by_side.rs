@@ -2,7 +2,7 @@
 
 use anstyle::Style;
 use comfy_table::{Cell, CellAlignment, Color, Table};
-use price_optimization::journey::{FeedStory, Journey, Stage};
+use price_optimization::explain::{FeedPath, Journey, Stage};
 
 use super::words::{self, cost, dollars, market, millis};
 use crate::terminal::{heading, table};
@@ -131,7 +131,7 @@ fn levels(journey: &Journey) -> String {
     format!("{}, {}", value(supply), value(demand))
 }
 
-fn older(journey: &Journey) -> Option<&FeedStory> {
+fn older(journey: &Journey) -> Option<&FeedPath> {
     journey.feeds.iter().find(|feed| feed.is_older)
 }
 

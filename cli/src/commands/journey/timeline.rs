@@ -6,8 +6,8 @@ use anstyle::{AnsiColor, Style};
 use comfy_table::{
     Cell, CellAlignment, Color, ColumnConstraint, ContentArrangement, Table, presets::NOTHING,
 };
-use price_optimization::journey::{
-    FeedStory, Formula, Journey, LevelStory, Stage, Stop, TraceLink, ZoneStory,
+use price_optimization::explain::{
+    FeedPath, Formula, Journey, LevelDetail, Stage, Stop, TraceLink, ZoneDetail,
 };
 
 use surge_proto::DataflowMode;
@@ -110,7 +110,7 @@ fn before_price(journey: &Journey, stop: &Stop) -> f64 {
     before.as_seconds_f64() * 1_000.0
 }
 
-fn timeline(journey: &Journey, feed: &FeedStory, scale: Scale) -> String {
+fn timeline(journey: &Journey, feed: &FeedPath, scale: Scale) -> String {
     let name = words::feed(feed.feed);
     let Some(age) = feed.age_ms else {
         return format!("{}\n", heading(format!("{name}: not known")));
@@ -191,18 +191,18 @@ fn zones(journey: &Journey) -> String {
     )
 }
 
-fn value(level: Option<&LevelStory>) -> String {
+fn value(level: Option<&LevelDetail>) -> String {
     level.map_or_else(
         || "unknown".to_owned(),
         |level| format!("{:.2}", level.value),
     )
 }
 
-fn as_of(level: Option<&LevelStory>) -> String {
+fn as_of(level: Option<&LevelDetail>) -> String {
     level.map_or_else(String::new, |level| market(level.as_of, "%H:%M:%S"))
 }
 
-fn messages(zone: &ZoneStory) -> String {
+fn messages(zone: &ZoneDetail) -> String {
     let levels = [&zone.supply, &zone.demand].into_iter().flatten();
     let messages = levels.filter_map(|level| level.message.as_ref());
     let named = messages.map(|message| format!("{} {}", message.stream, message.sequence));

@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use city::wall_clock;
 use marketplace::MarketTime;
-use price_optimization::journey::{CostliestHop, FeedName, Stage};
+use price_optimization::explain::{CostliestHop, FeedName, Stage};
 use surge_proto::DataflowMode;
 
 /// Milliseconds with as many digits as say something, such as `0.042`, `7.31` and `2,410.9`.

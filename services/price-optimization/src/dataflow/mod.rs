@@ -1,98 +1,158 @@
-//! The seam between the price and the data: one question, three siblings that answer it, and the only `match` on the
-//! mode. A mode decides how old the answer is and how it can fail; what is made of the answer is the same for all.
+//! The seam: one question, three dataflows that answer it, and the only `match` on the mode.
+//!
+//! # How this works
+//! A quote asks *what are supply and demand around this zone, and as of when?* The mode decides who answers:
+//!
+//! ```text
+//!                      ┌─ database.rs   one SELECT of the rows that the batch job wrote
+//! pricing ─► Dataflows ┼─ request.rs    two gRPC calls, to driver-management and ride-management
+//!            (match)   └─ events/       a look at local state, which a subscriber keeps up to date
+//! ```
+//!
+//! A mode decides how old the answer is and how it can fail; what the price makes of it is the same for all. All three
+//! are connected at once, so that a switch is instant and a single quote may name its mode. No dataflow needs what
+//! another one needs.
+//!
+//! A fourth dataflow is one more file beside these, one more line in [`Dataflows::of`], a variant of
+//! [`Provenance`](provenance::Provenance), and its stops in `explain/stops.rs`.
 
+pub mod batching;
 pub mod database;
 pub mod events;
-pub mod passage;
+pub mod provenance;
 pub mod request;
-mod shared;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{Arc, Once},
+    time::Duration,
+};
 
 use async_trait::async_trait;
-use marketplace::zone::Zone;
-use platform::deadline::within;
+use futures::{FutureExt, future::BoxFuture};
+use marketplace::{time::MarketTime, zone::Zone};
+use platform::{clock::MarketClock, deadline::within};
 use surge_proto::DataflowMode;
+use tracing::{Instrument, info_span, warn};
 
 use crate::{
     config::{Config, SharedReadWindow},
     dataflow::{
-        database::DatabaseDataflow,
-        events::{EventsDataflow, Subscriber},
-        passage::Told,
-        request::{Callees, RequestDataflow},
-        shared::SharedReads,
+        batching::SharedReads, database::DatabaseDataflow, events::EventsDataflow,
+        provenance::MarketObservation, request::RequestDataflow,
     },
     error::{DataflowError, Error},
-    store::Store,
 };
 
 /// A way in which supply and demand reach the price.
 #[async_trait]
-pub trait Dataflow: std::fmt::Debug + Send + Sync {
-    /// Supply and demand of `zones`, in their order, each with the moment it describes, and how they came here. What nobody
-    /// has told yet is missing from the view, not an error.
-    async fn market_view(&self, zones: &[Zone]) -> Result<Told, DataflowError>;
+pub trait Dataflow: fmt::Debug + Send + Sync {
+    /// Observes supply and demand of `zones`, in their order, each with the market time that it describes. A level that
+    /// nobody has reported yet is missing from the view, which is not an error.
+    async fn market_view(&self, zones: &[Zone]) -> Result<MarketObservation, DataflowError>;
+
+    /// What this dataflow needs in order to answer, each with a check whether it is usable now. `/readyz` shows them all,
+    /// and a replica is ready while those of the mode in force succeed.
+    fn health_checks(&self) -> Vec<HealthCheck>;
 }
 
-/// All three dataflows, connected at once, so that a switch is instant and a single quote may choose.
+/// One dependency of a dataflow.
+pub struct HealthCheck {
+    /// Its name in `/readyz`.
+    pub dependency: &'static str,
+    /// Succeeds while the dependency is usable; otherwise says why it is not.
+    pub check: Check,
+}
+
+/// An asynchronous check that can be repeated.
+pub type Check = Box<dyn Fn() -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
+
+impl HealthCheck {
+    /// A check of `dependency`.
+    pub fn new<F>(dependency: &'static str, check: impl Fn() -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Result<(), String>> + Send + 'static,
+    {
+        let check = Box::new(move || check().boxed());
+        Self { dependency, check }
+    }
+}
+
+/// All three dataflows, connected.
 #[derive(Clone, Debug)]
 pub struct Dataflows {
     database: Arc<dyn Dataflow>,
     request: Arc<dyn Dataflow>,
-    /// Public to the composition root, which asks for their health.
-    pub(crate) callees: Callees,
-    /// Public to the composition root, which asks whether what it heard is still usable.
-    pub(crate) events: Arc<EventsDataflow>,
+    events: Arc<dyn Dataflow>,
     deadline: Duration,
+    clock: MarketClock,
+    /// Logged once; every quote with levels from the future is marked and counted as degraded.
+    warned_of_clock_skew: Arc<Once>,
 }
 
 impl Dataflows {
-    /// Opens all three.
-    ///
-    /// # Errors
-    /// When a URL cannot be used.
-    pub fn connect(config: &Config, store: Store, subscriber: &Subscriber) -> anyhow::Result<Self> {
-        let request = RequestDataflow::connect(config)?;
-        let callees = request.callees();
-        Ok(Self {
-            database: reading(DatabaseDataflow::new(store), config),
+    /// Takes the dataflows; those that read something outside this process share their reads where `SHARED_READS` asks
+    /// for it.
+    pub fn new(
+        database: DatabaseDataflow,
+        request: RequestDataflow,
+        events: EventsDataflow,
+        config: &Config,
+        clock: MarketClock,
+    ) -> Self {
+        Self {
+            database: reading(database, config),
             request: reading(request, config),
-            callees,
-            events: Arc::new(EventsDataflow::new(subscriber)),
+            events: Arc::new(events),
             deadline: config.dataflow_deadline,
-        })
+            clock,
+            warned_of_clock_skew: Arc::new(Once::new()),
+        }
     }
 
-    /// Asks the dataflow of `mode`, for no longer than the deadline.
-    ///
-    /// # Errors
-    /// [`Error::Dataflow`] when the mode has no answer.
-    pub async fn market_view(&self, mode: DataflowMode, zones: &[Zone]) -> Result<Told, Error> {
-        let answer = within(self.deadline, self.of(mode).market_view(zones));
-        let answer = answer
-            .await
-            .unwrap_or(Err(DataflowError::Deadline(self.deadline)));
-        answer.map_err(|cause| Error::Dataflow { mode, cause })
-    }
-
-    fn of(&self, mode: DataflowMode) -> &dyn Dataflow {
+    /// The dataflow of `mode`. No other code knows which mode means which dataflow.
+    pub fn of(&self, mode: DataflowMode) -> &dyn Dataflow {
         match mode {
             DataflowMode::Database => &*self.database,
             DataflowMode::Request => &*self.request,
             DataflowMode::Events => &*self.events,
         }
     }
+
+    /// Asks the dataflow of `mode`, for no longer than the deadline.
+    ///
+    /// # Errors
+    /// [`Error::Dataflow`] when the dataflow fails or does not answer in time.
+    pub async fn market_view(
+        &self,
+        mode: DataflowMode,
+        zones: &[Zone],
+    ) -> Result<MarketObservation, Error> {
+        let span =
+            info_span!("dataflow", otel.name = format!("dataflow {mode}"), surge.dataflow = %mode);
+        let answer = within(self.deadline, self.of(mode).market_view(zones));
+        let answer = answer.instrument(span).await;
+        let answer = answer.unwrap_or(Err(DataflowError::Deadline(self.deadline)));
+        let market = answer.map_err(|cause| Error::Dataflow { mode, cause })?;
+        let now = MarketTime::from_millis(self.clock.now_millis());
+        if market.view.is_ahead_of(now) {
+            self.warned_of_clock_skew.call_once(|| {
+                warn!(
+                    surge.dataflow = %mode,
+                    "dataflow {mode} has levels from the future: do its sources use another market clock?"
+                );
+            });
+        }
+        Ok(market)
+    }
 }
 
-/// A dataflow that does something outside this process for every quote, or, where that is asked for, for several at once.
 fn reading(dataflow: impl Dataflow + 'static, config: &Config) -> Arc<dyn Dataflow> {
     let dataflow = Arc::new(dataflow);
     match config.shared_reads {
         SharedReadWindow::Off => dataflow,
         SharedReadWindow::Of(window) => {
-            let deadline = config.dataflow_deadline;
-            Arc::new(SharedReads::of(dataflow, window, deadline))
+            Arc::new(SharedReads::new(dataflow, window, config.dataflow_deadline))
         }
     }
 }

@@ -1,5 +1,12 @@
-//! Dataflow through request and response: the quote asks both services over gRPC, at the same time, and waits. The
-//! data is as fresh as a round trip; when one of the two is slow or away, so is the quote.
+//! Dataflow through request and response: the quote asks both services over gRPC, at the same time, and waits.
+//!
+//! # How this works
+//! ```text
+//! quote ──┬── GetSupply(7 zones) ──► driver-management ──┐
+//!         └── GetDemand(7 zones) ──► ride-management ────┴──► both answers, or none
+//! ```
+//! Both services answer from memory, so the data is as fresh as a round trip. When one of the two is slow or away, so is
+//! the quote: one deadline covers both calls.
 
 use std::{error::Error as _, sync::Arc, time::Duration};
 
@@ -29,8 +36,8 @@ use tonic_health::pb::{
 use crate::{
     config::Config,
     dataflow::{
-        Dataflow,
-        passage::{Call, Calls, Passage, Told},
+        Dataflow, HealthCheck,
+        provenance::{CallTimes, MarketObservation, PerFeed, Provenance},
     },
     error::DataflowError,
 };
@@ -62,28 +69,20 @@ impl RequestDataflow {
         })
     }
 
-    /// The two callees, to be asked for their health.
-    pub(crate) fn callees(&self) -> Callees {
-        Callees {
-            supply: Probe(self.supply.clone()),
-            demand: Probe(self.demand.clone()),
-        }
-    }
-
-    /// What a failed call means: a callee that hangs is one thing whichever clock noticed first, one that is dead another.
+    /// Tells a callee that hangs (whichever clock noticed first) from one that is away and one that answers nonsense.
     fn failed(&self, dependency: &'static str, status: &Status) -> DataflowError {
         let detail = format!("{:?}: {}", status.code(), status.message());
         match status.code() {
             _ if grpc::is_overdue(status) => DataflowError::Deadline(self.deadline),
             Code::Unavailable | Code::Cancelled => DataflowError::away(dependency, detail),
-            // Not an answer at all: the connection broke under the call, for which tonic has several codes.
+            // Not an answer: the connection broke during the call, for which tonic has several codes.
             _ if status.source().is_some() => DataflowError::away(dependency, detail),
             _ => DataflowError::Nonsense { dependency, detail },
         }
     }
 
-    /// Supply and demand of no more zones than one call may name, asked for at the same time.
-    async fn levels(&self, zones: &[Zone]) -> Result<(Vec<ZoneLevels>, Calls), DataflowError> {
+    /// Asks for supply and demand of no more zones than one call may name.
+    async fn levels(&self, zones: &[Zone]) -> Result<Answer, DataflowError> {
         let names: Vec<String> = zones.iter().map(Zone::to_string).collect();
         let ((supply, to_supply), (demand, to_demand)) =
             tokio::try_join!(self.supply(names.clone()), self.demand(names))?;
@@ -92,18 +91,16 @@ impl RequestDataflow {
             supply: level_at(&supply, index, *zone),
             demand: level_at(&demand, index, *zone),
         };
-        let calls = Calls {
+        let calls = PerFeed {
             supply: to_supply,
             demand: to_demand,
         };
         Ok((zones.iter().enumerate().map(levels_of).collect(), calls))
     }
 
-    /// Supply and demand of more zones than one call may name: several calls at once, of which the first stand for all.
-    async fn levels_of_many(
-        &self,
-        zones: &[Zone],
-    ) -> Result<(Vec<ZoneLevels>, Calls), DataflowError> {
+    /// Asks for more zones than one call may name, by several calls at the same time. The times of the first calls stand
+    /// for all of them.
+    async fn levels_of_many(&self, zones: &[Zone]) -> Result<Answer, DataflowError> {
         let parts = zones.chunks(MAX_ZONES_PER_CALL);
         let parts = try_join_all(parts.map(|zones| self.levels(zones))).await?;
         let calls = parts[0].1;
@@ -111,7 +108,7 @@ impl RequestDataflow {
         Ok((levels.collect(), calls))
     }
 
-    async fn supply(&self, zones: Vec<String>) -> Answer {
+    async fn supply(&self, zones: Vec<String>) -> Result<FeedAnswer, DataflowError> {
         let asked_at = RealTime::now();
         let mut client = SupplyServiceClient::new(self.supply.clone());
         let request = client.get_supply(GetSupplyRequest { zones });
@@ -121,7 +118,7 @@ impl RequestDataflow {
         answered(&answer.levels, asked_at, SUPPLY)
     }
 
-    async fn demand(&self, zones: Vec<String>) -> Answer {
+    async fn demand(&self, zones: Vec<String>) -> Result<FeedAnswer, DataflowError> {
         let asked_at = RealTime::now();
         let mut client = DemandServiceClient::new(self.demand.clone());
         let request = client.get_demand(GetDemandRequest { zones });
@@ -134,64 +131,65 @@ impl RequestDataflow {
 
 #[async_trait]
 impl Dataflow for RequestDataflow {
-    async fn market_view(&self, zones: &[Zone]) -> Result<Told, DataflowError> {
+    async fn market_view(&self, zones: &[Zone]) -> Result<MarketObservation, DataflowError> {
         let (zones, calls) = match zones.len() <= MAX_ZONES_PER_CALL {
             true => self.levels(zones).await?,
-            // Boxed: it is the map of a large area, for which a quote should not carry room.
+            // Boxed, so that the future of a quote is not as large as that of the map of a large area.
             false => self.levels_of_many(zones).boxed().await?,
         };
-        Ok(Told {
+        Ok(MarketObservation {
             view: Arc::new(MarketView { zones }),
-            passage: Passage::Request(calls),
+            provenance: Provenance::Request(calls),
         })
+    }
+
+    fn health_checks(&self) -> Vec<HealthCheck> {
+        let callees = [(SUPPLY, self.supply.clone()), (DEMAND, self.demand.clone())];
+        let check = |(name, callee): (_, TracedChannel)| {
+            HealthCheck::new(name, move || is_serving(callee.clone()))
+        };
+        callees.map(check).into()
     }
 }
 
-/// The levels of one callee, and when it was asked and answered.
-type Answer = Result<(Vec<(Zone, Level)>, Call), DataflowError>;
+/// The levels of both feeds, in the order of the zones, and the times of the two calls.
+type Answer = (Vec<ZoneLevels>, PerFeed<CallTimes>);
 
-fn answered<'a, L>(levels: &'a [L], asked_at: RealTime, callee: &'static str) -> Answer
+/// The levels of one feed, and the times of the call.
+type FeedAnswer = (Vec<(Zone, Level)>, CallTimes);
+
+fn answered<'a, L>(
+    levels: &'a [L],
+    asked_at: RealTime,
+    callee: &'static str,
+) -> Result<FeedAnswer, DataflowError>
 where
     (Zone, Level): TryFrom<&'a L, Error = Malformed>,
 {
-    let levels: Result<Vec<_>, _> = levels.iter().map(TryInto::try_into).collect();
     let answered_at = RealTime::now();
+    let levels: Result<Vec<_>, _> = levels.iter().map(TryInto::try_into).collect();
     let levels = levels.map_err(|cause| DataflowError::nonsense(callee, cause))?;
-    Ok((
-        levels,
-        Call {
-            asked_at,
-            answered_at,
-        },
-    ))
+    let times = CallTimes {
+        asked_at,
+        answered_at,
+    };
+    Ok((levels, times))
 }
 
-/// The level at `index`, if it is about `zone`: answers come in the order of the request.
+/// The level at `index`, if it is that of `zone`: answers come in the order of the request.
 fn level_at(levels: &[(Zone, Level)], index: usize, zone: Zone) -> Option<Level> {
     let (answered, level) = levels.get(index)?;
     (*answered == zone).then_some(*level)
 }
 
-/// The services that the mode leans on.
-#[derive(Clone, Debug)]
-pub(crate) struct Callees {
-    pub(crate) supply: Probe,
-    pub(crate) demand: Probe,
-}
-
-/// Asks a callee for its gRPC health.
-#[derive(Clone, Debug)]
-pub(crate) struct Probe(TracedChannel);
-
-impl Probe {
-    pub(crate) async fn ask(self) -> Result<(), String> {
-        let mut client = HealthClient::new(self.0);
-        let answer = client.check(HealthCheckRequest::default()).await;
-        let answer = answer.map_err(|status| status.message().to_owned())?;
-        match answer.into_inner().status() {
-            ServingStatus::Serving => Ok(()),
-            status => Err(status.as_str_name().to_owned()),
-        }
+/// Asks a callee by the standard gRPC health protocol.
+async fn is_serving(callee: TracedChannel) -> Result<(), String> {
+    let mut client = HealthClient::new(callee);
+    let answer = client.check(HealthCheckRequest::default()).await;
+    let answer = answer.map_err(|status| status.message().to_owned())?;
+    match answer.into_inner().status() {
+        ServingStatus::Serving => Ok(()),
+        status => Err(status.as_str_name().to_owned()),
     }
 }
 
@@ -199,10 +197,10 @@ impl Probe {
 mod tests {
     use super::*;
 
-    /// An async function that takes a future holds it twice, and another around it four times: what a quote waits on was once
-    /// 23 kB, moved twice and allocated and freed for each.
+    /// An async function that takes a future holds it twice, and one around it four times: the future of a quote was
+    /// once 23 kB, which every quote moved twice, allocated and freed.
     #[tokio::test]
-    async fn what_a_quote_waits_on_is_small() {
+    async fn future_of_a_quote_is_small() {
         let deadline = Duration::from_secs(1);
         let callee = grpc::channel("http://127.0.0.1:1", deadline, grpc::Calls::Read).unwrap();
         let dataflow = RequestDataflow {

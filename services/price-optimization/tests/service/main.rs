@@ -5,7 +5,7 @@
 mod batch;
 mod dataflows;
 mod edges;
-mod journey;
+mod explain;
 mod mode;
 mod schema;
 mod support;

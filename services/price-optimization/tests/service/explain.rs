@@ -135,7 +135,11 @@ async fn a_database_quote_tells_of_the_writes_the_batch_run_and_its_rows() {
     let forgotten = service.journey(&quote).await;
     let stages_left = ["observed", "read", "priced"];
     assert_eq!(stages(&forgotten["feeds"][0]), stages_left);
-    assert!(forgotten["notes"].to_string().contains("forgotten"));
+    assert!(
+        forgotten["notes"]
+            .to_string()
+            .contains("its record was deleted")
+    );
     adds_up(&forgotten, &quote);
 
     drop(pool);
@@ -171,7 +175,7 @@ async fn a_quote_without_data_says_what_it_lacked() {
     assert_eq!(journey["costliest_hop"], Value::Null);
     let notes = journey["notes"].to_string();
     for producer in ["driver-management", "ride-management"] {
-        let note = format!("of 7 of 7 zones {producer} had told nothing");
+        let note = format!("for 7 of 7 zones no level of {producer} has reached");
         assert!(notes.contains(&note), "{notes}");
     }
 }

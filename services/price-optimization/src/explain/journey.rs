@@ -1,7 +1,7 @@
-//! The answer to `GET /v1/quotes/{quote_id}/journey`. `surge journey` reads the same types.
+//! The answer to `GET /v1/quotes/{quote_id}/journey`; `surge journey` reads the same types.
 //!
-//! Two clocks are told side by side, because a replay's market runs faster than life: `at` is real time, which latencies and ages
-//! are in; `market_time` is what the levels describe.
+//! A replay's market runs faster than life, so each stop has two times: `at` is real time, in which latencies and ages
+//! are measured; `market_time` is what the levels describe.
 
 use chrono::{DateTime, Utc};
 use marketplace::zone::Position;
@@ -10,21 +10,24 @@ use surge_proto::DataflowMode;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-/// How supply and demand came to one quote, and what was made of them.
+pub use crate::dataflow::provenance::FeedName;
+use crate::openapi::{Mode, Point};
+
+/// How supply and demand reached one quote, and how the price follows from them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Journey {
     /// The quote.
     pub quote_id: Uuid,
     /// The mode that supply and demand came through.
-    #[schema(value_type = crate::http::Mode)]
+    #[schema(value_type = Mode)]
     pub dataflow: DataflowMode,
     /// How often the mode had been switched.
     pub epoch: u64,
     /// Where the rider gets in.
-    #[schema(value_type = crate::http::Point)]
+    #[schema(value_type = Point)]
     pub pickup: Position,
     /// Where the rider gets out.
-    #[schema(value_type = crate::http::Point)]
+    #[schema(value_type = Point)]
     pub dropoff: Position,
     /// When the quote was priced: real time.
     pub priced_at: DateTime<Utc>,
@@ -32,50 +35,40 @@ pub struct Journey {
     pub priced_at_market_time: DateTime<Utc>,
     /// Market seconds per real second.
     pub market_speed: f64,
-    /// Real milliseconds from the question to the price.
+    /// Real milliseconds from the request to the price.
     pub took_ms: f64,
-    /// Real milliseconds since the older feed was true, as the quote said; null when nothing was known.
+    /// Real milliseconds since the older feed was true, as in the quote; null when a level was missing.
     pub data_age_ms: Option<f64>,
     /// Priced at 1.0 because data was missing, too old or from the future.
     pub degraded: bool,
-    /// The way of supply, then that of demand.
-    pub feeds: Vec<FeedStory>,
-    /// The hop of the older feed that took longest: it is the one to shorten. Null where no feed can be told.
+    /// The path of supply, then that of demand.
+    pub feeds: Vec<FeedPath>,
+    /// The hop of the older feed that took longest: the one to shorten. Null where a level was missing.
     pub costliest_hop: Option<CostliestHop>,
     /// The levels of the k-ring, the pickup's own zone first.
-    pub zones: Vec<ZoneStory>,
-    /// The formula, worked; null when a level was missing.
+    pub zones: Vec<ZoneDetail>,
+    /// The formula with its values; null when a level was missing.
     pub formula: Option<Formula>,
-    /// The fare, worked.
+    /// The fare with its values.
     pub fare: Fare,
     /// The trace of the quote itself; null where it was not sampled.
     pub trace: Option<TraceLink>,
-    /// What could not be told, and why.
+    /// What is missing or unusual, and why.
     pub notes: Vec<String>,
 }
 
-/// Supply or demand.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum FeedName {
-    /// Drivers predicted to be available; of driver-management.
-    Supply,
-    /// Ride requests expected; of ride-management.
-    Demand,
-}
-
-/// The way of one feed, from its producer to the price. It is that of the oldest level of the k-ring.
+/// The path of one feed from its producer to the price: that of the oldest level of the k-ring.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct FeedStory {
+pub struct FeedPath {
     /// Which feed.
     pub feed: FeedName,
-    /// The service that it comes from.
+    /// The service that produces it.
     pub producer: String,
-    /// How old it was when the quote was priced, in real milliseconds: the sum of the hops after `observed`.
+    /// Its age when the quote was priced, in real milliseconds: the sum of the hops after `observed`.
     pub age_ms: Option<f64>,
-    /// Whether it is the older one, which sets the data age of the quote. Both are when they are equally old.
+    /// Whether it is the older feed, which sets the data age of the quote. Both are, when they are equally old.
     pub is_older: bool,
-    /// Where it passed, in order.
+    /// Its stops, in order.
     pub stops: Vec<Stop>,
 }
 
@@ -83,23 +76,23 @@ pub struct FeedStory {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Stage {
-    /// The quote asked the producer (`request` alone: nobody else is asked).
+    /// The quote asked the producer (`request` only).
     Asked,
-    /// The instant that the level describes.
+    /// The time that the level describes.
     Observed,
-    /// The producer let others have it: rows committed to PostgreSQL, or a message in JetStream.
+    /// The producer made it available: rows committed to PostgreSQL, or a message stored by JetStream.
     Published,
-    /// It reached who had to wait for it: the batch run, the subscriber, or the caller.
+    /// The batch run, the subscriber or the caller received it.
     Received,
-    /// The batch run wrote what it made of it (`database` alone).
+    /// The batch run wrote its forecast to the table (`database` only).
     Written,
-    /// The quote took it up.
+    /// The quote read it.
     Read,
     /// The quote was priced with it.
     Priced,
 }
 
-/// One stop on the way, and the hop that led to it.
+/// One stop of a path, and the hop that led to it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Stop {
     /// What happened.
@@ -112,36 +105,36 @@ pub struct Stop {
     pub by: String,
     /// How, in words.
     pub how: String,
-    /// Real milliseconds since the stop before; null at the first. `as_of` is in whole market milliseconds, so a hop to `observed`
-    /// may be negative by as much.
+    /// Real milliseconds since the previous stop; null at the first. `as_of` is in whole market milliseconds, so a hop to
+    /// `observed` may be negative by as much.
     pub hop_ms: Option<f64>,
-    /// How old the level was by then, in real milliseconds; null before it was observed.
+    /// Age of the level at this stop, in real milliseconds; null before it was observed.
     pub age_ms: Option<f64>,
     /// The JetStream message that carried it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub message: Option<MessageStory>,
+    pub message: Option<MessageDetail>,
     /// The batch run that carried it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub run: Option<i64>,
-    /// The trace of whoever did it, where it is one of its own and was sampled.
+    /// The trace of this stop, where it is not the trace of the quote and was sampled.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub trace: Option<TraceLink>,
 }
 
 /// A message in JetStream.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct MessageStory {
+pub struct MessageDetail {
     /// The stream.
     pub stream: String,
     /// The subject.
     pub subject: String,
-    /// Its number in the stream.
+    /// Its sequence number in the stream.
     pub sequence: u64,
-    /// The instant that it describes: market time.
+    /// Market time that it describes.
     pub as_of: DateTime<Utc>,
-    /// When JetStream had it: real time.
+    /// When JetStream stored it: real time.
     pub published_at: DateTime<Utc>,
-    /// When this replica had it: real time.
+    /// When this replica received it: real time.
     pub received_at: DateTime<Utc>,
     /// The trace that published it.
     pub trace: Option<TraceLink>,
@@ -152,7 +145,7 @@ pub struct MessageStory {
 pub struct TraceLink {
     /// 32 hexadecimal digits.
     pub trace_id: String,
-    /// Where the Jaeger UI shows it; null where the service was not told of one (`TRACES_URL`).
+    /// Where the Jaeger UI shows it; null where `TRACES_URL` is not set.
     pub url: Option<String>,
 }
 
@@ -167,35 +160,35 @@ pub struct CostliestHop {
     pub to: Stage,
     /// Real milliseconds.
     pub hop_ms: f64,
-    /// Its share in the age of the feed, 0 to 1.
+    /// Its share of the age of the feed, 0 to 1.
     pub share_of_age: f64,
 }
 
 /// The levels of one zone.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct ZoneStory {
+pub struct ZoneDetail {
     /// H3 cell.
     pub zone: String,
     /// Drivers predicted to be available in the next window; null when not known.
-    pub supply: Option<LevelStory>,
+    pub supply: Option<LevelDetail>,
     /// Ride requests expected in the next window; null when not known.
-    pub demand: Option<LevelStory>,
+    pub demand: Option<LevelDetail>,
 }
 
 /// One level.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct LevelStory {
+pub struct LevelDetail {
     /// Drivers or requests.
     pub value: f64,
-    /// The instant up to which it is known to hold: market time.
+    /// Market time up to which it is known to hold.
     pub as_of: DateTime<Utc>,
-    /// The same instant in real time.
+    /// The same time in real time.
     pub observed_at: DateTime<Utc>,
     /// Real milliseconds from there to the price.
     pub age_ms: f64,
-    /// The message that last told it (`events` alone). A level that did not change since is vouched for by a later watermark.
+    /// The message that brought it (`events` only). A later watermark confirms a level that did not change since.
     #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub message: Option<MessageStory>,
+    pub message: Option<MessageDetail>,
 }
 
 /// `m = min(cap, max(1, rho^g))` with `rho = (D~ + R + k) / (S~ + k)`, rounded to tenths.

@@ -1,0 +1,306 @@
+//! Shared reads: one read for all quotes that wait at the same time (`SHARED_READS`).
+//!
+//! # How this works
+//! ```text
+//! quote 1 ──► read A ────────────────────► answer 1
+//! quote 2 ─────► waits ─┐
+//! quote 3 ────────► waits ─┴─► read B, of all their zones ──► answers 2 and 3
+//! ```
+//! A quote that arrives while a read is under way does not start another one beside it. It waits for the end of that
+//! read, and then one read serves all quotes that wait. So the busier the service, the less a quote costs. No quote gets
+//! data from a read that began before the quote arrived, so its data is as fresh as that of a read of its own.
+//!
+//! Off by default: the plain modes are what the comparison is about.
+
+use std::{
+    mem,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use marketplace::{
+    view::{MarketView, ZoneLevels},
+    zone::Zone,
+};
+use tokio::sync::oneshot;
+use tracing::{Instrument, Span};
+
+use crate::{
+    dataflow::{Dataflow, HealthCheck, provenance::MarketObservation},
+    error::DataflowError,
+};
+
+/// Shares the reads of another dataflow.
+#[derive(Clone, Debug)]
+pub(super) struct SharedReads {
+    dataflow: Arc<dyn Dataflow>,
+    /// How long a read waits for more quotes when no other read is under way.
+    window: Duration,
+    /// Longest time that a read may take; by then its quotes have failed.
+    deadline: Duration,
+    // A std mutex: held while a quote joins or a read begins, never across an await. The queue is as bounded as the
+    // number of quotes under way.
+    queue: Arc<Mutex<Queue>>,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    waiting: Vec<Waiter>,
+    /// Whether a task serves the queue.
+    is_served: bool,
+}
+
+/// A quote that waits for its zones.
+#[derive(Debug)]
+struct Waiter {
+    zones: Vec<Zone>,
+    answer: oneshot::Sender<Answer>,
+    span: Span,
+}
+
+/// Every zone of the read, in order; each quote takes its own.
+type Answer = Result<MarketObservation, DataflowError>;
+
+impl SharedReads {
+    pub(super) fn new(dataflow: Arc<dyn Dataflow>, window: Duration, deadline: Duration) -> Self {
+        Self {
+            dataflow,
+            window,
+            deadline,
+            queue: Arc::default(),
+        }
+    }
+
+    /// Adds a quote to the queue, and starts a task that serves the queue where there is none.
+    fn join(&self, zones: &[Zone]) -> oneshot::Receiver<Answer> {
+        let (answer, answered) = oneshot::channel();
+        let waiter = Waiter {
+            zones: zones.to_vec(),
+            answer,
+            span: Span::current(),
+        };
+        let mut queue = self.queue();
+        queue.waiting.push(waiter);
+        if !mem::replace(&mut queue.is_served, true) {
+            // A task of its own: a quote that gives up must not take the others with it.
+            tokio::spawn(Server(self.clone()).serve());
+        }
+        answered
+    }
+
+    /// All quotes that wait now; `None` ends the task.
+    fn next_waiters(&self) -> Option<Vec<Waiter>> {
+        let mut queue = self.queue();
+        let waiters = mem::take(&mut queue.waiting);
+        queue.is_served = !waiters.is_empty();
+        queue.is_served.then_some(waiters)
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads each zone of the waiters once, in order. The first traced waiter's trace shows the read; the traces of the
+    /// others show that they waited.
+    async fn read(&self, waiters: &[Waiter]) -> Answer {
+        let mut zones = waiters
+            .iter()
+            .map(|waiter| &*waiter.zones)
+            .collect::<Vec<_>>()
+            .concat();
+        zones.sort_unstable();
+        zones.dedup();
+        let mut spans = waiters.iter().map(|waiter| &waiter.span);
+        let traced = spans.find(|span| !span.is_disabled()).cloned();
+        tokio::time::timeout(self.deadline, self.dataflow.market_view(&zones))
+            .instrument(traced.unwrap_or_else(Span::none))
+            .await
+            .unwrap_or(Err(DataflowError::Deadline(self.deadline)))
+    }
+}
+
+/// The task that reads for all.
+struct Server(SharedReads);
+
+impl Server {
+    /// Reads until no quote waits any more.
+    async fn serve(self) {
+        let shared = &self.0;
+        if !shared.window.is_zero() {
+            tokio::time::sleep(shared.window).await;
+        }
+        while let Some(waiters) = shared.next_waiters() {
+            let answer = shared.read(&waiters).await;
+            for waiter in waiters {
+                // A quote that has given up needs no answer.
+                let _ = waiter.answer.send(answer.clone());
+            }
+        }
+    }
+}
+
+impl Drop for Server {
+    /// After a panic, the next quote starts a new task.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            *self.0.queue() = Queue::default();
+        }
+    }
+}
+
+#[async_trait]
+impl Dataflow for SharedReads {
+    async fn market_view(&self, zones: &[Zone]) -> Answer {
+        let answer = match self.join(zones).await {
+            Ok(answer) => answer?,
+            Err(_dropped) => return Err(DataflowError::away("the shared read", "it panicked")),
+        };
+        let known = &answer.view.zones;
+        let levels_of = |zone: &Zone| {
+            let found = known.binary_search_by_key(zone, |levels| levels.zone);
+            found.map_or(ZoneLevels::unknown(*zone), |index| known[index])
+        };
+        let view = MarketView {
+            zones: zones.iter().map(levels_of).collect(),
+        };
+        Ok(MarketObservation {
+            view: Arc::new(view),
+            provenance: answer.provenance,
+        })
+    }
+
+    fn health_checks(&self) -> Vec<HealthCheck> {
+        self.dataflow.health_checks()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use futures::future::join_all;
+    use marketplace::{
+        time::MarketTime,
+        view::Level,
+        zone::{Bounds, ServiceArea},
+    };
+    use platform::clock::RealTime;
+    use tokio::sync::Semaphore;
+
+    use super::*;
+    use crate::dataflow::provenance::{CallTimes, PerFeed, Provenance};
+
+    /// Answers a read when the test permits it, with the number of the read as the level of every zone.
+    #[derive(Debug)]
+    struct Gate {
+        reads: AtomicUsize,
+        permits: Semaphore,
+    }
+
+    #[async_trait]
+    impl Dataflow for Gate {
+        async fn market_view(&self, zones: &[Zone]) -> Result<MarketObservation, DataflowError> {
+            let read = self.reads.fetch_add(1, Ordering::SeqCst) + 1;
+            self.permits.acquire().await.expect("never closed").forget();
+            let level = Level {
+                value: read as f64,
+                as_of: MarketTime::from_millis(0),
+            };
+            let levels = zones.iter().map(|&zone| ZoneLevels {
+                zone,
+                supply: Some(level),
+                demand: Some(level),
+            });
+            let call = CallTimes {
+                asked_at: RealTime::from_micros(0),
+                answered_at: RealTime::from_micros(0),
+            };
+            Ok(MarketObservation {
+                view: Arc::new(MarketView {
+                    zones: levels.collect(),
+                }),
+                provenance: Provenance::Request(PerFeed {
+                    supply: call,
+                    demand: call,
+                }),
+            })
+        }
+
+        fn health_checks(&self) -> Vec<HealthCheck> {
+            Vec::new()
+        }
+    }
+
+    fn gate() -> (Arc<Gate>, SharedReads) {
+        let gate = Arc::new(Gate {
+            reads: AtomicUsize::new(0),
+            permits: Semaphore::new(0),
+        });
+        let deadline = Duration::from_secs(5);
+        let shared = SharedReads::new(gate.clone(), Duration::ZERO, deadline);
+        (gate, shared)
+    }
+
+    fn reads_seen(observed: &MarketObservation) -> Vec<f64> {
+        let seen = observed
+            .view
+            .zones
+            .iter()
+            .map(|levels| levels.supply.unwrap().value);
+        seen.collect()
+    }
+
+    #[tokio::test]
+    async fn quotes_arriving_during_read_share_next() {
+        let area = ServiceArea::new(Bounds::NEW_YORK);
+        let zones = area.zones();
+        let (gate, shared) = gate();
+        let first = tokio::spawn({
+            let (shared, zones) = (shared.clone(), zones[..2].to_vec());
+            async move { shared.market_view(&zones).await }
+        });
+        while gate.reads.load(Ordering::SeqCst) == 0 {
+            tokio::task::yield_now().await;
+        }
+        let others = (0..50).map(|n| {
+            let (shared, zones) = (shared.clone(), zones[n % 5..n % 5 + 3].to_vec());
+            tokio::spawn(async move { (shared.market_view(&zones).await, zones) })
+        });
+        let others: Vec<_> = others.collect();
+        while shared.queue.lock().unwrap().waiting.len() < 50 {
+            tokio::task::yield_now().await;
+        }
+        gate.permits.add_permits(2);
+
+        assert_eq!(reads_seen(&first.await.unwrap().unwrap()), [1.0, 1.0]);
+        for other in join_all(others).await {
+            let (observed, asked) = other.unwrap();
+            let observed = observed.unwrap();
+            assert_eq!(
+                reads_seen(&observed),
+                [2.0; 3],
+                "a read that began before the quote"
+            );
+            let answered: Vec<Zone> = observed
+                .view
+                .zones
+                .iter()
+                .map(|levels| levels.zone)
+                .collect();
+            assert_eq!(answered, asked);
+        }
+        assert_eq!(gate.reads.load(Ordering::SeqCst), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn hanging_read_fails_only_its_quotes() {
+        let area = ServiceArea::new(Bounds::NEW_YORK);
+        let (gate, shared) = gate();
+        let hung = shared.market_view(&area.zones()[..1]).await;
+        assert!(matches!(hung, Err(DataflowError::Deadline(_))), "{hung:?}");
+        gate.permits.add_permits(1);
+        let next = shared.market_view(&area.zones()[..1]).await.unwrap();
+        assert_eq!(reads_seen(&next), [2.0]);
+    }
+}

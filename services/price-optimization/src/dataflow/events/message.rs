@@ -1,0 +1,97 @@
+//! The messages of the streams SUPPLY and DEMAND, parsed: from here on nothing is checked again.
+
+use async_nats::jetstream::Message;
+use marketplace::{time::MarketTime, view::Level, zone::Zone};
+use platform::{clock::RealTime, nats, propagation};
+use prost::Message as _;
+use surge_proto::{
+    convert::{Malformed, market_time},
+    subjects::{DEMAND_WATERMARK, SUPPLY_WATERMARK},
+    v1::{DemandLevel, SupplyLevel, Watermark},
+};
+
+use crate::dataflow::provenance::{
+    FeedName::{self, Demand, Supply},
+    MessageMeta,
+};
+
+/// One message of a feed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct FeedMessage {
+    pub(super) feed: FeedName,
+    pub(super) content: Content,
+}
+
+/// What a message of a feed says.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Content {
+    /// The level of one zone.
+    Level(Zone, Level),
+    /// All zones of the feed are complete as of this market time.
+    Watermark(MarketTime),
+}
+
+impl FeedMessage {
+    /// Parses a message by its subject.
+    ///
+    /// # Errors
+    /// When the subject is unknown, or the payload is not what the subject promises.
+    pub(super) fn parse(message: &Message) -> Result<Self, Malformed> {
+        let payload = message.payload.as_ref();
+        let (feed, content) = match message.subject.as_str() {
+            SUPPLY_WATERMARK => (Supply, watermark(payload)?),
+            DEMAND_WATERMARK => (Demand, watermark(payload)?),
+            subject if subject.starts_with("surge.v1.supply.zone.") => {
+                let level = SupplyLevel::decode(payload).map_err(undecodable)?;
+                (Supply, level_of((&level).try_into()?))
+            }
+            subject if subject.starts_with("surge.v1.demand.zone.") => {
+                let level = DemandLevel::decode(payload).map_err(undecodable)?;
+                (Demand, level_of((&level).try_into()?))
+            }
+            _ => {
+                let problem = "is not one that this service knows";
+                return Err(Malformed::new("subject", problem));
+            }
+        };
+        Ok(Self { feed, content })
+    }
+
+    /// Market time that the message describes.
+    pub(super) const fn as_of(&self) -> MarketTime {
+        match self.content {
+            Content::Level(_, level) => level.as_of,
+            Content::Watermark(as_of) => as_of,
+        }
+    }
+}
+
+fn level_of((zone, level): (Zone, Level)) -> Content {
+    Content::Level(zone, level)
+}
+
+fn watermark(payload: &[u8]) -> Result<Content, Malformed> {
+    let watermark = Watermark::decode(payload).map_err(undecodable)?;
+    market_time("as_of", watermark.as_of).map(Content::Watermark)
+}
+
+fn undecodable(error: prost::DecodeError) -> Malformed {
+    Malformed::new("payload", error)
+}
+
+/// Number, times and trace of a message; `None` where JetStream gave it no number.
+pub(super) fn meta(
+    message: &Message,
+    as_of: MarketTime,
+    received_at: RealTime,
+) -> Option<MessageMeta> {
+    let info = message.info().ok()?;
+    let published_micros = info.published.unix_timestamp_nanos() / 1_000;
+    Some(MessageMeta {
+        as_of,
+        sequence: info.stream_sequence,
+        published_at: RealTime::from_micros(i64::try_from(published_micros).unwrap_or_default()),
+        received_at,
+        trace: nats::producer_of(message).and_then(propagation::trace_left_in),
+    })
+}
