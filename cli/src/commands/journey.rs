@@ -10,7 +10,7 @@ use std::{process::ExitCode, time::Duration};
 use anyhow::{Context as _, bail};
 use city::{
     Client,
-    client::{Answer, CallError},
+    client::{CallError, HttpAnswer},
 };
 use http::{Method, Request, StatusCode, header::CONTENT_TYPE};
 use marketplace::Position;
@@ -123,7 +123,7 @@ fn base(target: &str) -> &str {
 
 fn read<T: for<'a> Deserialize<'a>>(
     target: &str,
-    answer: Result<Answer, CallError>,
+    answer: Result<HttpAnswer, CallError>,
 ) -> anyhow::Result<T> {
     let answer = answer.with_context(|| {
         format!("no price-optimization answers at {target}: start one with ./surge up, or name it with --target")

@@ -5,7 +5,7 @@ use std::{process::ExitCode, time::Duration};
 use anyhow::{Context as _, bail};
 use city::{
     Client,
-    client::{Answer, CallError},
+    client::{CallError, HttpAnswer},
 };
 use serde::{Deserialize, Serialize};
 use surge_proto::DataflowMode;
@@ -60,7 +60,7 @@ fn route(target: &str) -> String {
     format!("{}/v1/dataflow", target.trim_end_matches('/'))
 }
 
-fn read(target: &str, answer: Result<Answer, CallError>) -> anyhow::Result<ModeInForce> {
+fn read(target: &str, answer: Result<HttpAnswer, CallError>) -> anyhow::Result<ModeInForce> {
     let answer = answer.with_context(|| {
         format!("no price-optimization answers at {target}: start one with ./surge up, or name it with --target")
     })?;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use city::{
     Client,
-    client::{Answer, CallError},
+    client::{CallError, HttpAnswer},
 };
 use http::{HeaderValue, Method, Request, StatusCode};
 use serde::Deserialize;
@@ -94,7 +94,7 @@ fn quote_request(
     Ok(request.body(body.into())?)
 }
 
-fn ensure_ok(answer: Result<Answer, CallError>) -> anyhow::Result<()> {
+fn ensure_ok(answer: Result<HttpAnswer, CallError>) -> anyhow::Result<()> {
     let answer = answer?;
     match answer.status {
         StatusCode::OK => Ok(()),

@@ -7,7 +7,7 @@ use anyhow::{Context as _, ensure};
 use chrono::{DateTime, Utc};
 use city::{
     Client, Target,
-    client::{Answer, CallError},
+    client::{CallError, HttpAnswer},
 };
 use http::{HeaderValue, Method, Request, StatusCode, header::CONTENT_TYPE};
 use marketplace::{DriverStatus, Multiplier, Position, Zone};
@@ -196,7 +196,7 @@ impl PublicApi {
         &self,
         trip: Trip,
         mode: impl Into<Option<DataflowMode>>,
-    ) -> Result<Answer, CallError> {
+    ) -> Result<HttpAnswer, CallError> {
         let body = serde_json::to_vec(&trip).expect("two positions are JSON");
         let mut request = Request::new(body.into());
         *request.method_mut() = Method::POST;
@@ -252,7 +252,7 @@ impl PublicApi {
         rider_id: Uuid,
         token: &str,
         Trip { pickup, dropoff }: Trip,
-    ) -> Result<Answer, CallError> {
+    ) -> Result<HttpAnswer, CallError> {
         let url = format!("{}/v1/rides", self.target.ride);
         let wish =
             json!({"rider_id": rider_id, "quote": token, "pickup": pickup, "dropoff": dropoff});
@@ -284,7 +284,7 @@ impl PublicApi {
     }
 
     /// The answer to the wish for a mode, whatever it is.
-    pub(crate) async fn ask_switch(&self, mode: &str) -> Result<Answer, CallError> {
+    pub(crate) async fn ask_switch(&self, mode: &str) -> Result<HttpAnswer, CallError> {
         self.client
             .put(&self.dataflow_url(), &json!({"mode": mode}))
             .await
@@ -340,7 +340,9 @@ impl Readiness {
 }
 
 /// The body of a good answer.
-pub(crate) fn read<T: DeserializeOwned>(answer: Result<Answer, CallError>) -> anyhow::Result<T> {
+pub(crate) fn read<T: DeserializeOwned>(
+    answer: Result<HttpAnswer, CallError>,
+) -> anyhow::Result<T> {
     let answer = answer?;
     let excerpt = || format!("{}: {}", answer.status, answer.excerpt());
     ensure!(answer.status.is_success(), excerpt());
@@ -348,7 +350,7 @@ pub(crate) fn read<T: DeserializeOwned>(answer: Result<Answer, CallError>) -> an
 }
 
 /// The problem that a bad answer tells of.
-pub(crate) fn read_problem(answer: Result<Answer, CallError>) -> anyhow::Result<Problem> {
+pub(crate) fn read_problem(answer: Result<HttpAnswer, CallError>) -> anyhow::Result<Problem> {
     let answer = answer?;
     let excerpt = || format!("{}: {}", answer.status, answer.excerpt());
     let content_type = answer.headers.get(CONTENT_TYPE);

@@ -8,7 +8,8 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 use engine::{
-    Arrival, Failure, Line, LoadThread, Plan, Question, QuoteDesk, Quoted, Schedule, Transport,
+    Arrival, CheckedQuote, LoadPlan, LoadThread, QuoteClient, QuoteConnection, QuoteFailure,
+    QuoteRequest, Schedule, Transport,
 };
 use marketplace::Multiplier;
 use surge_proto::DataflowMode;
@@ -78,10 +79,10 @@ async fn ages_of_answers(
         Transport::Grpc => exchange.stack.quotes_grpc_url(),
     };
     let cap = Multiplier::from_tenths(30).context("3.0 is a multiplier")?;
-    let desk = QuoteDesk::new(LoadThread::start()?, transport, &url, cap, DEADLINE)?;
-    let outcomes: Arc<Mutex<Vec<Result<Quoted, Failure>>>> = Arc::default();
+    let desk = QuoteClient::new(LoadThread::start()?, transport, &url, cap, DEADLINE)?;
+    let outcomes: Arc<Mutex<Vec<Result<CheckedQuote, QuoteFailure>>>> = Arc::default();
     let sheet = Arc::clone(&outcomes);
-    let ask = move |mut line: Line, arrival: Arrival| {
+    let ask = move |mut line: QuoteConnection, arrival: Arrival| {
         let sheet = Arc::clone(&sheet);
         async move {
             // The trips go both ways, so that more than one zone is asked for.
@@ -89,7 +90,7 @@ async fn ages_of_answers(
                 0 => (grand_central(), wall_street()),
                 _ => (wall_street(), grand_central()),
             };
-            let question = Question::new(mode, pickup, dropoff);
+            let question = QuoteRequest::new(mode, pickup, dropoff);
             let (_, outcome) = line.ask(&question, arrival.intended).await;
             sheet.lock().expect("no test panics here").push(outcome);
             line
@@ -120,8 +121,8 @@ const DEADLINE: Duration = Duration::from_secs(10);
 
 const QUOTES: u64 = 120;
 
-fn plan() -> Plan {
-    Plan {
+fn plan() -> LoadPlan {
+    LoadPlan {
         schedule: Schedule::constant(60, Duration::from_secs(2)),
         max_in_flight: 1_024,
         drain: 2 * DEADLINE,

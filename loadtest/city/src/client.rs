@@ -35,7 +35,7 @@ impl Client {
     ///
     /// # Errors
     /// [`CallError`] when no complete answer came in time; any status is an answer.
-    pub async fn get(&self, url: &str) -> Result<Answer, CallError> {
+    pub async fn get(&self, url: &str) -> Result<HttpAnswer, CallError> {
         self.call(request(Method::GET, url, Bytes::new())?).await
     }
 
@@ -43,7 +43,7 @@ impl Client {
     ///
     /// # Errors
     /// As [`Client::get`].
-    pub async fn put(&self, url: &str, body: &impl Serialize) -> Result<Answer, CallError> {
+    pub async fn put(&self, url: &str, body: &impl Serialize) -> Result<HttpAnswer, CallError> {
         self.call(request(Method::PUT, url, json(body)?)?).await
     }
 
@@ -51,7 +51,7 @@ impl Client {
     ///
     /// # Errors
     /// As [`Client::get`].
-    pub async fn post(&self, url: &str, body: &impl Serialize) -> Result<Answer, CallError> {
+    pub async fn post(&self, url: &str, body: &impl Serialize) -> Result<HttpAnswer, CallError> {
         self.call(request(Method::POST, url, json(body)?)?).await
     }
 
@@ -59,13 +59,13 @@ impl Client {
     ///
     /// # Errors
     /// As [`Client::get`].
-    pub async fn call(&self, request: Request<Full<Bytes>>) -> Result<Answer, CallError> {
+    pub async fn call(&self, request: Request<Full<Bytes>>) -> Result<HttpAnswer, CallError> {
         tokio::time::timeout(self.deadline, self.exchange(request))
             .await
             .map_err(|_| CallError::Deadline(self.deadline))?
     }
 
-    async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<Answer, CallError> {
+    async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<HttpAnswer, CallError> {
         let response = self.pool.request(request).await.map_err(CallError::from)?;
         let (head, body) = response.into_parts();
         let body = body
@@ -73,7 +73,7 @@ impl Client {
             .await
             .map_err(|error| CallError::Broken(error.to_string()))?
             .to_bytes();
-        Ok(Answer {
+        Ok(HttpAnswer {
             status: head.status,
             headers: head.headers,
             body,
@@ -83,7 +83,7 @@ impl Client {
 
 /// A complete answer, whatever its status.
 #[derive(Debug, Clone)]
-pub struct Answer {
+pub struct HttpAnswer {
     /// The HTTP status.
     pub status: StatusCode,
     /// All headers.
@@ -92,7 +92,7 @@ pub struct Answer {
     pub body: Bytes,
 }
 
-impl Answer {
+impl HttpAnswer {
     /// Reads the body as JSON.
     ///
     /// # Errors

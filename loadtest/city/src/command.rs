@@ -34,7 +34,7 @@ pub struct Args {
 /// Options that say who lives in a city: also those of a comparison.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ReplayArgs {
-    /// Seed of all chance in the city: the same seed makes the same drivers and riders
+    /// Seed of all rng in the city: the same seed makes the same drivers and riders
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
 
@@ -108,7 +108,7 @@ fn read_profile(path: &Path) -> anyhow::Result<DemandProfile> {
 pub async fn run(args: Args) -> anyhow::Result<CityOutcome> {
     let config = args.replay.config(args.target.resolve()?)?;
     let city = City::start(config, Client::new(CALL_DEADLINE)).await?;
-    let line = Line::new();
+    let line = ProgressLine::new();
     for warning in city.warnings() {
         line.say(&format!("warning: {warning}"));
     }
@@ -123,7 +123,7 @@ pub async fn run(args: Args) -> anyhow::Result<CityOutcome> {
 const CALL_DEADLINE: Duration = Duration::from_secs(2);
 
 /// Shows progress until a signal, or until so many market minutes have passed.
-async fn watch(city: &City, line: &Line, minutes: Option<u32>) {
+async fn watch(city: &City, line: &ProgressLine, minutes: Option<u32>) {
     let mut ticks = interval(line.every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let market = Duration::from_secs(60) * minutes.unwrap_or(0);
@@ -139,12 +139,12 @@ async fn watch(city: &City, line: &Line, minutes: Option<u32>) {
 }
 
 /// One line on the terminal that is written over; elsewhere, such as in a log file, a line every few seconds.
-struct Line {
+struct ProgressLine {
     bar: Option<ProgressBar>,
     every: Duration,
 }
 
-impl Line {
+impl ProgressLine {
     fn new() -> Self {
         if !std::io::stderr().is_terminal() {
             return Self {
@@ -228,7 +228,7 @@ mod tests {
     #[test]
     fn progress_is_told_in_new_york_time() {
         let friday: MarketTime = "2014-04-04T17:42:10-04:00".parse().unwrap();
-        let line = describe(&crate::Tally::default().progress(friday));
+        let line = describe(&crate::Counters::default().progress(friday));
         assert!(line.starts_with("Fri 17:42  quotes 0 (mean -x"), "{line}");
     }
 

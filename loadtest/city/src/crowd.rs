@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use marketplace::{MarketTime, Position};
 
-use super::replay::{MINUTE, Played};
+use super::replay::{MINUTE, ReplayedPickup};
 
 /// Riders who come on top of the record.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -21,12 +21,12 @@ pub struct Crowd {
 
 impl Crowd {
     /// Its riders, as if they were on record: each with the minute in which they appear.
-    pub(super) fn played(&self) -> impl Iterator<Item = Played> {
+    pub(super) fn replayed(&self) -> impl Iterator<Item = ReplayedPickup> {
         let Self { place, riders, .. } = *self;
         // A second is drawn for each rider within their minute, so the last minute begins one before the end.
         let span = self.within.saturating_sub(MINUTE);
         let starts_at = self.starts_at;
-        (0..riders).map(move |rider| Played {
+        (0..riders).map(move |rider| ReplayedPickup {
             number: OFF_THE_RECORD | u64::from(rider),
             minute: starts_at + span.mul_f64(f64::from(rider) / f64::from(riders)),
             position: place,
@@ -49,13 +49,13 @@ mod tests {
             riders: 300,
             within: MINUTE * 21,
         };
-        let played: Vec<Played> = crowd.played().collect();
-        assert_eq!(played.len(), 300);
-        let last = played.last().unwrap().minute + MINUTE;
+        let replayed: Vec<ReplayedPickup> = crowd.replayed().collect();
+        assert_eq!(replayed.len(), 300);
+        let last = replayed.last().unwrap().minute + MINUTE;
         assert!(last <= MarketTime::from_millis(0) + MINUTE * 21);
-        let early = played
+        let early = replayed
             .iter()
-            .filter(|played| played.minute < crowd.starts_at + MINUTE * 10);
+            .filter(|replayed| replayed.minute < crowd.starts_at + MINUTE * 10);
         assert_eq!(early.count(), 150);
     }
 }

@@ -6,27 +6,27 @@ use marketplace::{MarketTime, Position, fare};
 use rand_chacha::ChaCha8Rng;
 use uuid::Uuid;
 
-use super::draws::{self, Draws, Subject};
-use super::rider::TripAsk;
+use super::random::{self, RandomStreams, Subject};
+use super::rider::TripRequest;
 
 /// One driver of the fleet.
 #[derive(Debug, Clone)]
 pub(crate) struct Driver {
     /// Who.
     pub(crate) id: Uuid,
-    /// By which the driver's chance is drawn.
+    /// By which the driver's rng is drawn.
     pub(crate) number: u64,
-    /// What the driver is doing.
-    pub(crate) doing: Doing,
+    /// What the driver is activity.
+    pub(crate) activity: Activity,
     /// The drive under way, or the last one.
     pub(crate) leg: Leg,
     /// The service denied, when last asked, that this driver is idle.
     pub(crate) disputed: bool,
 }
 
-/// What a driver is doing, as far as the city knows.
+/// What a driver is activity, as far as the city knows.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Doing {
+pub(crate) enum Activity {
     /// Waiting for a ride, standing or drifting.
     Idle,
     /// Driving to the rider.
@@ -34,7 +34,7 @@ pub(crate) enum Doing {
     /// Driving the rider.
     OnTrip(Ride),
     /// Out of step with driver-management; being brought back to idle.
-    Astray,
+    Desynced,
 }
 
 /// A ride that a driver was sent on.
@@ -43,7 +43,7 @@ pub(crate) struct Ride {
     /// The id that ride-management gave it.
     pub(crate) id: Uuid,
     /// From where to where.
-    pub(crate) trip: TripAsk,
+    pub(crate) trip: TripRequest,
     /// The factor by which the drive takes longer or shorter than expected.
     pub(crate) traffic: f64,
 }
@@ -52,25 +52,25 @@ impl Driver {
     /// The driver with this number, idle at a place drawn from where riders are picked up.
     pub(crate) fn starting(
         number: u64,
-        draws: Draws,
+        streams: RandomStreams,
         places: &[Position],
         now: MarketTime,
     ) -> Self {
-        let chance = &mut draws.of(Subject::Driver, number, 0);
+        let rng = &mut streams.of(Subject::Driver, number, 0);
         Self {
-            id: draws::id(chance),
+            id: random::id(rng),
             number,
-            doing: Doing::Idle,
-            leg: Leg::standing(draws::place(places, chance), now),
+            activity: Activity::Idle,
+            leg: Leg::standing(random::place(places, rng), now),
             disputed: false,
         }
     }
 
     /// The ride under way.
     pub(crate) fn ride(&self) -> Option<&Ride> {
-        match &self.doing {
-            Doing::EnRoute(ride) | Doing::OnTrip(ride) => Some(ride),
-            Doing::Idle | Doing::Astray => None,
+        match &self.activity {
+            Activity::EnRoute(ride) | Activity::OnTrip(ride) => Some(ride),
+            Activity::Idle | Activity::Desynced => None,
         }
     }
 
@@ -81,7 +81,9 @@ impl Driver {
 
     /// Whether the driver stands idle, and has for at least this long.
     pub(crate) fn has_waited(&self, least: Duration, now: MarketTime) -> bool {
-        self.doing == Doing::Idle && !self.leg.is_moving(now) && self.leg.arrives_at + least <= now
+        self.activity == Activity::Idle
+            && !self.leg.is_moving(now)
+            && self.leg.arrives_at + least <= now
     }
 
     /// Drives off without a rider.
@@ -148,13 +150,9 @@ impl Leg {
 }
 
 /// Where an idle driver drifts to: of a few places where riders are picked up, the nearest.
-pub(crate) fn drift_target(
-    from: Position,
-    places: &[Position],
-    chance: &mut ChaCha8Rng,
-) -> Position {
+pub(crate) fn drift_target(from: Position, places: &[Position], rng: &mut ChaCha8Rng) -> Position {
     const CANDIDATES: usize = 4;
-    let candidates = (0..CANDIDATES).map(|_| draws::place(places, chance));
+    let candidates = (0..CANDIDATES).map(|_| random::place(places, rng));
     candidates
         .min_by(|a, b| from.miles_to(*a).total_cmp(&from.miles_to(*b)))
         .unwrap_or(from)
@@ -184,7 +182,7 @@ mod tests {
     #[test]
     fn only_a_driver_who_stands_has_waited() {
         let places = [place(40.7)];
-        let mut driver = Driver::starting(0, Draws::new(1), &places, minute(0));
+        let mut driver = Driver::starting(0, RandomStreams::new(1), &places, minute(0));
         let five_minutes = Duration::from_secs(300);
         assert!(!driver.has_waited(five_minutes, minute(4)));
         assert!(driver.has_waited(five_minutes, minute(5)));

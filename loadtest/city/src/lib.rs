@@ -1,33 +1,33 @@
 //! A city on the wire: real pickups become riders, a seeded fleet of drivers serves them, all through the public APIs.
 //!
-//! The city runs on the market clock of the services and keeps its own [`Books`], which make it the oracle of a
+//! The city runs on the market clock of the services and keeps its own [`GroundTruth`], which make it the oracle of a
 //! comparison. Decisions depend on the seed alone; what drivers and riders *meet* depends on the services, as it should.
-//! `simulation` says what happens, `errands` does it on the wire, and this file brings the two together.
+//! `simulation` says what happens, `commands` does it on the wire, and this file brings the two together.
 //!
 //! What is known of New York: trip lengths and durations from taxi trips, ten miles an hour on the way to a rider, the
 //! elasticity of riders. What is assumed: their patience, that 15 % of the idle drivers a minute follow a dearer
 //! neighbour zone, and that nobody joins or leaves the fleet.
 
-mod agenda;
-pub mod books;
 pub mod client;
 pub mod clock;
 mod command;
+mod counterfactual;
+mod counters;
 mod crowd;
-mod draws;
 mod driver;
-mod errands;
+mod event_queue;
+mod executor;
+pub mod ground_truth;
 pub mod interrupt;
 pub mod pickups;
+mod prepare;
+mod random;
 mod replay;
 mod rider;
 mod services;
 mod simulation;
-mod start;
-mod tally;
 pub mod target;
 pub mod wall_clock;
-mod what_if;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -43,18 +43,18 @@ use uuid::Uuid;
 
 pub use client::Client;
 pub use command::{Args, ReplayArgs, run};
+pub use counterfactual::{OfflineSimulation, Population, Pricing, Score};
+pub use counters::CityProgress;
 pub use crowd::Crowd;
-pub use rider::{TripAsk, TripSampler};
-pub use tally::CityProgress;
+pub use rider::{TripRequest, TripSampler};
 pub use target::{Target, TargetArgs};
-pub use what_if::{Cast, Evening, Pricing, Score};
 
-use crate::books::Books;
 use crate::clock::MarketClock;
-use driver::Doing;
-use errands::{News, Runner};
+use crate::ground_truth::GroundTruth;
+use counters::Counters;
+use driver::Activity;
+use executor::{CommandOutcome, Executor};
 use simulation::Simulation;
-use tally::Tally;
 
 /// Drivers unless told otherwise. With 210 the bundled evening is scarce: from 16:00 to midnight 47 % of quotes are above
 /// 1.0 and the mean multiplier is 1.16. With 240 it is 28 % and 1.08.
@@ -69,7 +69,7 @@ pub struct CityConfig {
     pub seed: u64,
     /// How many drivers there are.
     pub fleet: usize,
-    /// The demand profile of ride-management: the books must forecast from the same.
+    /// The demand profile of ride-management: the truth must forecast from the same.
     pub profile: DemandProfile,
     /// The record to replay. Pickups outside the service area are left out.
     pub pickups: Vec<Pickup>,
@@ -82,14 +82,14 @@ pub struct CityConfig {
 /// A city that lives until it is stopped. Dropping it stops it too, but leaves its drivers where they are.
 #[derive(Debug)]
 pub struct City {
-    books: Arc<Books>,
+    truth: Arc<GroundTruth>,
     trips: TripSampler,
     clock: MarketClock,
-    tally: Arc<Mutex<Tally>>,
+    counters: Arc<Mutex<Counters>>,
     warnings: Vec<String>,
     stop: CancellationToken,
     /// Ends with the number of drivers that could not be sent home.
-    life: JoinHandle<usize>,
+    city_loop: JoinHandle<usize>,
 }
 
 /// How a city ended.
@@ -100,7 +100,7 @@ pub struct CityOutcome {
     pub progress: CityProgress,
     /// Drivers that could not be taken offline and may still count as supply.
     pub drivers_left_behind: usize,
-    /// What makes its books doubtful.
+    /// What makes its truth doubtful.
     pub warnings: Vec<String>,
 }
 
@@ -110,28 +110,28 @@ impl City {
     /// # Errors
     /// If a service does not answer, the clocks or service areas differ, or there is nothing to replay.
     pub async fn start(config: CityConfig, client: Client) -> anyhow::Result<Self> {
-        let founded = start::found(config, client).await?;
+        let prepared = prepare::prepare(config, client).await?;
         let stop = CancellationToken::new();
-        let tally = Arc::new(Mutex::new(Tally::default()));
-        let life = Life {
-            simulation: founded.simulation,
-            runner: founded.runner,
-            tally: Arc::clone(&tally),
+        let counters = Arc::new(Mutex::new(Counters::default()));
+        let city_loop = CityLoop {
+            simulation: prepared.simulation,
+            executor: prepared.executor,
+            counters: Arc::clone(&counters),
         };
         Ok(Self {
-            books: founded.books,
-            trips: founded.trips,
-            clock: founded.clock,
-            tally,
-            warnings: founded.warnings,
-            life: tokio::spawn(life.run(founded.news, stop.clone())),
+            truth: prepared.truth,
+            trips: prepared.trips,
+            clock: prepared.clock,
+            counters,
+            warnings: prepared.warnings,
+            city_loop: tokio::spawn(city_loop.run(prepared.outcome, stop.clone())),
             stop,
         })
     }
 
     /// What the city knows: the oracle.
-    pub fn books(&self) -> Arc<Books> {
-        Arc::clone(&self.books)
+    pub fn ground_truth(&self) -> Arc<GroundTruth> {
+        Arc::clone(&self.truth)
     }
 
     /// Trips to ask quotes for.
@@ -146,11 +146,11 @@ impl City {
 
     /// What happened so far.
     pub fn progress(&self) -> CityProgress {
-        let tally = self.tally.lock().unwrap_or_else(PoisonError::into_inner);
-        tally.progress(self.clock.now())
+        let counters = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
+        counters.progress(self.clock.now())
     }
 
-    /// What makes its books doubtful, each as a sentence; none if the services agreed with them at the start.
+    /// What makes its truth doubtful, each as a sentence; none if the services agreed with them at the start.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
     }
@@ -158,7 +158,7 @@ impl City {
     /// Ends the city and takes its drivers offline, within a bounded time.
     pub async fn stop(mut self) -> CityOutcome {
         self.stop.cancel();
-        let left_behind = (&mut self.life).await;
+        let left_behind = (&mut self.city_loop).await;
         CityOutcome {
             progress: self.progress(),
             drivers_left_behind: left_behind.unwrap_or(usize::MAX),
@@ -170,90 +170,98 @@ impl City {
 impl Drop for City {
     fn drop(&mut self) {
         self.stop.cancel();
-        self.life.abort();
+        self.city_loop.abort();
     }
 }
 
-/// The tasks of a city: one that lets things happen in market time, and one for each errand under way.
-struct Life {
+/// The tasks of a city: one that lets things happen in market time, and one for each command under way.
+struct CityLoop {
     simulation: Simulation,
-    runner: Runner,
-    tally: Arc<Mutex<Tally>>,
+    executor: Executor,
+    counters: Arc<Mutex<Counters>>,
 }
 
-impl Life {
-    async fn run(mut self, mut news: mpsc::Receiver<News>, stop: CancellationToken) -> usize {
-        let mut errands = JoinSet::new();
+impl CityLoop {
+    async fn run(
+        mut self,
+        mut outcome: mpsc::Receiver<CommandOutcome>,
+        stop: CancellationToken,
+    ) -> usize {
+        let mut commands = JoinSet::new();
         while !stop.is_cancelled() {
-            self.advance(&mut errands);
+            self.advance(&mut commands);
             tokio::select! {
                 () = stop.cancelled() => {}
                 () = sleep(self.until_next()) => {}
-                Some(news) = news.recv() => self.hear(news, &mut errands),
-                Some(_) = errands.join_next() => {}
+                Some(outcome) = outcome.recv() => self.handle(outcome, &mut commands),
+                Some(_) = commands.join_next() => {}
             }
         }
-        self.wind_down(news, errands).await;
+        self.wind_down(outcome, commands).await;
         self.retire_fleet().await
     }
 
-    fn advance(&mut self, errands: &mut JoinSet<()>) {
-        for errand in self.simulation.advance(self.runner.clock.now()) {
-            errands.spawn(self.runner.clone().run(errand));
+    fn advance(&mut self, commands: &mut JoinSet<()>) {
+        for command in self.simulation.advance(self.executor.clock.now()) {
+            commands.spawn(self.executor.clone().run(command));
         }
     }
 
-    fn hear(&mut self, news: News, errands: &mut JoinSet<()>) {
-        let errand = self.simulation.hear(news, self.runner.clock.now());
-        if let Some(errand) = errand {
-            errands.spawn(self.runner.clone().run(errand));
+    fn handle(&mut self, outcome: CommandOutcome, commands: &mut JoinSet<()>) {
+        let command = self.simulation.handle(outcome, self.executor.clock.now());
+        if let Some(command) = command {
+            commands.spawn(self.executor.clone().run(command));
         }
-        *self.tally.lock().unwrap_or_else(PoisonError::into_inner) =
-            self.simulation.tally().clone();
+        *self.counters.lock().unwrap_or_else(PoisonError::into_inner) =
+            self.simulation.counters().clone();
     }
 
     fn until_next(&self) -> Duration {
         const LONGEST_NAP: Duration = Duration::from_secs(1);
         let next_at = self.simulation.next_at();
         next_at.map_or(LONGEST_NAP, |at| {
-            self.runner.clock.until(at).min(LONGEST_NAP)
+            self.executor.clock.until(at).min(LONGEST_NAP)
         })
     }
 
     /// Starts nothing new, and gives what is under way a moment to end: an answer that is never read may be a driver sent.
-    async fn wind_down(&mut self, mut news: mpsc::Receiver<News>, mut errands: JoinSet<()>) {
+    async fn wind_down(
+        &mut self,
+        mut outcome: mpsc::Receiver<CommandOutcome>,
+        mut commands: JoinSet<()>,
+    ) {
         const MOMENT: Duration = Duration::from_secs(3);
         let ended = async {
-            while !errands.is_empty() {
+            while !commands.is_empty() {
                 tokio::select! {
-                    Some(news) = news.recv() => {
-                        self.simulation.hear(news, self.runner.clock.now());
+                    Some(outcome) = outcome.recv() => {
+                        self.simulation.handle(outcome, self.executor.clock.now());
                     }
-                    Some(_) = errands.join_next() => {}
+                    Some(_) = commands.join_next() => {}
                 }
             }
-            while let Ok(news) = news.try_recv() {
-                self.simulation.hear(news, self.runner.clock.now());
+            while let Ok(outcome) = outcome.try_recv() {
+                self.simulation.handle(outcome, self.executor.clock.now());
             }
         };
         // What has not ended by then is dropped with its set.
         let _ = timeout(MOMENT, ended).await;
-        *self.tally.lock().unwrap_or_else(PoisonError::into_inner) =
-            self.simulation.tally().clone();
+        *self.counters.lock().unwrap_or_else(PoisonError::into_inner) =
+            self.simulation.counters().clone();
     }
 
     /// Sends all drivers home and returns how many did not go.
     async fn retire_fleet(&self) -> usize {
         const DEADLINE: Duration = Duration::from_secs(10);
-        let now = self.runner.clock.now();
+        let now = self.executor.clock.now();
         let mut retirements = JoinSet::new();
         for driver in self.simulation.fleet() {
-            let services = self.runner.services.clone();
+            let services = self.executor.services.clone();
             let (id, position) = (driver.id, driver.leg.position(now));
-            let awaited_by = awaited_by(&driver.doing);
+            let awaited_by = awaited_by(&driver.activity);
             retirements.spawn(async move {
-                let retire = || errands::retire(&services, id, awaited_by, position);
-                errands::insistently(retire).await.is_ok()
+                let retire = || executor::retire(&services, id, awaited_by, position);
+                executor::insistently(retire).await.is_ok()
             });
         }
         let mut left_behind = self.simulation.fleet().len();
@@ -268,9 +276,9 @@ impl Life {
 }
 
 /// The ride whose rider still waits for the car.
-const fn awaited_by(doing: &Doing) -> Option<Uuid> {
-    match doing {
-        Doing::EnRoute(ride) => Some(ride.id),
+const fn awaited_by(activity: &Activity) -> Option<Uuid> {
+    match activity {
+        Activity::EnRoute(ride) => Some(ride.id),
         _ => None,
     }
 }

@@ -1,4 +1,4 @@
-//! The recorded pickups, played at market time.
+//! The recorded pickups, replayed at market time.
 //!
 //! Each pickup stands for one rider who would go at the normal price. If the market clock shows a time that the record
 //! does not cover, the record is moved by whole weeks: weekday and time of day stay true, and a city that runs on past
@@ -13,7 +13,7 @@ use marketplace::{MarketTime, Position};
 /// One market minute: the resolution of the record.
 pub(crate) const MINUTE: Duration = Duration::from_secs(60);
 
-/// A record of pickups and how far it has been played.
+/// A record of pickups and how far it has been replayed.
 #[derive(Debug)]
 pub(crate) struct Replay {
     /// Sorted by time, never empty.
@@ -26,7 +26,7 @@ pub(crate) struct Replay {
 
 /// A pickup that has its time now.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Played {
+pub(crate) struct ReplayedPickup {
     /// Which pickup of the record, counted on over repetitions.
     pub(crate) number: u64,
     /// The minute of the pickup, in market time.
@@ -52,21 +52,21 @@ impl Replay {
         Some(replay)
     }
 
-    /// The pickups of the market minutes up to `until` that were not played yet.
-    pub(crate) fn play(&mut self, until: MarketTime) -> Vec<Played> {
-        let mut played = Vec::new();
+    /// The pickups of the market minutes up to `until` that were not replayed yet.
+    pub(crate) fn play(&mut self, until: MarketTime) -> Vec<ReplayedPickup> {
+        let mut replayed = Vec::new();
         while self.next_at() < until {
-            played.push(self.current());
+            replayed.push(self.current());
             self.next += 1;
             if self.next == self.pickups.len() {
                 self.seek(until);
                 break;
             }
         }
-        played
+        replayed
     }
 
-    /// Leaves out what should have been played before `now`: a city that was suspended does not catch up on hours.
+    /// Leaves out what should have been replayed before `now`: a city that was suspended does not catch up on hours.
     pub(crate) fn skip_to(&mut self, now: MarketTime) {
         if self.next_at() < now {
             self.seek(now);
@@ -89,7 +89,7 @@ impl Replay {
         };
         self.next = self.first_not_before(now);
         if self.next == self.pickups.len() {
-            // The record ends before this hour of the week; the next chance is a week after its start.
+            // The record ends before this hour of the week; the next rng is a week after its start.
             self.weeks += 1;
             self.next = 0;
         }
@@ -111,10 +111,10 @@ impl Replay {
         MarketTime::from_millis(self.pickups[self.next].0.millis() + self.weeks * WEEK_MILLIS)
     }
 
-    fn current(&self) -> Played {
-        // The week is part of the number: a pickup that is played again is another rider.
+    fn current(&self) -> ReplayedPickup {
+        // The week is part of the number: a pickup that is replayed again is another rider.
         let week = self.weeks.unsigned_abs() << 32;
-        Played {
+        ReplayedPickup {
             number: week | self.next as u64,
             minute: self.next_at(),
             position: self.pickups[self.next].1,
@@ -142,10 +142,10 @@ mod tests {
         times.iter().enumerate().map(pickup).collect()
     }
 
-    fn minutes(played: &[Played]) -> Vec<String> {
-        played
+    fn minutes(replayed: &[ReplayedPickup]) -> Vec<String> {
+        replayed
             .iter()
-            .map(|played| played.minute.to_string())
+            .map(|replayed| replayed.minute.to_string())
             .collect()
     }
 
@@ -161,16 +161,16 @@ mod tests {
             Replay::starting(&record(&EVENING), at("2014-04-04T17:00:00-04:00")).unwrap();
         assert_eq!(replay.weeks, 0);
         assert_eq!(replay.play(at("2014-04-04T17:30:00-04:00")), []);
-        let played = replay.play(at("2014-04-04T17:31:00-04:00"));
-        assert_eq!(minutes(&played), ["2014-04-04T21:30:00.000Z"]);
+        let replayed = replay.play(at("2014-04-04T17:31:00-04:00"));
+        assert_eq!(minutes(&replayed), ["2014-04-04T21:30:00.000Z"]);
     }
 
     #[test]
     fn another_friday_evening_plays_the_same_one_moved_by_weeks() {
         let friday = at("2026-11-20T17:00:00-04:00");
         let mut replay = Replay::starting(&record(&EVENING), friday).unwrap();
-        let played = replay.play(at("2026-11-20T18:00:00-04:00"));
-        assert_eq!(minutes(&played), ["2026-11-20T21:30:00.000Z"]);
+        let replayed = replay.play(at("2026-11-20T18:00:00-04:00"));
+        assert_eq!(minutes(&replayed), ["2026-11-20T21:30:00.000Z"]);
     }
 
     #[test]
@@ -194,8 +194,8 @@ mod tests {
         let mut replay =
             Replay::starting(&record(&EVENING), at("2014-04-04T16:00:00-04:00")).unwrap();
         replay.skip_to(at("2014-04-04T18:00:00-04:00"));
-        let played = replay.play(at("2014-04-05T00:00:00-04:00"));
-        assert_eq!(minutes(&played), ["2014-04-05T03:59:00.000Z"]);
+        let replayed = replay.play(at("2014-04-05T00:00:00-04:00"));
+        assert_eq!(minutes(&replayed), ["2014-04-05T03:59:00.000Z"]);
     }
 
     #[test]

@@ -13,12 +13,12 @@ use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::draws::{self, Draws, Subject};
-use super::replay::Played;
+use super::random::{self, RandomStreams, Subject};
+use super::replay::ReplayedPickup;
 
 /// From where to where; as JSON the body of a quote request.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct TripAsk {
+pub struct TripRequest {
     /// Where the rider gets in.
     pub pickup: Position,
     /// Where the rider gets out.
@@ -28,19 +28,19 @@ pub struct TripAsk {
 /// Trips between real pickup places, for whoever wants to ask for quotes like a rider. Clones share the trips.
 #[derive(Debug, Clone)]
 pub struct TripSampler {
-    trips: Arc<[TripAsk]>,
+    trips: Arc<[TripRequest]>,
 }
 
 impl TripSampler {
-    /// Draws the trips; the same seed and places give the same.
+    /// RandomStreams the trips; the same seed and places give the same.
     ///
     /// # Panics
     /// If there are no places.
-    pub(crate) fn new(draws: Draws, places: &[Position]) -> Self {
+    pub(crate) fn new(streams: RandomStreams, places: &[Position]) -> Self {
         const TRIPS: u64 = 4_096;
         let trip = |number| {
-            let chance = &mut draws.of(Subject::Trip, number, 0);
-            TripAsk::drawn(draws::place(places, chance), places, chance)
+            let rng = &mut streams.of(Subject::Trip, number, 0);
+            TripRequest::drawn(random::place(places, rng), places, rng)
         };
         Self {
             trips: (0..TRIPS).map(trip).collect(),
@@ -48,7 +48,7 @@ impl TripSampler {
     }
 
     /// The trip number `n`; they start over after some thousands.
-    pub fn nth(&self, n: u64) -> TripAsk {
+    pub fn nth(&self, n: u64) -> TripRequest {
         self.trips[(n % self.trips.len() as u64) as usize]
     }
 }
@@ -58,12 +58,12 @@ impl TripSampler {
 pub(crate) struct Rider {
     /// Who.
     pub(crate) id: Uuid,
-    /// By which the rider's chance is drawn.
+    /// By which the rider's rng is drawn.
     pub(crate) number: u64,
     /// When the rider asks for a quote.
     pub(crate) appears_at: MarketTime,
     /// From where to where.
-    pub(crate) trip: TripAsk,
+    pub(crate) trip: TripRequest,
     /// The highest multiplier that the rider accepts.
     pub(crate) willingness: f64,
     /// The longest quoted pickup time that the rider accepts, in market time.
@@ -74,29 +74,33 @@ pub(crate) struct Rider {
 
 impl Rider {
     /// The rider behind a recorded pickup.
-    pub(crate) fn behind(played: &Played, places: &[Position], draws: Draws) -> Self {
-        let chance = &mut draws.of(Subject::Rider, played.number, 0);
-        let second = chance.random_range(0.0..60.0);
+    pub(crate) fn of_pickup(
+        replayed: &ReplayedPickup,
+        places: &[Position],
+        streams: RandomStreams,
+    ) -> Self {
+        let rng = &mut streams.of(Subject::Rider, replayed.number, 0);
+        let second = rng.random_range(0.0..60.0);
         Self {
-            id: draws::id(chance),
-            number: played.number,
-            appears_at: played.minute + Duration::from_secs_f64(second),
-            trip: TripAsk::drawn(played.position, places, chance),
-            willingness: willingness(chance),
-            patience: patience(chance),
-            traffic: chance.random_range(0.9..1.1),
+            id: random::id(rng),
+            number: replayed.number,
+            appears_at: replayed.minute + Duration::from_secs_f64(second),
+            trip: TripRequest::drawn(replayed.position, places, rng),
+            willingness: willingness(rng),
+            patience: patience(rng),
+            traffic: rng.random_range(0.9..1.1),
         }
     }
 }
 
-impl TripAsk {
+impl TripRequest {
     /// A trip to that one of some places whose distance comes closest to one drawn from real trips.
-    fn drawn(pickup: Position, places: &[Position], chance: &mut ChaCha8Rng) -> Self {
+    fn drawn(pickup: Position, places: &[Position], rng: &mut ChaCha8Rng) -> Self {
         const CANDIDATES: usize = 256;
-        let miles = trip_miles(chance);
+        let miles = trip_miles(rng);
         let misses_by = |place: Position| (pickup.miles_to(place) * DETOUR - miles).abs();
         let dropoff = (0..CANDIDATES)
-            .map(|_| draws::place(places, chance))
+            .map(|_| random::place(places, rng))
             .filter(|place| !place.is_same_spot(pickup))
             .map(|place| (misses_by(place), place))
             .min_by(|(a, _), (b, _)| a.total_cmp(b))
@@ -106,21 +110,21 @@ impl TripAsk {
 }
 
 /// Miles driven: `ln(miles) ~ N(0.635, 0.898)`, fitted to New York taxi trips of March 2019.
-fn trip_miles(chance: &mut ChaCha8Rng) -> f64 {
-    draws::log_normal(0.635_f64.exp(), 0.898, chance)
+fn trip_miles(rng: &mut ChaCha8Rng) -> f64 {
+    random::log_normal(0.635_f64.exp(), 0.898, rng)
 }
 
 /// The highest multiplier a rider takes, `U^(-1/0.55)`: so that 10 % more price loses 5.5 % of the riders, the price
 /// elasticity found for Uber (Cohen et al., "Using Big Data to Estimate Consumer Surplus", NBER 22627).
-fn willingness(chance: &mut ChaCha8Rng) -> f64 {
+fn willingness(rng: &mut ChaCha8Rng) -> f64 {
     const ELASTICITY: f64 = 0.55;
-    let share = 1.0 - chance.random::<f64>(); // in (0, 1]: nobody is drawn who pays anything
+    let share = 1.0 - rng.random::<f64>(); // in (0, 1]: nobody is drawn who pays anything
     share.powf(-1.0 / ELASTICITY)
 }
 
 /// The longest pickup time a rider accepts: median 8 minutes. An assumption.
-fn patience(chance: &mut ChaCha8Rng) -> Duration {
-    Duration::from_secs_f64(60.0 * draws::log_normal(8.0, 0.4, chance))
+fn patience(rng: &mut ChaCha8Rng) -> Duration {
+    Duration::from_secs_f64(60.0 * random::log_normal(8.0, 0.4, rng))
 }
 
 #[cfg(test)]
@@ -134,12 +138,12 @@ mod tests {
     }
 
     fn rider(seed: u64, number: u64) -> Rider {
-        let played = Played {
+        let replayed = ReplayedPickup {
             number,
             minute: MarketTime::from_millis(0),
             position: places()[50],
         };
-        Rider::behind(&played, &places(), Draws::new(seed))
+        Rider::of_pickup(&replayed, &places(), RandomStreams::new(seed))
     }
 
     #[test]
@@ -167,8 +171,8 @@ mod tests {
 
     #[test]
     fn the_trips_of_a_load_repeat_by_number() {
-        let trips = TripSampler::new(Draws::new(1), &places());
-        let same = TripSampler::new(Draws::new(1), &places());
+        let trips = TripSampler::new(RandomStreams::new(1), &places());
+        let same = TripSampler::new(RandomStreams::new(1), &places());
         assert_eq!(trips.nth(5), same.nth(5));
         assert_eq!(trips.nth(5), trips.nth(5 + 4_096));
         assert_ne!(trips.nth(5), trips.nth(6));

@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
-use super::rider::{Rider, TripAsk};
-use crate::client::{Answer, CallError, Client};
+use super::rider::{Rider, TripRequest};
+use crate::client::{CallError, Client, HttpAnswer};
 use crate::target::Target;
 
 /// The three services. Clones share the client and the bound on calls.
@@ -37,13 +37,17 @@ impl Services {
     }
 
     /// Asks for a quote in the mode that the service itself has chosen.
-    pub(crate) async fn quote(&self, trip: &TripAsk) -> Result<Quoted, Failure> {
+    pub(crate) async fn quote(&self, trip: &TripRequest) -> Result<RiderQuote, ServiceFailure> {
         let url = format!("{}/v1/quotes", self.target.price);
         self.post("quote", &url, trip).await
     }
 
     /// Requests a ride at the quoted price. Repeating a request with the same quote gives the same ride.
-    pub(crate) async fn request_ride(&self, rider: &Rider, quote: &str) -> Result<Ride, Failure> {
+    pub(crate) async fn request_ride(
+        &self,
+        rider: &Rider,
+        quote: &str,
+    ) -> Result<RequestedRide, ServiceFailure> {
         let url = format!("{}/v1/rides", self.target.ride);
         let request = RideRequest {
             rider_id: rider.id,
@@ -54,13 +58,13 @@ impl Services {
     }
 
     /// How a ride stands.
-    pub(crate) async fn ride(&self, ride: Uuid) -> Result<Ride, Failure> {
+    pub(crate) async fn ride(&self, ride: Uuid) -> Result<RequestedRide, ServiceFailure> {
         let url = format!("{}/v1/rides/{ride}", self.target.ride);
         self.get("get ride", &url).await
     }
 
     /// Cancels a ride, which frees its driver.
-    pub(crate) async fn cancel(&self, ride: Uuid) -> Result<Ride, Failure> {
+    pub(crate) async fn cancel(&self, ride: Uuid) -> Result<RequestedRide, ServiceFailure> {
         let url = format!("{}/v1/rides/{ride}/cancel", self.target.ride);
         self.post("cancel ride", &url, &serde_json::json!({})).await
     }
@@ -71,7 +75,7 @@ impl Services {
         driver: Uuid,
         status: DriverStatus,
         position: Position,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), ServiceFailure> {
         let url = format!("{}/v1/drivers/{driver}", self.target.driver);
         let change = DriverChange { status, position };
         let _permit = self.calls.acquire().await;
@@ -80,7 +84,10 @@ impl Services {
     }
 
     /// Reports where drivers are.
-    pub(crate) async fn report(&self, positions: &[(Uuid, Position)]) -> Result<(), Failure> {
+    pub(crate) async fn report(
+        &self,
+        positions: &[(Uuid, Position)],
+    ) -> Result<(), ServiceFailure> {
         let url = format!("{}/v1/positions", self.target.driver);
         let positions = positions.iter().map(|(driver_id, position)| Report {
             driver_id: *driver_id,
@@ -95,7 +102,7 @@ impl Services {
     }
 
     /// The published multiplier of every zone.
-    pub(crate) async fn surge(&self) -> Result<HashMap<Zone, Multiplier>, Failure> {
+    pub(crate) async fn surge(&self) -> Result<HashMap<Zone, Multiplier>, ServiceFailure> {
         let url = format!("{}/v1/surge", self.target.price);
         let map: SurgeMap = self.get("get surge", &url).await?;
         let multipliers = map.zones.into_iter();
@@ -105,18 +112,22 @@ impl Services {
     }
 
     /// What driver-management says of the supply of a zone.
-    pub(crate) async fn supply(&self, zone: Zone) -> Result<SupplyLevel, Failure> {
+    pub(crate) async fn supply(&self, zone: Zone) -> Result<SupplyLevel, ServiceFailure> {
         let url = format!("{}/v1/supply/{zone}", self.target.driver);
         self.get("get supply", &url).await
     }
 
     /// What ride-management says of the demand of a zone.
-    pub(crate) async fn demand(&self, zone: Zone) -> Result<DemandLevel, Failure> {
+    pub(crate) async fn demand(&self, zone: Zone) -> Result<DemandLevel, ServiceFailure> {
         let url = format!("{}/v1/demand/{zone}", self.target.ride);
         self.get("get demand", &url).await
     }
 
-    async fn get<T: DeserializeOwned>(&self, call: &'static str, url: &str) -> Result<T, Failure> {
+    async fn get<T: DeserializeOwned>(
+        &self,
+        call: &'static str,
+        url: &str,
+    ) -> Result<T, ServiceFailure> {
         let _permit = self.calls.acquire().await;
         read(call, self.client.get(url).await)
     }
@@ -126,7 +137,7 @@ impl Services {
         call: &'static str,
         url: &str,
         body: &impl Serialize,
-    ) -> Result<T, Failure> {
+    ) -> Result<T, ServiceFailure> {
         let _permit = self.calls.acquire().await;
         read(call, self.client.post(url, body).await)
     }
@@ -134,14 +145,14 @@ impl Services {
 
 /// A quote, as much of it as a rider reads.
 #[derive(Debug, Clone, Deserialize)]
-pub(crate) struct Quoted {
+pub(crate) struct RiderQuote {
     pub(crate) surge_multiplier: Multiplier,
     pub(crate) token: String,
 }
 
 /// A ride, as much of it as the city reads.
 #[derive(Debug, Clone, Deserialize)]
-pub(crate) struct Ride {
+pub(crate) struct RequestedRide {
     pub(crate) ride_id: Uuid,
     pub(crate) state: RideState,
     pub(crate) driver_id: Option<Uuid>,
@@ -193,7 +204,7 @@ struct RideRequest<'a> {
     rider_id: Uuid,
     quote: &'a str,
     #[serde(flatten)]
-    trip: TripAsk,
+    trip: TripRequest,
 }
 
 #[derive(Serialize)]
@@ -226,7 +237,7 @@ struct ZoneSurge {
 
 /// A call that did not do what was asked.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
-pub(crate) enum Failure {
+pub(crate) enum ServiceFailure {
     /// There was no answer: whether the service acted on the call is unknown.
     #[error("{call}: {error}")]
     NoAnswer {
@@ -255,7 +266,7 @@ pub(crate) enum Failure {
     },
 }
 
-impl Failure {
+impl ServiceFailure {
     /// The words by which failures are counted, such as `quote: 503` or `set driver: deadline`.
     pub(crate) fn kind(&self) -> String {
         match self {
@@ -279,12 +290,15 @@ impl Failure {
     }
 }
 
-fn accepted(call: &'static str, answer: Result<Answer, CallError>) -> Result<Answer, Failure> {
-    let answer = answer.map_err(|error| Failure::NoAnswer { call, error })?;
+fn accepted(
+    call: &'static str,
+    answer: Result<HttpAnswer, CallError>,
+) -> Result<HttpAnswer, ServiceFailure> {
+    let answer = answer.map_err(|error| ServiceFailure::NoAnswer { call, error })?;
     if answer.status.is_success() {
         return Ok(answer);
     }
-    Err(Failure::Refused {
+    Err(ServiceFailure::Refused {
         call,
         status: answer.status,
         excerpt: answer.excerpt(),
@@ -293,11 +307,11 @@ fn accepted(call: &'static str, answer: Result<Answer, CallError>) -> Result<Ans
 
 fn read<T: DeserializeOwned>(
     call: &'static str,
-    answer: Result<Answer, CallError>,
-) -> Result<T, Failure> {
+    answer: Result<HttpAnswer, CallError>,
+) -> Result<T, ServiceFailure> {
     accepted(call, answer)?
         .json()
-        .map_err(|reason: serde_json::Error| Failure::Unreadable {
+        .map_err(|reason: serde_json::Error| ServiceFailure::Unreadable {
             call,
             reason: reason.to_string(),
         })
@@ -332,7 +346,7 @@ mod tests {
         let request = RideRequest {
             rider_id: Uuid::nil(),
             quote: "token",
-            trip: TripAsk {
+            trip: TripRequest {
                 pickup: place,
                 dropoff: place,
             },
@@ -348,14 +362,14 @@ mod tests {
     fn a_ride_without_a_driver_is_read_too() {
         let text = r#"{"ride_id": "00000000-0000-0000-0000-000000000000", "state": "unserved", "driver_id": null,
             "pickup_due_at": null, "fare_cents": 800}"#;
-        let ride: Ride = serde_json::from_str(text).unwrap();
+        let ride: RequestedRide = serde_json::from_str(text).unwrap();
         assert_eq!(ride.state, RideState::Unserved);
         assert_eq!((ride.driver_id, ride.pickup_due_at), (None, None));
     }
 
     #[test]
     fn failures_are_counted_by_what_was_asked_and_how_it_went() {
-        let refused = |status| Failure::Refused {
+        let refused = |status| ServiceFailure::Refused {
             call: "quote",
             status,
             excerpt: String::new(),

@@ -1,12 +1,12 @@
-//! The city itself: what happens at which market time, and what follows from the news of its errands.
+//! The city itself: what happens at which market time, and what follows from the outcome of its commands.
 //!
-//! Nothing here waits or calls. Events fall due, news come in, errands go out; whoever runs the simulation decides how.
-//! So a test can be the services, and tell it anything. Here is what comes up and who is asked; `rides`, `wandering` and
-//! `astray` say what drivers make of it.
+//! Nothing here waits or calls. Events fall due, outcome come in, commands go out; whoever runs the simulation decides how.
+//! So a test can be the services, and sender it anything. Here is what comes up and who is asked; `rides`, `relocation` and
+//! `desynced` say what drivers make of it.
 
-mod astray;
+mod desync;
+mod relocation;
 mod rides;
-mod wandering;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,38 +17,38 @@ use marketplace::{
 };
 use uuid::Uuid;
 
-use super::agenda::Agenda;
+use super::counters::Counters;
 use super::crowd::Crowd;
-use super::draws::Draws;
-use super::driver::{Doing, Driver, Leg, Ride};
-use super::errands::{Errand, News};
+use super::driver::{Activity, Driver, Leg, Ride};
+use super::event_queue::EventQueue;
+use super::executor::{CityCommand, CommandOutcome};
+use super::random::RandomStreams;
 use super::replay::{MINUTE, Replay};
 use super::rider::Rider;
-use super::tally::Tally;
-use crate::books::Books;
 use crate::clock::MarketClock;
+use crate::ground_truth::GroundTruth;
 
 /// A running city.
 #[derive(Debug)]
 pub(crate) struct Simulation {
-    draws: Draws,
+    streams: RandomStreams,
     area: Arc<ServiceArea>,
-    books: Arc<Books>,
+    truth: Arc<GroundTruth>,
     replay: Replay,
     places: Vec<Position>,
     pace: Pace,
-    agenda: Agenda<Event>,
+    queue: EventQueue<Event>,
     fleet: Vec<Driver>,
     /// Places in `fleet`.
     drivers: HashMap<Uuid, usize>,
     /// The multipliers as last seen on `/v1/surge`.
     published: HashMap<Zone, Multiplier>,
-    next_look_at: MarketTime,
-    hails_under_way: usize,
-    reports_under_way: usize,
-    confirms_under_way: usize,
-    is_roll_call_planned: bool,
-    tally: Tally,
+    next_surge_read_at: MarketTime,
+    riders_seeking: usize,
+    reports_in_flight: usize,
+    confirms_in_flight: usize,
+    is_reconcile_planned: bool,
+    counters: Counters,
 }
 
 /// Something that falls due.
@@ -65,53 +65,53 @@ enum Event {
     /// The driver reaches the destination.
     Dropoff(usize, Uuid),
     /// Idle drivers make sure that the service knows them to be.
-    RollCall,
+    Reconcile,
     /// A driver who was not understood tries again.
-    BringBack(usize),
+    Resync(usize),
 }
 
 impl Simulation {
     /// A city about to live: its fleet is idle, its riders come from the next minute on.
     pub(crate) fn new(
-        draws: Draws,
-        books: Arc<Books>,
+        streams: RandomStreams,
+        truth: Arc<GroundTruth>,
         replay: Replay,
         fleet: Vec<Driver>,
         clock: &MarketClock,
         now: MarketTime,
     ) -> Self {
-        let mut agenda = Agenda::new();
-        agenda.enter(now, Event::Minute(minute_of(now)));
-        agenda.enter(now, Event::Report);
+        let mut queue = EventQueue::new();
+        queue.push(now, Event::Minute(minute_of(now)));
+        queue.push(now, Event::Report);
         let numbered = fleet.iter().enumerate();
         Self {
-            draws,
-            area: Arc::clone(books.area()),
-            books,
+            streams,
+            area: Arc::clone(truth.area()),
+            truth,
             places: replay.places(),
             replay,
             pace: Pace::of(clock, fleet.len()),
-            agenda,
+            queue,
             drivers: numbered.map(|(place, driver)| (driver.id, place)).collect(),
             fleet,
             published: HashMap::new(),
-            next_look_at: now,
-            hails_under_way: 0,
-            reports_under_way: 0,
-            confirms_under_way: 0,
-            is_roll_call_planned: false,
-            tally: Tally::default(),
+            next_surge_read_at: now,
+            riders_seeking: 0,
+            reports_in_flight: 0,
+            confirms_in_flight: 0,
+            is_reconcile_planned: false,
+            counters: Counters::default(),
         }
     }
 
     /// When something next falls due.
     pub(crate) fn next_at(&self) -> Option<MarketTime> {
-        self.agenda.next_at()
+        self.queue.next_at()
     }
 
     /// What happened so far.
-    pub(crate) const fn tally(&self) -> &Tally {
-        &self.tally
+    pub(crate) const fn counters(&self) -> &Counters {
+        &self.counters
     }
 
     /// The drivers.
@@ -119,65 +119,69 @@ impl Simulation {
         &self.fleet
     }
 
-    /// Writes the fleet into the books: all idle, where they are.
-    pub(crate) fn book_fleet(&self) {
+    /// Writes the fleet into the truth: all idle, where they are.
+    pub(crate) fn record_fleet(&self) {
         for (place, driver) in self.fleet.iter().enumerate() {
             let position = driver.leg.position(driver.leg.arrives_at);
-            self.book(place, DriverStatus::Idle, position, None);
+            self.record(place, DriverStatus::Idle, position, None);
         }
     }
 
-    /// Lets everything happen that is due, and returns the errands that it takes.
-    pub(crate) fn advance(&mut self, now: MarketTime) -> Vec<Errand> {
-        let mut errands = Vec::new();
-        while let Some(event) = self.agenda.take_due(now) {
-            self.happen(event, now, &mut errands);
+    /// Lets everything happen that is due, and returns the commands that it takes.
+    pub(crate) fn advance(&mut self, now: MarketTime) -> Vec<CityCommand> {
+        let mut commands = Vec::new();
+        while let Some(event) = self.queue.pop_due(now) {
+            self.happen(event, now, &mut commands);
         }
-        errands
+        commands
     }
 
-    /// Takes in what became of an errand, and returns the errands that follow at once.
-    pub(crate) fn hear(&mut self, news: News, now: MarketTime) -> Option<Errand> {
-        match news {
-            News::Quoted(multiplier) => self.tally.quoted(multiplier),
-            News::PricedOut => self.tally.priced_out += 1,
-            News::Requested { zone, at } => self.requested(zone, at),
-            News::RequestLost => self.plan_roll_call(now),
-            News::Matched { driver, ride } => self.matched(driver, ride, now),
-            News::Cancelled { driver, ride } => self.cancelled(driver, ride, now),
-            News::Unserved => self.tally.unserved += 1,
-            News::HailOver => self.hails_under_way -= 1,
-            News::Progressed {
+    /// Takes in what became of an command, and returns the commands that follow at once.
+    pub(crate) fn handle(
+        &mut self,
+        outcome: CommandOutcome,
+        now: MarketTime,
+    ) -> Option<CityCommand> {
+        match outcome {
+            CommandOutcome::Quoted(multiplier) => self.counters.quoted(multiplier),
+            CommandOutcome::PricedOut => self.counters.priced_out += 1,
+            CommandOutcome::Requested { zone, at } => self.requested(zone, at),
+            CommandOutcome::RequestLost => self.plan_reconcile(now),
+            CommandOutcome::Matched { driver, ride } => self.matched(driver, ride, now),
+            CommandOutcome::Cancelled { driver, ride } => self.cancelled(driver, ride, now),
+            CommandOutcome::Unserved => self.counters.unserved += 1,
+            CommandOutcome::RiderDone => self.riders_seeking -= 1,
+            CommandOutcome::Progressed {
                 driver,
                 ride,
                 status: DriverStatus::OnTrip,
             } => self.picked_up(driver, ride, now),
-            News::Progressed { driver, ride, .. } => self.dropped_off(driver, ride, now),
-            News::IsIdle { driver, position } => self.is_idle(driver, position, now),
-            News::Disputed(driver) => return self.disputed(driver, now),
-            News::ConfirmOver => self.confirms_under_way -= 1,
-            News::Astray { driver, ride } => self.astray(driver, ride, now),
-            News::StillAstray(driver) => self.still_astray(driver, now),
-            News::Reported(positions) => self.reported(&positions),
-            News::Surge(multipliers) => self.published = multipliers,
-            News::Failed(kind) => self.tally.failed(kind),
+            CommandOutcome::Progressed { driver, ride, .. } => self.dropped_off(driver, ride, now),
+            CommandOutcome::IsIdle { driver, position } => self.is_idle(driver, position, now),
+            CommandOutcome::Disputed(driver) => return self.disputed(driver, now),
+            CommandOutcome::ConfirmOver => self.confirms_in_flight -= 1,
+            CommandOutcome::Desynced { driver, ride } => self.desynced(driver, ride, now),
+            CommandOutcome::StillDesynced(driver) => self.still_desynced(driver, now),
+            CommandOutcome::Reported(positions) => self.reported(&positions),
+            CommandOutcome::Surge(multipliers) => self.published = multipliers,
+            CommandOutcome::Failed(kind) => self.counters.failed(kind),
         }
         None
     }
 
-    fn happen(&mut self, event: Event, now: MarketTime, errands: &mut Vec<Errand>) {
+    fn happen(&mut self, event: Event, now: MarketTime, commands: &mut Vec<CityCommand>) {
         match event {
             Event::Minute(minute) => {
                 self.expect_riders(minute, now);
-                self.wander(now);
-                errands.extend(self.look_at_surge(now));
+                self.relocate(now);
+                commands.extend(self.read_surge(now));
             }
-            Event::RiderAppears(rider) => errands.extend(self.hail(*rider)),
-            Event::Report => errands.extend(self.report(now)),
-            Event::Pickup(place, ride) => errands.extend(self.pick_up(place, ride)),
-            Event::Dropoff(place, ride) => errands.extend(self.drop_off(place, ride)),
-            Event::RollCall => errands.extend(self.call_the_roll(now)),
-            Event::BringBack(place) => errands.extend(self.bring_back(place, now)),
+            Event::RiderAppears(rider) => commands.extend(self.seek_ride(*rider)),
+            Event::Report => commands.extend(self.report(now)),
+            Event::Pickup(place, ride) => commands.extend(self.pick_up(place, ride)),
+            Event::Dropoff(place, ride) => commands.extend(self.drop_off(place, ride)),
+            Event::Reconcile => commands.extend(self.reconcile(now)),
+            Event::Resync(place) => commands.extend(self.resync(place, now)),
         }
     }
 
@@ -191,87 +195,87 @@ impl Simulation {
         } else {
             minute
         };
-        let played = self.replay.play(minute + MINUTE);
-        let rider = |played| Rider::behind(&played, &self.places, self.draws);
-        let riders: Vec<Rider> = played.into_iter().map(rider).collect();
+        let replayed = self.replay.play(minute + MINUTE);
+        let rider = |replayed| Rider::of_pickup(&replayed, &self.places, self.streams);
+        let riders: Vec<Rider> = replayed.into_iter().map(rider).collect();
         self.expect(riders);
-        self.agenda
-            .enter(minute + MINUTE, Event::Minute(minute + MINUTE));
+        self.queue
+            .push(minute + MINUTE, Event::Minute(minute + MINUTE));
     }
 
     /// Enters the riders of a crowd that is still to come.
     pub(crate) fn expect_crowd(&mut self, crowd: &Crowd) {
-        let rider = |played| Rider::behind(&played, &self.places, self.draws);
-        let riders: Vec<Rider> = crowd.played().map(rider).collect();
+        let rider = |replayed| Rider::of_pickup(&replayed, &self.places, self.streams);
+        let riders: Vec<Rider> = crowd.replayed().map(rider).collect();
         self.expect(riders);
     }
 
     /// Enters riders who are still to come.
     pub(crate) fn expect(&mut self, riders: impl IntoIterator<Item = Rider>) {
         for rider in riders {
-            self.agenda
-                .enter(rider.appears_at, Event::RiderAppears(Box::new(rider)));
+            self.queue
+                .push(rider.appears_at, Event::RiderAppears(Box::new(rider)));
         }
     }
 
-    fn look_at_surge(&mut self, now: MarketTime) -> Option<Errand> {
-        if now < self.next_look_at {
+    fn read_surge(&mut self, now: MarketTime) -> Option<CityCommand> {
+        if now < self.next_surge_read_at {
             return None;
         }
-        self.next_look_at = minute_of(now) + self.pace.between_looks;
-        Some(Errand::LookAtSurge)
+        self.next_surge_read_at = minute_of(now) + self.pace.between_surge_reads;
+        Some(CityCommand::ReadSurge)
     }
 
-    fn hail(&mut self, rider: Rider) -> Option<Errand> {
-        if self.hails_under_way >= MOST_HAILS_AT_ONCE {
-            self.tally.failed("rider turned away".to_owned());
+    fn seek_ride(&mut self, rider: Rider) -> Option<CityCommand> {
+        if self.riders_seeking >= MAX_RIDERS_SEEKING {
+            self.counters.failed("rider turned away".to_owned());
             return None;
         }
-        self.hails_under_way += 1;
-        Some(Errand::Hail(rider))
+        self.riders_seeking += 1;
+        Some(CityCommand::SeekRide(rider))
     }
 
     /// The positions of all drivers who are not where they last reported to be. Skipped while the last report is still
     /// on its way: the next one says everything.
-    fn report(&mut self, now: MarketTime) -> Vec<Errand> {
-        self.agenda
-            .enter(now + self.pace.between_reports, Event::Report);
-        if self.reports_under_way > 0 {
+    fn report(&mut self, now: MarketTime) -> Vec<CityCommand> {
+        self.queue
+            .push(now + self.pace.between_reports, Event::Report);
+        if self.reports_in_flight > 0 {
             return Vec::new();
         }
         let moved: Vec<_> = self
             .fleet
             .iter()
             .map(|driver| (driver.id, driver.leg.position(now)))
-            .filter(|(id, position)| self.books.reported_position(*id) != Some(*position))
+            .filter(|(id, position)| self.truth.reported_position(*id) != Some(*position))
             .collect();
         let batches = moved.chunks(MOST_POSITIONS_PER_REPORT);
-        self.reports_under_way = batches.len();
+        self.reports_in_flight = batches.len();
         batches
-            .map(|batch| Errand::Report(batch.to_vec()))
+            .map(|batch| CityCommand::Report(batch.to_vec()))
             .collect()
     }
 
     fn reported(&mut self, positions: &[(Uuid, Position)]) {
-        self.reports_under_way -= 1;
-        self.books.positions_reported(positions);
+        self.reports_in_flight -= 1;
+        self.truth.positions_reported(positions);
     }
 
     fn requested(&mut self, zone: Zone, at: MarketTime) {
-        self.tally.requests += 1;
-        self.books.ride_requested(zone, at);
+        self.counters.requests += 1;
+        self.truth.ride_requested(zone, at);
     }
 
     /// The driver stops here and is idle; the service knows it at the reported position.
     fn wait_at(&mut self, place: usize, here: Position, reported: Position, now: MarketTime) {
         let driver = &mut self.fleet[place];
-        driver.doing = Doing::Idle;
+        driver.activity = Activity::Idle;
         driver.leg = Leg::standing(here, now);
         driver.disputed = false;
-        self.book(place, DriverStatus::Idle, reported, None);
+        self.record(place, DriverStatus::Idle, reported, None);
     }
 
-    fn book(
+    fn record(
         &self,
         place: usize,
         status: DriverStatus,
@@ -287,7 +291,7 @@ impl Simulation {
             position,
             dropoff,
         };
-        self.books.driver_changed(self.fleet[place].id, state);
+        self.truth.driver_changed(self.fleet[place].id, state);
     }
 
     fn place_of(&self, driver: Uuid) -> Option<usize> {
@@ -296,7 +300,7 @@ impl Simulation {
 }
 
 /// Riders who may be looking for a ride at once; more only come when the services do not answer any more.
-const MOST_HAILS_AT_ONCE: usize = 256;
+const MAX_RIDERS_SEEKING: usize = 256;
 
 /// The API takes no more positions in one call.
 const MOST_POSITIONS_PER_REPORT: usize = 500;
@@ -306,7 +310,7 @@ const MOST_POSITIONS_PER_REPORT: usize = 500;
 #[derive(Debug, Clone, Copy)]
 struct Pace {
     between_reports: Duration,
-    between_looks: Duration,
+    between_surge_reads: Duration,
     before_retry: Duration,
 }
 
@@ -316,7 +320,7 @@ impl Pace {
         let five_batches_a_second = clock.market(Duration::from_millis(200)) * batches;
         Self {
             between_reports: Duration::from_secs(15).max(five_batches_a_second),
-            between_looks: MINUTE.max(clock.market(Duration::from_secs(1))),
+            between_surge_reads: MINUTE.max(clock.market(Duration::from_secs(1))),
             before_retry: MINUTE.max(clock.market(Duration::from_secs(3))),
         }
     }

@@ -17,7 +17,7 @@ use crate::capacity::{self, Capacities};
 use crate::measure::{Measured, Oracle, RoundRobin};
 use crate::{Arrivals, LatencyMicros, report, verdict};
 use engine::search::Search;
-use engine::{LoadThread, Plan, Question, QuoteDesk, Transport};
+use engine::{LoadPlan, LoadThread, QuoteClient, QuoteRequest, Transport};
 
 /// What to ask, and how.
 #[derive(Debug, Clone, clap::Args)]
@@ -97,7 +97,7 @@ pub async fn run(args: Args) -> anyhow::Result<u8> {
     let stop = city::interrupt::on_signal();
     let quotes = quotes(&args)?;
     let (pickup, dropoff) = (quotes.trips)(0);
-    let question = Question::new(args.mode, pickup, dropoff);
+    let question = QuoteRequest::new(args.mode, pickup, dropoff);
     let first = quotes.desk.ask(question).await;
     first.with_context(|| format!("{} gives no quote in mode {}", args.url, args.mode))?;
     let rate = if args.capacity {
@@ -179,7 +179,7 @@ impl Answer {
 fn quotes(args: &Args) -> anyhow::Result<RoundRobin> {
     let thread = LoadThread::start().context("no thread for the load")?;
     let cap = SurgePolicy::default().effective_cap();
-    let desk = QuoteDesk::new(thread, args.transport, &args.url, cap, DEADLINE)?;
+    let desk = QuoteClient::new(thread, args.transport, &args.url, cap, DEADLINE)?;
     let place = |lat, lon| Position::new(lat, lon).context("the trip is on the globe");
     let trip = (place(40.7527, -73.9772)?, place(40.7075, -74.0113)?);
     Ok(RoundRobin {
@@ -200,9 +200,9 @@ fn announcer(args: &Args) -> Oracle {
     })
 }
 
-fn plan(args: &Args, rate: u32) -> Plan {
+fn plan(args: &Args, rate: u32) -> LoadPlan {
     let length = Duration::from_secs(args.seconds.into());
-    Plan {
+    LoadPlan {
         schedule: args.arrivals.schedule(rate, length, args.seed),
         max_in_flight: if args.capacity {
             capacity::most_in_flight(rate)

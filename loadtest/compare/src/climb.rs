@@ -15,7 +15,7 @@ use super::measure::{Measured, RoundRobin};
 use super::scenario::Climb;
 use super::suite::QUOTE_DEADLINE;
 use super::{GRACE, MAX_IN_FLIGHT};
-use engine::{Plan, Schedule};
+use engine::{LoadPlan, Schedule};
 
 /// Where the climb ended.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -101,7 +101,7 @@ pub(super) async fn climb(
 }
 
 async fn step(quotes: &RoundRobin, plan: Climb, rate: u32, stop: &CancellationToken) -> ClimbStep {
-    let load = Plan {
+    let load = LoadPlan {
         schedule: Schedule::constant(rate, Duration::from_secs(plan.step_seconds.into())),
         max_in_flight: MAX_IN_FLIGHT,
         drain: QUOTE_DEADLINE + GRACE,

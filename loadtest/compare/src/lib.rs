@@ -65,8 +65,8 @@ use self::series::{Recorder, Surveyor};
 use self::suite::{QUOTE_DEADLINE, Suite};
 use city::clock::MarketClock;
 use city::interrupt::INTERRUPTED;
-use city::{City, CityConfig, Crowd, Evening};
-use engine::{Plan, Schedule};
+use city::{City, CityConfig, Crowd, OfflineSimulation};
+use engine::{LoadPlan, Schedule};
 
 /// Compares as asked, prints the table and writes the reports; Ctrl-C gives the partial result, marked as void.
 ///
@@ -155,9 +155,9 @@ fn live_crowds(args: &Args, clock: &MarketClock) -> Vec<Crowd> {
 }
 
 /// The evening of this day, with the residents of this city and the crowds of the scenario.
-fn evening(args: &Args, city: &CityConfig, now: MarketTime) -> Option<Evening> {
+fn evening(args: &Args, city: &CityConfig, now: MarketTime) -> Option<OfflineSimulation> {
     let (profile, scored) = (city.profile.clone(), args.scenario.scored(now, args.quick));
-    let evening = Evening::new(
+    let evening = OfflineSimulation::new(
         city.service_area,
         profile,
         &city.pickups,
@@ -190,7 +190,7 @@ fn extent(
 /// Lives evenings off the wire, with data as old as it was measured.
 async fn what_age_costs(
     report: &Report,
-    evening: Option<Evening>,
+    evening: Option<OfflineSimulation>,
     args: &Args,
     progress: Progress,
     stop: &CancellationToken,
@@ -258,7 +258,7 @@ struct Comparison<'a> {
 
 impl<'a> Comparison<'a> {
     fn new(args: &'a Args, suite: &Suite, city: City, clock: MarketClock) -> Self {
-        let (books, trips) = (city.books(), city.trips());
+        let (books, trips) = (city.ground_truth(), city.trips());
         let zones = books.area().zones().to_vec();
         let trip = move |n| {
             let trip = trips.nth(n);
@@ -352,7 +352,7 @@ impl<'a> Comparison<'a> {
         stop: &CancellationToken,
     ) -> Measured {
         let length = schedule.length();
-        let plan = Plan {
+        let plan = LoadPlan {
             schedule,
             max_in_flight: MAX_IN_FLIGHT,
             drain: QUOTE_DEADLINE + GRACE,

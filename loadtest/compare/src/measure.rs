@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::series::Recorder;
 use super::stolen::{self, Stolen};
 use super::tally::Tally;
-use engine::{Arrival, Delivery, Line, Plan, Question, QuoteDesk};
+use engine::{Arrival, LoadPlan, QuoteClient, QuoteConnection, QuoteRequest, SendReport};
 
 /// The pickup and the drop-off of the n-th trip to ask for.
 pub(crate) type Trips = Arc<dyn Fn(u64) -> (Position, Position) + Send + Sync>;
@@ -22,7 +22,7 @@ pub(crate) type Oracle = Arc<dyn Fn(Zone) -> Option<Multiplier> + Send + Sync>;
 /// Asks for quotes, mode by mode in turn.
 #[derive(Clone)]
 pub(crate) struct RoundRobin {
-    pub(crate) desk: QuoteDesk,
+    pub(crate) desk: QuoteClient,
     pub(crate) modes: Vec<DataflowMode>,
     pub(crate) trips: Trips,
     pub(crate) oracle: Oracle,
@@ -32,7 +32,7 @@ pub(crate) struct RoundRobin {
 
 impl RoundRobin {
     /// Asks as the plan says, until its end or until `stop`.
-    pub(crate) async fn run(&self, plan: Plan, stop: CancellationToken) -> Measured {
+    pub(crate) async fn run(&self, plan: LoadPlan, stop: CancellationToken) -> Measured {
         let sheet = Arc::new(Sheet::new(self.clone()));
         let writer = sheet.clone();
         let ask = move |line, arrival| {
@@ -56,7 +56,7 @@ impl RoundRobin {
 pub(crate) struct Measured {
     pub(crate) tallies: BTreeMap<DataflowMode, Tally>,
     /// `None` when the measurement never began.
-    pub(crate) delivery: Option<Delivery>,
+    pub(crate) delivery: Option<SendReport>,
     /// From the first intended send to the last answer.
     pub(crate) answered_within: Option<Duration>,
     /// Market time at the first and at the last moment.
@@ -113,10 +113,10 @@ impl Sheet {
         }
     }
 
-    async fn ask(&self, mut line: Line, arrival: Arrival) -> Line {
+    async fn ask(&self, mut line: QuoteConnection, arrival: Arrival) -> QuoteConnection {
         let (trip, lane) = self.place(arrival.index);
         let (pickup, dropoff) = (self.plan.trips)(trip);
-        let question = Question::new(self.plan.modes[lane], pickup, dropoff);
+        let question = QuoteRequest::new(self.plan.modes[lane], pickup, dropoff);
         let quote = line.ask(&question, arrival.intended);
         // Looked up while the request is on its way: of the same instant, and no part of the latency.
         let oracle = async { (self.plan.oracle)(question.zone) };
@@ -138,7 +138,7 @@ impl Sheet {
         (arrival / lanes, (arrival % lanes) as usize)
     }
 
-    fn tallies(&self, delivery: &Delivery) -> BTreeMap<DataflowMode, Tally> {
+    fn tallies(&self, delivery: &SendReport) -> BTreeMap<DataflowMode, Tally> {
         let (lanes, arrivals) = (self.tallies.len() as u64, delivery.sent + delivery.dropped);
         let tally = |lane: usize| {
             let tally = self.tallies[lane].lock();
@@ -166,13 +166,13 @@ mod tests {
         let url = price_optimization(behaviour).await;
         let thread = LoadThread::start().unwrap();
         let tenths = |tenths| Multiplier::from_tenths(tenths).unwrap();
-        let plan = Plan {
+        let plan = LoadPlan {
             schedule: Schedule::constant(150, 2 * SECOND),
             max_in_flight: 1024,
             drain: 6 * SECOND,
         };
         RoundRobin {
-            desk: QuoteDesk::new(thread, Transport::Http, &url, tenths(30), 5 * SECOND).unwrap(),
+            desk: QuoteClient::new(thread, Transport::Http, &url, tenths(30), 5 * SECOND).unwrap(),
             modes: DataflowMode::ALL.to_vec(),
             trips: Arc::new(|_| (pickup(), pickup())),
             oracle: Arc::new(move |_| Some(tenths(13))),

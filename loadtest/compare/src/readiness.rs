@@ -11,7 +11,7 @@ use surge_proto::DataflowMode;
 use city::Client;
 use city::Target;
 use engine::NoAnswer;
-use engine::{Failure, Question, QuoteDesk, Quoted};
+use engine::{CheckedQuote, QuoteClient, QuoteFailure, QuoteRequest};
 
 /// Waits until each service says that it is ready; one that is not there at all is not waited for.
 ///
@@ -59,7 +59,7 @@ async fn service(client: &Client, base: &str, deadline: Instant) -> Result<(), S
 /// # Errors
 /// Names the mode that gave no quote at all, and its last words.
 pub(crate) async fn modes(
-    desk: &QuoteDesk,
+    desk: &QuoteClient,
     modes: &[DataflowMode],
     patience: Duration,
 ) -> anyhow::Result<Vec<DataflowMode>> {
@@ -80,16 +80,16 @@ pub(crate) async fn modes(
 
 /// The first quote from live data, or what there is at the deadline. A wrong answer will not mend, so it ends at once.
 async fn first_quote(
-    desk: &QuoteDesk,
+    desk: &QuoteClient,
     mode: DataflowMode,
     deadline: Instant,
-) -> Result<Quoted, Failure> {
-    let question = Question::new(mode, grand_central(), financial_district());
+) -> Result<CheckedQuote, QuoteFailure> {
+    let question = QuoteRequest::new(mode, grand_central(), financial_district());
     loop {
         let outcome = desk.ask(question).await;
         let final_word = match &outcome {
             Ok(quoted) => !quoted.degraded,
-            Err(Failure::NoAnswer(NoAnswer::Connect(_))) => true,
+            Err(QuoteFailure::NoAnswer(NoAnswer::Connect(_))) => true,
             Err(failure) => failure.is_wrong_answer(),
         };
         if final_word || Instant::now() >= deadline {
@@ -154,13 +154,13 @@ mod tests {
         }
     }
 
-    async fn desk(behaviour: Behaviour) -> QuoteDesk {
+    async fn desk(behaviour: Behaviour) -> QuoteClient {
         let url = price_optimization(behaviour).await;
         let (thread, cap) = (
             LoadThread::start().unwrap(),
             Multiplier::from_tenths(30).unwrap(),
         );
-        QuoteDesk::new(thread, Transport::Http, &url, cap, Duration::from_secs(2)).unwrap()
+        QuoteClient::new(thread, Transport::Http, &url, cap, Duration::from_secs(2)).unwrap()
     }
 
     #[tokio::test]

@@ -161,7 +161,7 @@ pub struct ModeFigures {
     pub latency_us: LatencyMicros,
     /// Age of the older feed behind the price, real time.
     pub data_age_ms: AgeMillis,
-    /// Quoted minus oracle.
+    /// CheckedQuote minus oracle.
     pub multiplier_error: MultiplierError,
     /// Highest rate with p99 at or under 50 ms and no error: the median of the rounds.
     pub capacity_per_s: Option<f64>,

@@ -9,7 +9,7 @@ use super::{Args, readiness};
 use city::Client;
 use city::Target;
 use city::clock::MarketClock;
-use engine::{LoadThread, QuoteDesk, Transport};
+use engine::{LoadThread, QuoteClient, Transport};
 
 /// The services under test, and the clients to speak to them.
 pub(super) struct Suite {
@@ -18,7 +18,7 @@ pub(super) struct Suite {
     pub(super) client: Client,
     /// Where the load is made.
     thread: LoadThread,
-    pub(super) desk: QuoteDesk,
+    pub(super) desk: QuoteClient,
 }
 
 impl Suite {
@@ -38,7 +38,7 @@ impl Suite {
     }
 
     /// A desk at a bare server; all of them speak HTTP.
-    pub(super) fn desk_at(&self, url: &str) -> anyhow::Result<QuoteDesk> {
+    pub(super) fn desk_at(&self, url: &str) -> anyhow::Result<QuoteClient> {
         desk(&self.thread, Transport::Http, url)
     }
 
@@ -53,9 +53,9 @@ impl Suite {
     }
 }
 
-fn desk(thread: &LoadThread, transport: Transport, url: &str) -> anyhow::Result<QuoteDesk> {
+fn desk(thread: &LoadThread, transport: Transport, url: &str) -> anyhow::Result<QuoteClient> {
     let cap = SurgePolicy::default().effective_cap();
-    QuoteDesk::new(thread.clone(), transport, url, cap, QUOTE_DEADLINE)
+    QuoteClient::new(thread.clone(), transport, url, cap, QUOTE_DEADLINE)
 }
 
 /// Longer than any deadline inside the services: their own answer is worth more than our impatience. Short enough that

@@ -7,7 +7,7 @@ use hdrhistogram::Histogram;
 use marketplace::Multiplier;
 
 use super::trend::Trend;
-use engine::{Failure, Quoted, histogram, record};
+use engine::{CheckedQuote, QuoteFailure, histogram, record};
 
 /// The running sums of one mode.
 #[derive(Debug, Clone)]
@@ -25,7 +25,7 @@ pub(crate) struct Tally {
     pub(crate) trend: Trend,
     /// Age of the data behind the quotes that had data, microseconds of real time.
     pub(crate) data_age: Histogram<u64>,
-    /// Quoted minus oracle.
+    /// CheckedQuote minus oracle.
     pub(crate) deviation: Deviation,
     failures: BTreeMap<&'static str, Failures>,
 }
@@ -50,7 +50,7 @@ impl Tally {
         &mut self,
         due: Duration,
         latency: Duration,
-        outcome: Result<Quoted, Failure>,
+        outcome: Result<CheckedQuote, QuoteFailure>,
         oracle: Option<Multiplier>,
     ) {
         match outcome {
@@ -62,7 +62,7 @@ impl Tally {
         }
     }
 
-    fn add_quote(&mut self, latency: Duration, quoted: Quoted, oracle: Option<Multiplier>) {
+    fn add_quote(&mut self, latency: Duration, quoted: CheckedQuote, oracle: Option<Multiplier>) {
         self.quotes += 1;
         self.degraded += u64::from(quoted.degraded);
         record(&mut self.latency, latency);
@@ -74,7 +74,7 @@ impl Tally {
         }
     }
 
-    fn add_failure(&mut self, latency: Duration, failure: &Failure) {
+    fn add_failure(&mut self, latency: Duration, failure: &QuoteFailure) {
         if failure.is_timeout() {
             record(&mut self.latency, latency);
         }
@@ -153,8 +153,8 @@ mod tests {
         Multiplier::from_tenths(tenths).unwrap()
     }
 
-    fn quoted(multiplier: u16) -> Result<Quoted, Failure> {
-        Ok(Quoted {
+    fn quoted(multiplier: u16) -> Result<CheckedQuote, QuoteFailure> {
+        Ok(CheckedQuote {
             zone: Zone::at(pickup()),
             multiplier: tenths(multiplier),
             data_age: Some(Duration::from_millis(250)),
@@ -183,7 +183,7 @@ mod tests {
     #[test]
     fn a_failure_is_no_quote_and_adds_no_latency() {
         let mut tally = Tally::new();
-        let failure = || Err(Failure::Wrong("token empty".to_owned()));
+        let failure = || Err(QuoteFailure::Wrong("token empty".to_owned()));
         tally.add(DUE, Duration::from_secs(1), failure(), None);
         tally.add(DUE, Duration::from_secs(1), failure(), None);
         assert_eq!((tally.quotes, tally.errors(), tally.outcomes()), (0, 2, 2));

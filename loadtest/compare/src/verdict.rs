@@ -325,7 +325,7 @@ fn real_age(milliseconds: f64) -> String {
 mod tests {
     use super::*;
     use crate::report::example;
-    use engine::{Delivery, histogram};
+    use engine::{SendReport, histogram};
 
     #[test]
     fn the_findings_name_the_fastest_the_freshest_and_what_age_costs() {
@@ -416,7 +416,7 @@ mod tests {
                 stolen_share: share,
                 worst_second_share: share,
             });
-            measured.delivery = Some(Delivery {
+            measured.delivery = Some(SendReport {
                 sent: quotes,
                 dropped: 0,
                 unanswered: 0,

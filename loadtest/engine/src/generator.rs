@@ -1,8 +1,8 @@
-//! Keeps a schedule: arrivals leave at their time over lines that were opened before, with a bound on how many are
+//! Keeps a schedule: arrivals leave at their time over connections that were opened before, with a bound on how many are
 //! under way and a record of the engine's own lateness.
 //!
-//! Everything happens on one thread. One task paces and sends all that is due whenever it wakes; each line has a task
-//! of its own, so that an arrival costs no new one. What a line is, what is asked over it and what becomes of the answer
+//! Everything happens on one thread. One task paces and sends all that is due whenever it wakes; each connection has a task
+//! of its own, so that an arrival costs no new one. What a connection is, what is asked over it and what becomes of the answer
 //! is the caller's matter.
 
 use std::sync::Arc;
@@ -13,62 +13,66 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::Schedule;
-use super::alarm::Alarm;
-use super::board::Board;
+use super::precise_timer::PreciseTimer;
+use super::work_queue::WorkQueue;
 
-/// Sends every arrival of the plan at its time by `ask` over one of the `lines`, then waits for the answers that are
-/// still out. Gives back the lines that are free again.
+/// Sends every arrival of the plan at its time by `ask` over one of the `connections`, then waits for the answers that are
+/// still out. Gives back the connections that are free again.
 ///
 /// Ends early when `stop` is cancelled; what was sent until then is still waited for.
-pub async fn run<Line, Ask, Asked>(
-    plan: Plan,
-    lines: Vec<Line>,
+pub async fn run<QuoteConnection, Ask, Asked>(
+    plan: LoadPlan,
+    connections: Vec<QuoteConnection>,
     stop: CancellationToken,
     ask: Ask,
-) -> (Delivery, Vec<Line>)
+) -> (SendReport, Vec<QuoteConnection>)
 where
-    Line: Send + 'static,
-    Ask: Fn(Line, Arrival) -> Asked + Send + Sync + 'static,
-    Asked: Future<Output = Line> + Send + 'static,
+    QuoteConnection: Send + 'static,
+    Ask: Fn(QuoteConnection, Arrival) -> Asked + Send + Sync + 'static,
+    Asked: Future<Output = QuoteConnection> + Send + 'static,
 {
-    let (board, ask) = (Arc::new(Board::new(plan.max_in_flight)), Arc::new(ask));
+    let (queue, ask) = (Arc::new(WorkQueue::new(plan.max_in_flight)), Arc::new(ask));
     let mut at_work = JoinSet::new();
-    for line in lines {
-        at_work.spawn(work(line, Arc::clone(&board), Arc::clone(&ask)));
+    for connection in connections {
+        at_work.spawn(work(connection, Arc::clone(&queue), Arc::clone(&ask)));
     }
-    // Lets every line come forward before the first arrival looks for one.
+    // Lets every connection come forward before the first arrival looks for one.
     tokio::task::yield_now().await;
     let started = Instant::now();
-    let paced = stop.run_until_cancelled(pace(&plan.schedule, started, &board));
+    let paced = stop.run_until_cancelled(pace(&plan.schedule, started, &queue));
     let all_sent = paced.await.is_some();
-    board.close();
+    queue.close();
     // An elapsed deadline shows as answers that are missing, below.
     let mut free = Vec::new();
     let _ = tokio::time::timeout(plan.drain, all_home(&mut at_work, &mut free)).await;
     let lasted = started.elapsed();
-    (delivery(&plan.schedule, &board, all_sent, lasted), free)
+    (delivery(&plan.schedule, &queue, all_sent, lasted), free)
 }
 
 /// Takes arrivals until there are no more.
-async fn work<Line, Ask, Asked>(mut line: Line, board: Arc<Board>, ask: Arc<Ask>) -> Line
+async fn work<QuoteConnection, Ask, Asked>(
+    mut connection: QuoteConnection,
+    queue: Arc<WorkQueue>,
+    ask: Arc<Ask>,
+) -> QuoteConnection
 where
-    Ask: Fn(Line, Arrival) -> Asked,
-    Asked: Future<Output = Line>,
+    Ask: Fn(QuoteConnection, Arrival) -> Asked,
+    Asked: Future<Output = QuoteConnection>,
 {
-    while let Some(arrival) = board.next().await {
-        line = ask(line, arrival).await;
-        board.done();
+    while let Some(arrival) = queue.next().await {
+        connection = ask(connection, arrival).await;
+        queue.done();
     }
-    line
+    connection
 }
 
 /// When it is behind, it does not wait, so that one wake sends all that are due.
-async fn pace(schedule: &Schedule, started: Instant, board: &Board) {
-    let alarm = Alarm::new();
+async fn pace(schedule: &Schedule, started: Instant, queue: &WorkQueue) {
+    let timer = PreciseTimer::new();
     for (index, due) in (0..).zip(schedule.offsets()) {
         let intended = started + due;
-        alarm.until(intended).await;
-        board.take_on(Arrival {
+        timer.until(intended).await;
+        queue.add(Arrival {
             index,
             due,
             intended,
@@ -76,22 +80,30 @@ async fn pace(schedule: &Schedule, started: Instant, board: &Board) {
     }
 }
 
-async fn all_home<Line: 'static>(at_work: &mut JoinSet<Line>, free: &mut Vec<Line>) {
+async fn all_home<QuoteConnection: 'static>(
+    at_work: &mut JoinSet<QuoteConnection>,
+    free: &mut Vec<QuoteConnection>,
+) {
     while let Some(ended) = at_work.join_next().await {
         // One that panicked leaves an arrival without an outcome, and is counted so.
         free.extend(ended);
     }
 }
 
-fn delivery(schedule: &Schedule, board: &Board, all_sent: bool, lasted: Duration) -> Delivery {
-    let counts = board.counts();
+fn delivery(
+    schedule: &Schedule,
+    queue: &WorkQueue,
+    all_sent: bool,
+    lasted: Duration,
+) -> SendReport {
+    let counts = queue.counts();
     let paced_for = if all_sent {
         schedule.length()
     } else {
         let due = usize::try_from(counts.sent + counts.dropped).unwrap_or(usize::MAX);
         schedule.offsets().nth(due).unwrap_or(schedule.length())
     };
-    Delivery {
+    SendReport {
         sent: counts.sent,
         dropped: counts.dropped,
         unanswered: counts.under_way as usize,
@@ -103,10 +115,10 @@ fn delivery(schedule: &Schedule, board: &Board, all_sent: bool, lasted: Duration
 
 /// What to send, and how far to go in it.
 #[derive(Debug, Clone)]
-pub struct Plan {
+pub struct LoadPlan {
     /// The intended send times.
     pub schedule: Schedule,
-    /// Requests that may be under way at once, those included that wait for a free line. It must be generous: a small
+    /// Requests that may be under way at once, those included that wait for a free connection. It must be generous: a small
     /// bound would hold arrivals back exactly when the server is slow. An arrival that finds no room is dropped and
     /// counted.
     pub max_in_flight: u32,
@@ -134,7 +146,7 @@ impl Arrival {
 
 /// How well the generator kept its own schedule.
 #[derive(Debug, Clone)]
-pub struct Delivery {
+pub struct SendReport {
     /// Arrivals sent.
     pub sent: u64,
     /// Arrivals not sent because too many were under way.
@@ -149,7 +161,7 @@ pub struct Delivery {
     pub lateness: Histogram<u64>,
 }
 
-impl Delivery {
+impl SendReport {
     /// Why the figures of this run say more about the generator than about the service; empty for a good run.
     pub fn faults(&self) -> Vec<String> {
         let p99 = Duration::from_micros(self.lateness.value_at_quantile(0.99));
@@ -201,8 +213,8 @@ mod tests {
 
     use super::*;
 
-    fn plan(rate: u32, milliseconds: u64) -> Plan {
-        Plan {
+    fn plan(rate: u32, milliseconds: u64) -> LoadPlan {
+        LoadPlan {
             schedule: Schedule::constant(rate, Duration::from_millis(milliseconds)),
             max_in_flight: 64,
             drain: Duration::from_secs(5),
@@ -210,7 +222,7 @@ mod tests {
     }
 
     /// Lines that lead nowhere.
-    fn lines(count: usize) -> Vec<()> {
+    fn connections(count: usize) -> Vec<()> {
         vec![(); count]
     }
 
@@ -224,13 +236,19 @@ mod tests {
                 assert_eq!(counter.fetch_add(1, Ordering::Relaxed), arrival.index);
             }
         };
-        let (delivery, free) = run(plan(200, 500), lines(1), CancellationToken::new(), ask).await;
+        let (delivery, free) = run(
+            plan(200, 500),
+            connections(1),
+            CancellationToken::new(),
+            ask,
+        )
+        .await;
         assert_eq!((delivery.sent, delivery.dropped), (100, 0));
         assert_eq!(delivery.unanswered, 0);
         assert_eq!(seen.load(Ordering::Relaxed), 100);
         assert_eq!(delivery.paced_for, Duration::from_millis(500));
         assert!(delivery.lasted >= delivery.paced_for);
-        assert_eq!(free.len(), 1, "the line comes back");
+        assert_eq!(free.len(), 1, "the connection comes back");
     }
 
     #[tokio::test]
@@ -240,7 +258,13 @@ mod tests {
                 std::thread::sleep(Duration::from_millis(300));
             }
         };
-        let (delivery, _) = run(plan(100, 400), lines(8), CancellationToken::new(), ask).await;
+        let (delivery, _) = run(
+            plan(100, 400),
+            connections(8),
+            CancellationToken::new(),
+            ask,
+        )
+        .await;
         assert!(
             delivery.faults()[0].contains("missed its schedule"),
             "{:?}",
@@ -254,8 +278,8 @@ mod tests {
         plan.max_in_flight = 4;
         plan.drain = Duration::from_millis(10);
         let ask = |(), _| std::future::pending();
-        let (mut delivery, _) = run(plan, lines(2), CancellationToken::new(), ask).await;
-        // How late a busy test machine is, is not the question here.
+        let (mut delivery, _) = run(plan, connections(2), CancellationToken::new(), ask).await;
+        // How late a busy test machine is, is not the request here.
         delivery.lateness.reset();
         assert_eq!(
             (delivery.sent, delivery.dropped, delivery.unanswered),
@@ -276,9 +300,15 @@ mod tests {
                 longest.fetch_max(millis, Ordering::Relaxed);
             }
         };
-        let (delivery, _) = run(plan(100, 400), lines(1), CancellationToken::new(), ask).await;
+        let (delivery, _) = run(
+            plan(100, 400),
+            connections(1),
+            CancellationToken::new(),
+            ask,
+        )
+        .await;
         assert_eq!((delivery.sent, delivery.unanswered), (40, 0));
-        // 40 questions of 40 ms one after the other, the last of which was due at 390 ms.
+        // 40 requests of 40 ms one after the other, the last of which was due at 390 ms.
         assert!(waited.load(Ordering::Relaxed) >= 1_200, "{waited:?} ms");
         let late = Duration::from_micros(delivery.lateness.value_at_quantile(0.5));
         assert!(late < Duration::from_millis(100), "{late:?}");
@@ -296,7 +326,7 @@ mod tests {
                 }
             }
         };
-        let (delivery, _) = run(plan(100, 60_000), lines(1), stop, ask).await;
+        let (delivery, _) = run(plan(100, 60_000), connections(1), stop, ask).await;
         assert!(delivery.sent >= 21 && delivery.sent < 200);
         assert_eq!(
             delivery.paced_for,

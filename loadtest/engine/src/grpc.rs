@@ -18,7 +18,7 @@ use tonic::body::Body;
 use tonic::client::GrpcService;
 
 use super::http::{authority, dial};
-use super::quote::{Claim, Failure, Question, Quoted};
+use super::quote::{CheckedQuote, QuoteFailure, QuoteRequest, UncheckedQuote};
 use crate::no_answer::{NoAnswer, innermost};
 
 /// One connection, open or not.
@@ -58,12 +58,15 @@ impl Wire {
     }
 
     /// Asks, and takes the answer as it comes.
-    pub(super) async fn ask(&mut self, question: &Question) -> Result<GetQuoteResponse, Failure> {
+    pub(super) async fn ask(
+        &mut self,
+        request: &QuoteRequest,
+    ) -> Result<GetQuoteResponse, QuoteFailure> {
         let open = match &mut self.connection {
             Some(open) if !open.sender.is_closed() => open,
             gone => gone.insert(self.address.connect().await?),
         };
-        let answer = open.client.get_quote(message(question)).await;
+        let answer = open.client.get_quote(message(request)).await;
         Ok(answer.map_err(failure)?.into_inner())
     }
 
@@ -72,7 +75,7 @@ impl Wire {
         open.is_some_and(|open| !open.sender.is_closed())
     }
 
-    pub(super) fn hang_up(&mut self) {
+    pub(super) fn close(&mut self) {
         self.connection = None;
     }
 }
@@ -95,7 +98,7 @@ impl Address {
             .handshake(stream)
             .await
             .map_err(|error| NoAnswer::Broken(innermost(&error)))?;
-        // How it ends shows at the next question.
+        // How it ends shows at the next request.
         tokio::spawn(connection);
         let ready = sender.ready().await;
         ready.map_err(|error| NoAnswer::Broken(innermost(&error)))?;
@@ -125,11 +128,11 @@ impl GrpcService<Body> for Connection {
     }
 }
 
-fn message(question: &Question) -> GetQuoteRequest {
+fn message(request: &QuoteRequest) -> GetQuoteRequest {
     GetQuoteRequest {
-        pickup: Some(point(question.pickup)),
-        dropoff: Some(point(question.dropoff)),
-        dataflow: v1::Dataflow::from(question.mode).into(),
+        pickup: Some(point(request.pickup)),
+        dropoff: Some(point(request.dropoff)),
+        dataflow: v1::Dataflow::from(request.mode).into(),
     }
 }
 
@@ -141,32 +144,32 @@ fn point(position: Position) -> v1::Position {
 }
 
 /// A status with a cause was made here, of a connection that broke; one without came from the service.
-fn failure(status: Status) -> Failure {
+fn failure(status: Status) -> QuoteFailure {
     match std::error::Error::source(&status) {
         Some(cause) => NoAnswer::Broken(innermost(cause)).into(),
-        None => Failure::Refused(status.code(), status.message().to_owned()),
+        None => QuoteFailure::Refused(status.code(), status.message().to_owned()),
     }
 }
 
 /// Checks an answer.
 pub(super) fn read(
     answer: &GetQuoteResponse,
-    question: &Question,
+    request: &QuoteRequest,
     cap: Multiplier,
-) -> Result<Quoted, Failure> {
-    claim(answer)?.check(question, cap)
+) -> Result<CheckedQuote, QuoteFailure> {
+    quote(answer)?.check(request, cap)
 }
 
 /// Reads the fields that have a form.
-fn claim(answer: &GetQuoteResponse) -> Result<Claim<'_>, Failure> {
-    let malformed = |field: &str| Failure::Wrong(format!("{field} is missing or malformed"));
+fn quote(answer: &GetQuoteResponse) -> Result<UncheckedQuote<'_>, QuoteFailure> {
+    let malformed = |field: &str| QuoteFailure::Wrong(format!("{field} is missing or malformed"));
     let tenths = u16::try_from(answer.surge_multiplier_tenths).ok();
     let multiplier = tenths.and_then(|tenths| Multiplier::from_tenths(tenths).ok());
     let expires_at = answer
         .expires_at
         .and_then(|at| DateTime::from_timestamp(at.seconds, at.nanos.try_into().ok()?));
     let mode = DataflowMode::from_wire(answer.dataflow).ok().flatten();
-    Ok(Claim {
+    Ok(UncheckedQuote {
         quote_id: answer.quote_id.parse().map_err(|_| malformed("quote_id"))?,
         fare_cents: answer.fare_cents,
         currency: answer.currency.as_str().into(),

@@ -1,4 +1,4 @@
-//! Quotes over HTTP/1.1, on connections that the load holds itself: a pool would look for one at every question.
+//! Quotes over HTTP/1.1, on connections that the load holds itself: a pool would look for one at every request.
 
 use std::io::{self, Write as _};
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use super::quote::{Claim, Failure, Question, Quoted};
+use super::quote::{CheckedQuote, QuoteFailure, QuoteRequest, UncheckedQuote};
 use crate::no_answer::NoAnswer;
 
 /// One connection, open or not. Written and read here, because a client for all occasions costs as much processor time as
@@ -51,37 +51,37 @@ impl Wire {
     /// Asks, and takes the answer as it comes.
     pub(super) async fn ask(
         &mut self,
-        question: &Question,
+        request: &QuoteRequest,
     ) -> Result<(StatusCode, Bytes), NoAnswer> {
-        self.address.write_quote(&mut self.request, question);
+        self.address.write_quote(&mut self.request, request);
         self.exchange().await
     }
 
     pub(super) fn is_open(&self) -> bool {
-        self.connection.as_ref().is_some_and(is_sound)
+        self.connection.as_ref().is_some_and(is_idle)
     }
 
-    pub(super) fn hang_up(&mut self) {
+    pub(super) fn close(&mut self) {
         self.connection = None;
     }
 
     async fn exchange(&mut self) -> Result<(StatusCode, Bytes), NoAnswer> {
         let connection = match self.connection.take() {
-            Some(open) if is_sound(&open) => open,
+            Some(open) if is_idle(&open) => open,
             _gone => dial(&self.address.authority).await?,
         };
         let connection = self.connection.insert(connection);
         connection.write_all(&self.request).await.map_err(broken)?;
         let (head, body) = read_answer(connection, &mut self.answer).await?;
         if head.is_last {
-            self.hang_up();
+            self.close();
         }
         Ok((head.status, body))
     }
 }
 
-/// Whether a connection between two questions is still there, and silent as it should be.
-fn is_sound(connection: &TcpStream) -> bool {
+/// Whether a connection between two requests is still there, and silent as it should be.
+fn is_idle(connection: &TcpStream) -> bool {
     let heard = connection.try_read(&mut [0]);
     heard.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
 }
@@ -108,22 +108,22 @@ impl Address {
         .expect("memory can be written to");
     }
 
-    fn write_quote(&self, request: &mut Vec<u8>, question: &Question) {
+    fn write_quote(&self, message: &mut Vec<u8>, request: &QuoteRequest) {
         let Self { authority, base } = self;
         let trip = Trip {
-            pickup: question.pickup,
-            dropoff: question.dropoff,
+            pickup: request.pickup,
+            dropoff: request.dropoff,
         };
         let body = serde_json::to_vec(&trip).expect("two positions are JSON");
-        let (mode, length) = (question.mode.as_str(), body.len());
-        request.clear();
+        let (mode, length) = (request.mode.as_str(), body.len());
+        message.clear();
         write!(
-            request,
+            message,
             "POST {base}/v1/quotes HTTP/1.1\r\nhost: {authority}\r\ncontent-type: application/json\r\n\
              surge-dataflow: {mode}\r\ncontent-length: {length}\r\n\r\n"
         )
         .expect("memory can be written to");
-        request.extend_from_slice(&body);
+        message.extend_from_slice(&body);
     }
 }
 
@@ -237,15 +237,15 @@ fn broken(error: io::Error) -> NoAnswer {
 pub(super) fn read(
     status: StatusCode,
     body: &[u8],
-    question: &Question,
+    request: &QuoteRequest,
     cap: Multiplier,
-) -> Result<Quoted, Failure> {
+) -> Result<CheckedQuote, QuoteFailure> {
     if status != StatusCode::OK {
-        return Err(Failure::Status(status, refusal(body)));
+        return Err(QuoteFailure::Status(status, refusal(body)));
     }
-    let claim: Claim<'_> = serde_json::from_slice(body)
-        .map_err(|error| Failure::Wrong(format!("the body is not a quote: {error}")))?;
-    claim.check(question, cap)
+    let quote: UncheckedQuote<'_> = serde_json::from_slice(body)
+        .map_err(|error| QuoteFailure::Wrong(format!("the body is not a quote: {error}")))?;
+    quote.check(request, cap)
 }
 
 /// What a refusal says, without the form it says it in.
@@ -274,10 +274,10 @@ mod tests {
     use super::*;
     use crate::stand_in::{pickup, quote_body};
 
-    fn checked(body: &serde_json::Value) -> Result<Quoted, Failure> {
+    fn checked(body: &serde_json::Value) -> Result<CheckedQuote, QuoteFailure> {
         let cap = Multiplier::from_tenths(30).unwrap();
-        let question = Question::new(DataflowMode::Events, pickup(), pickup());
-        read(StatusCode::OK, body.to_string().as_bytes(), &question, cap)
+        let request = QuoteRequest::new(DataflowMode::Events, pickup(), pickup());
+        read(StatusCode::OK, body.to_string().as_bytes(), &request, cap)
     }
 
     #[test]
@@ -349,10 +349,10 @@ mod tests {
 
     #[test]
     fn a_refusal_is_told_by_its_detail() {
-        let question = Question::new(DataflowMode::Events, pickup(), pickup());
+        let request = QuoteRequest::new(DataflowMode::Events, pickup(), pickup());
         let refused = |body: &str| {
             let status = StatusCode::SERVICE_UNAVAILABLE;
-            read(status, body.as_bytes(), &question, Multiplier::ONE).unwrap_err()
+            read(status, body.as_bytes(), &request, Multiplier::ONE).unwrap_err()
         };
         let told = refused(r#"{"title": "unavailable", "detail": "no supply"}"#);
         assert_eq!(

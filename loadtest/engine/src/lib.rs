@@ -1,28 +1,28 @@
 //! The open-loop load engine: quotes asked at times fixed beforehand, whatever the answers do.
 //!
-//! [`schedule`] says when, [`engine`] keeps to it over [`line`]s that are open before, [`quote`] checks every answer.
+//! [`schedule`] says when, [`engine`] keeps to it over [`connection`]s that are open before, [`quote`] checks every answer.
 //! Latency counts from the *intended* send time, so a stalled server cannot hide by delaying the requests that would
 //! have shown the stall (coordinated omission). The engine also watches itself: a generator that missed its schedule
 //! has measured nothing. And it is light, since it often shares the processors of what it measures.
 
-mod alarm;
-mod board;
+pub mod connection;
 pub mod generator;
 mod grpc;
 mod http;
-pub mod line;
 mod no_answer;
+mod precise_timer;
 pub mod quote;
 pub mod schedule;
 pub mod search;
 pub mod thread;
+mod work_queue;
 
 pub mod stand_in;
 
-pub use generator::{Arrival, Delivery, Plan};
-pub use line::{Line, Transport};
+pub use connection::{QuoteConnection, Transport};
+pub use generator::{Arrival, LoadPlan, SendReport};
 pub use no_answer::NoAnswer;
-pub use quote::{Failure, Question, QuoteDesk, Quoted};
+pub use quote::{CheckedQuote, QuoteClient, QuoteFailure, QuoteRequest};
 pub use schedule::Schedule;
 pub use thread::LoadThread;
 

@@ -1,4 +1,4 @@
-//! Why a question brought no complete answer.
+//! Why a request brought no complete answer.
 
 use std::time::Duration;
 

@@ -13,25 +13,25 @@ use surge_proto::DataflowMode;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::generator::{self, Arrival, Delivery, Plan};
-use super::line::{Address, Line, Transport};
+use super::connection::{Address, QuoteConnection, Transport};
+use super::generator::{self, Arrival, LoadPlan, SendReport};
 use super::thread::LoadThread;
 use crate::no_answer::NoAnswer;
 
 /// Where quotes are asked.
 #[derive(Debug, Clone)]
-pub struct QuoteDesk {
+pub struct QuoteClient {
     thread: LoadThread,
     address: Address,
     cap: Multiplier,
     deadline: Duration,
     /// Lines between two runs. A std mutex: held to take them or to put them back.
-    spare: Arc<Mutex<Vec<Line>>>,
+    spare: Arc<Mutex<Vec<QuoteConnection>>>,
 }
 
-impl QuoteDesk {
-    /// The desk of the price-optimization that listens at `base` for this transport and never quotes above `cap`. Each
-    /// question must be answered within `deadline`.
+impl QuoteClient {
+    /// The stand_in of the price-optimization that listens at `base` for this transport and never quotes above `cap`. Each
+    /// request must be answered within `deadline`.
     ///
     /// # Errors
     /// When `base` is not a base URL.
@@ -51,58 +51,63 @@ impl QuoteDesk {
         })
     }
 
-    /// Asks for one quote over a line of its own.
+    /// Asks for one quote over a connection of its own.
     ///
     /// # Errors
-    /// [`Failure`]: there was no quote, or it was not right.
-    pub async fn ask(&self, question: Question) -> Result<Quoted, Failure> {
-        let (_, outcome) = self.line().ask(&question, Instant::now()).await;
+    /// [`QuoteFailure`]: there was no quote, or it was not right.
+    pub async fn ask(&self, request: QuoteRequest) -> Result<CheckedQuote, QuoteFailure> {
+        let (_, outcome) = self.connection().ask(&request, Instant::now()).await;
         outcome
     }
 
-    /// Asks as the plan says, until its end or until `stop`, over lines that are opened before and kept for the next
+    /// Asks as the plan says, until its end or until `stop`, over connections that are opened before and kept for the next
     /// run.
-    pub async fn run<Ask, Asked>(&self, plan: Plan, stop: CancellationToken, ask: Ask) -> Delivery
+    pub async fn run<Ask, Asked>(
+        &self,
+        plan: LoadPlan,
+        stop: CancellationToken,
+        ask: Ask,
+    ) -> SendReport
     where
-        Ask: Fn(Line, Arrival) -> Asked + Send + Sync + 'static,
-        Asked: Future<Output = Line> + Send + 'static,
+        Ask: Fn(QuoteConnection, Arrival) -> Asked + Send + Sync + 'static,
+        Asked: Future<Output = QuoteConnection> + Send + 'static,
     {
-        let desk = self.clone();
+        let stand_in = self.clone();
         let delivered = async move {
-            let lines = desk.open_lines().await;
-            let (delivery, free) = generator::run(plan, lines, stop, ask).await;
-            *desk.spare() = free;
+            let connections = stand_in.open_lines().await;
+            let (delivery, free) = generator::run(plan, connections, stop, ask).await;
+            *stand_in.spare() = free;
             delivery
         };
         self.thread.run(delivered).await
     }
 
     /// Those that could not be opened try again when their turn comes, and then the failure counts.
-    async fn open_lines(&self) -> Vec<Line> {
+    async fn open_lines(&self) -> Vec<QuoteConnection> {
         let until = tokio::time::Instant::now() + self.deadline;
-        let mut lines = std::mem::take(&mut *self.spare());
-        lines.resize_with(LINES, || self.line());
-        let opened = lines.into_iter().map(|mut line| async move {
-            if !line.is_open() {
-                let _ = tokio::time::timeout_at(until, line.open()).await;
+        let mut connections = std::mem::take(&mut *self.spare());
+        connections.resize_with(LINES, || self.connection());
+        let opened = connections.into_iter().map(|mut connection| async move {
+            if !connection.is_open() {
+                let _ = tokio::time::timeout_at(until, connection.open()).await;
             }
-            line
+            connection
         });
         let at_once = futures::stream::iter(opened).buffer_unordered(OPENED_AT_ONCE);
         at_once.collect().await
     }
 
-    fn spare(&self) -> MutexGuard<'_, Vec<Line>> {
+    fn spare(&self) -> MutexGuard<'_, Vec<QuoteConnection>> {
         self.spare.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn line(&self) -> Line {
-        self.address.line(self.cap, self.deadline)
+    fn connection(&self) -> QuoteConnection {
+        self.address.connection(self.cap, self.deadline)
     }
 }
 
-/// Lines of a run: how many questions a server has before it at once. Further arrivals wait on our side, their latency
-/// counting, for whichever line is free first. docs/measuring.md tells what more of them do.
+/// Lines of a run: how many requests a server has before it at once. Further arrivals wait on our side, their latency
+/// counting, for whichever connection is free first. docs/measuring.md tells what more of them do.
 pub const LINES: usize = 64;
 
 /// Far less than what a server lets wait to be accepted: 128 at the least, 1,024 with tokio.
@@ -110,7 +115,7 @@ const OPENED_AT_ONCE: usize = 32;
 
 /// One trip to be quoted in one mode.
 #[derive(Debug, Clone, Copy)]
-pub struct Question {
+pub struct QuoteRequest {
     /// The mode to quote in.
     pub mode: DataflowMode,
     /// Where the trip starts.
@@ -121,8 +126,8 @@ pub struct Question {
     pub zone: Zone,
 }
 
-impl Question {
-    /// A question, with its zone looked up.
+impl QuoteRequest {
+    /// A request, with its zone looked up.
     pub fn new(mode: DataflowMode, pickup: Position, dropoff: Position) -> Self {
         Self {
             mode,
@@ -135,7 +140,7 @@ impl Question {
 
 /// What a checked quote said of the market.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Quoted {
+pub struct CheckedQuote {
     /// The zone that was priced.
     pub zone: Zone,
     /// The surge multiplier.
@@ -148,7 +153,7 @@ pub struct Quoted {
 
 /// Why an arrival brought no quote that counts.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
-pub enum Failure {
+pub enum QuoteFailure {
     /// No complete answer.
     #[error(transparent)]
     NoAnswer(#[from] NoAnswer),
@@ -171,7 +176,7 @@ pub enum Failure {
     Wrong(String),
 }
 
-impl Failure {
+impl QuoteFailure {
     /// A short word by which failures are counted.
     pub const fn kind(&self) -> &'static str {
         match self {
@@ -196,7 +201,7 @@ impl Failure {
 /// A quote as the service tells it, before it is believed. Texts are borrowed from the answer. Multiplier and zone
 /// check their own form while they are read.
 #[derive(Deserialize)]
-pub(super) struct Claim<'a> {
+pub(super) struct UncheckedQuote<'a> {
     #[expect(
         dead_code,
         reason = "read only to see that it is there and well formed"
@@ -226,23 +231,27 @@ pub(super) struct Claim<'a> {
     pub(super) token: Cow<'a, str>,
 }
 
-impl Claim<'_> {
+impl UncheckedQuote<'_> {
     /// Believes it, or says why not.
-    pub(super) fn check(self, asked: &Question, cap: Multiplier) -> Result<Quoted, Failure> {
+    pub(super) fn check(
+        self,
+        asked: &QuoteRequest,
+        cap: Multiplier,
+    ) -> Result<CheckedQuote, QuoteFailure> {
         if self.dataflow != asked.mode {
-            return Err(Failure::OtherMode {
+            return Err(QuoteFailure::OtherMode {
                 asked: asked.mode,
                 answered: self.dataflow,
             });
         }
         match self.flaw(asked, cap) {
-            Some(flaw) => Err(Failure::Wrong(flaw.to_owned())),
+            Some(flaw) => Err(QuoteFailure::Wrong(flaw.to_owned())),
             None => Ok(self.into()),
         }
     }
 
     /// The first thing that cannot be true of a quote for the trip that was asked for.
-    fn flaw(&self, asked: &Question, cap: Multiplier) -> Option<&'static str> {
+    fn flaw(&self, asked: &QuoteRequest, cap: Multiplier) -> Option<&'static str> {
         let checks = [
             (
                 self.surge_multiplier <= cap,
@@ -276,14 +285,14 @@ fn is_amount(number: f64) -> bool {
     number.is_finite() && number >= 0.0
 }
 
-impl From<Claim<'_>> for Quoted {
-    fn from(claim: Claim<'_>) -> Self {
+impl From<UncheckedQuote<'_>> for CheckedQuote {
+    fn from(quote: UncheckedQuote<'_>) -> Self {
         let age = |milliseconds| Duration::try_from_secs_f64(milliseconds / 1000.0).ok();
         Self {
-            zone: claim.zone,
-            multiplier: claim.surge_multiplier,
-            data_age: claim.data_age_ms.and_then(age),
-            degraded: claim.degraded,
+            zone: quote.zone,
+            multiplier: quote.surge_multiplier,
+            data_age: quote.data_age_ms.and_then(age),
+            degraded: quote.degraded,
         }
     }
 }

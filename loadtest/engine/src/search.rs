@@ -51,22 +51,26 @@ impl Search {
         let left = self.most_tries;
         let mut tries = Tries { holds, left };
         let (mut held, mut broken) = if tries.holds(from).await {
-            self.climb(from, &mut tries).await
+            self.search_up(from, &mut tries).await
         } else {
-            self.descend(from, &mut tries).await?
+            self.search_down(from, &mut tries).await?
         };
         for _ in 0..SECOND_LOOKS {
             (held, broken) = self.narrow(held, broken, &mut tries).await;
             if broken == held || tries.are_over() || !tries.holds(broken).await {
                 break;
             }
-            (held, broken) = self.climb(broken, &mut tries).await;
+            (held, broken) = self.search_up(broken, &mut tries).await;
         }
         Some(held)
     }
 
     /// From a rate that holds up to one that does not; twice the highest that was tried where all do.
-    async fn climb(self, from: u32, tries: &mut Tries<impl AsyncFnMut(u32) -> bool>) -> (u32, u32) {
+    async fn search_up(
+        self,
+        from: u32,
+        tries: &mut Tries<impl AsyncFnMut(u32) -> bool>,
+    ) -> (u32, u32) {
         let mut held = from;
         for stride in self.strides() {
             let higher = times(held, stride);
@@ -82,7 +86,7 @@ impl Search {
     }
 
     /// From a rate that does not hold down to one that does.
-    async fn descend(
+    async fn search_down(
         self,
         from: u32,
         tries: &mut Tries<impl AsyncFnMut(u32) -> bool>,

@@ -40,27 +40,27 @@ pub struct Behaviour {
 pub async fn price_optimization(behaviour: Behaviour) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let url = format!("http://{}", listener.local_addr().expect("a bound address"));
-    let desk = Arc::new(Desk {
+    let stand_in = Arc::new(StandIn {
         behaviour,
         opened: Instant::now(),
         quotes: AtomicU64::new(0),
     });
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
-            let desk = desk.clone();
-            tokio::spawn(async move { desk.serve(stream).await });
+            let stand_in = stand_in.clone();
+            tokio::spawn(async move { stand_in.serve(stream).await });
         }
     });
     url
 }
 
-struct Desk {
+struct StandIn {
     behaviour: Behaviour,
     opened: Instant,
     quotes: AtomicU64,
 }
 
-impl Desk {
+impl StandIn {
     /// Answers one request after the other until the client leaves.
     async fn serve(&self, stream: TcpStream) -> Option<()> {
         let mut stream = BufReader::new(stream);
@@ -102,16 +102,16 @@ impl Desk {
 async fn read_request(stream: &mut BufReader<TcpStream>) -> Option<(String, String)> {
     let (mut path, mut mode, mut length) = (String::new(), String::new(), 0);
     loop {
-        let mut line = String::new();
-        if stream.read_line(&mut line).await.ok()? == 0 {
+        let mut connection = String::new();
+        if stream.read_line(&mut connection).await.ok()? == 0 {
             return None;
         }
-        let line = line.trim_end();
-        if line.is_empty() {
+        let connection = connection.trim_end();
+        if connection.is_empty() {
             break;
         }
-        match line.split_once(": ") {
-            None => path = line.split(' ').nth(1)?.to_owned(),
+        match connection.split_once(": ") {
+            None => path = connection.split(' ').nth(1)?.to_owned(),
             Some((name, value)) if name.eq_ignore_ascii_case("surge-dataflow") => {
                 value.clone_into(&mut mode);
             }

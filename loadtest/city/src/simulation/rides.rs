@@ -6,39 +6,39 @@ use marketplace::{DriverStatus, MarketTime, Trip};
 use uuid::Uuid;
 
 use super::{Event, Simulation};
-use crate::driver::{Doing, Leg, Ride};
-use crate::errands::Errand;
+use crate::driver::{Activity, Leg, Ride};
+use crate::executor::CityCommand;
 
 impl Simulation {
     /// A driver of ours was sent to a rider.
     pub(super) fn matched(&mut self, driver: Uuid, ride: Ride, now: MarketTime) {
-        self.tally.matched += 1;
+        self.counters.matched += 1;
         let Some(place) = self.place_of(driver) else {
-            self.tally.lost += 1;
+            self.counters.lost += 1;
             return;
         };
         let driver = &mut self.fleet[place];
         driver.leg = Leg::unladen(driver.leg.position(now), ride.trip.pickup, now);
-        driver.doing = Doing::EnRoute(ride);
+        driver.activity = Activity::EnRoute(ride);
         driver.disputed = false;
-        self.agenda
-            .enter(driver.leg.arrives_at, Event::Pickup(place, ride.id));
-        self.book_en_route(place, &ride, now);
+        self.queue
+            .push(driver.leg.arrives_at, Event::Pickup(place, ride.id));
+        self.record_en_route(place, &ride, now);
     }
 
     /// The service knows the driver where it last reported to be, and promises the rider a car from there.
-    fn book_en_route(&self, place: usize, ride: &Ride, now: MarketTime) {
+    fn record_en_route(&self, place: usize, ride: &Ride, now: MarketTime) {
         let driver = &self.fleet[place];
-        let reported = self.books.reported_position(driver.id);
+        let reported = self.truth.reported_position(driver.id);
         let position = reported.unwrap_or_else(|| driver.leg.position(now));
         let approach = marketplace::fare::pickup_minutes(position, ride.trip.pickup);
         let due_at = now + minutes(approach) + minutes(expected_minutes(ride));
-        self.book(place, DriverStatus::EnRoute, position, Some((ride, due_at)));
+        self.record(place, DriverStatus::EnRoute, position, Some((ride, due_at)));
     }
 
-    pub(super) fn pick_up(&self, place: usize, ride: Uuid) -> Option<Errand> {
-        match &self.fleet[place].doing {
-            Doing::EnRoute(current) if current.id == ride => Some(Errand::Progress {
+    pub(super) fn pick_up(&self, place: usize, ride: Uuid) -> Option<CityCommand> {
+        match &self.fleet[place].activity {
+            Activity::EnRoute(current) if current.id == ride => Some(CityCommand::Progress {
                 driver: self.fleet[place].id,
                 ride,
                 status: DriverStatus::OnTrip,
@@ -55,17 +55,17 @@ impl Simulation {
         let (pickup, dropoff) = (ride.trip.pickup, ride.trip.dropoff);
         let expected = expected_minutes(&ride);
         let driver = &mut self.fleet[place];
-        driver.doing = Doing::OnTrip(ride);
+        driver.activity = Activity::OnTrip(ride);
         driver.leg = Leg::lasting(pickup, dropoff, now, expected * ride.traffic);
-        self.agenda
-            .enter(driver.leg.arrives_at, Event::Dropoff(place, ride.id));
+        self.queue
+            .push(driver.leg.arrives_at, Event::Dropoff(place, ride.id));
         let due_at = now + minutes(expected);
-        self.book(place, DriverStatus::OnTrip, pickup, Some((&ride, due_at)));
+        self.record(place, DriverStatus::OnTrip, pickup, Some((&ride, due_at)));
     }
 
-    pub(super) fn drop_off(&self, place: usize, ride: Uuid) -> Option<Errand> {
-        match &self.fleet[place].doing {
-            Doing::OnTrip(current) if current.id == ride => Some(Errand::Progress {
+    pub(super) fn drop_off(&self, place: usize, ride: Uuid) -> Option<CityCommand> {
+        match &self.fleet[place].activity {
+            Activity::OnTrip(current) if current.id == ride => Some(CityCommand::Progress {
                 driver: self.fleet[place].id,
                 ride,
                 status: DriverStatus::Idle,
@@ -75,19 +75,19 @@ impl Simulation {
         }
     }
 
-    /// The rider has arrived. If the driver was sent on before this news came, only the rider's part is left of it.
+    /// The rider has arrived. If the driver was sent on before this outcome came, only the rider's part is left of it.
     pub(super) fn dropped_off(&mut self, driver: Uuid, ride: Uuid, now: MarketTime) {
-        self.tally.completed += 1;
+        self.counters.completed += 1;
         if let Some((place, ride)) = self.on_ride(driver, ride) {
             self.wait_at(place, ride.trip.dropoff, ride.trip.dropoff, now);
         }
     }
 
     pub(super) fn cancelled(&mut self, driver: Uuid, ride: Uuid, now: MarketTime) {
-        self.tally.unserved += 1;
+        self.counters.unserved += 1;
         if let Some((place, _)) = self.on_ride(driver, ride) {
             let here = self.fleet[place].leg.position(now);
-            let reported = self.books.reported_position(driver).unwrap_or(here);
+            let reported = self.truth.reported_position(driver).unwrap_or(here);
             self.wait_at(place, here, reported, now);
         }
     }

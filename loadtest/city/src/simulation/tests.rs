@@ -1,11 +1,11 @@
-//! A city whose services are the test: it tells the city any news, and sees what errands follow.
+//! A city whose services are the test: it tells the city any outcome, and sees what commands follow.
 
 use marketplace::backtest::Pickup;
 use marketplace::{Bounds, DemandProfile};
 
 use super::rides::{expected_minutes, minutes};
 use super::*;
-use crate::rider::TripAsk;
+use crate::rider::TripRequest;
 
 const RIDE: Uuid = Uuid::from_u128(1);
 
@@ -26,7 +26,7 @@ fn city(seed: u64) -> Simulation {
     let midtown = Bounds::new(40.72, -74.0, 40.77, -73.96).unwrap();
     let area = Arc::new(ServiceArea::new(midtown));
     let profile = DemandProfile::flat(area.zones());
-    let books = Arc::new(Books::new(area, Arc::new(profile), start()));
+    let truth = Arc::new(GroundTruth::new(area, Arc::new(profile), start()));
     let pickup = |position| Pickup {
         at: start(),
         position,
@@ -34,20 +34,20 @@ fn city(seed: u64) -> Simulation {
     };
     let record = [pickup(grand_central()), pickup(union_square())];
     let replay = Replay::starting(&record, start()).unwrap();
-    let draws = Draws::new(seed);
+    let streams = RandomStreams::new(seed);
     let fleet: Vec<Driver> = (0..2)
-        .map(|number| Driver::starting(number, draws, &[grand_central()], start()))
+        .map(|number| Driver::starting(number, streams, &[grand_central()], start()))
         .collect();
     let clock = MarketClock::new(start(), 0, 60.0);
-    let city = Simulation::new(draws, books, replay, fleet, &clock, start());
-    city.book_fleet();
+    let city = Simulation::new(streams, truth, replay, fleet, &clock, start());
+    city.record_fleet();
     city
 }
 
 fn ride() -> Ride {
     Ride {
         id: RIDE,
-        trip: TripAsk {
+        trip: TripRequest {
             pickup: union_square(),
             dropoff: grand_central(),
         },
@@ -55,14 +55,14 @@ fn ride() -> Ride {
     }
 }
 
-/// Lets time pass until an errand comes up that concerns a ride, and returns it and when that was.
-fn next_progress(city: &mut Simulation) -> (Errand, MarketTime) {
+/// Lets time pass until an command comes up that concerns a ride, and returns it and when that was.
+fn next_progress(city: &mut Simulation) -> (CityCommand, MarketTime) {
     for _ in 0..10_000 {
         let now = city.next_at().unwrap();
-        let errands = city.advance(now);
-        let progress = errands
+        let commands = city.advance(now);
+        let progress = commands
             .into_iter()
-            .find(|errand| matches!(errand, Errand::Progress { .. }));
+            .find(|command| matches!(command, CityCommand::Progress { .. }));
         if let Some(progress) = progress {
             return (progress, now);
         }
@@ -71,15 +71,15 @@ fn next_progress(city: &mut Simulation) -> (Errand, MarketTime) {
 }
 
 fn supply_at(city: &Simulation, place: Position, now: MarketTime) -> f64 {
-    city.books.supply(Zone::at(place), now)
+    city.truth.supply(Zone::at(place), now)
 }
 
 #[test]
 fn the_riders_of_a_minute_are_the_same_in_every_replay() {
     let hails = |seed| {
-        let errands = city(seed).advance(start() + MINUTE);
-        let riders = errands.into_iter().filter_map(|errand| match errand {
-            Errand::Hail(rider) => Some(rider),
+        let commands = city(seed).advance(start() + MINUTE);
+        let riders = commands.into_iter().filter_map(|command| match command {
+            CityCommand::SeekRide(rider) => Some(rider),
             _ => None,
         });
         riders.collect::<Vec<_>>()
@@ -93,8 +93,8 @@ fn the_riders_of_a_minute_are_the_same_in_every_replay() {
 fn a_ride_is_driven_from_the_dispatch_to_the_dropoff() {
     let mut city = city(1);
     let driver = city.fleet()[0].id;
-    city.hear(
-        News::Matched {
+    city.handle(
+        CommandOutcome::Matched {
             driver,
             ride: ride(),
         },
@@ -108,49 +108,49 @@ fn a_ride_is_driven_from_the_dispatch_to_the_dropoff() {
     let on_trip = DriverStatus::OnTrip;
     assert_eq!(
         pickup,
-        Errand::Progress {
+        CityCommand::Progress {
             driver,
             ride: RIDE,
             status: on_trip,
             position: union_square()
         }
     );
-    let progressed = |status| News::Progressed {
+    let progressed = |status| CommandOutcome::Progressed {
         driver,
         ride: RIDE,
         status,
     };
-    city.hear(progressed(on_trip), at_pickup);
+    city.handle(progressed(on_trip), at_pickup);
 
     let (_, at_dropoff) = next_progress(&mut city);
     assert_eq!(at_dropoff, at_pickup + minutes(expected_minutes(&ride())));
     // Due this very instant, so it counts as supply before the driver says so, and after.
     assert_eq!(supply_at(&city, grand_central(), at_dropoff), 2.0);
-    city.hear(progressed(DriverStatus::Idle), at_dropoff);
+    city.handle(progressed(DriverStatus::Idle), at_dropoff);
     assert_eq!(supply_at(&city, grand_central(), at_dropoff), 2.0);
-    assert_eq!(city.tally().completed, 1);
+    assert_eq!(city.counters().completed, 1);
 }
 
 #[test]
 fn a_cancelled_ride_frees_its_driver_and_nobody_is_picked_up() {
     let mut city = city(1);
     let driver = city.fleet()[0].id;
-    city.hear(
-        News::Matched {
+    city.handle(
+        CommandOutcome::Matched {
             driver,
             ride: ride(),
         },
         start(),
     );
-    city.hear(News::Cancelled { driver, ride: RIDE }, start());
+    city.handle(CommandOutcome::Cancelled { driver, ride: RIDE }, start());
     assert_eq!(supply_at(&city, grand_central(), start()), 2.0);
-    assert_eq!(city.tally().unserved, 1);
+    assert_eq!(city.counters().unserved, 1);
     let later = start() + MINUTE * 60;
-    let errands = city.advance(later);
+    let commands = city.advance(later);
     assert!(
-        !errands
+        !commands
             .iter()
-            .any(|errand| matches!(errand, Errand::Progress { .. }))
+            .any(|command| matches!(command, CityCommand::Progress { .. }))
     );
 }
 
@@ -162,15 +162,15 @@ fn news_of_a_cancellation_that_were_overtaken_by_the_next_ride_change_nothing() 
         id: Uuid::from_u128(2),
         ..ride()
     };
-    city.hear(
-        News::Matched {
+    city.handle(
+        CommandOutcome::Matched {
             driver,
             ride: ride(),
         },
         start(),
     );
-    city.hear(News::Matched { driver, ride: next }, start());
-    city.hear(News::Cancelled { driver, ride: RIDE }, start());
+    city.handle(CommandOutcome::Matched { driver, ride: next }, start());
+    city.handle(CommandOutcome::Cancelled { driver, ride: RIDE }, start());
     assert!(city.fleet()[0].is_on(next.id));
 }
 
@@ -178,19 +178,19 @@ fn news_of_a_cancellation_that_were_overtaken_by_the_next_ride_change_nothing() 
 fn a_driver_who_was_sent_on_a_ride_unheard_of_is_found_out_and_brought_back() {
     let mut city = city(1);
     let driver = city.fleet()[0].id;
-    city.hear(News::RequestLost, start());
+    city.handle(CommandOutcome::RequestLost, start());
     let roll_call = city.advance(start() + MINUTE * 4);
-    assert!(roll_call.contains(&Errand::Confirm {
+    assert!(roll_call.contains(&CityCommand::Confirm {
         driver,
         position: grand_central()
     }));
-    // The first dispute may be news that are late; the second is not.
-    assert_eq!(city.hear(News::Disputed(driver), start()), None);
-    let brought_back = Errand::BringBack {
+    // The first dispute may be outcome that are late; the second is not.
+    assert_eq!(city.handle(CommandOutcome::Disputed(driver), start()), None);
+    let brought_back = CityCommand::Resync {
         driver,
         position: grand_central(),
     };
-    let again = city.hear(News::Disputed(driver), start());
+    let again = city.handle(CommandOutcome::Disputed(driver), start());
     assert_eq!(again, Some(brought_back));
 }
 
@@ -198,30 +198,33 @@ fn a_driver_who_was_sent_on_a_ride_unheard_of_is_found_out_and_brought_back() {
 fn a_driver_whose_status_was_refused_is_brought_back_after_a_while() {
     let mut city = city(1);
     let driver = city.fleet()[0].id;
-    city.hear(
-        News::Matched {
+    city.handle(
+        CommandOutcome::Matched {
             driver,
             ride: ride(),
         },
         start(),
     );
-    city.hear(News::Astray { driver, ride: RIDE }, start());
-    let errands = city.advance(start() + MINUTE * 4);
-    let brought_back = |errand: &Errand| matches!(errand, Errand::BringBack { .. });
-    assert!(errands.iter().any(brought_back));
-    assert_eq!(city.tally().lost, 1);
+    city.handle(CommandOutcome::Desynced { driver, ride: RIDE }, start());
+    let commands = city.advance(start() + MINUTE * 4);
+    let brought_back = |command: &CityCommand| matches!(command, CityCommand::Resync { .. });
+    assert!(commands.iter().any(brought_back));
+    assert_eq!(city.counters().lost, 1);
 
     let position = union_square();
-    city.hear(News::IsIdle { driver, position }, start() + MINUTE * 4);
-    assert_eq!(city.fleet()[0].doing, Doing::Idle);
+    city.handle(
+        CommandOutcome::IsIdle { driver, position },
+        start() + MINUTE * 4,
+    );
+    assert_eq!(city.fleet()[0].activity, Activity::Idle);
 }
 
 #[test]
 fn only_drivers_who_moved_report_and_only_until_they_were_heard() {
     let mut city = city(1);
-    let report_in = |errands: Vec<Errand>| {
-        errands.into_iter().find_map(|errand| match errand {
-            Errand::Report(positions) => Some(positions),
+    let report_in = |commands: Vec<CityCommand>| {
+        commands.into_iter().find_map(|command| match command {
+            CityCommand::Report(positions) => Some(positions),
             _ => None,
         })
     };
@@ -233,7 +236,7 @@ fn only_drivers_who_moved_report_and_only_until_they_were_heard() {
     assert_eq!(report[0].0, city.fleet()[0].id);
     // While the answer is out nothing is sent; afterwards the driver has moved on.
     assert_eq!(report_in(city.advance(start() + quarter * 2)), None);
-    city.hear(News::Reported(report), start() + quarter * 2);
+    city.handle(CommandOutcome::Reported(report), start() + quarter * 2);
     assert!(report_in(city.advance(start() + quarter * 3)).is_some());
 }
 
@@ -251,7 +254,10 @@ fn idle_drivers_follow_a_neighbour_that_is_clearly_dearer() {
     };
     let (little, much) = (published(1.1), published(1.2));
     city.published = little;
-    assert_eq!(city.dearer_neighbour(grand_central()), None);
+    assert_eq!(city.more_expensive_neighbour(grand_central()), None);
     city.published = much;
-    assert_eq!(city.dearer_neighbour(grand_central()), Some(neighbour));
+    assert_eq!(
+        city.more_expensive_neighbour(grand_central()),
+        Some(neighbour)
+    );
 }

@@ -16,7 +16,7 @@ use crate::series::Probe;
 use crate::suite::{QUOTE_DEADLINE, Suite};
 use crate::tally::Failures;
 use engine::search;
-use engine::{Plan, QuoteDesk, Schedule};
+use engine::{LoadPlan, QuoteClient, Schedule};
 
 /// A mode or a floor in the rounds.
 pub(super) struct Contender<'a> {
@@ -34,7 +34,7 @@ impl<'a> Contender<'a> {
 
     pub(super) fn floor(
         suite: &'a Suite,
-        desk: QuoteDesk,
+        desk: QuoteClient,
         mode: DataflowMode,
         trips: &Trips,
     ) -> Self {
@@ -44,7 +44,7 @@ impl<'a> Contender<'a> {
         }
     }
 
-    fn new(suite: &'a Suite, desk: QuoteDesk, mode: DataflowMode, trips: &Trips) -> Self {
+    fn new(suite: &'a Suite, desk: QuoteClient, mode: DataflowMode, trips: &Trips) -> Self {
         Self {
             mode,
             quotes: RoundRobin {
@@ -180,7 +180,7 @@ impl<'a> Contender<'a> {
     }
 
     async fn probe(&self, rate: u32, length: Duration, stop: &CancellationToken) -> Measured {
-        let plan = Plan {
+        let plan = LoadPlan {
             schedule: Schedule::constant(rate, length),
             max_in_flight: most_in_flight(rate),
             drain: QUOTE_DEADLINE + GRACE,

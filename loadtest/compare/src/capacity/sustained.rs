@@ -49,7 +49,7 @@ mod tests {
     use super::*;
     use crate::stolen::Stolen;
     use engine::stand_in::pickup;
-    use engine::{Delivery, Quoted, histogram};
+    use engine::{CheckedQuote, SendReport, histogram};
 
     const MODE: DataflowMode = DataflowMode::Events;
 
@@ -57,7 +57,7 @@ mod tests {
     fn probe(latency_ms: impl Fn(u64) -> u64) -> Measured {
         let mut measured = Measured::nothing(&[MODE]);
         let length = Duration::from_millis(400);
-        measured.delivery = Some(Delivery {
+        measured.delivery = Some(SendReport {
             sent: 400,
             dropped: 0,
             unanswered: 0,
@@ -65,7 +65,7 @@ mod tests {
             lasted: length,
             lateness: histogram(),
         });
-        let quoted = Quoted {
+        let quoted = CheckedQuote {
             zone: Zone::at(pickup()),
             multiplier: Multiplier::ONE,
             data_age: None,

@@ -2,7 +2,7 @@
 //! made from data as old as this run measured it, and a few ages more.
 //!
 //! The live measurement is too short and too much its own to answer this: a city that was quoted otherwise is another
-//! city. So evenings are lived off the wire ([`Evening`]), each seed once with fresh data and once with every other
+//! city. So evenings are lived off the wire ([`OfflineSimulation`]), each seed once with fresh data and once with every other
 //! pricing, and the differences are taken seed by seed: what the seeds have in common falls out of them. What is left is
 //! given with its standard error, because most of it is noise.
 
@@ -29,7 +29,7 @@ pub use statistics::{Estimate, Figure};
 pub(crate) use table::COLUMNS;
 pub(crate) use wording::{TITLE, done, findings};
 
-use city::{Cast, Evening, Pricing, Score};
+use city::{OfflineSimulation, Population, Pricing, Score};
 
 /// What each pricing came to.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -80,7 +80,7 @@ impl Row {
 /// What is to be found out.
 #[derive(Debug, Clone)]
 pub(crate) struct Study {
-    pub(crate) evening: Evening,
+    pub(crate) evening: OfflineSimulation,
     /// Fresh data is always there besides.
     pub(crate) candidates: Vec<Candidate>,
     pub(crate) seeds: Seeds,
@@ -168,7 +168,8 @@ impl Study {
     ) -> Vec<Option<Score>> {
         let scores = Mutex::new(vec![None; self.evenings()]);
         // Whoever needs a seed first draws its cast; the others wait for that and share it.
-        let casts: Vec<OnceLock<Cast>> = (0..self.seeds.most).map(|_| OnceLock::new()).collect();
+        let casts: Vec<OnceLock<Population>> =
+            (0..self.seeds.most).map(|_| OnceLock::new()).collect();
         let (next, end) = (AtomicUsize::new(0), AtomicUsize::new(self.evenings()));
         let begun = Instant::now();
         let work = || {
@@ -182,8 +183,8 @@ impl Study {
                     break;
                 }
                 let (seed, pricing) = (self.seeds.first + nth as u64, pricings[place]);
-                let cast = casts[nth].get_or_init(|| self.evening.cast(seed));
-                let score = cast.lived(pricing);
+                let cast = casts[nth].get_or_init(|| self.evening.population(seed));
+                let score = cast.run(pricing);
                 scores.lock().unwrap_or_else(PoisonError::into_inner)[index] = Some(score);
                 lived.fetch_add(1, Ordering::Relaxed);
             }

@@ -8,11 +8,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::progress::{Progress, Steps};
 use super::{Candidate, MarketCost, Seeds, Study};
-use city::Evening;
+use city::OfflineSimulation;
 
 /// Lives the evenings, unless `seeds` is zero; `None` also when it is stopped before one seed was done.
 pub(crate) async fn study(
-    evening: Option<Evening>,
+    evening: Option<OfflineSimulation>,
     candidates: Vec<Candidate>,
     seeds: Seeds,
     progress: Progress,

@@ -205,7 +205,7 @@ mod tests {
     use marketplace::ServiceArea;
 
     use super::*;
-    use engine::{Failure, Quoted};
+    use engine::{CheckedQuote, QuoteFailure};
 
     /// The largest receipt of ten minutes: every second of every mode, and as many zones as New York has.
     #[test]
@@ -218,7 +218,7 @@ mod tests {
         let multiplier = Multiplier::from_tenths(13).ok();
         for arrival in 0..u64::from(rate * seconds) {
             let mode = DataflowMode::ALL[(arrival % 3) as usize];
-            let quoted: Result<Quoted, Failure> = Ok(Quoted {
+            let quoted: Result<CheckedQuote, QuoteFailure> = Ok(CheckedQuote {
                 zone: zones[(arrival / 1_800) as usize],
                 multiplier: multiplier.unwrap(),
                 data_age: Some(Duration::from_micros(1_234_567)),

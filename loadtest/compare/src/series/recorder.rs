@@ -11,7 +11,7 @@ use surge_proto::DataflowMode;
 
 use super::{Interval, ZoneCourse};
 use crate::tally::Deviation;
-use engine::{Failure, Quoted};
+use engine::{CheckedQuote, QuoteFailure};
 
 /// A longer measurement has longer intervals: ten minutes are told second by second, an hour by six seconds.
 pub(super) const MOST_INTERVALS: u32 = 600;
@@ -48,7 +48,7 @@ impl Recorder {
         due: Duration,
         mode: DataflowMode,
         latency: Duration,
-        outcome: &Result<Quoted, Failure>,
+        outcome: &Result<CheckedQuote, QuoteFailure>,
         oracle: Option<Multiplier>,
     ) {
         let interval = (due.as_secs() / u64::from(self.interval_s)) as usize;
@@ -129,7 +129,7 @@ impl Bin {
     fn add(
         &mut self,
         latency: Duration,
-        outcome: &Result<Quoted, Failure>,
+        outcome: &Result<CheckedQuote, QuoteFailure>,
         oracle: Option<Multiplier>,
     ) {
         match outcome {
@@ -217,8 +217,8 @@ mod tests {
         Zone::at(Position::new(lat, -73.98).unwrap())
     }
 
-    fn quoted(zone: Zone, tenths: u16) -> Result<Quoted, Failure> {
-        Ok(Quoted {
+    fn quoted(zone: Zone, tenths: u16) -> Result<CheckedQuote, QuoteFailure> {
+        Ok(CheckedQuote {
             zone,
             multiplier: Multiplier::from_tenths(tenths).unwrap(),
             data_age: Some(Duration::from_millis(250)),
@@ -233,7 +233,7 @@ mod tests {
     #[test]
     fn an_outcome_counts_in_the_second_in_which_it_was_meant_to_leave() {
         let recorder = Recorder::new(&MODES, 2);
-        let failure = Err(Failure::Wrong("token empty".to_owned()));
+        let failure = Err(QuoteFailure::Wrong("token empty".to_owned()));
         let mode = DataflowMode::Events;
         recorder.add(
             milliseconds(999),

@@ -9,21 +9,21 @@ use marketplace::backtest::Pickup;
 use marketplace::{Bounds, DemandProfile, MarketTime, Multiplier, ServiceArea, Zone, fare};
 use uuid::Uuid;
 
-use super::prices::{HalfHours, Prices};
+use super::prices::{HalfHours, OfflinePrices};
 use super::{Pricing, Score};
-use crate::books::Books;
 use crate::clock::MarketClock;
 use crate::crowd::Crowd;
-use crate::draws::Draws;
 use crate::driver::{Driver, Ride};
-use crate::errands::{Errand, News};
+use crate::executor::{CityCommand, CommandOutcome};
+use crate::ground_truth::GroundTruth;
+use crate::random::RandomStreams;
 use crate::replay::Replay;
 use crate::rider::Rider;
 use crate::simulation::Simulation;
 
 /// An evening: who lives in it, and which part of it counts. Clones share the record.
 #[derive(Debug, Clone)]
-pub struct Evening {
+pub struct OfflineSimulation {
     area: Arc<ServiceArea>,
     profile: Arc<DemandProfile>,
     /// Inside the service area, one at least.
@@ -37,7 +37,7 @@ pub struct Evening {
 /// quotes from data of an hour ago are made from.
 const WARM_UP: Duration = Duration::from_secs(90 * 60);
 
-impl Evening {
+impl OfflineSimulation {
     /// The evening whose riders are scored who appear in `scored`; `None` if nothing is on record inside the area.
     pub fn new(
         service_area: Bounds,
@@ -70,22 +70,22 @@ impl Evening {
         &self.scored
     }
 
-    /// Who lives in the evening, by the chance of this seed.
-    pub fn cast(&self, seed: u64) -> Cast {
-        let draws = Draws::new(seed);
+    /// Who lives in the evening, by the rng of this seed.
+    pub fn population(&self, seed: u64) -> Population {
+        let streams = RandomStreams::new(seed);
         let start = self.starts_at();
         let mut replay = self.replay_from(start);
         let places = replay.places();
-        let crowds = self.crowds.iter().flat_map(Crowd::played);
-        let played = replay.play(self.scored.end).into_iter().chain(crowds);
-        let driver = |number| Driver::starting(number, draws, &places, start);
-        Cast {
-            riders: played
-                .map(|played| Rider::behind(&played, &places, draws))
+        let crowds = self.crowds.iter().flat_map(Crowd::replayed);
+        let replayed = replay.play(self.scored.end).into_iter().chain(crowds);
+        let driver = |number| Driver::starting(number, streams, &places, start);
+        Population {
+            riders: replayed
+                .map(|replayed| Rider::of_pickup(&replayed, &places, streams))
                 .collect(),
             fleet: (0..self.fleet as u64).map(driver).collect(),
             evening: self.clone(),
-            draws,
+            streams,
         }
     }
 
@@ -108,77 +108,79 @@ impl Evening {
         self.scored.start - WARM_UP
     }
 
-    fn open_books(&self) -> Books {
+    fn open_ground_truth(&self) -> GroundTruth {
         let (area, profile) = (Arc::clone(&self.area), Arc::clone(&self.profile));
-        Books::new(area, profile, self.starts_at())
+        GroundTruth::new(area, profile, self.starts_at())
     }
 }
 
 /// An evening with its drivers and riders, to be lived with one pricing after the other: they are the same people,
 /// whatever they are quoted.
 #[derive(Debug, Clone)]
-pub struct Cast {
-    evening: Evening,
-    draws: Draws,
+pub struct Population {
+    evening: OfflineSimulation,
+    streams: RandomStreams,
     fleet: Vec<Driver>,
     riders: Vec<Rider>,
 }
 
-impl Cast {
+impl Population {
     /// Lives the evening once.
-    pub fn lived(&self, pricing: Pricing) -> Score {
+    pub fn run(&self, pricing: Pricing) -> Score {
         let before = match pricing {
             Pricing::Nightly => self.evening_before().half_hours(),
             _ => HalfHours::default(),
         };
-        let mut town = Town::of(self, pricing, before);
-        town.live_until(self.evening.scored.end, |_, _| {});
-        town.score
+        let mut run = OfflineRun::of(self, pricing, before);
+        run.run_until(self.evening.scored.end, |_, _| {});
+        run.score
     }
 
     /// What fresh data gave this evening, by zone and half hour.
     fn half_hours(&self) -> HalfHours {
         let mut half_hours = HalfHours::default();
-        let mut town = Town::of(self, Pricing::FRESH, HalfHours::default());
-        town.live_until(self.evening.scored.end, |published, now| {
+        let mut run = OfflineRun::of(self, Pricing::FRESH, HalfHours::default());
+        run.run_until(self.evening.scored.end, |published, now| {
             half_hours.add(published, now);
         });
         half_hours
     }
 
     fn evening_before(&self) -> Self {
-        self.evening.a_day_earlier().cast(self.draws.seed())
+        self.evening.a_day_earlier().population(self.streams.seed())
     }
 }
 
 /// A city and its services, in one.
-struct Town {
-    books: Arc<Books>,
+struct OfflineRun {
+    truth: Arc<GroundTruth>,
     simulation: Simulation,
-    prices: Prices,
+    prices: OfflinePrices,
     scored: Range<MarketTime>,
     rides: u128,
     score: Score,
 }
 
-impl Town {
-    fn of(cast: &Cast, pricing: Pricing, before: HalfHours) -> Self {
-        let Cast { evening, draws, .. } = cast;
+impl OfflineRun {
+    fn of(cast: &Population, pricing: Pricing, before: HalfHours) -> Self {
+        let Population {
+            evening, streams, ..
+        } = cast;
         let start = evening.starts_at();
-        let books = Arc::new(evening.open_books().with_journal());
+        let truth = Arc::new(evening.open_ground_truth().remembering_facts());
         // The riders of the evening were drawn already, so the record has nothing to add to them.
         let replay = evening.replay_from(evening.scored.end);
         let fleet = cast.fleet.clone();
-        // As slow as life: the services of this city take as many calls as it likes to make.
+        // As slow as city_loop: the services of this city take as many calls as it likes to make.
         let clock = MarketClock::new(start, 0, 1.0);
         let mut simulation =
-            Simulation::new(*draws, Arc::clone(&books), replay, fleet, &clock, start);
-        simulation.book_fleet();
+            Simulation::new(*streams, Arc::clone(&truth), replay, fleet, &clock, start);
+        simulation.record_fleet();
         simulation.expect(cast.riders.iter().cloned());
-        let past = evening.open_books();
+        let past = evening.open_ground_truth();
         Self {
-            prices: Prices::new(pricing, Arc::clone(&books), past, start, before),
-            books,
+            prices: OfflinePrices::new(pricing, Arc::clone(&truth), past, start, before),
+            truth,
             simulation,
             scored: evening.scored.clone(),
             rides: 0,
@@ -187,69 +189,69 @@ impl Town {
     }
 
     /// Lets everything happen that is due before `end`; `look` sees what drivers see, once a minute.
-    fn live_until(
+    fn run_until(
         &mut self,
         end: MarketTime,
         mut look: impl FnMut(&HashMap<Zone, Multiplier>, MarketTime),
     ) {
         while let Some(now) = self.simulation.next_at().filter(|next_at| *next_at < end) {
-            for errand in self.simulation.advance(now) {
-                if matches!(errand, Errand::LookAtSurge) {
+            for command in self.simulation.advance(now) {
+                if matches!(command, CityCommand::ReadSurge) {
                     let published = self.prices.published(now);
                     look(&published, now);
-                    self.tell(News::Surge(published), now);
+                    self.send(CommandOutcome::Surge(published), now);
                 } else {
-                    self.answer(errand, now);
+                    self.answer(command, now);
                 }
             }
         }
     }
 
-    fn answer(&mut self, errand: Errand, now: MarketTime) {
-        match errand {
-            Errand::Hail(rider) => self.hail(&rider, now),
-            Errand::Progress {
+    fn answer(&mut self, command: CityCommand, now: MarketTime) {
+        match command {
+            CityCommand::SeekRide(rider) => self.seek_ride(&rider, now),
+            CityCommand::Progress {
                 driver,
                 ride,
                 status,
                 ..
-            } => self.tell(
-                News::Progressed {
+            } => self.send(
+                CommandOutcome::Progressed {
                     driver,
                     ride,
                     status,
                 },
                 now,
             ),
-            Errand::Report(positions) => self.tell(News::Reported(positions), now),
-            Errand::LookAtSurge | Errand::BringBack { .. } | Errand::Confirm { .. } => {
+            CityCommand::Report(positions) => self.send(CommandOutcome::Reported(positions), now),
+            CityCommand::ReadSurge | CityCommand::Resync { .. } | CityCommand::Confirm { .. } => {
                 unreachable!("who looks is answered above, and nothing ever fails here")
             }
         }
     }
 
-    fn hail(&mut self, rider: &Rider, now: MarketTime) {
+    fn seek_ride(&mut self, rider: &Rider, now: MarketTime) {
         let zone = Zone::at(rider.trip.pickup);
         // Both are there for every zone of the area, and nobody is picked up outside it.
         let quoted = self.prices.quoted(zone, now);
         let (Some(multiplier), Some(oracle)) = (quoted, self.prices.oracle(zone, now)) else {
-            return self.tell(News::HailOver, now);
+            return self.send(CommandOutcome::RiderDone, now);
         };
         let mut score = self.score;
         score.quoted(multiplier, oracle);
-        self.tell(News::Quoted(multiplier), now);
+        self.send(CommandOutcome::Quoted(multiplier), now);
         if multiplier.as_f64() > rider.willingness {
             score.priced_out += 1;
-            self.tell(News::PricedOut, now);
+            self.send(CommandOutcome::PricedOut, now);
         } else {
             score.requests += 1;
-            self.tell(News::Requested { zone, at: now }, now);
+            self.send(CommandOutcome::Requested { zone, at: now }, now);
             match self.dispatch(rider, now) {
                 Some(wait) => score.driven(rider, multiplier, wait),
                 None => score.unserved += 1,
             }
         }
-        self.tell(News::HailOver, now);
+        self.send(CommandOutcome::RiderDone, now);
         if self.scored.contains(&rider.appears_at) {
             self.score = score;
         }
@@ -257,8 +259,8 @@ impl Town {
 
     /// Sends the nearest driver; returns the minutes that the rider waits, or `None` for one who does not.
     fn dispatch(&mut self, rider: &Rider, now: MarketTime) -> Option<f64> {
-        let Some((driver, position)) = self.books.nearest_idle(rider.trip.pickup) else {
-            self.tell(News::Unserved, now);
+        let Some((driver, position)) = self.truth.nearest_idle(rider.trip.pickup) else {
+            self.send(CommandOutcome::Unserved, now);
             return None;
         };
         self.rides += 1;
@@ -267,19 +269,22 @@ impl Town {
             trip: rider.trip,
             traffic: rider.traffic,
         };
-        self.tell(News::Matched { driver, ride }, now);
+        self.send(CommandOutcome::Matched { driver, ride }, now);
         let wait = fare::pickup_minutes(position, rider.trip.pickup);
         if wait * 60.0 > rider.patience.as_secs_f64() {
             let ride = ride.id;
-            self.tell(News::Cancelled { driver, ride }, now);
+            self.send(CommandOutcome::Cancelled { driver, ride }, now);
             return None;
         }
         Some(wait)
     }
 
-    fn tell(&mut self, news: News, now: MarketTime) {
-        let errand = self.simulation.hear(news, now);
-        debug_assert_eq!(errand, None, "services that never fail leave nothing to do");
+    fn send(&mut self, outcome: CommandOutcome, now: MarketTime) {
+        let command = self.simulation.handle(outcome, now);
+        debug_assert_eq!(
+            command, None,
+            "services that never fail leave nothing to do"
+        );
         self.prices.note(now);
     }
 }

@@ -1,6 +1,6 @@
-//! What the city does on the wire: each errand a few calls, with bounded patience, and news of how it went.
+//! What the city does on the wire: each command a few calls, with bounded patience, and outcome of how it went.
 //!
-//! Errands know nothing of the rest of the city; the simulation sends them out and hears of them. A service that answers
+//! CityCommands know nothing of the rest of the city; the simulation sends them out and hears of them. A service that answers
 //! badly or not at all is counted and lived with: services are killed under this city on purpose.
 
 use std::collections::HashMap;
@@ -13,14 +13,14 @@ use uuid::Uuid;
 
 use super::driver::Ride;
 use super::rider::Rider;
-use super::services::{self, Failure, RideState, Services};
+use super::services::{self, RideState, ServiceFailure, Services};
 use crate::clock::MarketClock;
 
 /// Something to be done over the wire.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Errand {
+pub(crate) enum CityCommand {
     /// A rider asks for a quote and, if it suits, for a ride.
-    Hail(Rider),
+    SeekRide(Rider),
     /// A driver on this ride has picked up or dropped off.
     Progress {
         driver: Uuid,
@@ -29,18 +29,18 @@ pub(crate) enum Errand {
         position: Position,
     },
     /// A driver of unknown status is made idle, whatever it takes.
-    BringBack { driver: Uuid, position: Position },
+    Resync { driver: Uuid, position: Position },
     /// An idle driver says so again, to find out whether the service agrees.
     Confirm { driver: Uuid, position: Position },
     /// Drivers on the move report where they are.
     Report(Vec<(Uuid, Position)>),
     /// Drivers look at the published multipliers.
-    LookAtSurge,
+    ReadSurge,
 }
 
 /// What became of it.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum News {
+pub(crate) enum CommandOutcome {
     /// A rider was quoted this multiplier.
     Quoted(Multiplier),
     /// The price was more than the rider would pay.
@@ -55,8 +55,8 @@ pub(crate) enum News {
     Cancelled { driver: Uuid, ride: Uuid },
     /// There was no driver.
     Unserved,
-    /// The rider's errand is over, however it went.
-    HailOver,
+    /// The rider's command is over, however it went.
+    RiderDone,
     /// The driver on this ride now has this status.
     Progressed {
         driver: Uuid,
@@ -70,9 +70,9 @@ pub(crate) enum News {
     /// A driver's answer to the roll call is in, whatever it was.
     ConfirmOver,
     /// The service would not take what the driver of this ride said.
-    Astray { driver: Uuid, ride: Uuid },
+    Desynced { driver: Uuid, ride: Uuid },
     /// The driver could not be made idle.
-    StillAstray(Uuid),
+    StillDesynced(Uuid),
     /// These positions were taken, or none.
     Reported(Vec<(Uuid, Position)>),
     /// The published multipliers.
@@ -81,86 +81,87 @@ pub(crate) enum News {
     Failed(String),
 }
 
-/// Who runs the errands.
+/// Who runs the commands.
 #[derive(Debug, Clone)]
-pub(crate) struct Runner {
+pub(crate) struct Executor {
     pub(crate) services: Services,
     pub(crate) clock: MarketClock,
-    pub(crate) news: mpsc::Sender<News>,
+    pub(crate) outcome: mpsc::Sender<CommandOutcome>,
 }
 
-impl Runner {
-    /// Runs one errand to its end, which a bounded number of calls with a deadline each makes certain.
-    pub(crate) async fn run(self, errand: Errand) {
-        match errand {
-            Errand::Hail(rider) => {
-                self.hail(&rider).await;
-                self.tell(News::HailOver).await;
+impl Executor {
+    /// Runs one command to its end, which a bounded number of calls with a deadline each makes certain.
+    pub(crate) async fn run(self, command: CityCommand) {
+        match command {
+            CityCommand::SeekRide(rider) => {
+                self.seek_ride(&rider).await;
+                self.send(CommandOutcome::RiderDone).await;
             }
-            Errand::Progress {
+            CityCommand::Progress {
                 driver,
                 ride,
                 status,
                 position,
             } => self.progress(driver, ride, status, position).await,
-            Errand::BringBack { driver, position } => self.bring_back(driver, position).await,
-            Errand::Confirm { driver, position } => {
+            CityCommand::Resync { driver, position } => self.resync(driver, position).await,
+            CityCommand::Confirm { driver, position } => {
                 self.confirm(driver, position).await;
-                self.tell(News::ConfirmOver).await;
+                self.send(CommandOutcome::ConfirmOver).await;
             }
-            Errand::Report(positions) => self.report(positions).await,
-            Errand::LookAtSurge => self.look_at_surge().await,
+            CityCommand::Report(positions) => self.report(positions).await,
+            CityCommand::ReadSurge => self.read_surge().await,
         }
     }
 
     /// Quote, decision, request, and once more a decision when the pickup time is known.
-    async fn hail(&self, rider: &Rider) {
+    async fn seek_ride(&self, rider: &Rider) {
         let Some(quote) = self.noted(self.services.quote(&rider.trip).await).await else {
             return;
         };
-        self.tell(News::Quoted(quote.surge_multiplier)).await;
+        self.send(CommandOutcome::Quoted(quote.surge_multiplier))
+            .await;
         if quote.surge_multiplier.as_f64() > rider.willingness {
-            return self.tell(News::PricedOut).await;
+            return self.send(CommandOutcome::PricedOut).await;
         }
         let Some(ride) = self.request_ride(rider, &quote.token).await else {
             return;
         };
         match self.settled(ride).await {
             Some(ride) if ride.state == RideState::Matched => self.matched(rider, &ride).await,
-            Some(_) => self.tell(News::Unserved).await,
+            Some(_) => self.send(CommandOutcome::Unserved).await,
             None => {
-                self.tell(News::RequestLost).await;
-                self.tell(News::Unserved).await;
+                self.send(CommandOutcome::RequestLost).await;
+                self.send(CommandOutcome::Unserved).await;
             }
         }
     }
 
     /// Asks for the ride, and asks again when the answer was lost: one quote never makes two rides.
-    async fn request_ride(&self, rider: &Rider, quote: &str) -> Option<services::Ride> {
+    async fn request_ride(&self, rider: &Rider, quote: &str) -> Option<services::RequestedRide> {
         const ATTEMPTS: usize = 3;
         let zone = Zone::at(rider.trip.pickup);
         for _ in 0..ATTEMPTS {
             let at = self.clock.now();
             match self.services.request_ride(rider, quote).await {
                 Ok(ride) => {
-                    self.tell(News::Requested { zone, at }).await;
+                    self.send(CommandOutcome::Requested { zone, at }).await;
                     return Some(ride);
                 }
                 Err(failure) => {
                     let is_uncertain = failure.is_uncertain();
-                    self.tell(News::Failed(failure.kind())).await;
+                    self.send(CommandOutcome::Failed(failure.kind())).await;
                     if !is_uncertain {
                         return None;
                     }
                 }
             }
         }
-        self.tell(News::RequestLost).await;
+        self.send(CommandOutcome::RequestLost).await;
         None
     }
 
     /// Waits while ride-management could not ask for a driver yet, as long as a rider would.
-    async fn settled(&self, mut ride: services::Ride) -> Option<services::Ride> {
+    async fn settled(&self, mut ride: services::RequestedRide) -> Option<services::RequestedRide> {
         const LOOKS: u32 = 40;
         const BETWEEN_LOOKS: Duration = Duration::from_secs(15);
         for _ in 0..LOOKS {
@@ -175,16 +176,18 @@ impl Runner {
         self.noted(self.services.cancel(ride.ride_id).await).await
     }
 
-    async fn matched(&self, rider: &Rider, matched: &services::Ride) {
+    async fn matched(&self, rider: &Rider, matched: &services::RequestedRide) {
         let Some(driver) = matched.driver_id else {
-            return self.tell(News::Failed("ride without driver".into())).await;
+            return self
+                .send(CommandOutcome::Failed("ride without driver".into()))
+                .await;
         };
         let ride = Ride {
             id: matched.ride_id,
             trip: rider.trip,
             traffic: rider.traffic,
         };
-        self.tell(News::Matched { driver, ride }).await;
+        self.send(CommandOutcome::Matched { driver, ride }).await;
         let quoted_wait = matched
             .pickup_due_at
             .map(|due_at| self.clock.now().age_of(due_at));
@@ -196,52 +199,54 @@ impl Runner {
     /// Cancels the ride. If that fails the rider rides after all.
     async fn give_up(&self, driver: Uuid, ride: Uuid) {
         if self.noted(self.services.cancel(ride).await).await.is_some() {
-            self.tell(News::Cancelled { driver, ride }).await;
+            self.send(CommandOutcome::Cancelled { driver, ride }).await;
         }
     }
 
     async fn progress(&self, driver: Uuid, ride: Uuid, status: DriverStatus, position: Position) {
         let set = || self.set_driver(driver, status, position);
-        let news = match insistently(set).await {
-            Ok(()) => News::Progressed {
+        let outcome = match insistently(set).await {
+            Ok(()) => CommandOutcome::Progressed {
                 driver,
                 ride,
                 status,
             },
-            Err(_) => News::Astray { driver, ride },
+            Err(_) => CommandOutcome::Desynced { driver, ride },
         };
-        self.tell(news).await;
+        self.send(outcome).await;
     }
 
-    async fn bring_back(&self, driver: Uuid, position: Position) {
-        let news = match bring_to_idle(&self.services, driver, position).await {
-            Ok(()) => News::IsIdle { driver, position },
+    async fn resync(&self, driver: Uuid, position: Position) {
+        let outcome = match bring_to_idle(&self.services, driver, position).await {
+            Ok(()) => CommandOutcome::IsIdle { driver, position },
             Err(failure) => {
-                self.tell(News::Failed(failure.kind())).await;
-                News::StillAstray(driver)
+                self.send(CommandOutcome::Failed(failure.kind())).await;
+                CommandOutcome::StillDesynced(driver)
             }
         };
-        self.tell(news).await;
+        self.send(outcome).await;
     }
 
     async fn confirm(&self, driver: Uuid, position: Position) {
         let idle = DriverStatus::Idle;
         match self.services.set_driver(driver, idle, position).await {
-            Ok(()) => self.tell(News::IsIdle { driver, position }).await,
-            Err(failure) if failure.is_conflict() => self.tell(News::Disputed(driver)).await,
-            Err(failure) => self.tell(News::Failed(failure.kind())).await,
+            Ok(()) => self.send(CommandOutcome::IsIdle { driver, position }).await,
+            Err(failure) if failure.is_conflict() => {
+                self.send(CommandOutcome::Disputed(driver)).await
+            }
+            Err(failure) => self.send(CommandOutcome::Failed(failure.kind())).await,
         }
     }
 
     async fn report(&self, positions: Vec<(Uuid, Position)>) {
         let taken = self.noted(self.services.report(&positions).await).await;
         let positions = taken.map_or_else(Vec::new, |()| positions);
-        self.tell(News::Reported(positions)).await;
+        self.send(CommandOutcome::Reported(positions)).await;
     }
 
-    async fn look_at_surge(&self) {
+    async fn read_surge(&self) {
         if let Some(multipliers) = self.noted(self.services.surge().await).await {
-            self.tell(News::Surge(multipliers)).await;
+            self.send(CommandOutcome::Surge(multipliers)).await;
         }
     }
 
@@ -250,35 +255,35 @@ impl Runner {
         driver: Uuid,
         status: DriverStatus,
         position: Position,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), ServiceFailure> {
         let set = self.services.set_driver(driver, status, position).await;
         if let Err(failure) = &set {
-            self.tell(News::Failed(failure.kind())).await;
+            self.send(CommandOutcome::Failed(failure.kind())).await;
         }
         set
     }
 
     /// The answer, or `None` with the failure counted.
-    async fn noted<T>(&self, answer: Result<T, Failure>) -> Option<T> {
+    async fn noted<T>(&self, answer: Result<T, ServiceFailure>) -> Option<T> {
         match answer {
             Ok(answer) => Some(answer),
             Err(failure) => {
-                self.tell(News::Failed(failure.kind())).await;
+                self.send(CommandOutcome::Failed(failure.kind())).await;
                 None
             }
         }
     }
 
-    /// A city that listens no longer has ended; its errands end quietly.
-    async fn tell(&self, news: News) {
-        let _ = self.news.send(news).await;
+    /// A city that listens no longer has ended; its commands end quietly.
+    async fn send(&self, outcome: CommandOutcome) {
+        let _ = self.outcome.send(outcome).await;
     }
 }
 
 /// Calls again while the service is away or overrun, with growing pauses, but not for ever.
-pub(crate) async fn insistently<Call>(call: impl Fn() -> Call) -> Result<(), Failure>
+pub(crate) async fn insistently<Call>(call: impl Fn() -> Call) -> Result<(), ServiceFailure>
 where
-    Call: Future<Output = Result<(), Failure>>,
+    Call: Future<Output = Result<(), ServiceFailure>>,
 {
     const ATTEMPTS: u32 = 5;
     let mut pause = AT_LEAST_BETWEEN_CALLS;
@@ -297,7 +302,7 @@ pub(crate) async fn bring_to_idle(
     services: &Services,
     driver: Uuid,
     position: Position,
-) -> Result<(), Failure> {
+) -> Result<(), ServiceFailure> {
     let idle = services.set_driver(driver, DriverStatus::Idle, position);
     match idle.await {
         Err(failure) if failure.is_conflict() => {
@@ -316,7 +321,7 @@ pub(crate) async fn retire(
     driver: Uuid,
     awaited_by: Option<Uuid>,
     position: Position,
-) -> Result<(), Failure> {
+) -> Result<(), ServiceFailure> {
     if let Some(ride) = awaited_by {
         // Whether or not this works, what follows gets the driver off the road.
         let _ = services.cancel(ride).await;

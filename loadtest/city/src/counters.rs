@@ -43,7 +43,7 @@ impl CityProgress {
 
 /// The counters behind [`CityProgress`].
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Tally {
+pub(crate) struct Counters {
     pub(crate) quotes: u64,
     pub(crate) priced_out: u64,
     pub(crate) requests: u64,
@@ -55,7 +55,7 @@ pub(crate) struct Tally {
     errors_by_kind: BTreeMap<String, u64>,
 }
 
-impl Tally {
+impl Counters {
     pub(crate) fn quoted(&mut self, multiplier: Multiplier) {
         self.quotes += 1;
         self.tenths += u64::from(multiplier.tenths());
@@ -94,16 +94,16 @@ mod tests {
 
     #[test]
     fn what_is_neither_driven_nor_given_up_is_open() {
-        let mut tally = Tally {
+        let mut counters = Counters {
             requests: 5,
             unserved: 1,
             completed: 2,
-            ..Tally::default()
+            ..Counters::default()
         };
-        tally.quoted(Multiplier::ONE);
-        tally.quoted(Multiplier::rounded(1.5));
-        tally.failed("quote: 503".into());
-        let progress = tally.progress(MarketTime::from_millis(0));
+        counters.quoted(Multiplier::ONE);
+        counters.quoted(Multiplier::rounded(1.5));
+        counters.failed("quote: 503".into());
+        let progress = counters.progress(MarketTime::from_millis(0));
         assert_eq!(progress.open, 2);
         assert_eq!(progress.mean_multiplier, Some(1.25));
         assert_eq!(progress.errors(), 1);

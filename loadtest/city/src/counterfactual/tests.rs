@@ -18,18 +18,18 @@ const fn minutes(minutes: u64) -> Duration {
 }
 
 /// The bundled evening, of which the riders between these times of day are scored.
-fn evening(from: &str, until: &str) -> Evening {
+fn evening(from: &str, until: &str) -> OfflineSimulation {
     let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../data");
     let profile = std::fs::read(data.join("demand-profile.json")).unwrap();
     let profile: DemandProfile = serde_json::from_slice(&profile).unwrap();
     let record = pickups::read(data.join("uber-pickups-2014-04-04-evening.csv.gz")).unwrap();
     let scored = at(from)..at(until);
-    Evening::new(Bounds::NEW_YORK, profile, &record, DEFAULT_FLEET, scored).unwrap()
+    OfflineSimulation::new(Bounds::NEW_YORK, profile, &record, DEFAULT_FLEET, scored).unwrap()
 }
 
 #[test]
 fn the_early_evening_is_short_of_cars() {
-    let score = evening("17:00", "19:00").cast(1).lived(Pricing::FRESH);
+    let score = evening("17:00", "19:00").population(1).run(Pricing::FRESH);
     let share = |part: u64| part as f64 / score.quotes as f64;
     assert!(score.quotes > 1_400, "{score:?}");
     assert!((0.07..0.13).contains(&share(score.priced_out)), "{score:?}");
@@ -45,7 +45,7 @@ fn the_early_evening_is_short_of_cars() {
 fn a_seed_repeats_an_evening_to_the_last_ride() {
     let quarter_of_an_hour = evening("17:30", "17:45");
     let pricing = Pricing::Delayed(minutes(5));
-    let score = |seed| quarter_of_an_hour.cast(seed).lived(pricing);
+    let score = |seed| quarter_of_an_hour.population(seed).run(pricing);
     assert_eq!(score(1), score(1));
     assert_ne!(score(1), score(2));
 }
@@ -54,8 +54,8 @@ fn a_seed_repeats_an_evening_to_the_last_ride() {
 #[test]
 fn whatever_they_are_quoted_the_same_riders_come() {
     let half_an_hour = evening("17:30", "18:00");
-    let fresh = half_an_hour.cast(1).lived(Pricing::FRESH);
-    let unsurged = half_an_hour.cast(1).lived(Pricing::WithoutSurge);
+    let fresh = half_an_hour.population(1).run(Pricing::FRESH);
+    let unsurged = half_an_hour.population(1).run(Pricing::WithoutSurge);
     assert_eq!(fresh.quotes, unsurged.quotes);
     assert_eq!(unsurged.requests, unsurged.quotes);
     assert!(fresh.requests < unsurged.requests);
@@ -64,9 +64,9 @@ fn whatever_they_are_quoted_the_same_riders_come() {
 
 #[test]
 fn the_older_the_data_the_more_prices_are_wrong() {
-    let rush = evening("17:30", "18:15").cast(1);
+    let rush = evening("17:30", "18:15").population(1);
     let off = |pricing| {
-        let score = rush.lived(pricing);
+        let score = rush.run(pricing);
         (
             score.mean_multiplier_error().unwrap(),
             score.share_off_by_0_2().unwrap(),
@@ -96,7 +96,7 @@ fn a_crowd_asks_for_quotes_too_and_an_outage_costs_only_while_it_lasts() {
     };
     let calm = evening("17:30", "17:50");
     let crowded = calm.clone().with_crowds(vec![crowd]);
-    let quotes = |evening: &Evening, pricing| evening.cast(1).lived(pricing).quotes;
+    let quotes = |evening: &OfflineSimulation, pricing| evening.population(1).run(pricing).quotes;
     let riders = quotes(&calm, Pricing::FRESH);
     assert_eq!(quotes(&crowded, Pricing::FRESH), riders + 60);
 
@@ -104,9 +104,9 @@ fn a_crowd_asks_for_quotes_too_and_an_outage_costs_only_while_it_lasts() {
         from: at(from),
         length,
     };
-    let unharmed = calm.cast(1).lived(outage("18:00", minutes(26)));
-    assert_eq!(unharmed, calm.cast(1).lived(Pricing::FRESH));
-    let harmed = calm.cast(1).lived(outage("17:30", minutes(26)));
+    let unharmed = calm.population(1).run(outage("18:00", minutes(26)));
+    assert_eq!(unharmed, calm.population(1).run(Pricing::FRESH));
+    let harmed = calm.population(1).run(outage("17:30", minutes(26)));
     assert_eq!(harmed.mean_multiplier(), Some(1.0));
     assert_eq!(harmed.priced_out, 0);
 }

@@ -1,4 +1,4 @@
-//! How a city begins: it reads the clock, opens its books, registers its fleet, and looks whether the services see what
+//! How a city begins: it reads the clock, opens its truth, registers its fleet, and looks whether the services see what
 //! it sees.
 
 use std::collections::BTreeSet;
@@ -10,30 +10,33 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::CityConfig;
-use super::draws::Draws;
 use super::driver::Driver;
-use super::errands::{self, News, Runner};
+use super::executor::{self, CommandOutcome, Executor};
+use super::random::RandomStreams;
 use super::replay::Replay;
 use super::rider::TripSampler;
 use super::services::Services;
 use super::simulation::Simulation;
-use crate::books::Books;
 use crate::client::Client;
 use crate::clock::MarketClock;
+use crate::ground_truth::GroundTruth;
 
 /// A city that is ready to live.
-pub(super) struct Founded {
-    pub(super) books: Arc<Books>,
+pub(super) struct PreparedCity {
+    pub(super) truth: Arc<GroundTruth>,
     pub(super) trips: TripSampler,
     pub(super) clock: MarketClock,
     pub(super) simulation: Simulation,
-    pub(super) runner: Runner,
-    pub(super) news: mpsc::Receiver<News>,
+    pub(super) executor: Executor,
+    pub(super) outcome: mpsc::Receiver<CommandOutcome>,
     pub(super) warnings: Vec<String>,
 }
 
 /// Does everything that comes before the first rider.
-pub(super) async fn found(mut config: CityConfig, client: Client) -> anyhow::Result<Founded> {
+pub(super) async fn prepare(
+    mut config: CityConfig,
+    client: Client,
+) -> anyhow::Result<PreparedCity> {
     let clock = MarketClock::read(&client, &config.target).await?;
     let services = Services::new(client, config.target);
     let area = Arc::new(ServiceArea::new(config.service_area));
@@ -44,15 +47,15 @@ pub(super) async fn found(mut config: CityConfig, client: Client) -> anyhow::Res
     let replay = Replay::starting(&config.pickups, clock.now())
         .context("the record holds no pickup inside the service area")?;
 
-    let draws = Draws::new(config.seed);
-    let books = open_books(&services, area, config.profile).await?;
+    let streams = RandomStreams::new(config.seed);
+    let truth = open_ground_truth(&services, area, config.profile).await?;
     let places = replay.places();
     let fleet: Vec<Driver> = (0..config.fleet as u64)
-        .map(|number| Driver::starting(number, draws, &places, clock.now()))
+        .map(|number| Driver::starting(number, streams, &places, clock.now()))
         .collect();
     let mut simulation = Simulation::new(
-        draws,
-        Arc::clone(&books),
+        streams,
+        Arc::clone(&truth),
         replay,
         fleet,
         &clock,
@@ -62,22 +65,22 @@ pub(super) async fn found(mut config: CityConfig, client: Client) -> anyhow::Res
         simulation.expect_crowd(crowd);
     }
     register(simulation.fleet(), &services).await?;
-    simulation.book_fleet();
-    let warnings = disagreements(&services, &books).await?;
+    simulation.record_fleet();
+    let warnings = disagreements(&services, &truth).await?;
 
-    // Room for all answers of a busy moment; an errand whose news do not fit waits, and nothing is lost.
-    let (tell, news) = mpsc::channel(1_024);
-    Ok(Founded {
-        trips: TripSampler::new(draws, &places),
-        runner: Runner {
+    // Room for all answers of a busy moment; an command whose outcome do not fit waits, and nothing is lost.
+    let (sender, outcome) = mpsc::channel(1_024);
+    Ok(PreparedCity {
+        trips: TripSampler::new(streams, &places),
+        executor: Executor {
             services,
             clock,
-            news: tell,
+            outcome: sender,
         },
-        books,
+        truth,
         clock,
         simulation,
-        news,
+        outcome,
         warnings,
     })
 }
@@ -95,23 +98,23 @@ async fn check_area(services: &Services, area: &ServiceArea) -> anyhow::Result<(
     Ok(())
 }
 
-/// Opens the books as of when ride-management began to count, with what it has counted: another city may have lived on
+/// Opens the truth as of when ride-management began to count, with what it has counted: another city may have lived on
 /// these services before. No rider of this one has asked for a ride yet, so nothing is counted twice, also not in the
 /// window that is open.
-async fn open_books(
+async fn open_ground_truth(
     services: &Services,
     area: Arc<ServiceArea>,
     profile: DemandProfile,
-) -> anyhow::Result<Arc<Books>> {
+) -> anyhow::Result<Arc<GroundTruth>> {
     let zone = *area.zones().first().context("the service area is empty")?;
     let observed_since = services.demand(zone).await?.observed_since;
-    let books = Books::new(area, Arc::new(profile), observed_since);
-    for zone in books.area().zones() {
+    let truth = GroundTruth::new(area, Arc::new(profile), observed_since);
+    for zone in truth.area().zones() {
         for window in services.demand(*zone).await?.windows {
-            books.requests_counted(*zone, window.start, window.requests);
+            truth.requests_counted(*zone, window.start, window.requests);
         }
     }
-    Ok(Arc::new(books))
+    Ok(Arc::new(truth))
 }
 
 /// Brings all drivers online.
@@ -122,8 +125,8 @@ async fn register(fleet: &[Driver], services: &Services) -> anyhow::Result<()> {
         let (id, position) = (driver.id, driver.leg.position(driver.leg.arrives_at));
         // A whole fleet at once is a crowd, so a driver who is not let in knocks again.
         registrations.spawn(async move {
-            let register = || errands::bring_to_idle(&services, id, position);
-            errands::insistently(register).await
+            let register = || executor::bring_to_idle(&services, id, position);
+            executor::insistently(register).await
         });
     }
     while let Some(registered) = registrations.join_next().await {
@@ -132,15 +135,15 @@ async fn register(fleet: &[Driver], services: &Services) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Where the services see another market than the books, although nothing has happened yet. The drivers of a city that
+/// Where the services see another market than the truth, although nothing has happened yet. The drivers of a city that
 /// was killed are facts that this one cannot know, and so is whoever else requests rides meanwhile.
-async fn disagreements(services: &Services, books: &Books) -> anyhow::Result<Vec<String>> {
+async fn disagreements(services: &Services, truth: &GroundTruth) -> anyhow::Result<Vec<String>> {
     let mut supply_differs = 0;
     let mut demand_differs = 0;
-    for zone in books.area().zones() {
+    for zone in truth.area().zones() {
         let (supply, demand) = tokio::try_join!(services.supply(*zone), services.demand(*zone))?;
-        supply_differs += usize::from(differ(supply.supply, books.supply(*zone, supply.as_of)));
-        demand_differs += usize::from(differ(demand.demand, books.demand(*zone, demand.as_of)));
+        supply_differs += usize::from(differ(supply.supply, truth.supply(*zone, supply.as_of)));
+        demand_differs += usize::from(differ(demand.demand, truth.demand(*zone, demand.as_of)));
     }
     let mut warnings = Vec::new();
     if supply_differs > 0 {

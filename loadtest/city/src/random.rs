@@ -9,7 +9,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, LogNormal};
 use uuid::Uuid;
 
-/// Who or what a draw is for; the number tells the streams of chance apart.
+/// Who or what a draw is for; the number tells the streams of rng apart.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Subject {
     /// A rider, by number.
@@ -20,13 +20,13 @@ pub(crate) enum Subject {
     Trip = 3,
 }
 
-/// All chance of one city.
+/// All rng of one city.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Draws {
+pub(crate) struct RandomStreams {
     seed: u64,
 }
 
-impl Draws {
+impl RandomStreams {
     pub(crate) const fn new(seed: u64) -> Self {
         Self { seed }
     }
@@ -50,20 +50,20 @@ impl Draws {
 }
 
 /// A random id. Version 4 and not 7 on purpose: the same seed must give the same ids.
-pub(crate) fn id(chance: &mut ChaCha8Rng) -> Uuid {
-    uuid::Builder::from_random_bytes(chance.random()).into_uuid()
+pub(crate) fn id(rng: &mut ChaCha8Rng) -> Uuid {
+    uuid::Builder::from_random_bytes(rng.random()).into_uuid()
 }
 
 /// A number whose logarithm is normal with this median and spread.
-pub(crate) fn log_normal(median: f64, sigma: f64, chance: &mut ChaCha8Rng) -> f64 {
+pub(crate) fn log_normal(median: f64, sigma: f64, rng: &mut ChaCha8Rng) -> f64 {
     LogNormal::new(median.ln(), sigma)
         .expect("the medians and spreads of the city are positive constants")
-        .sample(chance)
+        .sample(rng)
 }
 
 /// One of the places.
-pub(crate) fn place(places: &[Position], chance: &mut ChaCha8Rng) -> Position {
-    places[chance.random_range(0..places.len())]
+pub(crate) fn place(places: &[Position], rng: &mut ChaCha8Rng) -> Position {
+    places[rng.random_range(0..places.len())]
 }
 
 #[cfg(test)]
@@ -73,7 +73,7 @@ mod tests {
     #[test]
     fn the_same_question_gets_the_same_answer_and_another_question_another() {
         let draw = |seed, subject, number, turn| -> u64 {
-            Draws::new(seed).of(subject, number, turn).random()
+            RandomStreams::new(seed).of(subject, number, turn).random()
         };
         let answer = draw(1, Subject::Rider, 7, 0);
         assert_eq!(draw(1, Subject::Rider, 7, 0), answer);
@@ -89,9 +89,10 @@ mod tests {
 
     #[test]
     fn half_of_the_draws_lie_below_the_median() {
-        let draws = Draws::new(1);
-        let below = (0..1_000)
-            .filter(|number| log_normal(8.0, 0.4, &mut draws.of(Subject::Rider, *number, 0)) < 8.0);
+        let streams = RandomStreams::new(1);
+        let below = (0..1_000).filter(|number| {
+            log_normal(8.0, 0.4, &mut streams.of(Subject::Rider, *number, 0)) < 8.0
+        });
         let below = below.count();
         assert!((450..550).contains(&below), "{below}");
     }

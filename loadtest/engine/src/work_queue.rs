@@ -1,9 +1,9 @@
-//! Between the pacer and the lines: arrivals that are due, and lines that are free to take one.
+//! Between the pacer and the connections: arrivals that are due, and connections that are free to take one.
 //!
 //! Lines are called in turn. Calling the one that was freed last would be kinder to our own memory, but a server that gives each
 //! connection to one of its threads would be asked through the connections of one thread, while the others have nothing to do.
 //!
-//! An arrival that finds no line free waits its turn; its latency counts meanwhile, since it is the service that keeps the lines
+//! An arrival that finds no connection free waits its turn; its latency counts meanwhile, since it is the service that keeps the connections
 //! busy.
 
 use std::collections::VecDeque;
@@ -15,13 +15,13 @@ use tokio::sync::oneshot;
 use super::generator::Arrival;
 use super::{histogram, record};
 
-pub(super) struct Board(
+pub(super) struct WorkQueue(
     // A std mutex: held for a few additions, never across an await, and by one thread.
     Mutex<State>,
 );
 
 struct State {
-    /// A free line leaves here how it can be called.
+    /// A free connection leaves here how it can be called.
     free: VecDeque<oneshot::Sender<Arrival>>,
     /// No longer than there is room.
     waiting: VecDeque<Arrival>,
@@ -42,14 +42,14 @@ pub(super) struct Counts {
     pub(super) lateness: Histogram<u64>,
 }
 
-/// What a line that asks for work gets.
-enum Turn {
+/// What a connection that asks for work gets.
+enum NextWork {
     Now(Arrival),
     Called(oneshot::Receiver<Arrival>),
     Over,
 }
 
-impl Board {
+impl WorkQueue {
     pub(super) fn new(room: u32) -> Self {
         Self(Mutex::new(State {
             free: VecDeque::new(),
@@ -65,23 +65,23 @@ impl Board {
         }))
     }
 
-    /// Gives an arrival that is due to a line, or lets it wait; without room it is dropped and counted.
-    pub(super) fn take_on(&self, arrival: Arrival) {
-        self.state().take_on(arrival);
+    /// Gives an arrival that is due to a connection, or lets it wait; without room it is dropped and counted.
+    pub(super) fn add(&self, arrival: Arrival) {
+        self.state().add(arrival);
     }
 
-    /// The next arrival for a line; `None` when there will be no more.
+    /// The next arrival for a connection; `None` when there will be no more.
     pub(super) async fn next(&self) -> Option<Arrival> {
         let turn = self.state().turn();
         match turn {
-            Turn::Now(arrival) => Some(arrival),
-            Turn::Called(call) => {
+            NextWork::Now(arrival) => Some(arrival),
+            NextWork::Called(call) => {
                 let arrival = call.await.ok()?;
-                // Taken here and not by the pacer: a thread too busy to get to the line is late as well.
+                // Taken here and not by the pacer: a thread too busy to get to the connection is late as well.
                 record(&mut self.state().counts.lateness, arrival.elapsed());
                 Some(arrival)
             }
-            Turn::Over => None,
+            NextWork::Over => None,
         }
     }
 
@@ -92,7 +92,7 @@ impl Board {
         state.room += 1;
     }
 
-    /// Sends the free lines home; the others go when nothing waits any more.
+    /// Sends the free connections home; the others go when nothing waits any more.
     pub(super) fn close(&self) {
         let mut state = self.state();
         state.closed = true;
@@ -109,7 +109,7 @@ impl Board {
 }
 
 impl State {
-    fn take_on(&mut self, arrival: Arrival) {
+    fn add(&mut self, arrival: Arrival) {
         if self.room == 0 {
             self.counts.dropped += 1;
             return;
@@ -123,25 +123,25 @@ impl State {
         }
     }
 
-    /// Gives the arrival back when no line is free.
+    /// Gives the arrival back when no connection is free.
     fn call_a_line(&mut self, arrival: Arrival) -> Option<Arrival> {
         match self.free.pop_front() {
-            // A line does not leave while it can be called, so it takes the call.
-            Some(line) => line.send(arrival).err(),
+            // A connection does not leave while it can be called, so it takes the call.
+            Some(connection) => connection.send(arrival).err(),
             None => Some(arrival),
         }
     }
 
-    fn turn(&mut self) -> Turn {
+    fn turn(&mut self) -> NextWork {
         if let Some(arrival) = self.waiting.pop_front() {
-            return Turn::Now(arrival);
+            return NextWork::Now(arrival);
         }
         if self.closed {
-            return Turn::Over;
+            return NextWork::Over;
         }
         let (free, call) = oneshot::channel();
         self.free.push_back(free);
-        Turn::Called(call)
+        NextWork::Called(call)
     }
 }
 
@@ -162,26 +162,26 @@ mod tests {
 
     #[tokio::test]
     async fn lines_are_called_in_turn() {
-        let board = Arc::new(Board::new(6));
-        let mut lines = Vec::new();
+        let queue = Arc::new(WorkQueue::new(6));
+        let mut connections = Vec::new();
         for _ in 0..3 {
-            let board = Arc::clone(&board);
-            lines.push(tokio::spawn(async move {
+            let queue = Arc::clone(&queue);
+            connections.push(tokio::spawn(async move {
                 let mut taken = Vec::new();
-                while let Some(arrival) = board.next().await {
+                while let Some(arrival) = queue.next().await {
                     taken.push(arrival.index);
-                    board.done();
+                    queue.done();
                 }
                 taken
             }));
             tokio::task::yield_now().await;
         }
         for index in 0..6 {
-            board.take_on(arrival(index));
+            queue.add(arrival(index));
             tokio::task::yield_now().await;
         }
-        board.close();
-        let taken = futures::future::join_all(lines).await;
+        queue.close();
+        let taken = futures::future::join_all(connections).await;
         let taken: Vec<Vec<u64>> = taken.into_iter().map(Result::unwrap).collect();
         assert_eq!(taken, [[0, 3], [1, 4], [2, 5]]);
     }

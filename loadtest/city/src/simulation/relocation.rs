@@ -6,13 +6,13 @@ use marketplace::{MarketTime, Position, Zone};
 use rand::Rng;
 
 use super::Simulation;
-use crate::draws::Subject;
 use crate::driver;
+use crate::random::Subject;
 use crate::replay::MINUTE;
 
 impl Simulation {
     /// Once a minute some idle drivers follow a dearer neighbour zone, and those who waited long drift to demand.
-    pub(super) fn wander(&mut self, now: MarketTime) {
+    pub(super) fn relocate(&mut self, now: MarketTime) {
         const RESTLESS_AFTER: Duration = Duration::from_secs(5 * 60);
         const SHARE_WHO_FOLLOW_SURGE: f64 = 0.15;
         let minute = now.window_index(MINUTE).unsigned_abs();
@@ -21,20 +21,20 @@ impl Simulation {
             if !driver.has_waited(Duration::ZERO, now) {
                 continue;
             }
-            let chance = &mut self.draws.of(Subject::Driver, driver.number, minute);
+            let rng = &mut self.streams.of(Subject::Driver, driver.number, minute);
             let here = driver.leg.position(now);
-            let follows = chance.random_bool(SHARE_WHO_FOLLOW_SURGE);
-            if let Some(zone) = self.dearer_neighbour(here).filter(|_| follows) {
+            let follows = rng.random_bool(SHARE_WHO_FOLLOW_SURGE);
+            if let Some(zone) = self.more_expensive_neighbour(here).filter(|_| follows) {
                 self.fleet[place].head_for(zone.centre(), now);
             } else if driver.has_waited(RESTLESS_AFTER, now) {
-                let target = driver::drift_target(here, &self.places, chance);
+                let target = driver::drift_target(here, &self.places, rng);
                 self.fleet[place].head_for(target, now);
             }
         }
     }
 
     /// The dearest neighbour zone, if it is published at least 0.2 above the zone here.
-    pub(super) fn dearer_neighbour(&self, here: Position) -> Option<Zone> {
+    pub(super) fn more_expensive_neighbour(&self, here: Position) -> Option<Zone> {
         const WORTH_THE_WAY_TENTHS: u16 = 2;
         let ring = self.area.k_ring(Zone::at(here))?;
         let tenths = |zone: &Zone| self.published.get(zone).map(|published| published.tenths());

@@ -1,7 +1,7 @@
-//! A line to the service: one connection, with one question under way at a time.
+//! A connection to the service: one connection, with one request under way at a time.
 //!
 //! Lines are opened before a run. Opened on demand under load they would overflow the server's accept queue and add
-//! seconds that no service caused. One that breaks is opened anew by the next question over it.
+//! seconds that no service caused. One that breaks is opened anew by the next request over it.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use surge_proto::v1::GetQuoteResponse;
 use tokio::time::timeout_at;
 
-use super::quote::{Failure, Question, Quoted};
+use super::quote::{CheckedQuote, QuoteFailure, QuoteRequest};
 use super::{grpc, http};
 use crate::no_answer::NoAnswer;
 
@@ -31,7 +31,7 @@ pub enum Transport {
 
 /// One connection to the service, open or not.
 #[derive(Debug)]
-pub struct Line {
+pub struct QuoteConnection {
     wire: Wire,
     cap: Multiplier,
     deadline: Duration,
@@ -43,7 +43,7 @@ enum Wire {
     Grpc(grpc::Wire),
 }
 
-/// Where lines lead.
+/// Where connections lead.
 #[derive(Debug, Clone)]
 pub(super) enum Address {
     Http(Arc<http::Address>),
@@ -62,13 +62,13 @@ impl Address {
         })
     }
 
-    /// A line that is not open yet.
-    pub(super) fn line(&self, cap: Multiplier, deadline: Duration) -> Line {
+    /// A connection that is not open yet.
+    pub(super) fn connection(&self, cap: Multiplier, deadline: Duration) -> QuoteConnection {
         let wire = match self.clone() {
             Self::Http(address) => Wire::Http(http::Wire::to(address)),
             Self::Grpc(address) => Wire::Grpc(grpc::Wire::to(address)),
         };
-        Line {
+        QuoteConnection {
             wire,
             cap,
             deadline,
@@ -76,7 +76,7 @@ impl Address {
     }
 }
 
-impl Line {
+impl QuoteConnection {
     pub(super) fn is_open(&self) -> bool {
         match &self.wire {
             Wire::Http(wire) => wire.is_open(),
@@ -87,7 +87,7 @@ impl Line {
     /// Connects, and makes sure that the service has taken the connection.
     ///
     /// # Errors
-    /// [`NoAnswer`]; the line may be used all the same, and then tries again.
+    /// [`NoAnswer`]; the connection may be used all the same, and then tries again.
     pub(super) async fn open(&mut self) -> Result<(), NoAnswer> {
         match &mut self.wire {
             Wire::Http(wire) => wire.open().await,
@@ -95,53 +95,57 @@ impl Line {
         }
     }
 
-    /// Asks for one quote and checks the answer; beside it the time from the moment at which the question was meant to
+    /// Asks for one quote and checks the answer; beside it the time from the moment at which the request was meant to
     /// leave to the complete answer. From the same moment counts the deadline. Checking is our own work and no part of
     /// the latency.
     pub async fn ask(
         &mut self,
-        question: &Question,
+        request: &QuoteRequest,
         intended: Instant,
-    ) -> (Duration, Result<Quoted, Failure>) {
-        let answer = self.answer(question, intended + self.deadline).await;
+    ) -> (Duration, Result<CheckedQuote, QuoteFailure>) {
+        let answer = self.answer(request, intended + self.deadline).await;
         let latency = intended.elapsed();
         let cap = self.cap;
         (
             latency,
-            answer.and_then(|answer| answer.check(question, cap)),
+            answer.and_then(|answer| answer.check(request, cap)),
         )
     }
 
-    async fn answer(&mut self, question: &Question, until: Instant) -> Result<Answer, Failure> {
-        let too_late = Failure::from(NoAnswer::Deadline(self.deadline));
+    async fn answer(
+        &mut self,
+        request: &QuoteRequest,
+        until: Instant,
+    ) -> Result<Answer, QuoteFailure> {
+        let too_late = QuoteFailure::from(NoAnswer::Deadline(self.deadline));
         if Instant::now() >= until {
-            // It waited too long for a free line; the line is sound and stays open.
+            // It waited too long for a free connection; the connection is sound and stays open.
             return Err(too_late);
         }
-        let answer = timeout_at(until.into(), self.exchange(question))
+        let answer = timeout_at(until.into(), self.exchange(request))
             .await
             .unwrap_or(Err(too_late));
-        if matches!(answer, Err(Failure::NoAnswer(_))) {
-            self.hang_up();
+        if matches!(answer, Err(QuoteFailure::NoAnswer(_))) {
+            self.close();
         }
         answer
     }
 
-    async fn exchange(&mut self, question: &Question) -> Result<Answer, Failure> {
+    async fn exchange(&mut self, request: &QuoteRequest) -> Result<Answer, QuoteFailure> {
         Ok(match &mut self.wire {
             Wire::Http(wire) => {
-                let (status, body) = wire.ask(question).await?;
+                let (status, body) = wire.ask(request).await?;
                 Answer::Http(status, body)
             }
-            Wire::Grpc(wire) => Answer::Grpc(wire.ask(question).await?),
+            Wire::Grpc(wire) => Answer::Grpc(wire.ask(request).await?),
         })
     }
 
-    /// A late answer must not be taken for that of the next question.
-    fn hang_up(&mut self) {
+    /// A late answer must not be taken for that of the next request.
+    fn close(&mut self) {
         match &mut self.wire {
-            Wire::Http(wire) => wire.hang_up(),
-            Wire::Grpc(wire) => wire.hang_up(),
+            Wire::Http(wire) => wire.close(),
+            Wire::Grpc(wire) => wire.close(),
         }
     }
 }
@@ -153,10 +157,10 @@ enum Answer {
 }
 
 impl Answer {
-    fn check(self, question: &Question, cap: Multiplier) -> Result<Quoted, Failure> {
+    fn check(self, request: &QuoteRequest, cap: Multiplier) -> Result<CheckedQuote, QuoteFailure> {
         match self {
-            Self::Http(status, body) => http::read(status, &body, question, cap),
-            Self::Grpc(answer) => grpc::read(&answer, question, cap),
+            Self::Http(status, body) => http::read(status, &body, request, cap),
+            Self::Grpc(answer) => grpc::read(&answer, request, cap),
         }
     }
 }
@@ -170,45 +174,45 @@ mod tests {
 
     const DEADLINE: Duration = Duration::from_millis(200);
 
-    async fn line(behaviour: Behaviour) -> Line {
+    async fn connection(behaviour: Behaviour) -> QuoteConnection {
         let url = price_optimization(behaviour).await;
         let cap = Multiplier::from_tenths(30).unwrap();
-        let mut line = Address::of(Transport::Http, &url)
+        let mut connection = Address::of(Transport::Http, &url)
             .unwrap()
-            .line(cap, DEADLINE);
-        line.open().await.unwrap();
-        line
+            .connection(cap, DEADLINE);
+        connection.open().await.unwrap();
+        connection
     }
 
-    fn question() -> Question {
-        Question::new(DataflowMode::Events, pickup(), pickup())
+    fn request() -> QuoteRequest {
+        QuoteRequest::new(DataflowMode::Events, pickup(), pickup())
     }
 
     #[tokio::test]
     async fn a_question_that_waited_too_long_is_not_asked_and_leaves_the_line_open() {
-        let mut line = line(Behaviour::default()).await;
+        let mut connection = connection(Behaviour::default()).await;
         let long_ago = Instant::now() - 2 * DEADLINE;
-        let (latency, outcome) = line.ask(&question(), long_ago).await;
+        let (latency, outcome) = connection.ask(&request(), long_ago).await;
         assert!(latency >= 2 * DEADLINE);
         assert!(outcome.unwrap_err().is_timeout());
-        assert!(line.is_open());
-        let (_, outcome) = line.ask(&question(), Instant::now()).await;
+        assert!(connection.is_open());
+        let (_, outcome) = connection.ask(&request(), Instant::now()).await;
         assert!(outcome.is_ok(), "{outcome:?}");
     }
 
     #[tokio::test]
     async fn a_question_without_an_answer_costs_the_line_its_connection() {
         let stall = Some((Duration::ZERO, Duration::from_secs(60)));
-        let mut line = line(Behaviour {
+        let mut connection = connection(Behaviour {
             stall,
             ..Behaviour::default()
         })
         .await;
-        let (latency, outcome) = line.ask(&question(), Instant::now()).await;
+        let (latency, outcome) = connection.ask(&request(), Instant::now()).await;
         assert!(latency >= DEADLINE);
         assert!(outcome.unwrap_err().is_timeout());
         assert!(
-            !line.is_open(),
+            !connection.is_open(),
             "a late answer would be taken for the next one"
         );
     }

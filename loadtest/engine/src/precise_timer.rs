@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 /// A wait at a time.
 #[derive(Debug)]
-pub(super) struct Alarm(Option<precise::Timer>);
+pub(super) struct PreciseTimer(Option<precise::Timer>);
 
-impl Alarm {
+impl PreciseTimer {
     /// Where the system has no exact timer to give, waits are as coarse as the runtime's, and the lateness of the run
     /// shows it.
     pub(super) fn new() -> Self {
@@ -24,7 +24,7 @@ impl Alarm {
                 return;
             }
             match &self.0 {
-                Some(timer) => timer.ring_once(left).await,
+                Some(timer) => timer.wait_once(left).await,
                 None => tokio::time::sleep(left).await,
             }
         }
@@ -61,7 +61,7 @@ mod precise {
         }
 
         /// Waits about this long. May return early: an old ring that nobody heard is heard now.
-        pub(super) async fn ring_once(&self, after: Duration) {
+        pub(super) async fn wait_once(&self, after: Duration) {
             let once = Itimerspec {
                 it_interval: timespec(Duration::ZERO),
                 it_value: timespec(after),
@@ -102,7 +102,7 @@ mod precise {
             None
         }
 
-        pub(super) async fn ring_once(&self, _after: Duration) {
+        pub(super) async fn wait_once(&self, _after: Duration) {
             match *self {}
         }
     }
@@ -114,11 +114,11 @@ mod tests {
 
     /// How late half of a hundred waits are at least.
     #[cfg(target_os = "linux")]
-    async fn median_lateness(alarm: &Alarm) -> Duration {
+    async fn median_lateness(timer: &PreciseTimer) -> Duration {
         let mut late: Vec<Duration> = Vec::new();
         for micros in (100..20_000).step_by(199) {
             let at = Instant::now() + Duration::from_micros(micros);
-            alarm.until(at).await;
+            timer.until(at).await;
             late.push(
                 Instant::now()
                     .checked_duration_since(at)
@@ -133,10 +133,10 @@ mod tests {
     #[cfg(target_os = "linux")]
     #[tokio::test]
     async fn half_of_the_waits_end_within_half_a_millisecond() {
-        let alarm = Alarm::new();
+        let timer = PreciseTimer::new();
         let mut medians = Vec::new();
         while medians.len() < 10 {
-            let median = median_lateness(&alarm).await;
+            let median = median_lateness(&timer).await;
             if median < Duration::from_micros(500) {
                 return;
             }
@@ -147,12 +147,12 @@ mod tests {
 
     #[tokio::test]
     async fn a_wait_that_was_given_up_does_not_cut_the_next_one_short() {
-        let alarm = Alarm::new();
+        let timer = PreciseTimer::new();
         for _ in 0..50 {
-            let given_up = alarm.until(Instant::now() + Duration::from_millis(2));
+            let given_up = timer.until(Instant::now() + Duration::from_millis(2));
             let _ = tokio::time::timeout(Duration::from_millis(1), given_up).await;
             let at = Instant::now() + Duration::from_millis(3);
-            alarm.until(at).await;
+            timer.until(at).await;
             assert!(Instant::now() >= at);
         }
     }

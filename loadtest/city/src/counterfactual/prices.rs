@@ -1,6 +1,6 @@
 //! The prices of a city off the wire: the one formula, on the market as it was when the data behind the quote was young.
 //!
-//! A second set of books follows the city's own at a distance: it is written up to the instant that the data describes
+//! A second set of truth follows the city's own at a distance: it is written up to the instant that the data describes
 //! and no further. So a quote from data of any age is the very quote that fresh data gave at that time.
 
 use std::collections::{HashMap, VecDeque};
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use marketplace::{Calendar, MarketTime, Multiplier, Zone};
 
-use crate::books::{Books, Entry};
+use crate::ground_truth::{Fact, GroundTruth};
 
 /// Where the multiplier of a quote comes from. All times are market time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -113,26 +113,26 @@ fn half_hour(now: MarketTime) -> i64 {
 
 /// Who answers what a ride costs.
 #[derive(Debug)]
-pub(super) struct Prices {
+pub(super) struct OfflinePrices {
     pricing: Pricing,
     /// The market as it is.
-    present: Arc<Books>,
+    present: Arc<GroundTruth>,
     /// The market as it was.
-    past: Books,
+    past: GroundTruth,
     /// What is not written into `past` yet, with the time at which it happened. As long as the data is old: a bound.
-    to_come: VecDeque<(MarketTime, Entry)>,
-    /// When both books were opened.
+    pending_facts: VecDeque<(MarketTime, Fact)>,
+    /// When both truth were opened.
     opened_at: MarketTime,
     /// For [`Pricing::Nightly`].
     evening_before: HalfHours,
 }
 
-impl Prices {
-    /// Prices from `present`, whose journal they take, and from `past`, books as empty as those were at `opened_at`.
+impl OfflinePrices {
+    /// OfflinePrices from `present`, whose facts they take, and from `past`, truth as empty as those were at `opened_at`.
     pub(super) fn new(
         pricing: Pricing,
-        present: Arc<Books>,
-        past: Books,
+        present: Arc<GroundTruth>,
+        past: GroundTruth,
         opened_at: MarketTime,
         evening_before: HalfHours,
     ) -> Self {
@@ -140,18 +140,18 @@ impl Prices {
             pricing,
             present,
             past,
-            to_come: VecDeque::new(),
+            pending_facts: VecDeque::new(),
             opened_at,
             evening_before,
         }
     }
 
-    /// Notes that whatever was written into the books since the last time happened now.
+    /// Notes that whatever was written into the truth since the last time happened now.
     pub(super) fn note(&mut self, now: MarketTime) {
-        let journal = self.present.take_journal();
+        let facts = self.present.take_facts();
         if self.pricing.needs_the_past() {
-            let dated = journal.into_iter().map(|entry| (now, entry));
-            self.to_come.extend(dated);
+            let dated = facts.into_iter().map(|fact| (now, fact));
+            self.pending_facts.extend(dated);
             if let Some(as_of) = self.as_of(now) {
                 self.write_up(as_of);
             }
@@ -188,23 +188,23 @@ impl Prices {
         }
     }
 
-    /// Never before the books were opened: until the data can be as old as it should, it is that old.
+    /// Never before the truth were opened: until the data can be as old as it should, it is that old.
     fn as_of(&self, now: MarketTime) -> Option<MarketTime> {
         let as_of = self.pricing.as_of(now)?;
         Some(as_of.max(self.opened_at))
     }
 
-    fn past_at(&mut self, as_of: MarketTime) -> &Books {
+    fn past_at(&mut self, as_of: MarketTime) -> &GroundTruth {
         self.write_up(as_of);
         &self.past
     }
 
     fn write_up(&mut self, as_of: MarketTime) {
-        while let Some((at, _)) = self.to_come.front()
+        while let Some((at, _)) = self.pending_facts.front()
             && *at <= as_of
-            && let Some((_, entry)) = self.to_come.pop_front()
+            && let Some((_, fact)) = self.pending_facts.pop_front()
         {
-            self.past.write(entry);
+            self.past.write(fact);
         }
     }
 }
@@ -225,19 +225,20 @@ mod tests {
         opened() + MINUTE * minutes
     }
 
-    /// Prices of one busy zone: in each of the first ten minutes, ever more requests come in.
+    /// OfflinePrices of one busy zone: in each of the first ten minutes, ever more requests come in.
     fn multipliers(pricing: Pricing) -> Vec<u16> {
         let area = Arc::new(ServiceArea::new(
             Bounds::new(40.70, -74.0, 40.78, -73.94).unwrap(),
         ));
         let profile = Arc::new(DemandProfile::flat(area.zones()));
-        let open = || Books::new(Arc::clone(&area), Arc::clone(&profile), opened());
-        let present = Arc::new(open().with_journal());
+        let open = || GroundTruth::new(Arc::clone(&area), Arc::clone(&profile), opened());
+        let present = Arc::new(open().remembering_facts());
         let before = HalfHours::default();
-        let mut prices = Prices::new(pricing, Arc::clone(&present), open(), opened(), before);
+        let mut prices =
+            OfflinePrices::new(pricing, Arc::clone(&present), open(), opened(), before);
         let zone = area.zones()[1];
         let mut quoted = |minute| {
-            present.write(Entry::Requests(zone, after(minute), minute * 3));
+            present.write(Fact::Requests(zone, after(minute), minute * 3));
             prices.note(after(minute));
             let multiplier = prices.quoted(zone, after(minute)).unwrap();
             assert_eq!(prices.published(after(minute))[&zone], multiplier);

@@ -1,4 +1,4 @@
-//! The city's own books: what a perfect observer of the market would quote, at data age zero.
+//! The city's own truth: what a perfect observer of the market would quote, at data age zero.
 //!
 //! The city made every driver and every rider, so it knows supply and demand without asking anybody. The arithmetic is
 //! that of the services, the very functions of `marketplace`; only the way of the facts differs. What a service quotes
@@ -19,25 +19,25 @@ pub const FORECAST_WINDOW: Duration = Duration::from_secs(5 * 60);
 
 /// Supply and demand as the city made them.
 #[derive(Debug)]
-pub struct Books {
+pub struct GroundTruth {
     area: Arc<ServiceArea>,
     policy: SurgePolicy,
     // A plain mutex: it is held for microseconds, by the city's loop to write and by each quote of a load to read.
-    ledger: Mutex<Ledger>,
+    facts_lock: Mutex<Facts>,
 }
 
-/// What the books say. Everything else follows from it.
+/// What the truth say. Everything else follows from it.
 #[derive(Debug)]
-struct Ledger {
+struct Facts {
     supply: SupplyBook<Uuid>,
     demand: DemandForecaster,
-    /// What was written and not yet taken by [`Books::take_journal`]; only where somebody wants it.
-    journal: Option<Vec<Entry>>,
+    /// What was written and not yet taken by [`GroundTruth::take_facts`]; only where somebody wants it.
+    facts: Option<Vec<Fact>>,
 }
 
-/// One fact of the market, as it is written into the books.
+/// One fact of the market, as it is written into the truth.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Entry {
+pub(crate) enum Fact {
     /// What a driver does now.
     Driver(Uuid, DriverState),
     /// Where drivers are; what they do stays as it was.
@@ -46,19 +46,19 @@ pub(crate) enum Entry {
     Requests(Zone, MarketTime, u32),
 }
 
-impl Ledger {
-    fn write(&mut self, entry: Entry) {
-        match &entry {
-            Entry::Driver(driver, state) => {
+impl Facts {
+    fn write(&mut self, fact: Fact) {
+        match &fact {
+            Fact::Driver(driver, state) => {
                 self.supply.update(*driver, *state);
             }
-            Entry::Positions(reports) => self.move_drivers(reports),
-            Entry::Requests(zone, at, requests) => {
+            Fact::Positions(reports) => self.move_drivers(reports),
+            Fact::Requests(zone, at, requests) => {
                 self.demand.record_count(*zone, *at, *requests);
             }
         }
-        if let Some(journal) = &mut self.journal {
-            journal.push(entry);
+        if let Some(facts) = &mut self.facts {
+            facts.push(fact);
         }
     }
 
@@ -73,8 +73,8 @@ impl Ledger {
     }
 }
 
-impl Books {
-    /// Empty books. Demand counts from `observed_since`, the instant from which ride-management counts.
+impl GroundTruth {
+    /// Empty truth. Demand counts from `observed_since`, the instant from which ride-management counts.
     pub fn new(
         area: Arc<ServiceArea>,
         profile: Arc<DemandProfile>,
@@ -91,32 +91,32 @@ impl Books {
         Self {
             area,
             policy: SurgePolicy::default(),
-            ledger: Mutex::new(Ledger {
+            facts_lock: Mutex::new(Facts {
                 supply,
                 demand,
-                journal: None,
+                facts: None,
             }),
         }
     }
 
-    /// The same books, which from now on remember what is written into them until it is taken.
-    pub(crate) fn with_journal(self) -> Self {
-        self.ledger().journal = Some(Vec::new());
+    /// The same truth, which from now on remember what is written into them until it is taken.
+    pub(crate) fn remembering_facts(self) -> Self {
+        self.facts_lock().facts = Some(Vec::new());
         self
     }
 
-    /// What was written since this was last asked, in order. Others who write it into books of their own have the same.
-    pub(crate) fn take_journal(&self) -> Vec<Entry> {
-        let mut ledger = self.ledger();
-        ledger
-            .journal
+    /// What was written since this was last asked, in order. Others who write it into truth of their own have the same.
+    pub(crate) fn take_facts(&self) -> Vec<Fact> {
+        let mut facts_lock = self.facts_lock();
+        facts_lock
+            .facts
             .as_mut()
             .map_or_else(Vec::new, std::mem::take)
     }
 
     /// Writes down a fact.
-    pub(crate) fn write(&self, entry: Entry) {
-        self.ledger().write(entry);
+    pub(crate) fn write(&self, fact: Fact) {
+        self.facts_lock().write(fact);
     }
 
     /// The multiplier that is right at this instant; `None` for a zone that is not served.
@@ -141,27 +141,27 @@ impl Books {
 
     /// Predicted available drivers of the zone.
     pub fn supply(&self, zone: Zone, now: MarketTime) -> f64 {
-        self.ledger().supply.supply(zone, now, FORECAST_WINDOW)
+        self.facts_lock().supply.supply(zone, now, FORECAST_WINDOW)
     }
 
     /// Expected requests of the zone.
     pub fn demand(&self, zone: Zone, now: MarketTime) -> f64 {
-        self.ledger().demand.forecast(zone, now)
+        self.facts_lock().demand.forecast(zone, now)
     }
 
     /// Writes down what a driver does now.
     pub fn driver_changed(&self, driver: Uuid, state: DriverState) {
-        self.write(Entry::Driver(driver, state));
+        self.write(Fact::Driver(driver, state));
     }
 
     /// Writes down where drivers are; what they do stays as it was.
     pub fn positions_reported(&self, reports: &[(Uuid, Position)]) {
-        self.write(Entry::Positions(reports.to_vec()));
+        self.write(Fact::Positions(reports.to_vec()));
     }
 
     /// The position that the driver reported last.
     pub fn reported_position(&self, driver: Uuid) -> Option<Position> {
-        self.ledger()
+        self.facts_lock()
             .supply
             .get(&driver)
             .map(|state| state.position)
@@ -169,20 +169,24 @@ impl Books {
 
     /// Counts a ride request, served or not.
     pub fn ride_requested(&self, zone: Zone, at: MarketTime) {
-        self.write(Entry::Requests(zone, at, 1));
+        self.write(Fact::Requests(zone, at, 1));
     }
 
-    /// Takes over what was counted before these books were opened: so many requests of the window that starts then.
+    /// Takes over what was counted before these truth were opened: so many requests of the window that starts then.
     pub fn requests_counted(&self, zone: Zone, window_start: MarketTime, requests: u32) {
-        self.write(Entry::Requests(zone, window_start, requests));
+        self.write(Fact::Requests(zone, window_start, requests));
     }
 
     /// Whom a dispatch without delay would send.
     pub(crate) fn nearest_idle(&self, from: Position) -> Option<(Uuid, Position)> {
-        self.ledger().supply.nearest_idle(from, 1).first().copied()
+        self.facts_lock()
+            .supply
+            .nearest_idle(from, 1)
+            .first()
+            .copied()
     }
 
-    /// The zones the books are kept for.
+    /// The zones the truth are kept for.
     pub fn area(&self) -> &Arc<ServiceArea> {
         &self.area
     }
@@ -196,12 +200,12 @@ impl Books {
     }
 
     fn levels(&self, zones: &[Zone], now: MarketTime) -> impl Iterator<Item = ZoneLevels> {
-        let mut ledger = self.ledger();
-        let demands = ledger.demand.forecasts(zones, now);
+        let mut facts_lock = self.facts_lock();
+        let demands = facts_lock.demand.forecasts(zones, now);
         let level = |value| Some(Level { value, as_of: now });
         let levels = zones.iter().zip(demands).map(|(zone, demand)| ZoneLevels {
             zone: *zone,
-            supply: level(ledger.supply.supply(*zone, now, FORECAST_WINDOW)),
+            supply: level(facts_lock.supply.supply(*zone, now, FORECAST_WINDOW)),
             demand: level(demand),
         });
         let levels: Vec<ZoneLevels> = levels.collect();
@@ -209,8 +213,10 @@ impl Books {
     }
 
     /// Nothing is written in two steps, so a panic of another holder leaves nothing half done.
-    fn ledger(&self) -> MutexGuard<'_, Ledger> {
-        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    fn facts_lock(&self) -> MutexGuard<'_, Facts> {
+        self.facts_lock
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -238,11 +244,11 @@ mod tests {
         MarketTime::from_millis(minute * 60_000)
     }
 
-    /// Books that expect one request an hour, opened at minute zero.
-    fn books() -> (Books, Zone) {
+    /// GroundTruth that expect one request an hour, opened at minute zero.
+    fn ground_truth() -> (GroundTruth, Zone) {
         let (area, zone) = one_zone();
         let profile = DemandProfile::flat(area.zones());
-        (Books::new(area, Arc::new(profile), minute(0)), zone)
+        (GroundTruth::new(area, Arc::new(profile), minute(0)), zone)
     }
 
     fn idle(position: Position) -> DriverState {
@@ -255,7 +261,7 @@ mod tests {
 
     #[test]
     fn supply_is_who_is_idle_and_who_drops_off_soon() {
-        let (books, zone) = books();
+        let (truth, zone) = ground_truth();
         let (waiting, driving) = (Uuid::from_u128(1), Uuid::from_u128(2));
         let on_trip = |minutes| DriverState {
             status: DriverStatus::OnTrip,
@@ -265,49 +271,49 @@ mod tests {
                 due_at: minute(minutes),
             }),
         };
-        books.driver_changed(waiting, idle(grand_central()));
-        books.driver_changed(driving, on_trip(8));
-        assert_eq!(books.supply(zone, minute(1)), 1.0);
-        assert_eq!(books.supply(zone, minute(3)), 2.0);
+        truth.driver_changed(waiting, idle(grand_central()));
+        truth.driver_changed(driving, on_trip(8));
+        assert_eq!(truth.supply(zone, minute(1)), 1.0);
+        assert_eq!(truth.supply(zone, minute(3)), 2.0);
 
         let boston = Position::new(42.36, -71.06).unwrap();
-        books.positions_reported(&[(waiting, boston)]);
-        assert_eq!(books.supply(zone, minute(3)), 1.0);
+        truth.positions_reported(&[(waiting, boston)]);
+        assert_eq!(truth.supply(zone, minute(3)), 1.0);
     }
 
     #[test]
     fn the_oracle_agrees_with_a_sum_on_paper() {
-        let (books, zone) = books();
+        let (truth, zone) = ground_truth();
         for _ in 0..60 {
-            books.ride_requested(zone, minute(2));
+            truth.ride_requested(zone, minute(2));
         }
         // One request an hour expected: 1/12 a window, of which 2/5 have passed at minute 2. The only zone is the
         // whole city: rc = (60 + 20) / (1/30 + 20), level = (60 + 15 rc) / (1/30 + 15) = 7.974.
         let rc: f64 = 80.0 / (20.0 + 1.0 / 30.0);
         let demand = (60.0 + 15.0 * rc) / (15.0 + 1.0 / 30.0) / 12.0;
-        assert!((books.demand(zone, minute(2)) - demand).abs() < 1e-3);
+        assert!((truth.demand(zone, minute(2)) - demand).abs() < 1e-3);
         assert!((demand - 0.664).abs() < 1e-3, "{demand}");
         // R = 3.2 (1 - exp(-0.664 / 3.2)) = 0.60; no driver: rho = (0.664 + 0.60 + 2) / 2 = 1.63.
-        let surging = books.multiplier(zone, minute(2)).unwrap();
+        let surging = truth.multiplier(zone, minute(2)).unwrap();
         assert_eq!(surging.tenths(), 16);
         // One driver: 3.26 / 3 = 1.09; two: 0.82.
-        books.driver_changed(Uuid::from_u128(1), idle(grand_central()));
-        assert_eq!(books.multiplier(zone, minute(2)).unwrap().tenths(), 11);
-        books.driver_changed(Uuid::from_u128(2), idle(grand_central()));
-        assert_eq!(books.multiplier(zone, minute(2)), Some(Multiplier::ONE));
+        truth.driver_changed(Uuid::from_u128(1), idle(grand_central()));
+        assert_eq!(truth.multiplier(zone, minute(2)).unwrap().tenths(), 11);
+        truth.driver_changed(Uuid::from_u128(2), idle(grand_central()));
+        assert_eq!(truth.multiplier(zone, minute(2)), Some(Multiplier::ONE));
     }
 
     #[test]
     fn books_that_take_over_a_count_expect_what_those_who_counted_expect() {
-        let ((counting, zone), (taking_over, _)) = (books(), books());
+        let ((counting, zone), (taking_over, _)) = (ground_truth(), ground_truth());
         for at in [minute(2), minute(4), minute(6)] {
             counting.ride_requested(zone, at);
         }
         taking_over.requests_counted(zone, minute(0), 2);
         taking_over.requests_counted(zone, minute(5), 1);
         // The window from minute 5 on is open still, and goes on being counted.
-        for books in [&counting, &taking_over] {
-            books.ride_requested(zone, minute(7));
+        for truth in [&counting, &taking_over] {
+            truth.ride_requested(zone, minute(7));
         }
         let at = minute(9);
         assert_eq!(taking_over.demand(zone, at), counting.demand(zone, at));
@@ -317,16 +323,16 @@ mod tests {
     fn who_writes_the_journal_of_books_into_others_has_the_same() {
         let (area, zone) = one_zone();
         let profile = Arc::new(DemandProfile::flat(area.zones()));
-        let open = || Books::new(Arc::clone(&area), Arc::clone(&profile), minute(0));
-        let (kept, copied) = (open().with_journal(), open());
+        let open = || GroundTruth::new(Arc::clone(&area), Arc::clone(&profile), minute(0));
+        let (kept, copied) = (open().remembering_facts(), open());
         let driver = Uuid::from_u128(1);
         kept.driver_changed(driver, idle(grand_central()));
         kept.ride_requested(zone, minute(1));
         kept.positions_reported(&[(driver, Position::new(42.36, -71.06).unwrap())]);
-        let journal = kept.take_journal();
-        assert_eq!(journal.len(), 3);
-        journal.into_iter().for_each(|entry| copied.write(entry));
-        assert_eq!(kept.take_journal(), []);
+        let facts = kept.take_facts();
+        assert_eq!(facts.len(), 3);
+        facts.into_iter().for_each(|fact| copied.write(fact));
+        assert_eq!(kept.take_facts(), []);
         assert_eq!(copied.supply(zone, minute(2)), kept.supply(zone, minute(2)));
         assert_eq!(copied.demand(zone, minute(2)), kept.demand(zone, minute(2)));
         assert_eq!(
@@ -341,21 +347,21 @@ mod tests {
             Bounds::new(40.70, -74.0, 40.78, -73.94).unwrap(),
         ));
         let profile = DemandProfile::flat(area.zones());
-        let books = Books::new(Arc::clone(&area), Arc::new(profile), minute(0));
+        let truth = GroundTruth::new(Arc::clone(&area), Arc::new(profile), minute(0));
         let busy = area.zones()[1];
-        (0..60).for_each(|_| books.ride_requested(busy, minute(2)));
-        let all = books.multipliers(minute(3));
+        (0..60).for_each(|_| truth.ride_requested(busy, minute(2)));
+        let all = truth.multipliers(minute(3));
         assert_eq!(all.len(), area.len());
         for (zone, multiplier) in &all {
-            assert_eq!(books.multiplier(*zone, minute(3)), Some(*multiplier));
+            assert_eq!(truth.multiplier(*zone, minute(3)), Some(*multiplier));
         }
         assert!(all[&busy] > Multiplier::ONE);
     }
 
     #[test]
     fn a_zone_that_is_not_served_has_no_price() {
-        let (books, _) = books();
+        let (truth, _) = ground_truth();
         let boston = Zone::at(Position::new(42.36, -71.06).unwrap());
-        assert_eq!(books.multiplier(boston, minute(1)), None);
+        assert_eq!(truth.multiplier(boston, minute(1)), None);
     }
 }
