@@ -24,5 +24,6 @@ pub mod serve;
 mod shard_channel;
 mod shards;
 pub mod shutdown;
+pub mod start_up;
 pub mod telemetry;
 mod turns;

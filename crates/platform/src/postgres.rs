@@ -116,9 +116,6 @@ macro_rules! from_row {
     };
 }
 
-/// One step of a schema: its number, its name and its SQL (`include_str!`). See [`crate::schema`].
-pub type Step = (i64, &'static str, &'static str);
-
 /// Runs `operation`, but no longer than `limit`. An answer that is overdue is an error of the connection, for which
 /// [`is_away`] holds; whether the database did what it was asked is then unknown.
 ///

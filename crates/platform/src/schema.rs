@@ -1,8 +1,18 @@
-//! The schema of a service in PostgreSQL: brought up to date in numbered steps, by the service itself when it starts or by
-//! a job before it. A service never runs on a schema that it does not know: on one that is newer, or on a server that is too
-//! old, it refuses to start.
+//! The schema of a service in PostgreSQL, brought up to date in numbered steps.
+//!
+//! # How this works
+//! The steps are SQL files that the program contains; sqlx's migrator runs those that are missing, under a lock, and
+//! writes each into the table `_sqlx_migrations` with a checksum of its text. Two processes may do so:
+//!
+//! ```text
+//!  MIGRATIONS=start   the service itself, when it starts: one process to run, the choice of the local stack
+//!  MIGRATIONS=job     `<service> migrate`, once per version; services wait for it and change nothing (Kubernetes)
+//! ```
+//!
+//! A service never works on a schema that it does not know. Where the schema is newer, or a step has another text, or the
+//! server is too old, it refuses to start; where steps are missing it waits for the job, within its start-up deadline.
 
-use std::{borrow::Cow, process::ExitCode, time::Duration};
+use std::{borrow::Cow, collections::BTreeMap, process::ExitCode};
 
 use clap::{Args, Parser, ValueEnum};
 use sqlx::{
@@ -10,23 +20,20 @@ use sqlx::{
     error::DatabaseError,
     migrate::{MigrateError, Migration, MigrationType, Migrator},
 };
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::{
-    postgres::{self, Step, is_away, within},
+    postgres::{self, is_away},
     process::{self, Identity},
+    start_up::StartUp,
 };
-
-/// How long the start of a service waits for its database.
-pub const START_DEADLINE: Duration = Duration::from_secs(30);
-
-/// How soon it asks again.
-const ASK_AGAIN_AFTER: Duration = Duration::from_millis(500);
 
 /// The oldest PostgreSQL that the suite is tested with, as `server_version_num`.
 const OLDEST_SERVER: i32 = 150_000;
+
+/// One step of a schema: its number, its name and its SQL (`include_str!`).
+pub type Step = (i64, &'static str, &'static str);
 
 /// Who brings a schema up to date.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -37,7 +44,7 @@ pub enum Migrations {
     Job,
 }
 
-/// Settings of whoever stands on a schema.
+/// The settings of a process that uses a schema.
 #[derive(Args, Clone, Copy, Debug)]
 pub struct SchemaConfig {
     /// Who brings the schema up to date: this process at its start, or the job `migrate`, for which it then waits.
@@ -48,18 +55,18 @@ pub struct SchemaConfig {
 /// Why a schema cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum SchemaError {
-    /// The server lacks what the schema needs.
+    /// The server lacks features that the schema needs.
     #[error("PostgreSQL {found} is too old: version 15 or later is needed")]
     OldServer {
         /// Its version.
         found: String,
     },
-    /// A newer program was here.
+    /// A newer program has changed the schema.
     #[error(
         "the schema is newer than this program, which does not know its step {0}: start the newer program"
     )]
     Newer(i64),
-    /// Somebody changed a step after it had been taken.
+    /// The text of a step was changed after the step had been run.
     #[error(
         "step {0} of the schema is not the one that this program knows: start the program that made it"
     )]
@@ -67,7 +74,7 @@ pub enum SchemaError {
     /// The job has not run yet.
     #[error("the schema lacks step {0}: run the job `migrate` of this version")]
     Older(i64),
-    /// The database is away, or did not do what it was asked.
+    /// The database is away, or refused a query.
     #[error(transparent)]
     Database(#[from] sqlx::Error),
     /// A step failed.
@@ -87,7 +94,7 @@ impl From<MigrateError> for SchemaError {
 }
 
 impl SchemaError {
-    /// Whether trying again is of no use until somebody has done something about it.
+    /// Whether a retry is of no use until a person has changed the program, the schema or the server.
     pub const fn is_final(&self) -> bool {
         matches!(
             self,
@@ -95,23 +102,21 @@ impl SchemaError {
         )
     }
 
+    /// Whether a retry may succeed within seconds. A step deadlocks where a query of another process holds its tables.
     fn may_pass(&self) -> bool {
         match self {
             Self::Older(_) => true,
             Self::Database(error) | Self::Failed(MigrateError::ExecuteMigration(error, _)) => {
-                is_away(error) || is_deadlock(error)
+                let code = error.as_database_error().and_then(DatabaseError::code);
+                is_away(error) || code.is_some_and(|code| code == "40P01")
             }
             _ => false,
         }
     }
 }
 
-fn is_deadlock(error: &sqlx::Error) -> bool {
-    let code = error.as_database_error().and_then(DatabaseError::code);
-    code.is_some_and(|code| code == "40P01")
-}
-
-/// Sees to it that the schema of the pool's role is at the newest of `steps`; several processes may do so at once.
+/// Brings the schema of the pool's role to the newest of `steps`, or with [`Migrations::Job`] only checks that it is there.
+/// Several processes may do so at the same time.
 ///
 /// # Errors
 /// See [`SchemaError`].
@@ -133,71 +138,54 @@ pub async fn prepare(
     }
 }
 
-/// The migrator's lock is one of its connection, and when it fails it does not give the lock back. So the connection ends with
-/// it, lest everybody else wait.
-async fn migrate(pool: &PgPool, steps: &[Step]) -> Result<(), SchemaError> {
-    let mut connection = pool.acquire().await?;
-    connection.close_on_drop();
-    let migrator = Migrator::with_migrations(known(steps));
-    // Not `run`, of which the compiler cannot tell that it may be spawned.
-    let migrated = migrator.run_direct(None, &mut *connection, false);
-    Ok(migrated.await?)
-}
-
-/// [`prepare`], waiting up to [`START_DEADLINE`] for a database that is away or a job that has not run.
+/// [`prepare`] as soon as PostgreSQL answers and, where a job prepares the schema, the job has run.
 ///
 /// # Errors
-/// The last failure.
+/// The last error before the deadline of the start.
 pub async fn prepare_when_up(
+    start: &StartUp,
     pool: &PgPool,
     steps: &[Step],
     migrations: Migrations,
 ) -> Result<(), SchemaError> {
-    let deadline = Instant::now() + START_DEADLINE;
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let outcome: Result<(), SchemaError> = within(left, prepare(pool, steps, migrations)).await;
-        match outcome {
-            Err(error) if error.may_pass() && Instant::now() < deadline => {
-                info!(error.message = %error, "waiting for PostgreSQL: {error}");
-                tokio::time::sleep(ASK_AGAIN_AFTER).await;
-            }
-            outcome => return outcome,
-        }
-    }
+    let prepare = || prepare(pool, steps, migrations);
+    start.when_up(SchemaError::may_pass, prepare).await
 }
 
-fn known(steps: &[Step]) -> Vec<Migration> {
-    let migration = |(version, description, sql): &Step| {
+/// The migrator's lock belongs to its connection, and a migrator that fails does not release it. So the connection is
+/// closed afterwards, lest every other process wait.
+async fn migrate(pool: &PgPool, steps: &[Step]) -> Result<(), SchemaError> {
+    let mut connection = pool.acquire().await?;
+    connection.close_on_drop();
+    let migrator = Migrator::with_migrations(known(steps).collect());
+    // Not `run`: the compiler cannot tell that its future may be spawned.
+    let migrated = migrator.run_direct(None, &mut *connection, false);
+    Ok(migrated.await?)
+}
+
+/// Compares the steps that were run with the steps that this program knows, and changes nothing.
+async fn check(pool: &PgPool, steps: &[Step]) -> Result<(), SchemaError> {
+    let known = known(steps).map(|migration| (migration.version, migration));
+    let mut missing: BTreeMap<i64, Migration> = known.collect();
+    for (step, checksum) in steps_that_were_run(pool).await? {
+        let known = missing.remove(&step).ok_or(SchemaError::Newer(step))?;
+        if *known.checksum != *checksum {
+            return Err(SchemaError::Different(step));
+        }
+    }
+    let first_missing = missing.into_keys().next();
+    first_missing.map_or(Ok(()), |step| Err(SchemaError::Older(step)))
+}
+
+fn known(steps: &[Step]) -> impl Iterator<Item = Migration> {
+    steps.iter().map(|(version, description, sql)| {
         let sql = sqlx::SqlStr::from_static(sql);
         let description = Cow::Borrowed(*description);
         Migration::new(*version, description, MigrationType::Simple, sql, false)
-    };
-    steps.iter().map(migration).collect()
+    })
 }
 
-/// Compares what was done with what is known, and does nothing.
-async fn check(pool: &PgPool, steps: &[Step]) -> Result<(), SchemaError> {
-    let taken = taken(pool).await?;
-    let known = known(steps);
-    for (step, checksum) in &taken {
-        match known.iter().find(|migration| migration.version == *step) {
-            None => return Err(SchemaError::Newer(*step)),
-            Some(migration) if *migration.checksum != **checksum => {
-                return Err(SchemaError::Different(*step));
-            }
-            Some(_) => {}
-        }
-    }
-    let is_taken = |step: i64| taken.iter().any(|(taken, _)| *taken == step);
-    let mut numbers = steps.iter().map(|(step, ..)| *step);
-    match numbers.find(|step| !is_taken(*step)) {
-        Some(step) => Err(SchemaError::Older(step)),
-        None => Ok(()),
-    }
-}
-
-async fn taken(pool: &PgPool) -> Result<Vec<(i64, Vec<u8>)>, sqlx::Error> {
+async fn steps_that_were_run(pool: &PgPool) -> Result<Vec<(i64, Vec<u8>)>, sqlx::Error> {
     let any = sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL");
     if !any.fetch_one(pool).await? {
         return Ok(Vec::new());
@@ -216,7 +204,7 @@ pub struct JobConfig {
     pub database_url: String,
 }
 
-/// The whole process, if `arguments` ask for the job `migrate` instead of the service.
+/// Runs the job `migrate`, if `arguments` ask for it instead of the service.
 pub fn job(identity: Identity, arguments: &mut Vec<String>, steps: &[Step]) -> Option<ExitCode> {
     if arguments.get(1).is_none_or(|job| job != "migrate") {
         return None;
@@ -225,7 +213,8 @@ pub fn job(identity: Identity, arguments: &mut Vec<String>, steps: &[Step]) -> O
     let arguments = std::mem::take(arguments);
     let migrate = async |config: JobConfig, token: CancellationToken| {
         let pool = postgres::pool(&config.database_url, identity.name, 1)?;
-        let done = prepare_when_up(&pool, steps, Migrations::Start);
+        let start = StartUp::begin();
+        let done = prepare_when_up(&start, &pool, steps, Migrations::Start);
         match token.run_until_cancelled(done).await {
             Some(outcome) => outcome?,
             None => return Ok(()),

@@ -30,9 +30,10 @@ use platform::{
     metrics::EdgeMetrics,
     nats, postgres,
     process::{self, Identity},
-    schema::{self, Migrations},
+    schema,
     serve::{Addresses, Listeners, serve},
     shutdown::with_deadline,
+    start_up::StartUp,
 };
 use sqlx::PgPool;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -42,6 +43,7 @@ pub use config::Config;
 
 use crate::{
     app::{App, Parts},
+    error::Error,
     events::{SupplyFeed, TRIP_EVENTS},
     fleet::Fleet,
     follower::Follower,
@@ -95,18 +97,24 @@ impl Service {
         let writer = (WRITER_SETTING, replica);
         let pool = postgres::pool_with_setting(url, name, CONNECTIONS, writer)
             .context("DATABASE_URL cannot be used")?;
-        migrate(&pool, config.schema.migrations).await?;
+        let start = StartUp::begin();
+        schema::prepare_when_up(&start, &pool, MIGRATIONS, config.schema.migrations)
+            .await
+            .context("the schema in PostgreSQL (DATABASE_URL) cannot be used")?;
         let nats = nats::connect(&config.nats_url, IDENTITY.name).await?;
 
         let clock = MarketClock::from_config(&config.clock);
         let area = Arc::new(ServiceArea::new(config.service_area));
         let store = Store::new(pool.clone(), area.clone(), replica);
         let fleet = Arc::new(Fleet::new(area.clone(), clock));
-        let mut follower = Follower::new(fleet.clone(), store.clone());
-        follower
-            .step()
-            .await
-            .context("the drivers cannot be read")?;
+        let is_away =
+            |error: &Error| matches!(error, Error::Store(cause) if postgres::is_away(cause));
+        let read_fleet = || async {
+            let mut follower = Follower::new(fleet.clone(), store.clone());
+            follower.step().await.map(|_| follower)
+        };
+        let follower = start.when_up(is_away, read_fleet).await;
+        let follower = follower.context("the drivers cannot be read")?;
         let lease = Lease::of("publishes the levels of supply", replica);
         let relay = Relay::new(pool.clone(), nats::jetstream(nats.clone()), TRIP_EVENTS);
 
@@ -185,12 +193,6 @@ impl Service {
         with_deadline(&ending, loops.wait()).await;
         Ok(served?)
     }
-}
-
-async fn migrate(pool: &PgPool, migrations: Migrations) -> anyhow::Result<()> {
-    schema::prepare_when_up(pool, MIGRATIONS, migrations)
-        .await
-        .context("the schema in PostgreSQL (DATABASE_URL) cannot be used")
 }
 
 fn health(clock: MarketClock, pool: PgPool, nats: Client) -> Health {

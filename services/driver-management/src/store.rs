@@ -14,7 +14,7 @@ use marketplace::{
     time::MarketTime,
     zone::{Position, ServiceArea},
 };
-use platform::postgres::{self, Step};
+use platform::{postgres, schema::Step};
 use sqlx::{PgConnection, PgPool, Postgres, Transaction};
 use uuid::Uuid;
 

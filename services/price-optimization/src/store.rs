@@ -18,8 +18,8 @@ use chrono::{DateTime, Utc};
 use marketplace::view::{Level, ZoneLevels};
 use platform::{
     background::WorkLoop,
-    postgres::{self, Step},
-    schema::{self, Migrations, SchemaError},
+    postgres,
+    schema::{self, Migrations, SchemaError, Step},
 };
 use sqlx::{PgConnection, PgPool, Postgres, Transaction};
 use tokio_util::sync::CancellationToken;

@@ -39,6 +39,7 @@ use platform::{
     schema,
     serve::{Addresses, Listeners, serve},
     shutdown::with_deadline,
+    start_up::StartUp,
 };
 use prometheus_client::registry::Registry;
 use sqlx::PgPool;
@@ -51,6 +52,7 @@ use crate::{
     app::{App, Parts},
     demand::Demand,
     dispatcher::Dispatcher,
+    error::Error,
     events::{DemandFeed, RIDE_EVENTS, TripFollower, WatermarkKeeper},
     metrics::{RideMetrics, register_demand},
     store::{MIGRATIONS, Store},
@@ -114,7 +116,8 @@ impl Service {
         let writer = (WRITER_SETTING, replica);
         let pool = postgres::pool_with_setting(url, name, MAX_CONNECTIONS, writer)
             .context("DATABASE_URL cannot be used")?;
-        schema::prepare_when_up(&pool, MIGRATIONS, config.schema.migrations)
+        let start = StartUp::begin();
+        schema::prepare_when_up(&start, &pool, MIGRATIONS, config.schema.migrations)
             .await
             .context("the schema in PostgreSQL (DATABASE_URL) cannot be used")?;
         let client = nats::connect(&config.nats_url, IDENTITY.name).await?;
@@ -122,9 +125,12 @@ impl Service {
         let clock = MarketClock::from_config(&config.clock);
         let area = ServiceArea::new(config.service_area);
         let store = Store::new(pool.clone(), replica);
-        let mut journal = Journal::of(replica);
         let profile = profile.unwrap_or_else(|| DemandProfile::flat(area.zones()));
-        let demand = observed(&store, &mut journal, &config, clock, &area, profile)
+        let is_away =
+            |error: &Error| matches!(error, Error::Database(cause) if postgres::is_away(cause));
+        let rebuild = || rebuilt(&store, replica, &config, clock, &area, &profile);
+        let (demand, journal) = start
+            .when_up(is_away, rebuild)
             .await
             .context("the forecast cannot be rebuilt from the database of DATABASE_URL")?;
 
@@ -247,21 +253,23 @@ fn read_profile(path: &Path) -> anyhow::Result<DemandProfile> {
     read().with_context(|| format!("DEMAND_PROFILE={} cannot be used", path.display()))
 }
 
-/// Begins to count demand, or goes on where the database left off.
-async fn observed(
+/// Rebuilds the forecast from the rides in the database, with the place in the journal that it reaches to. On an empty
+/// database the count begins now.
+async fn rebuilt(
     store: &Store,
-    journal: &mut Journal,
+    replica: Uuid,
     config: &Config,
     clock: MarketClock,
     area: &ServiceArea,
-    profile: DemandProfile,
-) -> Result<Demand, error::Error> {
+    profile: &DemandProfile,
+) -> Result<(Demand, Journal), Error> {
     let now = MarketTime::from_millis(clock.now_millis());
     let window = config.forecast_window;
     let since = store.observe(window, now).await?;
-    let (counts, reading) = store.window_counts(journal).await?;
-    let demand = Demand::from_counts(profile, area, window, since, &counts);
+    let mut journal = Journal::of(replica);
+    let (counts, reading) = store.window_counts(&journal).await?;
+    let demand = Demand::from_counts(profile.clone(), area, window, since, &counts);
     demand.heard(reading.peers_as_of.map(store::market_time));
     journal.took_in(reading);
-    Ok(demand)
+    Ok((demand, journal))
 }

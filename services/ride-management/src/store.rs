@@ -14,7 +14,7 @@ use marketplace::{
     time::MarketTime,
     zone::{Position, Zone},
 };
-use platform::postgres;
+use platform::{postgres, schema::Step};
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// The steps of the schema, in order.
-pub const MIGRATIONS: &[postgres::Step] = &[
+pub const MIGRATIONS: &[Step] = &[
     (1, "rides", include_str!("../migrations/0001_rides.sql")),
     (
         2,

@@ -14,7 +14,7 @@ use std::{
 use async_nats::jetstream::Context;
 use futures::future::join_all;
 use http::StatusCode;
-use platform::{http::REQUEST_DEADLINE, postgres, schema::START_DEADLINE};
+use platform::{http::REQUEST_DEADLINE, postgres, start_up::START_DEADLINE};
 use private_servers::{free_port, spawn_tied};
 use serde_json::{Value, json};
 use support::{

@@ -3,7 +3,10 @@
 use std::process::{Command, Output, Stdio};
 
 use driver_management::store::MIGRATIONS;
-use platform::schema::{self, Migrations, SchemaError};
+use platform::{
+    schema::{self, Migrations, SchemaError},
+    start_up::StartUp,
+};
 use private_servers::{free_port, spawn_tied};
 use sqlx::{AssertSqlSafe, Connection as _, PgPool};
 
@@ -132,8 +135,39 @@ async fn a_step_that_meets_a_lock_is_tried_again() {
     assert_eq!(held, 0, "the next one can migrate");
 }
 
+#[tokio::test]
+async fn start_waits_until_drivers_can_be_read() {
+    let stand = Stand::start().await;
+    drop(stand.service().await);
+    let mut migration = stand.connection_of("driver_management").await;
+    let mut migrating = migration.begin().await.unwrap();
+    sqlx::query("LOCK TABLE driver")
+        .execute(&mut *migrating)
+        .await
+        .unwrap();
+
+    let port = free_port().unwrap();
+    let mut service = command(&stand, port, "job");
+    service.stderr(Stdio::null());
+    let _service = spawn_tied(service).unwrap();
+    let mut admin = stand.admin().await;
+    for waits in [true, false] {
+        eventually("the service meets the lock, and gives up", async || {
+            (waiting_for_locks(&mut admin).await == i64::from(waits)).then_some(())
+        })
+        .await;
+    }
+    migrating.rollback().await.unwrap();
+    let rest = Rest::of(format!("127.0.0.1:{port}").parse().unwrap()).await;
+    eventually("the process is ready", async || {
+        (rest.get_plain("/readyz").await.status == 200).then_some(())
+    })
+    .await;
+}
+
 async fn schema_is_prepared(pool: PgPool) -> Result<(), SchemaError> {
-    schema::prepare_when_up(&pool, MIGRATIONS, Migrations::Start).await
+    let start = StartUp::begin();
+    schema::prepare_when_up(&start, &pool, MIGRATIONS, Migrations::Start).await
 }
 
 async fn as_owner(stand: &Stand, statement: &str) {
