@@ -1,4 +1,4 @@
-"""Reads every dashboard into Grafana's own typed model and writes it out again: what is lost on the way is a key that
+"""Reads every dashboard into Grafana's own typed model and writes it out again. A key that is lost on the way is one that
 Grafana does not know. Not part of `./surge test`, because it needs a Python package that nothing else needs:
 
     python3 -m venv /tmp/grafana && /tmp/grafana/bin/pip install 'grafana-foundation-sdk==1769699379!11.6.0'
@@ -13,12 +13,12 @@ from grafana_foundation_sdk.cog import plugins
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
-# Grafana writes these itself; the model leaves them out, as parts of the Prometheus plugin.
+# The model leaves these keys out, because they belong to the Prometheus plugin.
 OF_PLUGINS = {"definition", "titleFormat"}
 
 
 def lost(before, after, path):
-    """What is in `before` and not in `after`, empty values aside."""
+    """Yields the path of each value in `before` that is not in `after`. Ignores empty values."""
     if isinstance(before, dict) and isinstance(after, dict):
         for key, value in before.items():
             if key in after:
