@@ -10,7 +10,8 @@ FROM rust:${RUST}-slim-bookworm AS outline
 WORKDIR /project
 COPY . .
 # What is empty compiles to nothing, and what is not there is not missed: migrations, protos, tests.
-RUN find . -type f ! -name Cargo.toml ! -name Cargo.lock ! -path '*/src/lib.rs' ! -path '*/src/main.rs' ! -name build.rs -delete \
+RUN find . -type f ! -name Cargo.toml ! -name Cargo.lock ! -name release.toml ! -path '*/src/lib.rs' ! -path '*/src/main.rs' \
+      ! -name build.rs -delete \
  && find . -name lib.rs -exec sh -c ': >"$0"' {} \; \
  && find . -name main.rs -o -name build.rs | while read -r program; do echo 'fn main() {}' >"$program"; done
 
@@ -19,11 +20,12 @@ FROM rust:${RUST}-slim-bookworm AS build
 WORKDIR /project
 ENV CARGO_PROFILE_RELEASE_STRIP=debuginfo
 COPY --from=outline /project .
-RUN cargo build --release --locked --package surge
+RUN cargo build --release --config release.toml --locked --package surge
 COPY . .
 # Cargo goes by time, and the outline was compiled after the sources were last changed. What is in target/ keeps its time, or
 # the dependencies that generate sources would be compiled again, and all that stand on them.
-RUN find . -path ./target -prune -o -name '*.rs' -exec touch {} + && cargo build --release --locked --package surge
+RUN find . -path ./target -prune -o -name '*.rs' -exec touch {} + \
+ && cargo build --release --config release.toml --locked --package surge
 RUN mkdir -p /image/usr/local/bin /image/surge/data \
  && cp target/release/surge /image/usr/local/bin/ \
  && cp data/demand-profile.json data/uber-pickups-2014-04.csv.gz /image/surge/data/

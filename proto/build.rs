@@ -1,4 +1,5 @@
-//! Compiles `surge/v1/*.proto` with a protobuf compiler written in Rust, so that no `protoc` is needed.
+//! Compiles `surge/v1/*.proto` with a protobuf compiler written in Rust, so that no `protoc` is
+//! needed.
 
 use std::{env, error::Error, fs, path::PathBuf};
 

@@ -11,8 +11,8 @@ use crate::stack::{
     DEMAND_PROFILE, FRIDAY_EVENING, Member, Ports, Record, STATE_DIR, StackSettings,
 };
 
-/// Surge: one exchange, three dataflows, one price. A ride-sharing marketplace that computes the same surge price from
-/// a shared database, by requests, and from events.
+/// Surge: one exchange, three dataflows, one price. A ride-sharing marketplace that computes the
+/// same surge price from a shared database, by requests, and from events.
 #[derive(Debug, Parser)]
 #[command(name = "surge", bin_name = "./surge", version, after_help = AFTER_HELP)]
 pub(crate) struct Cli {
@@ -33,7 +33,8 @@ const AFTER_HELP: &str = "  ./surge test   all tests, formatting and lints; opti
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// From nothing to the comparison: starts the stack, replays a Friday evening, prints the table, cleans up
+    /// From nothing to the comparison: starts the stack, replays a Friday evening, prints the
+    /// table, cleans up
     Demo(Box<DemoArgs>),
     /// Starts the stack and keeps it running until Ctrl-C
     Up(UpArgs),
@@ -57,7 +58,8 @@ pub(crate) enum Command {
     Plan(PlanArgs),
     /// Shows what is missing on this machine and how to get it
     Doctor,
-    /// Asks a service whether it is ready: the health check of its container, which holds no other program
+    /// Asks a service whether it is ready: the health check of its container, which holds no other
+    /// program
     Ready(ReadyArgs),
     /// Runs one service in this process: how the stack starts its parts
     #[command(hide = true, disable_help_flag = true)]
@@ -142,7 +144,8 @@ pub(crate) struct ModeArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct JourneyArgs {
-    /// The quote; without one, the same trip is quoted in each mode and the three journeys are shown side by side
+    /// The quote; without one, the same trip is quoted in each mode and the three journeys are
+    /// shown side by side
     pub(crate) quote_id: Option<Uuid>,
 
     /// Quote the trip in this mode alone, and show that journey
@@ -157,7 +160,8 @@ pub(crate) struct JourneyArgs {
     #[arg(long, value_name = "LAT,LON", default_value = "40.7074,-74.0113", value_parser = position, allow_hyphen_values = true)]
     pub(crate) dropoff: Position,
 
-    /// Base URL of price-optimization; of every replica where there are several, for each knows its own quotes alone
+    /// Base URL of price-optimization; of every replica where there are several, for each knows its
+    /// own quotes alone
     #[arg(
         long,
         env = "SURGE_TARGET",
@@ -312,7 +316,8 @@ impl StackArgs {
     }
 }
 
-/// Reads the process's command line; a mistake in it ends the process with exit code 2 and says what is allowed.
+/// Reads the process's command line; a mistake in it ends the process with exit code 2 and says
+/// what is allowed.
 pub(crate) fn parse() -> Cli {
     let matches = command().get_matches();
     Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
@@ -353,7 +358,8 @@ fn for_newcomers(demo: clap::Command) -> clap::Command {
         })
 }
 
-/// Looked for before the command line is read; a folder named by `--state-dir` alone is not worth two passes.
+/// Looked for before the command line is read; a folder named by `--state-dir` alone is not worth
+/// two passes.
 fn running_stack() -> Option<Record> {
     let state_dir = std::env::var_os("SURGE_STATE_DIR").unwrap_or_else(|| STATE_DIR.into());
     Record::find(state_dir.as_ref()).ok().flatten()

@@ -1,5 +1,5 @@
-//! What Ctrl-C means: the first asks for an orderly end, the second for an immediate one. SIGTERM and a closed terminal
-//! count the same.
+//! What Ctrl-C means: the first asks for an orderly end, the second for an immediate one. SIGTERM
+//! and a closed terminal count the same.
 
 use std::io;
 

@@ -1,8 +1,8 @@
 //! The `surge` command: the local stack, the demo, and the small tools around them.
 //!
-//! This crate may import every other one and nothing imports it. [`Stack`] is the suite on one machine; `commands` has
-//! one file per subcommand; [`training`] makes the demand profile that the services start with. Start reading at
-//! [`Stack::start`].
+//! This crate may import every other one and nothing imports it. [`Stack`] is the suite on one
+//! machine; `commands` has one file per subcommand; [`training`] makes the demand profile that the
+//! services start with. Start reading at [`Stack::start`].
 
 mod cli;
 mod commands;

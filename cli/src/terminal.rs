@@ -1,5 +1,5 @@
-//! What the command says to a person. Results go to standard output, everything about getting there to standard error;
-//! colours appear on a terminal only.
+//! What the command says to a person. Results go to standard output, everything about getting there
+//! to standard error; colours appear on a terminal only.
 
 use std::fmt::Display;
 

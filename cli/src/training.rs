@@ -1,7 +1,7 @@
 //! Trains the demand profile that the services start with, from recorded pickups.
 //!
-//! The bundled profile knows only what came before the bundled evening, as a live service would. The same pickups make
-//! the same file to the byte, and a test holds the bundled file to that.
+//! The bundled profile is trained only on pickups before the bundled evening, as in a live service.
+//! The same pickups always give the same file, and a test compares the bundled file byte by byte.
 
 use std::{path::Path, thread};
 
@@ -9,8 +9,8 @@ use marketplace::{
     Bounds, DemandProfile, MarketTime, ProfileSettings, ServiceArea, Zone, backtest::Pickup,
 };
 
-/// Learns what each zone of the service area usually sees, from all bases, from midnight before the first pickup
-/// until `until`.
+/// Trains the profile of the service area on the pickups of all bases, from midnight before the
+/// first pickup until `until`.
 ///
 /// # Errors
 /// When there is no pickup before `until`.
@@ -44,7 +44,8 @@ pub fn file_text(profile: &DemandProfile) -> serde_json::Result<String> {
     Ok(text)
 }
 
-/// Reads all files at once, each on a thread of its own, and returns their pickups in the order of the files.
+/// Reads all files at once, each on a thread of its own, and returns their pickups in the order of
+/// the files.
 ///
 /// # Errors
 /// The first file that cannot be read, with its line.
@@ -80,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_wall_clock_is_that_of_new_york_in_summer() {
+    fn wall_clock_is_new_york_summer_time() {
         let five = "2014-04-04T17:00:00-04:00".parse().unwrap();
         assert_eq!(wall_clock("2014-04-04T17:00"), Ok(five));
         assert_eq!(wall_clock("2014-04-04T21:00:00Z"), Ok(five));
@@ -88,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_can_be_learnt_from_the_future() {
+    fn training_needs_earlier_pickups() {
         let error = train(&[], MarketTime::from_millis(0)).unwrap_err();
         assert!(error.to_string().contains("no pickup before"), "{error}");
     }

@@ -1,4 +1,5 @@
-//! Wire type to domain type and back. Parsing happens here and nowhere else; what comes out is trusted inside.
+//! Wire type to domain type and back. Parsing happens here and nowhere else; what comes out is
+//! trusted inside.
 
 use marketplace::{
     time::MarketTime,
@@ -10,7 +11,8 @@ use uuid::Uuid;
 
 use crate::v1;
 
-/// A message whose field says something impossible. Names the field, so that a caller can repair it.
+/// A message whose field says something impossible. Names the field, so that a caller can repair
+/// it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {problem}")]
 pub struct Malformed {

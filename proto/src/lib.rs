@@ -1,6 +1,7 @@
-//! The contracts between the services: the messages of `surge/v1/*.proto`, the subjects they travel on, the names of
-//! the dataflow modes, and the quote token. Every wire type is parsed here, once, into a type of `marketplace`;
-//! behind this crate nobody meets a string that should have been a zone.
+//! The contracts between the services: the messages of `surge/v1/*.proto`, the subjects they travel
+//! on, the names of the dataflow modes, and the quote token. Every wire type is parsed here, once,
+//! into a type of `marketplace`; behind this crate nobody meets a string that should have been a
+//! zone.
 
 pub mod convert;
 pub mod dataflow;

@@ -29,8 +29,9 @@ pub const RIDES: Stream = Stream {
     subjects: "surge.v1.rides.>",
 };
 
-/// Pickups and drop-offs. Producer: driver-management; ride-management follows it to move its rides on.
-/// A stream of its own, because a subscriber of `SUPPLY` wants levels alone, in one order with their watermarks.
+/// Pickups and drop-offs. Producer: driver-management; ride-management follows it to move its rides
+/// on. A stream of its own, because a subscriber of `SUPPLY` wants levels alone, in one order with
+/// their watermarks.
 pub const TRIPS: Stream = Stream {
     name: "TRIPS",
     subjects: "surge.v1.trips.>",

@@ -1,8 +1,10 @@
-//! The quote token: a quote under the signature of price-optimization. ride-management checks it with the same key,
-//! so the two need no shared state and no call; a rider can carry the token but not change it.
+//! The quote token: a quote under the signature of price-optimization. ride-management checks it
+//! with the same key, so the two need no shared state and no call; a rider can carry the token but
+//! not change it.
 //!
-//! Form: `base64url(QuoteClaims) "." base64url(BLAKE3-keyed(key, QuoteClaims))`, without padding. BLAKE3's keyed hash is a
-//! message authentication code (<https://www.ietf.org/archive/id/draft-aumasson-blake3-00.html>); docs/decisions/quote-token.md
+//! Form: `base64url(QuoteClaims) "." base64url(BLAKE3-keyed(key, QuoteClaims))`, without padding.
+//! BLAKE3's keyed hash is a message authentication code
+//! (<https://www.ietf.org/archive/id/draft-aumasson-blake3-00.html>); docs/decisions/quote-token.md
 //! says why it is this one.
 
 use std::fmt;

@@ -1,11 +1,11 @@
-//! `surge backtest`: scores the forecasting methods on recorded pickups, so that a change to the forecast is judged by
-//! figures and not by taste.
+//! `surge backtest`: scores the forecasting methods on recorded pickups, so that figures judge a
+//! change to the forecast.
 
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 use compare::whole_file;
-use marketplace::backtest::{self, Method, Report, Scores, Settings};
+use marketplace::backtest::{self, BacktestReport, BacktestSettings, Method, Scores};
 
 use crate::{
     cli::BacktestArgs,
@@ -16,11 +16,11 @@ use crate::{
 pub(crate) fn run(args: &BacktestArgs) -> anyhow::Result<ExitCode> {
     let train = read_pickups(&args.train)?;
     let test = read_pickups(&args.test)?;
-    let settings = Settings {
+    let settings = BacktestSettings {
         base: args.base.clone(),
         resolution: args.resolution,
         window: args.window,
-        ..Settings::default()
+        ..BacktestSettings::default()
     };
     let report = backtest::run(&train, &test, &settings)?;
     if let Some(path) = &args.json {
@@ -31,7 +31,7 @@ pub(crate) fn run(args: &BacktestArgs) -> anyhow::Result<ExitCode> {
     print(&report, args)
 }
 
-fn print(report: &Report, args: &BacktestArgs) -> anyhow::Result<ExitCode> {
+fn print(report: &BacktestReport, args: &BacktestArgs) -> anyhow::Result<ExitCode> {
     say(format_args!(
         "Pickups of base {} in {} zones, forecast one window of {} ahead, {} windows",
         args.base,
@@ -50,7 +50,8 @@ fn print(report: &Report, args: &BacktestArgs) -> anyhow::Result<ExitCode> {
     align_numbers(&mut scores);
     say(scores);
     say(
-        "Lower is better; bias is better near 0. Judge by pdev, the Poisson deviance: most windows are empty.",
+        "Lower is better; bias is better near 0. Judge by pdev, the Poisson deviance: most windows \
+         are empty.",
     );
     if let Some(path) = &args.json {
         say(format_args!("JSON: {}", path.display()));

@@ -1,6 +1,7 @@
-//! `surge costs`: what a position report, a driver's change of status, a quote and a ride cost, in processor time of each
-//! process that works for it. Asks the stack that runs here as fast as it answers, over the public APIs, and reads
-//! processor times from the operating system; the load itself runs in this process and is not counted.
+//! `surge costs`: what a position report, a driver's change of status, a quote and a ride cost, in
+//! processor time of each process that works for it. Asks the stack that runs here as fast as it
+//! answers, over the public APIs, and reads processor times from the operating system; the load
+//! itself runs in this process and is not counted.
 
 use std::{
     fs,
@@ -126,7 +127,8 @@ pub(crate) async fn run(args: &CostsArgs, state_dir: &Path) -> anyhow::Result<Ex
 }
 
 impl Exchange {
-    /// Does the work again and again for so long. Returns how often, the processor time used, and the seconds it took.
+    /// Does the work again and again for so long. Returns how often, the processor time used, and
+    /// the seconds it took.
     async fn measure(&self, work: Work, lasting: Duration) -> anyhow::Result<(u64, Times, f64)> {
         let (began, before) = (Instant::now(), self.times()?);
         let done = AtomicU64::new(0);
@@ -268,8 +270,8 @@ fn processor_us(pid: u32) -> anyhow::Result<f64> {
     Ok((own + running) * TICK_US)
 }
 
-/// proc_pid_stat(5): `pid (name) state …`, and the name may hold anything. Fields 14 to 17 are the times of the process and
-/// of its ended children.
+/// proc_pid_stat(5): `pid (name) state …`, and the name may hold anything. Fields 14 to 17 are the
+/// times of the process and of its ended children.
 fn ticks(pid: u32) -> anyhow::Result<f64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
     let Some((_, after_name)) = stat.rsplit_once(')') else {

@@ -1,4 +1,5 @@
-//! `surge demo`: from nothing to the comparison table; and `surge compare`, the same against whatever runs.
+//! `surge demo`: from nothing to the comparison table; and `surge compare`, the same against
+//! whatever runs.
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 

@@ -1,5 +1,5 @@
-//! `surge journey`: how supply and demand came to a quote, hop by hop. Without a quote it asks for one in each mode, of the same
-//! trip, and shows the three ways side by side.
+//! `surge journey`: how supply and demand came to a quote, hop by hop. Without a quote it asks for
+//! one in each mode, of the same trip, and shows the three ways side by side.
 
 mod side_by_side;
 mod timeline;

@@ -1,5 +1,6 @@
-//! `surge plan`: how many processors, replicas and bytes a market of a given size takes, from the costs that `surge costs`
-//! and `surge compare` measure. Plain arithmetic, printed with its factors, so that anybody can check or change them.
+//! `surge plan`: how many processors, replicas and bytes a market of a given size takes, from the
+//! costs that `surge costs` and `surge compare` measure. Plain arithmetic, printed with its
+//! factors, so that anybody can check or change them.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,5 @@
-//! `surge status`: every part of the local stack, whether it answers, and what it says of its dependencies.
+//! `surge status`: every part of the local stack, whether it answers, and what it says of its
+//! dependencies.
 
 use std::{collections::BTreeMap, net::TcpStream, path::Path, process::ExitCode, time::Duration};
 

@@ -15,7 +15,7 @@ pub(crate) fn run(args: &TrainArgs) -> anyhow::Result<ExitCode> {
     let profile = training::train(&pickups, args.until)?;
     whole_file::replace(&args.out, training::file_text(&profile)?.as_bytes())?;
     say(format_args!(
-        "{}: what {} zones expect, learnt from the pickups before {} New York time",
+        "{}: the expected requests of {} zones, from the pickups before {} New York time",
         args.out.display(),
         profile.zones().len(),
         new_york(args.until)

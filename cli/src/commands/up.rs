@@ -115,7 +115,8 @@ pub(super) fn announce(stack: &Stack) {
     say("Ctrl-C ends it.");
 }
 
-/// Tells of every part that ends by itself, until `end` is cancelled; the rest of the stack goes on.
+/// Tells of every part that ends by itself, until `end` is cancelled; the rest of the stack goes
+/// on.
 pub(super) async fn watch(stack: &mut Stack, end: &CancellationToken) {
     let mut looks = interval(LOOK_EVERY);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -78,7 +78,8 @@ impl ChildProcess {
         self.signal(Signal::CONT); // one that is stopped would not hear the request
     }
 
-    /// Waits for the end that was asked for, and kills it when it takes too long or there is a hurry.
+    /// Waits for the end that was asked for, and kills it when it takes too long or there is a
+    /// hurry.
     pub(super) async fn end(mut self, hurry: &CancellationToken) {
         let deadline = Instant::now() + GRACE;
         while self.exit_status().is_none() && Instant::now() < deadline && !hurry.is_cancelled() {

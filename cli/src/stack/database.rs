@@ -1,4 +1,5 @@
-//! Prepares the private PostgreSQL as an administrator would: the database, and one role and schema per service.
+//! Prepares the private PostgreSQL as an administrator would: the database, and one role and schema
+//! per service.
 
 use anyhow::Context as _;
 use private_servers::{Password, Postgres};

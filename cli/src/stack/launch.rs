@@ -1,5 +1,6 @@
-//! How each part of ours is started: which arguments, which environment. The variables are those that `--help` of each
-//! service lists, so this file is also the example of a complete configuration.
+//! How each part of ours is started: which arguments, which environment. The variables are those
+//! that `--help` of each service lists, so this file is also the example of a complete
+//! configuration.
 
 use std::{
     env,
@@ -18,14 +19,16 @@ use super::{
     ports::{address, url},
 };
 
-/// Everything that does not change while the stack lives, so that a part can be started again as it was.
+/// Everything that does not change while the stack lives, so that a part can be started again as it
+/// was.
 #[derive(Debug)]
 pub(super) struct Launch {
     executable: PathBuf,
     settings: StackSettings,
     ports: PortMap,
     quote_key: Password,
-    /// Real time at which the market clock showed the start; the same for every process, also for one started later.
+    /// Real time at which the market clock showed the start; the same for every process, also for
+    /// one started later.
     anchor: MarketTime,
     urls: Option<ServerUrls>,
 }

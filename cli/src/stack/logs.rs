@@ -1,4 +1,5 @@
-//! The log files of a stack: one per part, begun anew with each stack, kept when it ends, readable by their owner only.
+//! The log files of a stack: one per part, begun anew with each stack, kept when it ends, readable
+//! by their owner only.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -22,7 +23,8 @@ pub(super) struct Logs {
 pub(super) struct Log(PathBuf);
 
 impl Logs {
-    /// Makes the folder and empties the files: those of the last stack are of no use beside those of this one.
+    /// Makes the folder and empties the files: those of the last stack are of no use beside those
+    /// of this one.
     pub(super) fn start_anew(state_dir: &Path) -> anyhow::Result<Self> {
         let folder = state_dir.join("logs");
         let logs = Self { folder };

@@ -1,8 +1,9 @@
-//! The local stack: private PostgreSQL and NATS, the trace collector, three services and the batch job, each a process
-//! of its own, all gone when the [`Stack`] is.
+//! The local stack: private PostgreSQL and NATS, the trace collector, three services and the batch
+//! job, each a process of its own, all gone when the [`Stack`] is.
 //!
-//! It is the whole suite on one machine and from one executable: the services are started as `surge service NAME`, so
-//! that there is one thing to build and there are still separate processes to kill.
+//! It is the whole suite on one machine and from one executable: the services are started as `surge
+//! service NAME`, so that there is one thing to build and there are still separate processes to
+//! kill.
 
 mod child;
 mod database;
@@ -100,7 +101,8 @@ impl Stack {
         url(self.reservation.map.traces)
     }
 
-    /// Connection URL of the private PostgreSQL's administrator, for tests that look behind the services.
+    /// Connection URL of the private PostgreSQL's administrator, for tests that look behind the
+    /// services.
     pub fn admin_url(&self) -> String {
         database::admin_url(&self.postgres)
     }
@@ -120,7 +122,8 @@ impl Stack {
         self.logs.of(member).path().to_owned()
     }
 
-    /// The process of a part (the first, where there are several) or of a replica; none after [`Stack::kill`].
+    /// The process of a part (the first, where there are several) or of a replica; none after
+    /// [`Stack::kill`].
     pub fn pid(&self, member: impl Into<Member>) -> Option<u32> {
         let member = member.into();
         match member.part {
@@ -148,7 +151,8 @@ impl Stack {
         of_servers.chain(of_children).collect()
     }
 
-    /// Kills one part (the first, where there are several) or replica with SIGKILL, as a crash would; the rest goes on.
+    /// Kills one part (the first, where there are several) or replica with SIGKILL, as a crash
+    /// would; the rest goes on.
     pub async fn kill(&mut self, member: impl Into<Member>) {
         let member = member.into();
         match member.part {
@@ -162,8 +166,9 @@ impl Stack {
         }
     }
 
-    /// Starts one part or replica again with the same settings, ports and data, ending it first if it runs, and waits until it
-    /// answers. Whether it finds what it depends on is for the caller to see.
+    /// Starts one part or replica again with the same settings, ports and data, ending it first if
+    /// it runs, and waits until it answers. Whether it finds what it depends on is for the caller
+    /// to see.
     ///
     /// # Errors
     /// When it does not start or answer within 30 s.

@@ -1,5 +1,5 @@
-//! What the stack is made of, by name. The names are those of the log files, of the table that `status` prints and of
-//! the parts that a test kills.
+//! What the stack is made of, by name. The names are those of the log files, of the table that
+//! `status` prints and of the parts that a test kills.
 
 use std::fmt;
 
@@ -58,7 +58,8 @@ impl Part {
     }
 }
 
-/// One process of the local stack: a part, or the how manieth replica of a service or node of NATS it is.
+/// One process of the local stack: a part, or the how manieth replica of a service or node of NATS
+/// it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Member {
     /// What it plays.

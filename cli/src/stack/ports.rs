@@ -1,9 +1,9 @@
-//! The loopback ports of a stack. All are taken at once before anything starts, so that a busy one is one clear line
-//! and not a service that fails later.
+//! The loopback ports of a stack. All are taken at once before anything starts, so that a busy one
+//! is one clear line and not a service that fails later.
 //!
-//! A port is taken without listening on it, which on Linux lets the process that it is for listen on it all the same,
-//! while nobody is given it by chance: not another stack, and no outgoing connection. Elsewhere it has to be let go
-//! just before.
+//! A port is taken without listening on it, which on Linux lets the process that it is for listen
+//! on it all the same, while nobody is given it by chance: not another stack, and no outgoing
+//! connection. Elsewhere it has to be let go just before.
 
 use std::{
     io,
@@ -19,7 +19,8 @@ use super::{Member, Part};
 /// The environment variable that moves all ports.
 pub const PORT_BASE_VARIABLE: &str = "SURGE_PORT_BASE";
 
-/// HTTP on 7101 to 7104, gRPC on 7201 to 7203; second replicas on 7141 to 7143 and 7241 to 7243, third ones ten further.
+/// HTTP on 7101 to 7104, gRPC on 7201 to 7203; second replicas on 7141 to 7143 and 7241 to 7243,
+/// third ones ten further.
 const STANDARD_BASE: u16 = 7100;
 
 /// The farthest port, gRPC of a fifth price-optimization, lies this far above the base.
@@ -28,7 +29,8 @@ const HIGHEST_OFFSET: u16 = 173;
 /// Which ports a stack takes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Ports {
-    /// The documented ports, with PostgreSQL and NATS on free ones: a machine often has its own of these.
+    /// The documented ports, with PostgreSQL and NATS on free ones: a machine often has its own of
+    /// these.
     #[default]
     Standard,
     /// The documented offsets above this base, PostgreSQL and NATS included.
@@ -56,7 +58,8 @@ pub struct PortMap {
     pub nats: Vec<u16>,
 }
 
-/// Ports that are held for the processes of a stack, best for as long as it lives: a killed part comes back to its own.
+/// Ports that are held for the processes of a stack, best for as long as it lives: a killed part
+/// comes back to its own.
 #[derive(Debug)]
 pub(super) struct Reservation {
     pub(super) map: PortMap,
@@ -134,7 +137,8 @@ impl Ports {
     }
 }
 
-/// How much further than the first replica's ports those of this one are: out of the way of everything else.
+/// How much further than the first replica's ports those of this one are: out of the way of
+/// everything else.
 fn further(number: u8) -> u16 {
     match number {
         1 => 0,
@@ -216,7 +220,8 @@ fn bind(port: u16, use_of_it: &str) -> anyhow::Result<TcpSocket> {
     })
 }
 
-/// Takes a port, 0 for a free one. Nobody else is given it, but whoever asks for it by number may listen on it.
+/// Takes a port, 0 for a free one. Nobody else is given it, but whoever asks for it by number may
+/// listen on it.
 fn take(port: u16) -> io::Result<TcpSocket> {
     let socket = TcpSocket::new_v4()?;
     socket.set_reuseaddr(true)?; // as a listener does, so that a port is not busy because of yesterday's connections

@@ -1,7 +1,7 @@
 //! Asks the services whether they are ready, over HTTP like anybody else.
 //!
-//! Ready means that a rider could get a price: every service says so itself, and a quote comes out of each dataflow
-//! from data that is there.
+//! Ready means that a rider could get a price: every service says so itself, and a quote comes out
+//! of each dataflow from data that is there.
 
 use std::time::Duration;
 
@@ -41,8 +41,8 @@ impl Readiness {
         Self { client, ports }
     }
 
-    /// Whether all replicas of all services are ready, and each price-optimization prices in each of these modes from data;
-    /// the reason where not.
+    /// Whether all replicas of all services are ready, and each price-optimization prices in each
+    /// of these modes from data; the reason where not.
     pub(super) async fn suite(&self, modes: &[DataflowMode]) -> anyhow::Result<()> {
         for service in Part::SERVICES {
             for replica in Member::first(service, self.ports.count(service)) {

@@ -1,6 +1,6 @@
-//! What other commands know of a running stack: a small file with ports and pids, and the lock that makes it the only
-//! one in its folder. The file holds no secret. The lock ends with its process, whatever ends it, so it is what counts:
-//! a pid may long be somebody else's.
+//! What other commands know of a running stack: a small file with ports and pids, and the lock that
+//! makes it the only one in its folder. The file holds no secret. The lock ends with its process,
+//! whatever ends it, so it is what counts: a pid may long be somebody else's.
 
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
@@ -18,7 +18,8 @@ use compare::whole_file;
 
 use super::{Member, PortMap, ports::url};
 
-/// A stack holds the lock while it lives; whoever else holds it, only looks for a stack and is gone in microseconds.
+/// A stack holds the lock while it lives; whoever else holds it, only looks for a stack and is gone
+/// in microseconds.
 const LOOK_LIMIT: Duration = Duration::from_millis(200);
 
 const POLL: Duration = Duration::from_millis(5);
@@ -101,12 +102,14 @@ impl Claim {
         Ok(claim)
     }
 
-    /// Lets other commands find the stack. A reader sees the old record or the new one, never half of one.
+    /// Lets other commands find the stack. A reader sees the old record or the new one, never half
+    /// of one.
     pub(super) fn publish(&self, record: &Record) -> anyhow::Result<()> {
         whole_file::replace_private(&self.record, &serde_json::to_vec_pretty(record)?)
     }
 
-    /// Removes the record: this stack's at its end, or at its start the one that a killed stack left behind.
+    /// Removes the record: this stack's at its end, or at its start the one that a killed stack
+    /// left behind.
     fn withdraw(&self) -> anyhow::Result<()> {
         match fs::remove_file(&self.record) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -125,8 +128,8 @@ impl Drop for Claim {
     }
 }
 
-/// Whether a stack holds the lock of this folder. The look is shared, so that two of them do not take each other for a
-/// stack.
+/// Whether a stack holds the lock of this folder. The look is shared, so that two of them do not
+/// take each other for a stack.
 fn is_claimed(state_dir: &Path) -> anyhow::Result<bool> {
     let path = lock_path(state_dir);
     let look = match File::open(&path) {

@@ -1,5 +1,5 @@
-//! What can be chosen about a local stack. The defaults are what `./surge up` runs: a Friday evening of April 2014 at
-//! sixty times the speed of life.
+//! What can be chosen about a local stack. The defaults are what `./surge up` runs: a Friday
+//! evening of April 2014 at sixty times the speed of life.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -38,7 +38,8 @@ pub struct StackSettings {
     pub demand_profile: PathBuf,
     /// Share of quotes that are traced, 0 to 1.
     pub traced_share: f64,
-    /// How many processes of each service run side by side, at most [`Member::MOST`](super::Member::MOST).
+    /// How many processes of each service run side by side, at most
+    /// [`Member::MOST`](super::Member::MOST).
     pub replicas: u8,
     /// How many nodes NATS has, each with a copy of every stream: 1, 3 or 5.
     pub nats_nodes: u8,

@@ -1,4 +1,5 @@
-//! How a stack comes to life: the servers first, then what leans on them, then the wait until it can be used.
+//! How a stack comes to life: the servers first, then what leans on them, then the wait until it
+//! can be used.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -25,15 +26,16 @@ impl Stack {
     /// Starts everything and waits until a quote comes out of each dataflow.
     ///
     /// # Errors
-    /// When a stack runs in this folder already, a port is busy, a server is not installed, or a part ends or is not
-    /// ready within 30 s: named, with its last words and its log.
+    /// When a stack runs in this folder already, a port is busy, a server is not installed, or a
+    /// part ends or is not ready within 30 s: named, with its last words and its log.
     pub async fn start(settings: StackSettings) -> anyhow::Result<Self> {
         let mut stack = Self::spawn(settings).await?;
         stack.publish()?;
         let deadline = Instant::now() + READY_LIMIT;
         let live = [DataflowMode::Request, DataflowMode::Events];
         stack.ready(&live, deadline).await?;
-        // The batch job reads what the services have published, so its first run has to come after that.
+        // The batch job reads what the services have published, so its first run has to come after
+        // that.
         stack.launch_child(Part::Batch.into())?;
         stack.publish()?;
         stack.ready(&[DataflowMode::Database], deadline).await?;

@@ -8,8 +8,8 @@ use tokio_util::sync::CancellationToken;
 use super::{Part, Stack, child::ChildProcess};
 
 impl Stack {
-    /// Ends everything in order: services and batch job drain, then collector, NATS and PostgreSQL. A cancelled
-    /// `hurry` kills what has not ended by then.
+    /// Ends everything in order: services and batch job drain, then collector, NATS and PostgreSQL.
+    /// A cancelled `hurry` kills what has not ended by then.
     ///
     /// # Errors
     /// When private data cannot be removed.

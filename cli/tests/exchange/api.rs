@@ -1,5 +1,6 @@
-//! What drivers, riders and operators do with the exchange, in their words, and what they are answered. Everything goes
-//! over HTTP to the public APIs; nothing here knows how a service is made.
+//! What drivers, riders and operators do with the exchange, in their words, and what they are
+//! answered. Everything goes over HTTP to the public APIs; nothing here knows how a service is
+//! made.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -237,7 +238,8 @@ impl PublicApi {
         .await
     }
 
-    /// A new rider asks until there is a ride: an app repeats what was not answered, and that is safe.
+    /// A new rider asks until there is a ride: an app repeats what was not answered, and that is
+    /// safe.
     pub(crate) async fn insists_on_ride(&self, quote: &Quote, trip: Trip) -> anyhow::Result<Ride> {
         let rider_id = Uuid::now_v7();
         eventually("the rider is answered", async || {

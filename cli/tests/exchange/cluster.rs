@@ -1,4 +1,5 @@
-//! NATS as a cluster of three: it outlives the loss of any node, and nothing that was acknowledged is lost with it.
+//! NATS as a cluster of three: it outlives the loss of any node, and nothing that was acknowledged
+//! is lost with it.
 
 use std::{
     collections::BTreeSet,
@@ -84,7 +85,8 @@ async fn no_acknowledged_message_is_lost_with_a_node() -> Outcome {
     Ok(())
 }
 
-/// Publishes the messages of a batch, each under an id of its own, and waits until all are acknowledged.
+/// Publishes the messages of a batch, each under an id of its own, and waits until all are
+/// acknowledged.
 async fn publish(jetstream: &nats::JetStream, batch: u64) -> Outcome {
     let mut acknowledgements = Vec::new();
     for number in batch * BATCH..(batch + 1) * BATCH {

@@ -1,6 +1,7 @@
-//! Telemetry that fails costs a quote nothing: with a collector that hangs, and with none, quotes are as quick as before,
-//! the process grows by no more than its queue of spans, what is dropped is counted, and a collector that comes back gets
-//! spans again. Everything is traced here, which is the worst case.
+//! Telemetry that fails costs a quote nothing: with a collector that hangs, and with none, quotes
+//! are as quick as before, the process grows by no more than its queue of spans, what is dropped is
+//! counted, and a collector that comes back gets spans again. Everything is traced here, which is
+//! the worst case.
 
 use std::time::Duration;
 
@@ -16,7 +17,8 @@ use crate::{
     support::{Exchange, Market, Outcome, eventually},
 };
 
-/// Enough to fill the queue of spans (2,048, and 512 on their way) almost twice: a quote makes three.
+/// Enough to fill the queue of spans (2,048, and 512 on their way) almost twice: a quote makes
+/// three.
 const QUOTES: usize = 1_600;
 
 /// What the queue of spans may add to the process, and the allocator keep of it.

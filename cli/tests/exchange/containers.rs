@@ -1,5 +1,5 @@
-//! The suite in containers, as docker-compose.yml describes it: from the build to the end of the last volume. It needs
-//! Docker, so it runs only when asked for: `./surge test --compose`.
+//! The suite in containers, as docker-compose.yml describes it: from the build to the end of the
+//! last volume. It needs Docker, so it runs only when asked for: `./surge test --compose`.
 
 use std::{
     collections::BTreeMap,
@@ -63,7 +63,8 @@ async fn the_suite_lives_in_containers() -> Outcome {
     compose.end()
 }
 
-/// A quote that is not degraded: the batch job's first run may come a moment later than the first question.
+/// A quote that is not degraded: the batch job's first run may come a moment later than the first
+/// question.
 async fn quotes_from_live_data(api: &PublicApi, mode: DataflowMode) -> Outcome {
     eventually("a quote is made from live data", async || {
         let quote = api.quote(downtown(), mode).await?;

@@ -1,5 +1,5 @@
-//! Two witnesses of data age agree: the load engine, by the answers it gets, and the service, by the histogram it
-//! exposes. The same quotes are counted on both sides, over HTTP and over gRPC.
+//! Two witnesses of data age agree: the load engine, by the answers it gets, and the service, by
+//! the histogram it exposes. The same quotes are counted on both sides, over HTTP and over gRPC.
 
 use std::{
     sync::{Arc, Mutex},

@@ -1,5 +1,6 @@
-//! What was acknowledged stays: rides, their events and the market survive the SIGKILL of any process. Riders repeat
-//! what was not answered, as an app does, and that never makes two rides of one.
+//! What was acknowledged stays: rides, their events and the market survive the SIGKILL of any
+//! process. Riders repeat what was not answered, as an app does, and that never makes two rides of
+//! one.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,10 +19,12 @@ use crate::{
     support::{Exchange, Market, Outcome, eventually},
 };
 
-/// Riders in each round; one of them has the answer when the process dies, the others are still waiting for theirs.
+/// Riders in each round; one of them has the answer when the process dies, the others are still
+/// waiting for theirs.
 const RIDERS: usize = 4;
 
-/// Enough that each rider gets one, even while some are withheld because nobody knows whether they were sent.
+/// Enough that each rider gets one, even while some are withheld because nobody knows whether they
+/// were sent.
 const DRIVERS: usize = 12;
 
 /// What a ride that was driven to its end tells, once each.
@@ -71,7 +74,8 @@ async fn supply_and_demand_are_rebuilt_after_a_restart() -> Outcome {
     exchange.close().await
 }
 
-/// Riders ask for rides, the process dies as soon as one of them is answered, and comes back. Returns their rides.
+/// Riders ask for rides, the process dies as soon as one of them is answered, and comes back.
+/// Returns their rides.
 async fn killed_while_riders_ask(exchange: &mut Exchange, part: Part) -> anyhow::Result<Vec<Ride>> {
     let api = &exchange.api.clone();
     let quotes = try_join_all((0..RIDERS).map(|_| api.insists_on_quote(downtown()))).await?;
@@ -200,7 +204,8 @@ async fn a_busy_moment(api: &PublicApi) -> Outcome {
     for _ in 0..3 {
         api.goes_online(grand_central()).await?;
     }
-    // Six riders, three drivers: two on the way, one with a rider in the car who gets out soon, nobody for the rest.
+    // Six riders, three drivers: two on the way, one with a rider in the car who gets out soon,
+    // nobody for the rest.
     for rider in 0..6 {
         let quote = api.quote(crosstown(), DataflowMode::Request).await?;
         let ride = api
@@ -249,7 +254,8 @@ impl Levels {
         })
     }
 
-    /// Nothing happened in between but the passing of seconds, which moves demand a little and supply not at all.
+    /// Nothing happened in between but the passing of seconds, which moves demand a little and
+    /// supply not at all.
     fn are_rebuilt_in(&self, after: &Self) -> Outcome {
         ensure!(
             after.supply == self.supply,

@@ -1,5 +1,5 @@
-//! Whoever can reach an edge may send it anything. Whatever that is, it is refused as the caller's fault, changes nothing, and
-//! the services answer everybody else as before.
+//! Whoever can reach an edge may send it anything. Whatever that is, it is refused as the caller's
+//! fault, changes nothing, and the services answer everybody else as before.
 
 use std::time::Duration;
 
@@ -128,7 +128,8 @@ fn hostile_bodies(field: &str) -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
-/// Requests whose heads or framing are wrong. Some are refused before there is a request that could be told a problem.
+/// Requests whose heads or framing are wrong. Some are refused before there is a request that could
+/// be told a problem.
 async fn requests_are_refused(exchange: &Exchange) -> Outcome {
     let [.., price] = only(&exchange.stack.ports().http);
     let post = |headers: &str, body: &str| {
@@ -313,7 +314,8 @@ fn only(ports: &[Vec<u16>; 3]) -> [u16; 3] {
     ports.each_ref().map(|replicas| replicas[0])
 }
 
-/// Connections that begin a request and leave it at that; how long each may, the edge's own test tells.
+/// Connections that begin a request and leave it at that; how long each may, the edge's own test
+/// tells.
 async fn floods_of_half_requests_keep_nobody_out(exchange: &Exchange) -> Outcome {
     const MANY: usize = 300;
     let target = exchange.stack.ports();

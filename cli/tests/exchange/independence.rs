@@ -1,5 +1,5 @@
-//! No mode leans on what it does not need: each goes on quoting while everything else is dead, and says clearly what
-//! is missing when that is gone. The deaths are SIGKILLs of real processes.
+//! No mode leans on what it does not need: each goes on quoting while everything else is dead, and
+//! says clearly what is missing when that is gone. The deaths are SIGKILLs of real processes.
 
 use std::time::{Duration, Instant};
 
@@ -16,8 +16,9 @@ use crate::{
     support::{Exchange, Market, Outcome, eventually},
 };
 
-/// Within this time a rider knows that there is no quote. The dataflow gives up after half a second; this leaves a busy
-/// machine the rest, and is still less than the 5 s after which the service itself would cut the request off.
+/// Within this time a rider knows that there is no quote. The dataflow gives up after half a
+/// second; this leaves a busy machine the rest, and is still less than the 5 s after which the
+/// service itself would cut the request off.
 const CLEAR_WITHIN: Duration = Duration::from_secs(4);
 
 #[tokio::test]
@@ -142,7 +143,8 @@ async fn some_ride_requests(exchange: &Exchange) -> Outcome {
     Ok(())
 }
 
-/// A stack whose mode in force is `mode`, so that readiness judges by its needs, and whose connections are open.
+/// A stack whose mode in force is `mode`, so that readiness judges by its needs, and whose
+/// connections are open.
 async fn open_in(mode: DataflowMode) -> anyhow::Result<Exchange> {
     let exchange = Exchange::open(Market {
         mode,

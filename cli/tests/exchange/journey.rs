@@ -1,5 +1,6 @@
-//! What a quote says of its own journey is true: in every mode, its stops are those of the mode, its hops add up to its data
-//! age, and the traces that it names are those of the processes that it names.
+//! What a quote says of its own journey is true: in every mode, its stops are those of the mode,
+//! its hops add up to its data age, and the traces that it names are those of the processes that it
+//! names.
 
 use anyhow::{Context as _, ensure};
 use price_optimization::explain::{FeedPath, Journey, Stage, Stop, TraceLink};
@@ -11,7 +12,8 @@ use crate::{
     support::{Exchange, Market, Outcome, eventually},
 };
 
-/// Faster than life, so that the two clocks cannot be mistaken for one another: a market minute takes a second.
+/// Faster than life, so that the two clocks cannot be mistaken for one another: a market minute
+/// takes a second.
 const MINUTES_A_SECOND: Market = Market {
     speed: 60.0,
     mode: DataflowMode::Events,

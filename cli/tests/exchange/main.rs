@@ -1,5 +1,6 @@
-//! The whole exchange from the outside: every file tells one story about real processes, over the public APIs, with
-//! nothing replaced. Each test has a stack of its own, so that it may kill any part of it.
+//! The whole exchange from the outside: every file tells one story about real processes, over the
+//! public APIs, with nothing replaced. Each test has a stack of its own, so that it may kill any
+//! part of it.
 
 mod api;
 mod cluster;

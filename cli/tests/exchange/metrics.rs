@@ -1,5 +1,6 @@
-//! docs/telemetry.md has one table of all metrics, and people build dashboards and alerts on it. Here it is held against
-//! what the processes really expose, in both directions: names, types, labels, and who exposes them.
+//! docs/telemetry.md has one table of all metrics, and people build dashboards and alerts on it.
+//! Here it is held against what the processes really expose, in both directions: names, types,
+//! labels, and who exposes them.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

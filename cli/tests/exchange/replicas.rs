@@ -1,4 +1,5 @@
-//! Three processes of each service are one exchange: everything counts once, and every replica tells the same.
+//! Three processes of each service are one exchange: everything counts once, and every replica
+//! tells the same.
 
 use anyhow::{Context as _, ensure};
 use futures::future::try_join_all;
@@ -28,7 +29,8 @@ async fn everything_counts_once_and_every_replica_quotes_the_same() -> Outcome {
     let replicas = exchange.api_of_each();
     let at_each = || replicas.iter().cycle();
 
-    // Nine drivers, heard of by three replicas; six of them move downtown, heard of by other replicas.
+    // Nine drivers, heard of by three replicas; six of them move downtown, heard of by other
+    // replicas.
     let mut drivers = Vec::new();
     for api in at_each().take(9) {
         drivers.push(api.goes_online(grand_central()).await?);
@@ -40,7 +42,8 @@ async fn everything_counts_once_and_every_replica_quotes_the_same() -> Outcome {
         .await?;
     }
     idle_everywhere(&replicas, (3, 6)).await?;
-    // Three riders ask for a price at one replica and for the ride at another, and take the drivers who stayed.
+    // Three riders ask for a price at one replica and for the ride at another, and take the drivers
+    // who stayed.
     for (api, other) in at_each().zip(at_each().skip(2)).take(3) {
         let quote = api.quote(downtown(), DataflowMode::Request).await?;
         other.insists_on_ride(&quote, downtown()).await?;
@@ -128,7 +131,8 @@ async fn the_death_of_one_replica_of_each_service_stops_nothing() -> Outcome {
     let number = 3;
     let survivors = &replicas[..2];
 
-    // Quotes of the survivors go on while others die. Only what is under way at that moment may fail.
+    // Quotes of the survivors go on while others die. Only what is under way at that moment may
+    // fail.
     let mut failed = 0;
     for round in 0..QUOTES / UNDER_WAY {
         if round == 5 {

@@ -1,4 +1,5 @@
-//! The life of a ride, from a driver who goes online to a driver who is free again, and who may not have one.
+//! The life of a ride, from a driver who goes online to a driver who is free again, and who may not
+//! have one.
 
 use anyhow::{Context as _, ensure};
 use futures::future::try_join_all;

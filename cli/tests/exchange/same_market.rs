@@ -1,5 +1,5 @@
-//! Mode changes age, never arithmetic: when the market holds still for a moment, all three modes quote the same price,
-//! and the batch job forecasts what the live services forecast.
+//! Mode changes age, never arithmetic: when the market holds still for a moment, all three modes
+//! quote the same price, and the batch job forecasts what the live services forecast.
 
 use anyhow::{Context as _, ensure};
 use futures::future::try_join_all;
@@ -59,7 +59,8 @@ async fn the_batch_job_forecasts_what_the_live_services_forecast() -> Outcome {
     exchange.close().await
 }
 
-/// Five drivers at either end of the town and the demand of a Friday evening; two of those uptown are sent to riders.
+/// Five drivers at either end of the town and the demand of a Friday evening; two of those uptown
+/// are sent to riders.
 async fn an_evening_rush(api: &PublicApi) -> Outcome {
     for position in [grand_central(), wall_street()] {
         for _ in 0..5 {

@@ -1,4 +1,5 @@
-//! An exchange to tell stories about: a stack of real processes on free ports, and waiting until something is so.
+//! An exchange to tell stories about: a stack of real processes on free ports, and waiting until
+//! something is so.
 
 use std::time::Duration;
 
@@ -16,7 +17,8 @@ use crate::{
 
 pub(crate) type Outcome = anyhow::Result<()>;
 
-/// How long something may take to come true: debug builds on a busy machine, with a process or two that start anew.
+/// How long something may take to come true: debug builds on a busy machine, with a process or two
+/// that start anew.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 const POLL: Duration = Duration::from_millis(20);
@@ -54,7 +56,8 @@ impl Market {
         nats_nodes: 1,
     };
 
-    /// A market hour takes 12 s: data is too old for a price after 3 s, and a quote expires after 0.4 s.
+    /// A market hour takes 12 s: data is too old for a price after 3 s, and a quote expires after
+    /// 0.4 s.
     pub(crate) const FAST: Self = Self {
         speed: 300.0,
         mode: DataflowMode::Events,
@@ -63,7 +66,8 @@ impl Market {
         nats_nodes: 1,
     };
 
-    /// The age, in real time, from which on data sets no price in the fast market: a quarter of an hour there.
+    /// The age, in real time, from which on data sets no price in the fast market: a quarter of an
+    /// hour there.
     pub(crate) const FAST_PRICE_LIMIT_MS: f64 = 900_000.0 / Self::FAST.speed;
 }
 

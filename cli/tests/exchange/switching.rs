@@ -1,5 +1,5 @@
-//! The mode is switched while the exchange runs: for all quotes, for one quote, by an operator's command; and it
-//! outlives whoever knows it.
+//! The mode is switched while the exchange runs: for all quotes, for one quote, by an operator's
+//! command; and it outlives whoever knows it.
 
 use anyhow::ensure;
 use surge::Part;

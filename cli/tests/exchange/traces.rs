@@ -1,6 +1,7 @@
-//! One quote is one trace, and the answer's header `trace-id` opens it. What the price waited for is inside the trace;
-//! what it found ready is linked to the traces that made it, and they to what they were made from. Each test compares the
-//! whole set of edges of a mode, so that one that gets lost, or one too many, fails it.
+//! One quote is one trace, and the answer's header `trace-id` opens it. What the price waited for
+//! is inside the trace; what it found ready is linked to the traces that made it, and they to what
+//! they were made from. Each test compares the whole set of edges of a mode, so that one that gets
+//! lost, or one too many, fails it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -134,8 +135,8 @@ async fn what_is_told_of_drivers_and_rides_is_linked_to_the_requests_behind_it()
     exchange.close().await
 }
 
-/// Compares the edges that lead to a quote, and to the newest of each of these `operations` of price-optimization, with
-/// those expected.
+/// Compares the edges that lead to a quote, and to the newest of each of these `operations` of
+/// price-optimization, with those expected.
 async fn compare_edges(mode: DataflowMode, operations: &[&str], expected: &str) -> Outcome {
     let exchange = Exchange::open(Market::REAL_TIME).await?;
     let quote = quoted(&exchange, mode).await?;
@@ -150,7 +151,8 @@ async fn compare_edges(mode: DataflowMode, operations: &[&str], expected: &str) 
     exchange.close().await
 }
 
-/// Waits until the edges that lead to these traces are those expected: one a line, `->` to a child and `~>` by a link.
+/// Waits until the edges that lead to these traces are those expected: one a line, `->` to a child
+/// and `~>` by a link.
 async fn expect_edges(
     exchange: &Exchange,
     roots: impl AsyncFn() -> anyhow::Result<Vec<String>>,

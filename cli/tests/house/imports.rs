@@ -107,8 +107,9 @@ fn dependencies(manifest: &str) -> BTreeSet<&str> {
         .collect()
 }
 
-/// The children of a module, each with everything below it, import each other in one direction only. A child may import its
-/// parent's own items, and the parent its children: those two are read together.
+/// The children of a module, each with everything below it, import each other in one direction
+/// only. A child may import its parent's own items, and the parent its children: those two are read
+/// together.
 #[test]
 fn modules_import_without_circles() {
     let workspace = Workspace::read();

@@ -1,4 +1,5 @@
-//! The rules that hold the house, as tests: words, names, imports, and the files that a quote passes.
+//! The rules that hold the house, as tests: words, names, imports, and the files that a quote
+//! passes.
 //!
 //! | rule | where |
 //! |---|---|
@@ -10,8 +11,9 @@
 //! | A quote passes at most 14 files, and `docs/architecture.md` lists them. | `quote_files.rs` |
 //! | Every file that `docs/architecture.md` names exists. | `quote_files.rs` |
 //!
-//! They read the sources as text, with the standard library alone, so that they also run in seconds without the rest:
-//! `CARGO_MANIFEST_DIR=$PWD/cli rustc --edition 2024 --test cli/tests/house/main.rs -o /tmp/house && /tmp/house`.
+//! They read the sources as text, with the standard library alone, so that they also run in seconds
+//! without the rest: `CARGO_MANIFEST_DIR=$PWD/cli rustc --edition 2024 --test
+//! cli/tests/house/main.rs -o /tmp/house && /tmp/house`.
 
 mod imports;
 mod modules;

@@ -1,10 +1,12 @@
-//! Modules and what they import, read from `mod` and `use` lines and from paths that start at `crate` or `super`.
+//! Modules and what they import, read from `mod` and `use` lines and from paths that start at
+//! `crate` or `super`.
 //!
 //! ```text
 //! Cargo.toml -> package -> targets (src/lib.rs, src/main.rs, tests/*/main.rs) -> modules -> uses
 //! ```
 //!
-//! A path is followed to the module that defines what it names, through re-exports, also into another crate of ours.
+//! A path is followed to the module that defines what it names, through re-exports, also into
+//! another crate of ours.
 
 use std::collections::BTreeMap;
 
@@ -242,7 +244,8 @@ fn read_module(
     modules.insert(path, module);
 }
 
-/// The modules that a file declares in files of their own: the name, and the file where `#[path]` gives one.
+/// The modules that a file declares in files of their own: the name, and the file where `#[path]`
+/// gives one.
 fn child_modules(source: &Source) -> Vec<(String, Option<String>)> {
     let mut found = Vec::new();
     let mut at = None;

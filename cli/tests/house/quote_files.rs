@@ -1,9 +1,11 @@
-//! `docs/architecture.md` against the sources: the files that a quote passes, and every file that the page names.
+//! `docs/architecture.md` against the sources: the files that a quote passes, and every file that
+//! the page names.
 //!
-//! The page's section "The files of a quote" has a part for each mode, and in it a list: the first file is where the quote
-//! comes in. The last part, "Value types", lists files that those import but that only carry, name or convert values, or
-//! that act when the service starts. The test follows the imports of the listed files of the service, of the economics and
-//! of the messages: each leads to a file that the page lists in one of the two places.
+//! The page's section "The files of a quote" has a part for each mode, and in it a list: the first
+//! file is where the quote comes in. The last part, "Value types", lists files that those import
+//! but that only carry, name or convert values, or that act when the service starts. The test
+//! follows the imports of the listed files of the service, of the economics and of the messages:
+//! each leads to a file that the page lists in one of the two places.
 //!
 //! ```text
 //! ## The files of a quote

@@ -1,4 +1,5 @@
-//! The comparison, and the city that it lives on, on a stack of their own: short, so that figures mean nothing, and complete.
+//! The comparison, and the city that it lives on, on a stack of their own: short, so that figures
+//! mean nothing, and complete.
 
 use std::{
     ffi::OsStr,
@@ -20,7 +21,8 @@ use crate::support::{PATIENCE, project, stack_in, state_folder, surge, text};
 /// Comparisons measure, so they do not run beside one another.
 static ALONE: Mutex<()> = Mutex::const_new(());
 
-/// On a machine that is busy with other tests a run may be void, and says so: then it is made again.
+/// On a machine that is busy with other tests a run may be void, and says so: then it is made
+/// again.
 const RUNS: usize = 3;
 
 #[tokio::test(flavor = "multi_thread")]

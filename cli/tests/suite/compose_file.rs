@@ -1,5 +1,6 @@
-//! What can be known of docker-compose.yml without Docker: that the services take the settings it gives them, that what
-//! it names is there, and that it keeps what it promises of ports, memory and rights.
+//! What can be known of docker-compose.yml without Docker: that the services take the settings it
+//! gives them, that what it names is there, and that it keeps what it promises of ports, memory and
+//! rights.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,7 +16,8 @@ use surge_proto::subjects::STREAMS;
 
 use crate::support::project;
 
-/// Of all containers together, whatever they do. That the light profile takes less than 500 MB is measured.
+/// Of all containers together, whatever they do. That the light profile takes less than 500 MB is
+/// measured.
 const MEMORY_BYTES: u64 = 1_500_000_000;
 
 /// Their images hold no program that could ask them, or they end by themselves.
@@ -435,7 +437,8 @@ fn filled(value: &str, given: &BTreeMap<String, String>) -> String {
     filled
 }
 
-/// The variables that Compose replaces: those in `${NAME:…}`, and those of an environment that have no value there.
+/// The variables that Compose replaces: those in `${NAME:…}`, and those of an environment that have
+/// no value there.
 fn names_in(compose: &str) -> BTreeSet<String> {
     let is_name = |text: &str| {
         !text.is_empty()

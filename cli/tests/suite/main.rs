@@ -1,4 +1,5 @@
-//! The whole suite on this machine, in one test program, because every further one would link all services again.
+//! The whole suite on this machine, in one test program, because every further one would link all
+//! services again.
 
 mod command;
 mod compare;

@@ -1,4 +1,5 @@
-//! The life of the local stack: it starts, quotes in every mode, survives the death of a part, and leaves nothing.
+//! The life of the local stack: it starts, quotes in every mode, survives the death of a part, and
+//! leaves nothing.
 
 use std::fs;
 

@@ -1,5 +1,5 @@
-//! What the tests of this crate share: a folder for a stack of their own, the command itself, and waiting for things
-//! to come true.
+//! What the tests of this crate share: a folder for a stack of their own, the command itself, and
+//! waiting for things to come true.
 
 use std::{
     fs, io,
@@ -25,7 +25,8 @@ pub(crate) fn project() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// A folder for one stack, reachable for the account that PostgreSQL runs under, gone at the end of the test.
+/// A folder for one stack, reachable for the account that PostgreSQL runs under, gone at the end of
+/// the test.
 pub(crate) fn state_folder() -> io::Result<TempDir> {
     use std::os::unix::fs::PermissionsExt as _;
     let folder = tempfile::tempdir()?;

@@ -1,4 +1,5 @@
-//! The JSON model of Grafana's dashboards, as far as ours need it (schema version 41, which Grafana 12 reads as it is).
+//! The JSON model of Grafana's dashboards, as far as ours need it (schema version 41, which Grafana
+//! 12 reads as it is).
 //! https://grafana.com/docs/grafana/latest/dashboards/build-dashboards/view-dashboard-json-model/
 
 use anyhow::ensure;
@@ -176,7 +177,8 @@ fn defaults(panel: &Panel) -> Value {
     defaults
 }
 
-/// Lines have colours of their own, figures the colour of their being good or bad where that is known.
+/// Lines have colours of their own, figures the colour of their being good or bad where that is
+/// known.
 fn colours(panel: &Panel) -> Value {
     let judged = panel.limit.is_some() || panel.floor.is_some();
     let mode = match panel.kind {
@@ -274,7 +276,8 @@ fn options(kind: Kind) -> Value {
     }
 }
 
-/// Joins the answers of all queries by their labels and calls the columns what the source calls them.
+/// Joins the answers of all queries by their labels and calls the columns what the source calls
+/// them.
 fn one_row_for_each_series(panel: &Panel) -> Value {
     let columns = ('A'..)
         .zip(&panel.queries)

@@ -1,9 +1,10 @@
 //! The Grafana dashboards, from a source that people can read and change.
 //!
-//! A dashboard is a TOML file in `observability/grafana/panels`: a title, rows, and for each panel what to see there, its
-//! unit and its PromQL. What Grafana wants is a hundred lines of JSON for each of these, in which nobody finds the
-//! query; it is made here and committed beside the source, in `observability/grafana/dashboards`, which is what Grafana
-//! is given. After a change of the source: `cargo run -p dashboards`. A test compares the two.
+//! A dashboard is a TOML file in `observability/grafana/panels`: a title, rows, and for each panel
+//! what to see there, its unit and its PromQL. What Grafana wants is a hundred lines of JSON for
+//! each of these, in which nobody finds the query; it is made here and committed beside the source,
+//! in `observability/grafana/dashboards`, which is what Grafana is given. After a change of the
+//! source: `cargo run -p dashboards`. A test compares the two.
 
 mod grafana;
 mod palette;

@@ -1,4 +1,5 @@
-//! `cargo run -p dashboards` writes `observability/grafana/dashboards` anew from `observability/grafana/panels`.
+//! `cargo run -p dashboards` writes `observability/grafana/dashboards` anew from
+//! `observability/grafana/panels`.
 
 use std::process::ExitCode;
 

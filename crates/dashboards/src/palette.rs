@@ -1,6 +1,7 @@
-//! The colours and line styles of the modes: those of the comparison's report (`loadtest/compare/src/charts/ink.rs`), from
-//! the palette of Okabe and Ito, which people with any common colour blindness can tell apart. A mode looks the same in
-//! every panel, whatever else is drawn there.
+//! The colours and line styles of the modes: those of the comparison's report
+//! (`loadtest/compare/src/charts/ink.rs`), from the palette of Okabe and Ito, which people with any
+//! common colour blindness can tell apart. A mode looks the same in every panel, whatever else is
+//! drawn there.
 
 use serde_json::{Value, json};
 

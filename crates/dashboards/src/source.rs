@@ -1,4 +1,5 @@
-//! What a source file may say. A key that is not here is an error, so that a misspelt one is not silently ignored.
+//! What a source file may say. A key that is not here is an error, so that a misspelt one is not
+//! silently ignored.
 
 use serde::Deserialize;
 
@@ -22,7 +23,8 @@ pub struct Board {
     pub rows: Vec<Row>,
 }
 
-/// A choice at the top of a dashboard: the values that a label has, of which any number can be chosen.
+/// A choice at the top of a dashboard: the values that a label has, of which any number can be
+/// chosen.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Variable {
@@ -69,13 +71,15 @@ pub struct Panel {
     /// Whether the axis is logarithmic: where modes differ by orders of magnitude.
     #[serde(default)]
     pub log: bool,
-    /// What should not be exceeded: drawn as a dashed line, or as the value from which on a figure is red.
+    /// What should not be exceeded: drawn as a dashed line, or as the value from which on a figure
+    /// is red.
     pub limit: Option<f64>,
     /// What a value should not fall below, instead.
     pub floor: Option<f64>,
     /// The top of the axis, where there is a natural one.
     pub max: Option<f64>,
-    /// Whether traces are shown as dots on the lines, to be opened in Jaeger; for queries over histograms that have them.
+    /// Whether traces are shown as dots on the lines, to be opened in Jaeger; for queries over
+    /// histograms that have them.
     #[serde(default)]
     pub exemplars: bool,
     /// What a figure says when there is nothing, such as `no quotes`.
@@ -112,7 +116,8 @@ pub enum Kind {
 pub struct Query {
     /// PromQL.
     pub expr: String,
-    /// The name of its series, with labels in double braces: `{{dataflow}}`. In a table, the heading of its column.
+    /// The name of its series, with labels in double braces: `{{dataflow}}`. In a table, the
+    /// heading of its column.
     pub legend: String,
 }
 

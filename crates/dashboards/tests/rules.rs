@@ -1,4 +1,5 @@
-//! The stories that Prometheus' own tool tells of the rules: which alert fires when, and which does not quite.
+//! The stories that Prometheus' own tool tells of the rules: which alert fires when, and which does
+//! not quite.
 
 use std::{
     io::ErrorKind,

@@ -1,7 +1,8 @@
 //! Fares in whole cents, and the estimate of a trip before it is driven.
 //!
-//! Money is integer cents and rounded exactly once, at the end. The fare itself uses only additions, multiplications
-//! and one rounding, which IEEE 754 defines to the last bit: the same trip costs the same cents on every machine.
+//! Money is integer cents and rounded exactly once, at the end. The fare itself uses only
+//! additions, multiplications and one rounding, which IEEE 754 defines to the last bit: the same
+//! trip costs the same cents on every machine.
 
 use serde::{Deserialize, Serialize};
 
@@ -18,8 +19,9 @@ pub struct Trip {
 }
 
 impl Trip {
-    /// The trip to expect between two points: the straight line times the detour of a street grid, and the duration
-    /// that New York taxi trips of March 2019 took for that length, `6.92 * miles^0.716` minutes.
+    /// The trip to expect between two points: the straight line times the detour of a street grid,
+    /// and the duration that New York taxi trips of March 2019 took for that length, `6.92 *
+    /// miles^0.716` minutes.
     pub fn estimate(pickup: Position, dropoff: Position) -> Self {
         let miles = pickup.miles_to(dropoff) * DETOUR;
         Self {
@@ -29,14 +31,16 @@ impl Trip {
     }
 }
 
-/// Minutes until a car at `from` picks up a rider at `to`: the detour at 10 mph, and half a minute to stop and meet.
+/// Minutes until a car at `from` picks up a rider at `to`: the detour at 10 mph, and half a minute
+/// to stop and meet.
 pub fn pickup_minutes(from: Position, to: Position) -> f64 {
     const PICKUP_MPH: f64 = 10.0;
     const MEETING_MINUTES: f64 = 0.5;
     from.miles_to(to) * DETOUR / PICKUP_MPH * 60.0 + MEETING_MINUTES
 }
 
-/// The versioned set of fares, in cents. The default is uberX in New York from July 2014 to January 2016.
+/// The versioned set of fares, in cents. The default is uberX in New York from July 2014 to January
+/// 2016.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct FareSchedule {
     /// Cents for getting in.
@@ -50,7 +54,8 @@ pub struct FareSchedule {
 }
 
 impl FareSchedule {
-    /// The fare in cents: multiplier times the schedule's fare or its minimum, rounded once, halves up.
+    /// The fare in cents: multiplier times the schedule's fare or its minimum, rounded once, halves
+    /// up.
     pub fn fare_cents(&self, trip: &Trip, multiplier: Multiplier) -> i64 {
         let metered = f64::from(self.base_cents)
             + f64::from(self.per_mile_cents) * trip.miles
@@ -84,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn the_worked_fares_come_out_to_the_cent() {
+    fn schedule_gives_the_worked_fares() {
         let worked = [(10, 1398), (13, 1817), (14, 1957), (17, 2376), (22, 3075)];
         for (tenths, cents) in worked {
             assert_eq!(fare(tenths), cents);
@@ -92,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn a_short_trip_costs_the_minimum_times_the_multiplier() {
+    fn short_trip_costs_the_surged_minimum() {
         let trip = Trip {
             miles: 0.2,
             minutes: 1.0,
@@ -102,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn grand_central_to_the_financial_district_is_near_the_advertised_22_dollars() {
+    fn trip_downtown_costs_about_22_dollars() {
         let grand_central = Position::new(40.7527, -73.9772).unwrap();
         let wall_street = Position::new(40.7060, -74.0088).unwrap();
         let trip = Trip::estimate(grand_central, wall_street);
@@ -111,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn a_car_one_grid_mile_away_takes_six_and_a_half_minutes() {
+    fn pickup_one_mile_away_takes_6_5_minutes() {
         let here = Position::new(40.75, -73.97).unwrap();
         let mile_north = Position::new(40.75 + 1.0 / DETOUR / 69.09, -73.97).unwrap();
         assert!((pickup_minutes(mile_north, here) - 6.5).abs() < 0.01);

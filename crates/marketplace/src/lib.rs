@@ -1,8 +1,17 @@
 //! The economics of the marketplace: zones, supply, demand, forecasts, surge, fares and quotes.
 //!
-//! Everything here is pure. Nothing awaits, nothing reads a clock, a file or the environment: callers pass `now` in,
-//! so the live services, the batch job, the city simulation and the backtest all compute with the same code, and the
-//! same inputs give the same price in each of them. Start reading at [`quote::price`], then [`surge`], then [`demand`].
+//! Everything here is pure. No function awaits, and none reads a clock, a file or the environment:
+//! callers pass `now`. So the services, the batch job, the city simulation and the backtest compute
+//! with the same code, and the same inputs give the same price in each of them.
+//!
+//! ```text
+//! positions, trips -> supply --+
+//!                              +-> levels of the k-ring -> surge -> multiplier --+
+//! ride requests ---> demand ---+        (view)                                   +-> quote
+//! pickup, drop-off -------------------------------------------------> fare ------+
+//! ```
+//!
+//! Start to read at [`quote::price`], then [`surge`], then [`demand`].
 
 pub mod backtest;
 pub mod demand;

@@ -1,7 +1,13 @@
-//! The one function that turns a view of the market into a price, and the promise made of it.
+//! The one function that turns a view of the market into a price, and the quote that promises it.
 //!
-//! All dataflows end here: a mode decides how old the view is, never how it is priced. Data that is too old, missing, or
-//! from the future is not used: the quote is then priced without surge and says that it is degraded.
+//! All dataflows end here: a mode decides how old the view is, never how it is priced. Old data is
+//! never used unmarked:
+//!
+//! ```text
+//! data age     0 ............ 15 min ............
+//! price          with surge  |  multiplier 1.0, `degraded`      also: a level missing,
+//!                            |                                  or from the future
+//! ```
 
 use std::time::Duration;
 
@@ -14,7 +20,7 @@ use crate::time::MarketTime;
 use crate::view::{Level, MarketView};
 use crate::zone::{Position, Zone};
 
-/// Prices a trip from what is known of the market at `now`.
+/// Prices a trip from the levels of the market that are known at `now`.
 pub fn price(view: &MarketView, trip: &Trip, policy: &PricingPolicy, now: MarketTime) -> Price {
     let data_age = data_age(view, now);
     let usable = data_age.is_some_and(|age| policy.freshness.is_usable(age));
@@ -71,8 +77,8 @@ impl Default for PricingPolicy {
     }
 }
 
-/// How old data may be, in market time. In the simulated market the price error starts at about one minute of age,
-/// and at fifteen a third of the quotes are off by 0.2 or more.
+/// How old data may be, in market time. In the simulated market the price error starts at about one
+/// minute of age, and at fifteen a third of the quotes are off by 0.2 or more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Freshness {
     /// Up to this age data is priced with; older data is not used at all.
@@ -94,7 +100,7 @@ impl Default for Freshness {
     }
 }
 
-/// A price and what it was made of.
+/// A price and its inputs.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Price {
     /// The surge multiplier.
@@ -131,8 +137,9 @@ pub struct Quote {
 }
 
 impl Quote {
-    /// Whether the quote holds for this trip now. A quote that holds is honoured at its own fare, whatever the
-    /// multiplier has become; one that does not is refused and never silently repriced.
+    /// Whether the quote holds for this trip now. A quote that holds is honoured at its own fare,
+    /// whatever the multiplier has become; one that does not is refused and never silently
+    /// repriced.
     ///
     /// # Errors
     /// [`QuoteRefusal`] says why not.
@@ -205,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn a_price_says_what_it_was_made_of() {
+    fn price_reports_its_inputs() {
         let price = price_after(Duration::ZERO);
         assert_eq!((price.multiplier.tenths(), price.fare_cents), (22, 3075));
         assert_eq!((price.supply, price.demand), (5.0, 10.0));
@@ -216,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn data_older_than_fifteen_minutes_sets_no_price() {
+    fn data_over_fifteen_minutes_sets_no_price() {
         let price = price_after(Duration::from_secs(15 * 60));
         assert_eq!(
             (price.multiplier, price.fare_cents, price.degraded),
@@ -226,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_view_is_degraded() {
+    fn empty_view_is_degraded() {
         let trip = Trip {
             miles: 2.5,
             minutes: 14.0,
@@ -241,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn a_quote_holds_for_its_own_trip_only() {
+    fn quote_holds_for_its_trip_only() {
         let quote = Quote {
             quote_id: Uuid::nil(),
             zone: Zone::at(place(40.75)),

@@ -1,7 +1,14 @@
-//! Supply: where the drivers are, what they do, and how many of them a zone can count on in the coming window.
+//! Supply: where the drivers are, what they do, and how many of them a zone will have in the coming
+//! window.
 //!
-//! The forecast is deliberately plain: drivers idle now plus drop-offs due in the zone inside the window. There is no
-//! public trace of supply to fit anything finer to, and dispatch knows the trips under way.
+//! ```text
+//! offline <-> idle -> en_route -> on_trip -> idle     a driver is supply of a zone
+//!             ^^^^                ^^^^^^^             idle there, or with a drop-off due there
+//! ```
+//!
+//! The forecast is simple on purpose: idle drivers plus drop-offs that are due inside the window.
+//! Dispatch knows the trips under way, and no public data set shows supply, so a finer model could
+//! not be tested.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -15,10 +22,11 @@ use serde::{Deserialize, Serialize};
 use crate::time::MarketTime;
 use crate::zone::{Position, ServiceArea, Zone};
 
-/// Predicted available drivers: those idle, plus the drop-offs due after `now - window` and up to `now + window`.
+/// Predicted available drivers: those idle, plus the drop-offs due after `now - window` and up to
+/// `now + window`.
 ///
-/// A trip may run a little late and still free its car soon; one that is overdue by more than a window has gone
-/// silent, and a silent trip is not supply.
+/// A trip may run a little late and still free its car soon. A trip overdue by more than a window
+/// has no driver who reports, and is not supply.
 pub fn predicted_available(
     idle: usize,
     dropoffs_due_at: impl IntoIterator<Item = MarketTime>,
@@ -107,9 +115,9 @@ pub struct DriverState {
     pub dropoff: Option<Dropoff>,
 }
 
-/// All drivers by zone, kept so that the questions asked per quote and per dispatch are cheap.
+/// All drivers, indexed by zone, so that a quote and a dispatch find them quickly.
 ///
-/// Drivers outside the service area are remembered but are nobody's supply until they come back.
+/// A driver outside the service area is kept but is supply of no zone.
 #[derive(Debug, Clone)]
 pub struct SupplyBook<Id> {
     area: Arc<ServiceArea>,
@@ -128,7 +136,7 @@ impl<Id: Ord + Copy + Hash> SupplyBook<Id> {
         }
     }
 
-    /// Writes down the driver's state and returns the previous one.
+    /// Sets the driver's state and returns the previous one.
     pub fn update(&mut self, id: Id, state: DriverState) -> Option<DriverState> {
         let previous = self.remove(&id);
         self.enter(id, &state);
@@ -148,7 +156,8 @@ impl<Id: Ord + Copy + Hash> SupplyBook<Id> {
         self.drivers.get(id)
     }
 
-    /// Predicted available drivers of the zone in `[now, now + window)`; see [`predicted_available`].
+    /// Predicted available drivers of the zone in `[now, now + window)`; see
+    /// [`predicted_available`].
     pub fn supply(&self, zone: Zone, now: MarketTime, window: Duration) -> f64 {
         let Some(index) = self.area.index_of(zone) else {
             return 0.0;
@@ -164,8 +173,8 @@ impl<Id: Ord + Copy + Hash> SupplyBook<Id> {
 
     /// Up to `limit` idle drivers, nearest first; equally near ones in the order of their ids.
     ///
-    /// Zones are searched outward and the search ends as soon as no further zone can hold a nearer driver, so its
-    /// cost depends on how dense the neighbourhood is and not on how large the fleet is.
+    /// The search goes outward zone by zone and ends when no further zone can hold a nearer driver.
+    /// Its cost depends on the density of drivers, not on the size of the fleet.
     pub fn nearest_idle(&self, from: Position, limit: usize) -> Vec<(Id, Position)> {
         let mut nearest = Nearest::new(from, limit);
         for (zone, least_miles) in self.area.outward_from(from) {
@@ -209,10 +218,10 @@ impl<Id: Ord + Copy + Hash> SupplyBook<Id> {
 
     fn enter(&mut self, id: Id, state: &DriverState) {
         match self.place_of(state) {
-            Some(Place::Idle(zone)) => {
+            Some(SupplyPlace::Idle(zone)) => {
                 self.by_zone[zone].idle.insert(id, state.position);
             }
-            Some(Place::Dropoff(zone, due_at)) => {
+            Some(SupplyPlace::Dropoff(zone, due_at)) => {
                 self.by_zone[zone].dropoffs.insert(id, due_at);
             }
             None => {}
@@ -221,10 +230,10 @@ impl<Id: Ord + Copy + Hash> SupplyBook<Id> {
 
     fn leave(&mut self, id: &Id, state: &DriverState) {
         match self.place_of(state) {
-            Some(Place::Idle(zone)) => {
+            Some(SupplyPlace::Idle(zone)) => {
                 self.by_zone[zone].idle.remove(id);
             }
-            Some(Place::Dropoff(zone, _)) => {
+            Some(SupplyPlace::Dropoff(zone, _)) => {
                 self.by_zone[zone].dropoffs.remove(id);
             }
             None => {}
@@ -232,21 +241,21 @@ impl<Id: Ord + Copy + Hash> SupplyBook<Id> {
     }
 
     /// In which zone, if any, this state makes a driver count.
-    fn place_of(&self, state: &DriverState) -> Option<Place> {
+    fn place_of(&self, state: &DriverState) -> Option<SupplyPlace> {
         if state.status == DriverStatus::Idle {
             return self
                 .area
                 .index_of(Zone::at(state.position))
-                .map(Place::Idle);
+                .map(SupplyPlace::Idle);
         }
         let dropoff = state.dropoff.filter(|_| state.status.is_on_a_ride())?;
         let zone = self.area.index_of(dropoff.zone?)?;
-        Some(Place::Dropoff(zone, dropoff.due_at))
+        Some(SupplyPlace::Dropoff(zone, dropoff.due_at))
     }
 }
 
-/// The drivers that make up the supply of one zone. Ordered maps, so that whoever walks through them gets the same
-/// order on every run.
+/// The drivers that are supply of one zone. The maps are ordered, so that every run visits them in
+/// the same order.
 #[derive(Debug, Clone)]
 struct ZoneDrivers<Id> {
     idle: BTreeMap<Id, Position>,
@@ -305,7 +314,7 @@ impl<Id: Ord + Copy> Nearest<Id> {
 }
 
 /// Where a driver counts: by index of the zone in the area.
-enum Place {
+enum SupplyPlace {
     Idle(usize),
     Dropoff(usize, MarketTime),
 }
@@ -355,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dropoff_counts_from_a_window_before_until_a_window_after() {
+    fn dropoff_counts_one_window_either_side() {
         let available = |due_at| predicted_available(2, [due_at], NOW, WINDOW);
         let one_ms = Duration::from_millis(1);
         assert_eq!(available(NOW), 3.0);
@@ -366,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn a_driver_is_supply_while_idle_or_about_to_be() {
+    fn driver_is_supply_when_idle_or_due() {
         let mut book = book();
         let zone = Zone::at(midtown());
         let supply = |book: &SupplyBook<u32>| book.supply(zone, NOW, WINDOW);
@@ -382,7 +391,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dropoff_left_over_from_the_last_ride_is_not_counted() {
+    fn idle_driver_with_old_dropoff_counts_once() {
         let mut book = book();
         book.update(
             1,
@@ -395,7 +404,7 @@ mod tests {
     }
 
     #[test]
-    fn drivers_outside_the_area_are_known_but_not_offered() {
+    fn driver_outside_area_is_not_offered() {
         let mut book = book();
         book.update(
             1,
@@ -406,7 +415,7 @@ mod tests {
     }
 
     #[test]
-    fn equally_near_drivers_come_in_the_order_of_their_ids() {
+    fn equally_near_drivers_come_by_id() {
         let mut book = book();
         for id in [3, 1, 2] {
             book.update(id, state(DriverStatus::Idle, midtown()));
@@ -435,7 +444,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_nearest_drivers_are_those_a_full_search_finds(
+        fn nearest_drivers_equal_a_full_search(
             places in prop::collection::vec((40.60..40.90, -74.08..-73.70), 0..80),
             from in (40.60..40.90, -74.08..-73.70),
             limit in 0_usize..12,
@@ -452,7 +461,8 @@ mod tests {
                 .collect();
             all.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
             let expected: Vec<u32> = all.into_iter().take(limit).map(|(_, id)| id).collect();
-            let found: Vec<u32> = book.nearest_idle(from, limit).into_iter().map(|(id, _)| id).collect();
+            let found = book.nearest_idle(from, limit);
+            let found: Vec<u32> = found.into_iter().map(|(id, _)| id).collect();
             prop_assert_eq!(found, expected);
         }
     }

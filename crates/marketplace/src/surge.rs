@@ -1,6 +1,10 @@
 //! The surge multiplier: drivers needed over drivers available.
 //!
-//! Around a zone z with k-ring neighbours n, over the window that supply `S` and demand `D` are forecast for:
+//! # How this works
+//!
+//! The price of a zone rises when the requests expected there need more drivers than the zone will
+//! have. A k-ring is the zone and its neighbours; `S` is the supply and `D` the demand of a zone in
+//! the coming window (five minutes). For a zone z with the neighbours n:
 //!
 //! ```text
 //! D~    = (1 - l) D_z + l mean(D_n), the same for S      smoothing in space, l = 0.5
@@ -10,15 +14,25 @@
 //! m     = clamp(rho^g, 1, cap), rounded to tenths
 //! ```
 //!
-//! The reserve is what surge is for: when idle cars get scarce, pickups get long and eat the time of the drivers who
-//! are left (Castillo, Knoepfle, Weyl, "Surge Pricing Solves the Wild Goose Chase", EC 2018). The distance to the
-//! nearest of randomly spread cars is `0.5 / sqrt(density)` (Larson, Odoni, "Urban Operations Research", 3.7), so a
-//! target pickup time is a target density. The exponent `g` is one over the elasticity of demand plus the response of
-//! supply; rounding to tenths is what Cohen et al. report of Uber ("Using Big Data to Estimate Consumer Surplus",
-//! NBER 22627): 1.249 shows as 1.2, 1.251 as 1.3.
+//! Each step has its source:
 //!
-//! Limits: one elasticity for all riders, one speed for all streets, no memory. Prices of the past are left out on
-//! purpose: smoothing over time belongs to the forecasts, and without memory every replica quotes the same price.
+//! * *Smoothing*: Uber smooths over the k-ring; the weight `l` is our choice. Without it the price
+//!   has a cliff at a zone's border, and a rider walks across the street.
+//! * *Reserve*: when idle cars get scarce, pickups get long, and long pickups use up the time of the
+//!   remaining drivers (Castillo, Knoepfle, Weyl, "Surge Pricing Solves the Wild Goose Chase", EC
+//!   2018). The mean distance to the nearest of randomly spread cars is `0.5 / sqrt(density)`
+//!   (Larson, Odoni, "Urban Operations Research", 3.7), so a target pickup time `T*` is a target
+//!   density of idle cars.
+//! * *Exponent*: `g` is one over the elasticity of demand plus the response of supply.
+//! * *Rounding*: Cohen et al. report it of Uber ("Using Big Data to Estimate Consumer Surplus", NBER
+//!   22627): the app shows 1.249 as 1.2 and 1.251 as 1.3.
+//!
+//! Example: `S~` = 5 and `D~` = 10 give a reserve of 3.07, a load ratio of (10 + 3.07 + 2) / (5 + 2)
+//! = 2.15, and the multiplier 2.2.
+//!
+//! Limits: one elasticity for all riders, one speed for all streets, no memory. Past prices are left
+//! out on purpose: the forecasts smooth over time, and without memory every replica quotes the same
+//! price.
 
 use std::f64::consts::FRAC_PI_4;
 use std::fmt;
@@ -28,8 +42,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use crate::view::{Level, MarketView, ZoneLevels};
 use crate::zone::ZONE_AREA_KM2;
 
-/// Mean ratio of the way through a street grid to the straight line: 4/pi, about 1.27 (geometry: the mean of
-/// `|cos| + |sin|` over all directions).
+/// Mean ratio of the way through a street grid to the straight line: 4/pi, about 1.27 (geometry:
+/// the mean of `|cos| + |sin|` over all directions).
 pub const DETOUR: f64 = 1.0 / FRAC_PI_4;
 
 /// The multiplier to quote, on the grid of tenths. `None` when a level of the view is missing.
@@ -57,7 +71,7 @@ pub fn workings(view: &MarketView, policy: &SurgePolicy) -> Option<Workings> {
     })
 }
 
-/// What the formula made of a view on the way to the multiplier, for whoever wants to see it worked.
+/// The intermediate results of the formula, which the journey of a quote shows.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Workings {
     /// `S~`: supply, smoothed over the k-ring.
@@ -70,14 +84,15 @@ pub struct Workings {
     pub target: f64,
 }
 
-/// Drivers needed, with the reserve, over drivers available. The pseudo-drivers keep sparse zones near 1.
+/// Drivers needed, with the reserve, over drivers available. The pseudo-drivers keep sparse zones
+/// near 1.
 pub fn load_ratio(supply: f64, demand: f64, policy: &SurgePolicy) -> f64 {
     let needed = demand + driver_reserve(demand, policy);
     (needed + policy.pseudo_drivers) / (supply + policy.pseudo_drivers)
 }
 
-/// Idle drivers to keep so that the next rider still gets a car within the target pickup time: at most one per
-/// expected request, at most [`full_reserve`].
+/// Idle drivers to keep so that the next rider still gets a car within the target pickup time: at
+/// most one per expected request, at most [`full_reserve`].
 pub fn driver_reserve(demand: f64, policy: &SurgePolicy) -> f64 {
     let full = full_reserve(policy);
     -full * (-demand / full).exp_m1()
@@ -90,13 +105,15 @@ pub fn full_reserve(policy: &SurgePolicy) -> f64 {
     policy.zone_area_km2 * (minutes_at_one_per_km2 / policy.target_pickup_minutes).powi(2)
 }
 
-/// A zone's value drawn towards the mean of its neighbours, so that the price has no cliff at a border. A zone
-/// without neighbours keeps its own. Puts the neighbours in ascending order on the way.
+/// A zone's value drawn towards the mean of its neighbours, so that the price has no cliff at a
+/// border. A zone without neighbours keeps its own. Puts the neighbours in ascending order on the
+/// way.
 pub fn smooth(own: f64, neighbours: &mut [f64], neighbour_weight: f64) -> f64 {
     if neighbours.is_empty() {
         return own;
     }
-    // Added up in ascending order: the order in which zones arrive must not decide the last bit of a price.
+    // Added up in ascending order: the order in which zones arrive must not decide the last bit of
+    // a price.
     neighbours.sort_unstable_by(f64::total_cmp);
     let mean = neighbours.iter().sum::<f64>() / neighbours.len() as f64;
     (1.0 - neighbour_weight) * own + neighbour_weight * mean
@@ -123,13 +140,16 @@ const KM_PER_MILE: f64 = 1.609_344;
 /// All parameters of the surge formula.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SurgePolicy {
-    /// Share of the neighbours' mean in a smoothed value, 0 to 1. Uber smooths over the k-ring; the weight is ours.
+    /// Share of the neighbours' mean in a smoothed value, 0 to 1. Uber smooths over the k-ring; the
+    /// weight is ours.
     pub neighbour_weight: f64,
-    /// Minutes within which the next rider should get a car. Uber's mean after a large concert was 2.6.
+    /// Minutes within which the next rider should get a car. Uber's mean after a large concert was
+    /// 2.6.
     pub target_pickup_minutes: f64,
     /// Way driven over straight line.
     pub detour: f64,
-    /// Mean speed on the way to a rider, miles per hour: the median of New York evening taxi trips is 10.2.
+    /// Mean speed on the way to a rider, miles per hour: the median of New York evening taxi trips
+    /// is 10.2.
     pub pickup_mph: f64,
     /// Area of one zone in square kilometres.
     pub zone_area_km2: f64,
@@ -137,7 +157,8 @@ pub struct SurgePolicy {
     pub pseudo_drivers: f64,
     /// One over the elasticity of demand (0.55) plus that of local supply (0.45).
     pub exponent: f64,
-    /// The highest multiplier in normal times, between the 2.8 and 3.5 that New York saw as emergency caps.
+    /// The highest multiplier in normal times, between the 2.8 and 3.5 that New York saw as
+    /// emergency caps.
     pub cap: Multiplier,
     /// A lower limit while an emergency is declared.
     pub emergency_cap: Option<Multiplier>,
@@ -187,7 +208,8 @@ impl Multiplier {
         }
     }
 
-    /// The nearest multiplier, halves up: 1.249 is 1.2, 1.251 is 1.3. Whatever is not above one is one.
+    /// The nearest multiplier, halves up: 1.249 is 1.2, 1.251 is 1.3. A value that is not above one
+    /// gives one.
     pub fn rounded(value: f64) -> Self {
         Self((value.max(1.0) * 10.0).round() as u16)
     }
@@ -270,7 +292,8 @@ mod tests {
         }
     }
 
-    /// Supply, demand, reserve, load ratio, shown. Worked by hand with a detour of 1.27 and 5.16 square kilometres.
+    /// Supply, demand, reserve, load ratio, shown. Worked by hand with a detour of 1.27 and 5.16
+    /// square kilometres.
     const WORKED: [(f64, f64, f64, f64, &str); 10] = [
         (0.0, 0.0, 0.00, 1.000, "1.0"),
         (5.0, 0.0, 0.00, 0.286, "1.0"),
@@ -285,7 +308,7 @@ mod tests {
     ];
 
     #[test]
-    fn the_worked_table_comes_out() {
+    fn formula_gives_the_worked_table() {
         let worked_with = SurgePolicy {
             detour: 1.27,
             zone_area_km2: 5.16,
@@ -307,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hot_spot_has_no_cliff_at_its_border() {
+    fn hot_spot_has_no_cliff_at_border() {
         let unsmoothed = load_ratio(5.0, 15.0, &SurgePolicy::default());
         let smoothed = target(&market((5.0, 15.0), (5.0, 3.0)), &SurgePolicy::default()).unwrap();
         assert!(
@@ -317,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn a_multiplier_rounds_to_the_nearest_tenth() {
+    fn rounds_multiplier_to_nearest_tenth() {
         for (value, shown) in [
             (1.249, "1.2"),
             (1.251, "1.3"),
@@ -329,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn a_multiplier_is_a_plain_number_in_json() {
+    fn multiplier_is_a_number_in_json() {
         let shown = Multiplier::from_tenths(13).unwrap();
         assert_eq!(serde_json::to_string(&shown).unwrap(), "1.3");
         assert_eq!(serde_json::from_str::<Multiplier>("1.3").unwrap(), shown);
@@ -342,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn a_view_with_a_hole_has_no_multiplier() {
+    fn incomplete_view_has_no_multiplier() {
         let mut view = market((5.0, 5.0), (5.0, 5.0));
         view.zones[3].demand = None;
         assert_eq!(multiplier(&view, &SurgePolicy::default()), None);

@@ -1,7 +1,8 @@
 //! Market time and the calendar of the city.
 //!
-//! Replays run faster than life, so no code here asks a system clock: every function takes `now` in market time.
-//! The calendar turns an instant into its *slot of the week*, which is how demand profiles are indexed.
+//! Replays run faster than life, so no code here asks a system clock: every function takes `now` in
+//! market time. The calendar turns an instant into its *slot of the week*, which is how demand
+//! profiles are indexed.
 
 use std::fmt;
 use std::ops::{Add, Sub};
@@ -27,20 +28,22 @@ impl MarketTime {
         self.0
     }
 
-    /// How old something that describes this instant is at `now`. Zero if it lies in the future, which small clock
-    /// differences between processes make possible; see [`is_ahead_of`](Self::is_ahead_of) for large ones.
+    /// How old something that describes this instant is at `now`. Zero if it lies in the future,
+    /// which small clock differences between processes make possible; see
+    /// [`is_ahead_of`](Self::is_ahead_of) for large ones.
     pub fn age_of(self, now: MarketTime) -> Duration {
         Duration::from_millis(u64::try_from(now.0.saturating_sub(self.0)).unwrap_or(0))
     }
 
-    /// Whether this instant lies further in the future of `now` than the clocks of one market differ. What describes it
-    /// was told by another market's clock, as a replay of another evening is, and says nothing of this one.
+    /// Whether this time is further ahead of `now` than the clocks of one market differ. A level
+    /// with such a time comes from another market, such as a replay of another evening, and says
+    /// nothing about this one.
     pub fn is_ahead_of(self, now: MarketTime) -> bool {
         self > now + CLOCK_DIFFERENCE
     }
 
-    /// The index of the window of the calendar grid that holds this instant. Windows are `[start, end)` and counted
-    /// from the Unix epoch, as `date_bin` counts them in SQL.
+    /// The index of the window of the calendar grid that holds this instant. Windows are `[start,
+    /// end)` and counted from the Unix epoch, as `date_bin` counts them in SQL.
     pub fn window_index(self, window: Duration) -> i64 {
         self.0.div_euclid(millis_of(window).max(1))
     }
@@ -67,8 +70,8 @@ impl Sub<Duration> for MarketTime {
     }
 }
 
-/// RFC 3339 in UTC with milliseconds, for example `2014-04-04T20:00:00.000Z`; what lies outside the years 1970 to 9999 is
-/// no time of any market, and shown as a number.
+/// RFC 3339 in UTC with milliseconds, for example `2014-04-04T20:00:00.000Z`; a time outside the years
+/// 1970 to 9999 belongs to no market and is shown as a number.
 impl fmt::Display for MarketTime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if (0..END_OF_YEARS_MILLIS).contains(&self.0) {
@@ -101,7 +104,8 @@ impl From<DateTime<Utc>> for MarketTime {
     }
 }
 
-/// For JSON and PostgreSQL. What no calendar can hold becomes the epoch; a market clock never shows it.
+/// For JSON and PostgreSQL. A time that no calendar can hold becomes the epoch; a market clock never
+/// shows one.
 impl From<MarketTime> for DateTime<Utc> {
     fn from(time: MarketTime) -> Self {
         DateTime::from_timestamp_millis(time.0).unwrap_or_default()
@@ -115,8 +119,8 @@ pub struct TimeError {
     text: String,
 }
 
-/// The city's wall clock: a fixed offset from UTC. A replay covers weeks inside one season, so a time zone database
-/// would add nothing but a dependency.
+/// The city's wall clock: a fixed offset from UTC. A replay covers weeks inside one season, so a
+/// time zone database would add nothing but a dependency.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Calendar {
     /// Seconds to add to UTC to get local time; negative west of Greenwich.
@@ -158,8 +162,8 @@ impl Calendar {
     }
 }
 
-/// Most that the clocks of two processes in one market may differ, in market time: at sixty times the speed of life, one
-/// real second.
+/// Most that the clocks of two processes in one market may differ, in market time: at sixty times
+/// the speed of life, one real second.
 const CLOCK_DIFFERENCE: Duration = Duration::from_secs(60);
 
 /// One week in milliseconds.
@@ -202,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn what_lies_in_the_future_has_age_zero() {
+    fn future_time_has_age_zero() {
         let then = MarketTime::from_millis(1_000);
         assert_eq!(
             then.age_of(MarketTime::from_millis(3_500)),
@@ -212,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn up_to_a_minute_ahead_is_a_difference_of_clocks_and_more_is_another_market() {
+    fn over_one_minute_ahead_is_another_market() {
         let now = at("2014-04-04T20:00:00Z");
         assert!(!at("2014-04-04T20:01:00Z").is_ahead_of(now));
         assert!(at("2014-04-04T20:01:00.001Z").is_ahead_of(now));
@@ -221,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn the_week_starts_on_monday_at_midnight_local_time() {
+    fn week_starts_on_monday_at_local_midnight() {
         let slot = |text| Calendar::NEW_YORK_SUMMER.slot_of_week(at(text), FIVE_MINUTES);
         assert_eq!(slot("2014-04-07T00:00:00-04:00"), 0);
         assert_eq!(slot("2014-04-07T00:05:00-04:00"), 1);
@@ -229,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn windows_hold_their_start_and_not_their_end() {
+    fn windows_include_start_but_not_end() {
         let start = MarketTime::of_window(-1, FIVE_MINUTES);
         assert_eq!(start.window_index(FIVE_MINUTES), -1);
         assert_eq!((start + FIVE_MINUTES).window_index(FIVE_MINUTES), 0);

@@ -1,8 +1,23 @@
-//! What a quote knows of the market: levels of supply and demand, each with the instant it describes.
+//! The input of a quote: levels of supply and demand, each with the time it describes.
 //!
-//! Levels, never increments: a level that is lost, repeated or overtaken does no harm, because the newest one says
-//! everything. A producer that has gone through all its zones says so with a *watermark*; a zone without news is then
-//! as fresh as the watermark, so a silent zone is not a stale zone, but a silent producer is.
+//! # How this works
+//!
+//! A producer publishes a *level* for each zone that changed ("supply of zone z is 11.4 as of 20:00:03"),
+//! never an increment. A level may be lost, repeated or overtaken by another: the newest one holds
+//! the whole value. After each pass over all zones the producer publishes a *watermark* ("all zones
+//! are complete as of 20:00:03").
+//!
+//! ```text
+//! time       :01        :02        :03        :04        :05
+//! zone a    3.0 ------------------ 5.0 --------------------->
+//! zone b    2.0 -------------------------------------------->   no message, so still 2.0
+//! watermark  W1         W2         W3         (producer dies)
+//!                                             age grows ---->
+//! ```
+//!
+//! No message for one zone means that the zone did not change, so its level is as fresh as the
+//! watermark. No watermark means that the data of all zones grows old. The age of a quote's data is
+//! `now` minus the older of the two feeds' times.
 
 use serde::{Deserialize, Serialize};
 
@@ -30,7 +45,7 @@ pub struct ZoneLevels {
 }
 
 impl ZoneLevels {
-    /// A zone of which nothing is known.
+    /// A zone without levels.
     pub const fn unknown(zone: Zone) -> Self {
         Self {
             zone,
@@ -40,7 +55,7 @@ impl ZoneLevels {
     }
 }
 
-/// The market around one zone: that zone first, then its neighbours. This is what every dataflow delivers.
+/// The market around one zone: that zone first, then its neighbours. Every dataflow delivers one.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct MarketView {
     /// The centre zone first; the order of the others does not matter.
@@ -58,7 +73,8 @@ impl MarketView {
         oldest
     }
 
-    /// Whether any level was told by a clock that is ahead of `now`; the whole view is then good for nothing.
+    /// Whether the time of any level is ahead of `now`, beyond the difference of two clocks. The
+    /// whole view is then unusable.
     pub fn is_ahead_of(&self, now: MarketTime) -> bool {
         let levels = self
             .zones
@@ -73,8 +89,10 @@ impl MarketView {
     }
 }
 
-/// The latest levels and watermarks of a whole service area, in whatever order they arrived. News from the future is not
-/// taken in: as the newest it would keep out all that this market has to say.
+/// The latest levels and watermarks of a whole service area, whatever the order of their arrival.
+///
+/// The board ignores messages from the future: as the newest they would shut out every later message
+/// of this market.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LevelBoard {
     zones: Vec<Zone>,
@@ -83,50 +101,51 @@ pub struct LevelBoard {
 }
 
 impl LevelBoard {
-    /// A board for all zones of the area that has heard of nothing yet.
+    /// A board for all zones of the area, without levels.
     pub fn new(area: &ServiceArea) -> Self {
         let zones = area.zones().to_vec();
         Self {
-            supply: Feed::silent(zones.len()),
-            demand: Feed::silent(zones.len()),
+            supply: Feed::empty(zones.len()),
+            demand: Feed::empty(zones.len()),
             zones,
         }
     }
 
-    /// Takes in a supply level and says whether it was news. Older levels, repeats, unknown zones and what is
-    /// [ahead](MarketTime::is_ahead_of) of `now` change nothing.
+    /// Takes a supply level and returns whether it changed the board. Older levels, repeats, unknown
+    /// zones and levels [ahead](MarketTime::is_ahead_of) of `now` change nothing.
     pub fn apply_supply(&mut self, zone: Zone, level: Level, now: MarketTime) -> bool {
         self.index_of(zone)
             .is_some_and(|index| self.supply.apply(index, level, now))
     }
 
-    /// Takes in a demand level and says whether it was news, as [`apply_supply`](Self::apply_supply) does.
+    /// Takes a demand level, as [`apply_supply`](Self::apply_supply) takes one of supply.
     pub fn apply_demand(&mut self, zone: Zone, level: Level, now: MarketTime) -> bool {
         self.index_of(zone)
             .is_some_and(|index| self.demand.apply(index, level, now))
     }
 
-    /// The supply of all zones is complete as of this instant. Says whether that was news.
+    /// Takes a watermark of supply and returns whether it was newer than the last one.
     pub fn supply_watermark(&mut self, as_of: MarketTime, now: MarketTime) -> bool {
         self.supply.complete(as_of, now)
     }
 
-    /// The demand of all zones is complete as of this instant. Says whether that was news.
+    /// Takes a watermark of demand and returns whether it was newer than the last one.
     pub fn demand_watermark(&mut self, as_of: MarketTime, now: MarketTime) -> bool {
         self.demand.complete(as_of, now)
     }
 
-    /// The instant up to which both feeds are complete; `None` while one has not said so.
+    /// The time up to which both feeds are complete; `None` while one has no watermark.
     pub fn complete_as_of(&self) -> Option<MarketTime> {
         Some(self.supply.watermark?.min(self.demand.watermark?))
     }
 
-    /// How far supply and demand are complete, each.
+    /// The watermarks of supply and of demand.
     pub const fn watermarks(&self) -> [Option<MarketTime>; 2] {
         [self.supply.watermark, self.demand.watermark]
     }
 
-    /// The market of these zones, in their order. A zone of which no level ever came stays unknown, watermark or not.
+    /// The market of these zones, in their order. A zone that never had a level stays unknown, even
+    /// behind a watermark.
     pub fn view(&self, zones: &[Zone]) -> MarketView {
         MarketView {
             zones: zones.iter().map(|zone| self.levels_of(*zone)).collect(),
@@ -155,7 +174,7 @@ impl LevelBoard {
     }
 }
 
-/// One producer's levels and how far it has gone through them.
+/// One producer's levels and its watermark.
 #[derive(Debug, Clone, PartialEq)]
 struct Feed {
     levels: Vec<Option<Level>>,
@@ -163,7 +182,7 @@ struct Feed {
 }
 
 impl Feed {
-    fn silent(zones: usize) -> Self {
+    fn empty(zones: usize) -> Self {
         Self {
             levels: vec![None; zones],
             watermark: None,
@@ -172,19 +191,19 @@ impl Feed {
 
     fn apply(&mut self, index: usize, level: Level, now: MarketTime) -> bool {
         let is_newer = self.levels[index].is_none_or(|known| supersedes(level, known));
-        let is_news = is_newer && !level.as_of.is_ahead_of(now);
-        if is_news {
+        let changes = is_newer && !level.as_of.is_ahead_of(now);
+        if changes {
             self.levels[index] = Some(level);
         }
-        is_news
+        changes
     }
 
     fn complete(&mut self, as_of: MarketTime, now: MarketTime) -> bool {
-        let is_news = Some(as_of) > self.watermark && !as_of.is_ahead_of(now);
-        if is_news {
+        let is_newer = Some(as_of) > self.watermark && !as_of.is_ahead_of(now);
+        if is_newer {
             self.watermark = Some(as_of);
         }
-        is_news
+        is_newer
     }
 
     fn level(&self, index: usize) -> Option<Level> {
@@ -196,8 +215,8 @@ impl Feed {
     }
 }
 
-/// Newer wins. Between two levels of one instant the greater value wins: any fixed rule would do, as long as the
-/// order of arrival has no say.
+/// Newer wins. Of two levels with the same time the greater value wins: any fixed rule would do, as
+/// long as the order of arrival does not decide.
 fn supersedes(level: Level, known: Level) -> bool {
     level
         .as_of
@@ -225,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn a_silent_zone_is_as_fresh_as_its_producer() {
+    fn unchanged_zone_is_fresh_as_its_watermark() {
         let area = ServiceArea::new(Bounds::NEW_YORK);
         let zone = area.zones()[0];
         let mut board = LevelBoard::new(&area);
@@ -236,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn a_board_is_complete_as_of_the_older_watermark() {
+    fn board_is_complete_as_of_older_watermark() {
         let mut board = LevelBoard::new(&ServiceArea::new(Bounds::NEW_YORK));
         board.supply_watermark(at(60), NOW);
         assert_eq!(board.complete_as_of(), None);
@@ -245,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn a_zone_never_heard_of_stays_unknown() {
+    fn zone_without_level_stays_unknown() {
         let area = ServiceArea::new(Bounds::NEW_YORK);
         let ring = area.k_ring(area.zones()[0]).unwrap();
         let mut board = LevelBoard::new(&area);
@@ -257,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn older_news_and_unknown_zones_change_nothing() {
+    fn older_levels_and_unknown_zones_change_nothing() {
         let area = ServiceArea::new(Bounds::NEW_YORK);
         let zone = area.zones()[0];
         let boston = "872a30660ffffff".parse().unwrap();
@@ -271,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn news_from_the_future_does_not_keep_out_the_present() {
+    fn future_level_does_not_shut_out_present() {
         let area = ServiceArea::new(Bounds::NEW_YORK);
         let zone = area.zones()[0];
         let mut board = LevelBoard::new(&area);
@@ -288,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn a_view_is_as_old_as_its_oldest_level() {
+    fn view_is_as_old_as_oldest_level() {
         let area = ServiceArea::new(Bounds::NEW_YORK);
         let ring = area.k_ring(area.zones()[0]).unwrap();
         let mut board = LevelBoard::new(&area);

@@ -1,7 +1,7 @@
-//! What must hold of every price, whatever the market: each test names one property in words.
+//! Properties of every price, checked on random markets: each test is named after one.
 //!
-//! These are the promises that the three dataflows, the services and the comparison lean on, checked on random
-//! markets. The smallest hand-made examples are beside the code in `src`.
+//! The three dataflows, the services and the comparison depend on them. The worked examples are
+//! beside the code in `src`.
 
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
@@ -22,51 +22,67 @@ const EPSILON: f64 = 1e-9;
 
 proptest! {
     #[test]
-    fn the_multiplier_lies_between_one_and_the_cap(view in markets(0.0..1e9), cap in 10_u16..60) {
-        let policy = SurgePolicy { cap: Multiplier::from_tenths(cap).unwrap(), ..SurgePolicy::default() };
+    fn multiplier_lies_between_one_and_cap(view in markets(0.0..1e9), cap in 10_u16..60) {
+        let cap = Multiplier::from_tenths(cap).unwrap();
+        let policy = SurgePolicy { cap, ..SurgePolicy::default() };
         let shown = multiplier(&view, &policy).unwrap();
         prop_assert!(Multiplier::ONE <= shown && shown <= policy.cap);
     }
 
     #[test]
-    fn an_emergency_cap_limits_every_price(view in markets(0.0..100.0), cap in 10_u16..60) {
+    fn emergency_cap_limits_every_price(view in markets(0.0..100.0), cap in 10_u16..60) {
         let emergency_cap = Multiplier::from_tenths(cap).unwrap();
         let policy = SurgePolicy { emergency_cap: Some(emergency_cap), ..SurgePolicy::default() };
         prop_assert!(multiplier(&view, &policy).unwrap() <= emergency_cap.min(policy.cap));
     }
 
     #[test]
-    fn more_demand_anywhere_never_lowers_the_price(view in markets(0.0..50.0), which in any::<prop::sample::Index>(), more in 0.0..50.0) {
+    fn more_demand_never_lowers_the_price(
+        view in markets(0.0..50.0),
+        which in any::<prop::sample::Index>(),
+        more in 0.0..50.0,
+    ) {
         let busier = with_more(&view, which.index(view.zones.len()), 0.0, more);
         prop_assert!(target_of(&busier) >= target_of(&view) - EPSILON);
     }
 
     #[test]
-    fn more_supply_anywhere_never_raises_the_price(view in markets(0.0..50.0), which in any::<prop::sample::Index>(), more in 0.0..50.0) {
+    fn more_supply_never_raises_the_price(
+        view in markets(0.0..50.0),
+        which in any::<prop::sample::Index>(),
+        more in 0.0..50.0,
+    ) {
         let better_served = with_more(&view, which.index(view.zones.len()), more, 0.0);
         prop_assert!(target_of(&better_served) <= target_of(&view) + EPSILON);
     }
 
     #[test]
-    fn without_demand_there_is_no_surge(supplies in prop::collection::vec(0.0..1e6, 1..8)) {
+    fn no_demand_gives_no_surge(supplies in prop::collection::vec(0.0..1e6, 1..8)) {
         let quiet: Vec<_> = supplies.into_iter().map(|supply| (supply, 0.0)).collect();
-        prop_assert_eq!(multiplier(&market(&quiet), &SurgePolicy::default()), Some(Multiplier::ONE));
+        prop_assert_eq!(shown(&market(&quiet)), Multiplier::ONE);
     }
 
     #[test]
-    fn with_endless_supply_there_is_no_surge(demands in prop::collection::vec(0.0..1e3, 1..8)) {
+    fn endless_supply_gives_no_surge(demands in prop::collection::vec(0.0..1e3, 1..8)) {
         let served: Vec<_> = demands.into_iter().map(|demand| (1e12, demand)).collect();
-        prop_assert_eq!(multiplier(&market(&served), &SurgePolicy::default()), Some(Multiplier::ONE));
+        prop_assert_eq!(shown(&market(&served)), Multiplier::ONE);
     }
 
     #[test]
-    fn smoothing_leaves_a_constant_field_alone(value in 0.0..1e6, neighbours in 0_usize..7, weight in 0.0..=1.0) {
+    fn smoothing_keeps_a_constant_field(
+        value in 0.0..1e6,
+        neighbours in 0_usize..7,
+        weight in 0.0..=1.0,
+    ) {
         let smoothed = smooth(value, &mut vec![value; neighbours], weight);
         prop_assert!((smoothed - value).abs() <= EPSILON * value);
     }
 
     #[test]
-    fn smoothing_stays_between_the_least_and_the_greatest(values in prop::collection::vec(0.0..1e6, 1..8), weight in 0.0..=1.0) {
+    fn smoothing_stays_between_least_and_greatest(
+        values in prop::collection::vec(0.0..1e6, 1..8),
+        weight in 0.0..=1.0,
+    ) {
         let mut values = values;
         let least = values.iter().copied().fold(f64::INFINITY, f64::min);
         let greatest = values.iter().copied().fold(0.0, f64::max);
@@ -75,7 +91,7 @@ proptest! {
     }
 
     #[test]
-    fn the_reserve_is_at_most_the_demand_and_at_most_the_full_reserve(demand in 0.0..1e6) {
+    fn reserve_exceeds_neither_demand_nor_limit(demand in 0.0..1e6) {
         let policy = SurgePolicy::default();
         let reserve = driver_reserve(demand, &policy);
         prop_assert!(0.0 <= reserve && reserve <= demand * (1.0 + EPSILON));
@@ -90,14 +106,19 @@ proptest! {
     }
 
     #[test]
-    fn a_longer_target_pickup_time_never_raises_the_price(view in markets(0.0..50.0), minutes in 1.0..10.0, longer in 0.0..10.0) {
-        let strict = SurgePolicy { target_pickup_minutes: minutes, ..SurgePolicy::default() };
-        let relaxed = SurgePolicy { target_pickup_minutes: minutes + longer, ..SurgePolicy::default() };
-        prop_assert!(target(&view, &relaxed).unwrap() <= target(&view, &strict).unwrap() + EPSILON);
+    fn longer_pickup_target_never_raises_price(
+        view in markets(0.0..50.0),
+        minutes in 1.0..10.0,
+        longer in 0.0..10.0,
+    ) {
+        let target_within = |target_pickup_minutes| {
+            target(&view, &SurgePolicy { target_pickup_minutes, ..SurgePolicy::default() }).unwrap()
+        };
+        prop_assert!(target_within(minutes + longer) <= target_within(minutes) + EPSILON);
     }
 
     #[test]
-    fn the_fare_never_falls_with_multiplier_miles_or_minutes(
+    fn fare_grows_with_multiplier_miles_minutes(
         (tenths, more_tenths) in (10_u16..40, 0_u16..20),
         (miles, more_miles) in (0.0..50.0, 0.0..50.0),
         (minutes, more_minutes) in (0.0..200.0, 0.0..200.0),
@@ -113,50 +134,62 @@ proptest! {
     }
 
     #[test]
-    fn the_fare_is_never_below_the_surged_minimum(tenths in 10_u16..40, miles in 0.0..5.0, minutes in 0.0..30.0) {
+    fn fare_reaches_the_surged_minimum(
+        tenths in 10_u16..40,
+        miles in 0.0..5.0,
+        minutes in 0.0..30.0,
+    ) {
         let fares = FareSchedule::default();
-        let fare = fares.fare_cents(&Trip { miles, minutes }, Multiplier::from_tenths(tenths).unwrap());
+        let multiplier = Multiplier::from_tenths(tenths).unwrap();
+        let fare = fares.fare_cents(&Trip { miles, minutes }, multiplier);
         prop_assert!(fare * 10 >= i64::from(fares.minimum_cents) * i64::from(tenths));
     }
 
     #[test]
-    fn a_quote_holds_for_its_lifetime_and_never_after(age_ms in 0_i64..300_000) {
+    fn quote_holds_for_exactly_its_lifetime(age_ms in 0_i64..300_000) {
         let quote = quote_for_two_minutes();
-        let redeemed = quote.redeem(NOW + Duration::from_millis(age_ms as u64), quote.pickup, quote.dropoff);
+        let later = NOW + Duration::from_millis(age_ms as u64);
+        let redeemed = quote.redeem(later, quote.pickup, quote.dropoff);
         let expected = if age_ms < 120_000 { Ok(()) } else { Err(QuoteRefusal::Expired) };
         prop_assert_eq!(redeemed, expected);
     }
 
     #[test]
-    fn levels_may_come_in_any_order_and_twice((in_order, shuffled) in deliveries()) {
-        let board = |deliveries: &[Delivery]| {
+    fn levels_may_arrive_unordered_and_twice((in_order, shuffled) in messages()) {
+        let board = |messages: &[Message]| {
             let mut board = LevelBoard::new(&AREA);
-            deliveries.iter().for_each(|delivery| delivery.arrive(&mut board));
+            messages.iter().for_each(|message| message.arrive(&mut board));
             board
         };
-        let twice: Vec<Delivery> = [shuffled.clone(), in_order.clone()].concat();
+        let twice: Vec<Message> = [shuffled.clone(), in_order.clone()].concat();
         prop_assert_eq!(board(&shuffled), board(&in_order));
         prop_assert_eq!(board(&twice), board(&in_order));
     }
 
     #[test]
-    fn the_order_of_neighbours_does_not_matter((view, shuffled) in markets(0.0..50.0).prop_flat_map(with_shuffled_neighbours)) {
-        let policy = SurgePolicy::default();
-        prop_assert_eq!(target(&view, &policy).map(f64::to_bits), target(&shuffled, &policy).map(f64::to_bits));
+    fn order_of_neighbours_does_not_matter(
+        (view, shuffled) in markets(0.0..50.0).prop_flat_map(with_shuffled_neighbours),
+    ) {
+        prop_assert_eq!(target_of(&view).to_bits(), target_of(&shuffled).to_bits());
     }
 
     #[test]
-    fn a_missing_level_prices_at_one_and_is_marked(view in markets(0.0..50.0), which in any::<prop::sample::Index>(), demand in any::<bool>()) {
+    fn missing_level_gives_degraded_price(
+        view in markets(0.0..50.0),
+        which in any::<prop::sample::Index>(),
+        demand in any::<bool>(),
+    ) {
         let mut view = view;
         let index = which.index(view.zones.len());
         let zone = &mut view.zones[index];
         if demand { zone.demand = None } else { zone.supply = None }
         let price = price(&view, &a_trip(), &PricingPolicy::default(), NOW);
-        prop_assert!(price.degraded && price.multiplier == Multiplier::ONE && price.data_age.is_none());
+        prop_assert!(price.degraded && price.data_age.is_none());
+        prop_assert_eq!(price.multiplier, Multiplier::ONE);
     }
 
     #[test]
-    fn a_level_from_the_future_is_as_good_as_missing(
+    fn future_level_counts_as_missing(
         view in markets(0.0..50.0),
         which in any::<prop::sample::Index>(),
         demand in any::<bool>(),
@@ -174,20 +207,24 @@ proptest! {
     }
 
     #[test]
-    fn age_changes_the_mark_but_never_the_arithmetic(view in markets(0.0..50.0), age_seconds in 0_u64..3600) {
+    fn age_changes_mark_but_not_arithmetic(
+        view in markets(0.0..50.0),
+        age_seconds in 0_u64..3600,
+    ) {
         let policy = PricingPolicy::default();
         let fresh = price(&view, &a_trip(), &policy, NOW);
         let aged = price(&view, &a_trip(), &policy, NOW + Duration::from_secs(age_seconds));
         prop_assert_eq!(aged.data_age, Some(Duration::from_secs(age_seconds)));
         prop_assert_eq!(aged.degraded, age_seconds > 15 * 60);
         if !aged.degraded {
-            prop_assert_eq!((aged.multiplier, aged.fare_cents), (fresh.multiplier, fresh.fare_cents));
+            prop_assert_eq!(aged.multiplier, fresh.multiplier);
+            prop_assert_eq!(aged.fare_cents, fresh.fare_cents);
         }
     }
 }
 
 #[test]
-fn the_multiplier_stays_finite_at_the_ends_of_the_number_line() {
+fn multiplier_is_finite_for_extreme_levels() {
     let policy = SurgePolicy::default();
     for (supply, demand) in [
         (0.0, 0.0),
@@ -205,14 +242,14 @@ fn the_multiplier_stays_finite_at_the_ends_of_the_number_line() {
 
 /// One message of a feed.
 #[derive(Debug, Clone)]
-enum Delivery {
+enum Message {
     Supply(usize, Level),
     Demand(usize, Level),
     SupplyWatermark(MarketTime),
     DemandWatermark(MarketTime),
 }
 
-impl Delivery {
+impl Message {
     fn arrive(&self, board: &mut LevelBoard) {
         match *self {
             Self::Supply(zone, level) => {
@@ -231,8 +268,8 @@ impl Delivery {
     }
 }
 
-/// The same deliveries in two orders. Few zones, instants and values, so that they collide often.
-fn deliveries() -> impl Strategy<Value = (Vec<Delivery>, Vec<Delivery>)> {
+/// The same messages in two orders. Few zones, times and values, so that they collide often.
+fn messages() -> impl Strategy<Value = (Vec<Message>, Vec<Message>)> {
     let instant = || (0_i64..4).prop_map(MarketTime::from_millis);
     let level = || {
         (0_u8..3, instant()).prop_map(|(value, as_of)| Level {
@@ -240,14 +277,14 @@ fn deliveries() -> impl Strategy<Value = (Vec<Delivery>, Vec<Delivery>)> {
             as_of,
         })
     };
-    let delivery = prop_oneof![
-        (0_usize..3, level()).prop_map(|(zone, level)| Delivery::Supply(zone, level)),
-        (0_usize..3, level()).prop_map(|(zone, level)| Delivery::Demand(zone, level)),
-        instant().prop_map(Delivery::SupplyWatermark),
-        instant().prop_map(Delivery::DemandWatermark),
+    let message = prop_oneof![
+        (0_usize..3, level()).prop_map(|(zone, level)| Message::Supply(zone, level)),
+        (0_usize..3, level()).prop_map(|(zone, level)| Message::Demand(zone, level)),
+        instant().prop_map(Message::SupplyWatermark),
+        instant().prop_map(Message::DemandWatermark),
     ];
-    prop::collection::vec(delivery, 0..40)
-        .prop_flat_map(|deliveries| (Just(deliveries.clone()), Just(deliveries).prop_shuffle()))
+    prop::collection::vec(message, 0..40)
+        .prop_flat_map(|messages| (Just(messages.clone()), Just(messages).prop_shuffle()))
 }
 
 /// Views of a zone with up to six neighbours, all levels known.
@@ -291,6 +328,10 @@ fn with_shuffled_neighbours(view: MarketView) -> impl Strategy<Value = (MarketVi
     (Just(view), shuffled.prop_map(recentred))
 }
 
+fn shown(view: &MarketView) -> Multiplier {
+    multiplier(view, &SurgePolicy::default()).unwrap()
+}
+
 fn target_of(view: &MarketView) -> f64 {
     target(view, &SurgePolicy::default()).unwrap()
 }
@@ -315,6 +356,6 @@ fn a_trip() -> Trip {
     }
 }
 
-/// A handful of zones, made once for all the random markets.
+/// A few zones, made once for all random markets.
 static AREA: LazyLock<ServiceArea> =
     LazyLock::new(|| ServiceArea::new(Bounds::new(40.68, -74.02, 40.78, -73.92).unwrap()));

@@ -78,8 +78,8 @@ impl Nats {
     /// Starts a server with empty storage and waits until it takes a login: some 20 ms.
     ///
     /// # Errors
-    /// [`Error::Missing`] without nats-server 2.9 or later, [`Error::PortTaken`] for a busy requested port, and
-    /// [`Error::Ended`] or [`Error::NotReady`] with the server's last words.
+    /// [`Error::Missing`] without nats-server 2.9 or later, [`Error::PortTaken`] for a busy
+    /// requested port, and [`Error::Ended`] or [`Error::NotReady`] with the server's last words.
     pub async fn start(settings: NatsSettings) -> Result<Self, Error> {
         let requested = settings.port;
         let home = Home::create(settings)?;
@@ -126,7 +126,8 @@ impl Nats {
         self.process.as_ref().map(ServerProcess::pid)
     }
 
-    /// Whether JetStream does what it is asked: alone at once, in a cluster when a leader was elected.
+    /// Whether JetStream does what it is asked: alone at once, in a cluster when a leader was
+    /// elected.
     pub(crate) async fn serves_streams(&self) -> bool {
         self.home.serves_streams(self.port).await.unwrap_or(false)
     }
@@ -275,8 +276,8 @@ impl Home {
         Ok(answers == ["PONG"])
     }
 
-    /// Asks JetStream for its account: only the leader of a cluster answers that, and without one nobody does, or with an
-    /// error.
+    /// Asks JetStream for its account: only the leader of a cluster answers that, and without one
+    /// nobody does, or with an error.
     async fn serves_streams(&self, port: u16) -> io::Result<bool> {
         let question = "SUB answer 1\r\nPUB $JS.API.INFO answer 0\r\n\r\n";
         let answers = self.ask(port, question, 2).await?;

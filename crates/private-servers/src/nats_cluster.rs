@@ -1,5 +1,5 @@
-//! A private NATS of one node or several. Several make a cluster whose streams can have copies on each, so that it outlives
-//! the loss of the lesser half.
+//! A private NATS of one node or several. Several make a cluster whose streams can have copies on
+//! each, so that it outlives the loss of the lesser half.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -31,8 +31,8 @@ pub struct NatsCluster {
 }
 
 impl NatsCluster {
-    /// Starts a node for each of `nodes` with empty storage, and waits until streams can be made: 20 ms for one, a few
-    /// seconds for several.
+    /// Starts a node for each of `nodes` with empty storage, and waits until streams can be made:
+    /// 20 ms for one, a few seconds for several.
     ///
     /// # Errors
     /// As [`Nats::start`].

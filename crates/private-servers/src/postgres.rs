@@ -89,8 +89,8 @@ impl Postgres {
     /// Makes a new cluster, starts it and waits until it accepts a connection: under a second.
     ///
     /// # Errors
-    /// [`Error::Missing`] without PostgreSQL 15 or later, [`Error::PortTaken`] for a busy requested port, and
-    /// [`Error::Ended`] or [`Error::NotReady`] with the server's last words.
+    /// [`Error::Missing`] without PostgreSQL 15 or later, [`Error::PortTaken`] for a busy requested
+    /// port, and [`Error::Ended`] or [`Error::NotReady`] with the server's last words.
     pub async fn start(settings: PostgresSettings) -> Result<Self, Error> {
         settings.port.map_or(Ok(()), ports::ensure_free)?;
         let cluster = Cluster::create(settings.base_dir, settings.log_file).await?;

@@ -2,8 +2,9 @@
 //! exports, however much or however odd, makes the memory grow beyond it. When a bound is met, the
 //! oldest trace goes.
 
-/// The bounds of a collector. With the defaults it is the bytes that count: they hold about 8,000 requests of five spans
-/// with ten attributes each, or an hour of the small traces that a suite makes when nobody asks it for anything.
+/// The bounds of a collector. With the defaults it is the bytes that count: they hold about 8,000
+/// requests of five spans with ten attributes each, or an hour of the small traces that a suite
+/// makes when nobody asks it for anything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Traces held; the one that arrived first is dropped for a new one.

@@ -1,8 +1,8 @@
 //! The pages of the Jaeger UI, which the folder `jaeger-ui` holds.
 //!
-//! The UI is a single page: every path that is no asset answers with the index, and the script in it
-//! shows what the path asks for. The assets are stored compressed and sent compressed, because every
-//! browser unpacks them.
+//! The UI is a single page: every path that is no asset answers with the index, and the script in
+//! it shows what the path asks for. The assets are stored compressed and sent compressed, because
+//! every browser unpacks them.
 
 use axum::{
     Router,

@@ -475,8 +475,8 @@ async fn sustained_load_keeps_the_newest_traces() {
     assert_eq!(status, StatusCode::NOT_FOUND);
 }
 
-/// The default limits, with spans as large as those of the services: everything is there and found by every way of the
-/// search form, and the process has not grown beyond what [`Limits`] promises.
+/// The default limits, with spans as large as those of the services: everything is there and found
+/// by every way of the search form, and the process has not grown beyond what [`Limits`] promises.
 #[tokio::test]
 async fn eight_thousand_requests_are_all_found_within_the_memory_promised() {
     const REQUESTS: u128 = 8_000;

@@ -1,4 +1,5 @@
-//! The picture of one journey: a timeline for each feed, what the formula made of both, and where to look further.
+//! The picture of one journey: a timeline for each feed, what the formula made of both, and where
+//! to look further.
 
 use std::fmt::Write as _;
 

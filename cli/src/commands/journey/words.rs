@@ -8,7 +8,8 @@ use surge_proto::DataflowMode;
 
 /// Milliseconds with as many digits as say something, such as `0.042`, `7.31` and `2,410.9`.
 pub(super) fn millis(millis: f64) -> String {
-    // Market time is in whole milliseconds: what seems to lie before its cause by less lies beside it.
+    // Market time is in whole milliseconds: what seems to lie before its cause by less lies beside
+    // it.
     let millis = millis.max(0.0);
     match millis {
         0.0..1.0 => format!("{millis:.3}"),

@@ -1,5 +1,6 @@
-//! Which labels the answer to a PromQL expression has, and whether everything that it names on the way there exists.
-//! Prometheus itself does not mind: a label that no series has matches nothing, and nothing is a valid answer.
+//! Which labels the answer to a PromQL expression has, and whether everything that it names on the
+//! way there exists. Prometheus itself does not mind: a label that no series has matches nothing,
+//! and nothing is a valid answer.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,7 +18,8 @@ pub(super) struct Known(BTreeMap<String, BTreeMap<String, BTreeSet<String>>>);
 
 type Labels = BTreeSet<String>;
 
-/// Labels that a series has once something failed: Prometheus does not tell an empty label from none.
+/// Labels that a series has once something failed: Prometheus does not tell an empty label from
+/// none.
 const ON_BAD_DAYS: [&str; 1] = ["error_type"];
 
 impl From<Vec<BTreeMap<String, String>>> for Known {
@@ -180,7 +182,8 @@ impl<'a> Check<'a> {
     }
 }
 
-/// The values that have to be there for a matcher to select what it means; none where it is a pattern or excludes.
+/// The values that have to be there for a matcher to select what it means; none where it is a
+/// pattern or excludes.
 fn wanted(matcher: &Matcher) -> impl Iterator<Item = &str> {
     let is_pattern = matcher
         .value

@@ -1,6 +1,7 @@
-//! Every question that a dashboard or a rule asks has an answer: asked of a real Prometheus that scrapes the real processes
-//! while a market lives on them. A metric that was renamed, a label that is not there and a panel that stays empty all
-//! look the same in a browser, like nothing; here they are named.
+//! Every question that a dashboard or a rule asks has an answer: asked of a real Prometheus that
+//! scrapes the real processes while a market lives on them. A metric that was renamed, a label that
+//! is not there and a panel that stays empty all look the same in a browser, like nothing; here
+//! they are named.
 
 mod labels;
 mod prometheus;
@@ -123,7 +124,8 @@ async fn watched() -> anyhow::Result<(Exchange, Prometheus)> {
     Ok((exchange, prometheus))
 }
 
-/// A panel may have a query that has an answer on bad days only, but not every one of its queries may.
+/// A panel may have a query that has an answer on bad days only, but not every one of its queries
+/// may.
 async fn shows_something(prometheus: &Prometheus, panel: &[Question]) -> anyhow::Result<bool> {
     for asked in panel {
         let answer = prometheus.ask(&asked.expr).await;

@@ -1,4 +1,5 @@
-//! A private Prometheus with the project's own rules, and the four questions of its API that the tests ask.
+//! A private Prometheus with the project's own rules, and the four questions of its API that the
+//! tests ask.
 
 use std::{
     collections::BTreeMap,
@@ -173,7 +174,8 @@ impl Prometheus {
         Ok(asked.collect())
     }
 
-    /// All rules were evaluated, and none failed: a wrong matching of two sides shows only when it is.
+    /// All rules were evaluated, and none failed: a wrong matching of two sides shows only when it
+    /// is.
     pub(super) async fn rules_are_healthy(&self) -> anyhow::Result<()> {
         let sick = |rule: &Rule| rule.health != "ok" || !rule.last_error.is_empty();
         let sick: Vec<Rule> = self.read_rules().await?.into_iter().filter(sick).collect();

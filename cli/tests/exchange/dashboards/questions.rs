@@ -1,4 +1,5 @@
-//! What is asked of Prometheus: by the dashboards as Grafana gets them, and by the rules as Prometheus reads them.
+//! What is asked of Prometheus: by the dashboards as Grafana gets them, and by the rules as
+//! Prometheus reads them.
 
 use std::{fs, path::PathBuf};
 

@@ -1,4 +1,5 @@
-//! Who may speak to whom, by the network policies: a connection must be let out by one and in by another.
+//! Who may speak to whom, by the network policies: a connection must be let out by one and in by
+//! another.
 
 use std::collections::BTreeSet;
 
@@ -111,7 +112,8 @@ fn ports<'a>(
         .collect()
 }
 
-/// As Kubernetes does it: all of `matchLabels` and all of `matchExpressions`, of which only `In` is used here.
+/// As Kubernetes does it: all of `matchLabels` and all of `matchExpressions`, of which only `In` is
+/// used here.
 fn fits(selector: &Value, workload: &Workload<'_>) -> bool {
     let labels = selector
         .get("matchLabels")

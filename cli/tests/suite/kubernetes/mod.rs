@@ -1,9 +1,10 @@
-//! What can be known of k8s/ without a cluster: that everything which is named is there, that the services take the settings
-//! they are given, that nobody has more rights than he needs, and that the network lets through the arrows of
-//! docs/architecture.md and no others.
+//! What can be known of k8s/ without a cluster: that everything which is named is there, that the
+//! services take the settings they are given, that nobody has more rights than he needs, and that
+//! the network lets through the arrows of docs/architecture.md and no others.
 //!
-//! The plain tests read the files, which needs nothing; patches are not in that. `./surge test --k8s` has kubectl put the
-//! overlays together, holds them against the schemas of Kubernetes, and then asks the same questions of them.
+//! The plain tests read the files, which needs nothing; patches are not in that. `./surge test
+//! --k8s` has kubectl put the overlays together, holds them against the schemas of Kubernetes, and
+//! then asks the same questions of them.
 
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 

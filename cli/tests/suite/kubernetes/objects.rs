@@ -1,4 +1,5 @@
-//! The objects of an overlay, as the files have them or as kubectl puts them together, and how one leads to another.
+//! The objects of an overlay, as the files have them or as kubectl puts them together, and how one
+//! leads to another.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

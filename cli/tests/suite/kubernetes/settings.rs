@@ -46,7 +46,8 @@ pub(crate) fn are_known(overlay: &Overlay) {
     }
 }
 
-/// Which variables this container's program knows; it must know those that it is given by name, and like their values.
+/// Which variables this container's program knows; it must know those that it is given by name, and
+/// like their values.
 fn are_taken(overlay: &Overlay, workload: &Workload<'_>, container: &Value) -> BTreeSet<String> {
     let words: Vec<&str> = list(container, "/args")
         .iter()

@@ -1,17 +1,18 @@
-//! The pickups as counts per window and zone: what every method forecasts from and is scored on.
+//! The pickups as counts per window and zone: the input and the measure of every method.
 
 use std::collections::HashMap;
 use std::ops::Range;
 use std::time::Duration;
 
-use super::{BacktestError, Pickup, Settings};
+use super::{BacktestError, BacktestSettings, Pickup};
 use crate::time::{Calendar, DAY_MILLIS, MarketTime, millis_of};
 use crate::zone::{Zone, ZoneError};
 
 /// Two years; a backtest of one month on a year of history fits.
 pub(super) const MAX_DAYS: i64 = 730;
 
-/// Counts of all windows from the first training day to the last test day. A gap between the two holds zeros.
+/// Counts of all windows from the first training day to the last test day. A gap between the two
+/// holds zeros.
 pub(super) struct Grid {
     /// Cells with at least one pickup a day in training, sorted.
     pub(super) zones: Vec<Zone>,
@@ -33,7 +34,7 @@ impl Grid {
     pub(super) fn new(
         train: &[Pickup],
         test: &[Pickup],
-        settings: &Settings,
+        settings: &BacktestSettings,
     ) -> Result<Self, BacktestError> {
         check_window(settings)?;
         let train = Selection::of(train, "training", settings)?;
@@ -77,7 +78,8 @@ impl Grid {
     }
 }
 
-/// The pickups of one part of the data that count, with their cells, and the whole days that they span.
+/// The pickups of one part of the data that count, with their cells, and the whole days that they
+/// span.
 struct Selection {
     days: Range<MarketTime>,
     pickups: Vec<(MarketTime, Zone)>,
@@ -88,7 +90,7 @@ impl Selection {
     fn of(
         pickups: &[Pickup],
         part: &'static str,
-        settings: &Settings,
+        settings: &BacktestSettings,
     ) -> Result<Self, BacktestError> {
         let counts = |pickup: &&Pickup| {
             pickup.base == settings.base && settings.bounds.contains(pickup.position)
@@ -122,7 +124,7 @@ fn whole_days(pickups: &[(MarketTime, Zone)], calendar: Calendar) -> Option<Rang
     Some(calendar.start_of_day(first)..calendar.start_of_day(last) + one_day)
 }
 
-fn check_window(settings: &Settings) -> Result<(), BacktestError> {
+fn check_window(settings: &BacktestSettings) -> Result<(), BacktestError> {
     let millis = millis_of(settings.window);
     if millis > 0 && 3_600_000 % millis == 0 {
         Ok(())
@@ -161,7 +163,7 @@ fn totals(pickups: &[(MarketTime, Zone)]) -> HashMap<Zone, i64> {
 fn busy_zones(
     totals: &HashMap<Zone, i64>,
     train: &Range<MarketTime>,
-    settings: &Settings,
+    settings: &BacktestSettings,
 ) -> Result<Vec<Zone>, BacktestError> {
     let days = days_in(train);
     let mut zones: Vec<Zone> = totals

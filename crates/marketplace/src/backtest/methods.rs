@@ -1,13 +1,13 @@
 //! The forecasting methods, from the simplest to the one that ships.
 //!
-//! Each is a function from the grid to forecasts per test window and zone. Parameters are fixed here or shipped with the
-//! live service; none is fitted to the test days.
+//! Each is a function from the grid to forecasts per test window and zone. Parameters are fixed
+//! here or shipped with the live service; none is fitted to the test days.
 
 use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::Settings;
+use super::BacktestSettings;
 use super::grid::Grid;
 use crate::demand::{DemandForecaster, DemandProfile, ProfileSettings};
 use crate::time::{MarketTime, WEEK_MILLIS, millis_of};
@@ -45,7 +45,7 @@ impl Method {
     ];
 
     /// One step ahead forecasts of all test windows.
-    pub(super) fn forecasts(self, grid: &Grid, settings: &Settings) -> Forecasts {
+    pub(super) fn forecasts(self, grid: &Grid, settings: &BacktestSettings) -> Forecasts {
         match self {
             Self::LastValue => earlier_value(grid, 1),
             Self::SeasonalNaive => {
@@ -102,7 +102,7 @@ fn ewma(grid: &Grid) -> Forecasts {
     forecasts.split_off(grid.test.start)
 }
 
-fn slot_mean(grid: &Grid, settings: &Settings) -> Forecasts {
+fn slot_mean(grid: &Grid, settings: &BacktestSettings) -> Forecasts {
     let own_slots_only = ProfileSettings {
         city_weeks: 0.0,
         fallback_weeks: 0.0,
@@ -119,8 +119,8 @@ fn slot_mean(grid: &Grid, settings: &Settings) -> Forecasts {
     grid.test.clone().map(expected).collect()
 }
 
-fn gamma_poisson(grid: &Grid, settings: &Settings) -> Forecasts {
-    // Across a gap the filter must not take the missing days for silent ones.
+fn gamma_poisson(grid: &Grid, settings: &BacktestSettings) -> Forecasts {
+    // After a gap the filter must not read the missing days as days without pickups.
     let first = if grid.is_gapless() {
         0
     } else {
@@ -143,7 +143,7 @@ fn gamma_poisson(grid: &Grid, settings: &Settings) -> Forecasts {
 }
 
 /// The live forecaster as it would start after training, counting from the window `first`.
-fn forecaster(grid: &Grid, first: usize, settings: &Settings) -> DemandForecaster {
+fn forecaster(grid: &Grid, first: usize, settings: &BacktestSettings) -> DemandForecaster {
     let profile = Arc::new(profile(grid, grid.train.end, &settings.profile));
     let since = grid.start_of(first);
     DemandForecaster::new(profile, &grid.zones, grid.window, since, settings.filter)

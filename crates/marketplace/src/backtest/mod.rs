@@ -1,11 +1,21 @@
-//! Scores demand forecasts on recorded pickups, so that the filter of the live service earns its place.
+//! The backtest: scores forecasting methods on recorded pickups.
 //!
-//! Every method forecasts the pickups of one window per zone, one step ahead: it may use every earlier window, also
-//! inside the test days. Zones are the cells with at least one pickup a day in training. The gamma-Poisson method is
-//! the live [`DemandForecaster`](crate::DemandForecaster) itself, with the parameters it ships with.
+//! # How this works
 //!
-//! Cells are nearly empty (a quarter of a pickup per window), so "always zero" has a splendid mean absolute error.
-//! Judge by the Poisson deviance first.
+//! Each method learns from the training days and then forecasts the test days, one window ahead: it
+//! may use every earlier window, those of the test days too.
+//!
+//! ```text
+//! | training days ............ | test days ............ |
+//!   all windows before  -----> [forecast][count]           error of this window
+//!   all windows before  ---------------> [forecast][count] error of the next one
+//! ```
+//!
+//! Zones are the cells with at least one pickup a day in training. The gamma-Poisson method is the
+//! live [`DemandForecaster`](crate::DemandForecaster) with its default parameters.
+//!
+//! Which score? Cells are nearly empty (a quarter of a pickup per window), so the forecast "always
+//! zero" has an excellent mean absolute error. Judge by the Poisson deviance first.
 
 mod grid;
 mod methods;
@@ -31,8 +41,8 @@ use grid::Grid;
 pub fn run(
     train: &[Pickup],
     test: &[Pickup],
-    settings: &Settings,
-) -> Result<Report, BacktestError> {
+    settings: &BacktestSettings,
+) -> Result<BacktestReport, BacktestError> {
     let grid = Grid::new(train, test, settings)?;
     let score = |method: Method| {
         (
@@ -40,7 +50,7 @@ pub fn run(
             Scores::of(&method.forecasts(&grid, settings), &grid),
         )
     };
-    Ok(Report {
+    Ok(BacktestReport {
         schema: "surge.backtest/1",
         zones: grid.zones.len(),
         windows: grid.test.len(),
@@ -61,7 +71,7 @@ pub struct Pickup {
 
 /// What is scored, and how.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Settings {
+pub struct BacktestSettings {
     /// Only pickups of this base count: the bundled files are complete for one base only.
     pub base: String,
     /// Only pickups in this box count.
@@ -78,7 +88,7 @@ pub struct Settings {
     pub filter: FilterSettings,
 }
 
-impl Default for Settings {
+impl Default for BacktestSettings {
     fn default() -> Self {
         Self {
             base: "B02512".to_owned(),
@@ -94,7 +104,7 @@ impl Default for Settings {
 
 /// The outcome of a backtest; serializes to schema `surge.backtest/1`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Report {
+pub struct BacktestReport {
     /// Name and version of this format.
     pub schema: &'static str,
     /// How many zones were scored.
@@ -120,7 +130,8 @@ pub enum BacktestError {
     },
     /// Test days are also training days, or come before them.
     #[error(
-        "the test days must come after the training days: training ends at {train_end}, the test starts at {test_start}"
+        "the test days must come after the training days: training ends at {train_end}, the test \
+         starts at {test_start}"
     )]
     TestBeforeTraining {
         /// End of the last training day.
@@ -128,7 +139,8 @@ pub enum BacktestError {
         /// Start of the first test day.
         test_start: MarketTime,
     },
-    /// More days than a backtest is made for: a wrong year in one row would otherwise cost all memory.
+    /// More days than a backtest is made for: a wrong year in one row would otherwise cost all
+    /// memory.
     #[error(
         "the files span {days} days; at most {} are scored at once",
         grid::MAX_DAYS
@@ -174,8 +186,13 @@ mod tests {
     }
 
     #[test]
-    fn every_method_is_scored_on_whole_test_days() {
-        let report = run(&regular(0..28), &regular(28..30), &Settings::default()).unwrap();
+    fn scores_every_method_on_whole_days() {
+        let report = run(
+            &regular(0..28),
+            &regular(28..30),
+            &BacktestSettings::default(),
+        )
+        .unwrap();
         assert_eq!(
             (report.zones, report.windows, report.methods.len()),
             (1, 2 * 96, 6)
@@ -189,8 +206,13 @@ mod tests {
     }
 
     #[test]
-    fn the_report_is_the_documented_json() {
-        let report = run(&regular(0..28), &regular(28..29), &Settings::default()).unwrap();
+    fn report_is_the_documented_json() {
+        let report = run(
+            &regular(0..28),
+            &regular(28..29),
+            &BacktestSettings::default(),
+        )
+        .unwrap();
         let json = serde_json::to_value(&report).unwrap();
         assert_eq!(json["schema"], "surge.backtest/1");
         for figure in ["pdev", "pdev_top20", "mae", "wape", "bias"] {
@@ -202,11 +224,11 @@ mod tests {
     }
 
     #[test]
-    fn days_missing_between_training_and_test_are_not_taken_for_silent_ones() {
-        let settings = Settings::default();
+    fn missing_days_are_not_silent_days() {
+        let settings = BacktestSettings::default();
         let gap = run(&regular(0..21), &regular(25..26), &settings).unwrap();
         let none = run(&regular(0..25), &regular(25..26), &settings).unwrap();
-        let bias = |report: &Report| report.methods[&Method::GammaPoisson].bias;
+        let bias = |report: &BacktestReport| report.methods[&Method::GammaPoisson].bias;
         assert!(
             (bias(&gap) - bias(&none)).abs() < 0.05,
             "{} {}",
@@ -216,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn other_bases_and_other_places_do_not_count() {
+    fn ignores_other_bases_and_places() {
         let mut test = regular(28..29);
         test.push(Pickup {
             base: "B02598".to_owned(),
@@ -226,19 +248,19 @@ mod tests {
             position: Position::new(42.36, -71.06).unwrap(),
             ..pickup(29, 9, 0)
         });
-        let report = run(&regular(0..28), &test, &Settings::default()).unwrap();
+        let report = run(&regular(0..28), &test, &BacktestSettings::default()).unwrap();
         assert_eq!(report.windows, 96);
     }
 
     #[test]
-    fn what_cannot_be_scored_says_why() {
+    fn refused_backtest_says_why() {
         let (train, test) = (regular(0..28), regular(28..29));
-        let settings = Settings::default();
-        let odd_window = Settings {
+        let settings = BacktestSettings::default();
+        let odd_window = BacktestSettings {
             window: Duration::from_secs(7 * 60),
             ..settings.clone()
         };
-        let no_grid = Settings {
+        let no_grid = BacktestSettings {
             resolution: 16,
             ..settings.clone()
         };

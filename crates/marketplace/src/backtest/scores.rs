@@ -1,13 +1,15 @@
-//! How good forecasts were.
+//! The scores of forecasts.
 
 use serde::Serialize;
 
 use super::grid::Grid;
 
-/// The scores of one method over all test windows; `y` is a count and `f` its forecast, clipped to at least 0.001.
+/// The scores of one method over all test windows; `y` is a count and `f` its forecast, clipped to
+/// at least 0.001.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Scores {
-    /// Mean Poisson deviance per zone and window, `2 (y ln(y / f) - (y - f))`: the main score, lower is better.
+    /// Mean Poisson deviance per zone and window, `2 (y ln(y / f) - (y - f))`: the main score,
+    /// lower is better.
     pub pdev: f64,
     /// The same over the twenty zones that were busiest in training.
     pub pdev_top20: f64,
@@ -85,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_forecast_that_comes_true_has_no_deviance() {
+    fn exact_forecast_has_no_deviance() {
         assert_eq!(poisson_deviance(3.0, 3.0), 0.0);
         assert!((poisson_deviance(0.0, 0.5) - 1.0).abs() < 1e-12);
         assert!(poisson_deviance(1.0, LEAST_FORECAST) > 10.0);

@@ -1,20 +1,32 @@
-//! The gamma-Poisson filter: how the profile is moved up and down by what was just seen.
+//! The gamma-Poisson filter: the requests of the last hours move the profile up or down.
 //!
-//! Requests `y` of a zone in a window are Poisson with mean `level * B`, `B` the profile's expectation. A gamma prior on
-//! the level, faded with a half-life, has sums for its posterior:
+//! # How this works
+//!
+//! The profile says how many requests `B` a zone usually gets in a window. Today may be busier or
+//! quieter by a factor, the zone's *level*. The number of requests `y` in a window is then Poisson
+//! with mean `level * B`. A gamma distribution describes what is known of the level, and each window
+//! updates it by two sums that fade with a half-life:
 //!
 //! ```text
 //! a <- d a + y,  b <- d b + B                d = 0.5^(window / half-life)
-//! forecast = B (a + k0 rc) / (b + k0)        rc = (A + kc) / (Bc + kc), the same sums over the city
+//! forecast = B (a + k0 rc) / (b + k0)
+//! rc = (A + kc) / (Bc + kc)                  the same sums over the whole city
 //! ```
 //!
-//! So a quiet zone follows the city and a busy one follows itself, and with no data at all the forecast is the
-//! profile. The open window enters with the share of it that has passed, which makes a request count at once and the
-//! forecast continuous when a window closes.
+//! `k0` and `kc` are pseudo-requests. A zone with few requests follows the city (`rc`), a busy one
+//! follows its own, and without any data the forecast is the profile. The open window enters with the
+//! share that has passed, so that a request counts at once and the forecast does not jump when the
+//! window closes:
 //!
-//! A forecast depends on nothing but the counts per window and `now`: whoever holds the same counts, from events one by one
-//! or from a table, forecasts the same to the last bit, in whatever order they came. So the sums over closed windows are
-//! added up from the oldest on, and kept only until the next window closes or a request comes for another than the open one.
+//! ```text
+//! windows   |  closed  |  closed  |  closed  |  open .now         |
+//! weight       d^2.4      d^1.4      d^0.4      1, B times 0.4
+//! ```
+//!
+//! A forecast depends only on the counts per window and on `now`. A live service that counts events
+//! and a batch job that reads a table of counts therefore forecast the same, to the last bit, in
+//! any order of arrival. For that, the sums over closed windows always start at the oldest window;
+//! they are kept until the next window closes or a request arrives for a closed one.
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
@@ -26,7 +38,8 @@ use super::window_counts::WindowCounts;
 use crate::time::{MarketTime, WEEK_MILLIS, millis_of};
 use crate::zone::Zone;
 
-/// How quickly the filter learns, forgets and leans on the city. The defaults were chosen on pickups of July 2014.
+/// How quickly the filter learns and forgets, and how much it trusts the city. The defaults were
+/// chosen on pickups of July 2014.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct FilterSettings {
     /// Time after which a request counts half.
@@ -62,15 +75,16 @@ pub struct DemandForecaster {
     /// The window in which counting began, and the share of it that had passed by then.
     first_window: i64,
     missed_of_first: f64,
-    /// The profile in windows of this forecaster: per zone, the city last, one number per slot of the week.
+    /// The profile in windows of this forecaster: per zone, the city last, one number per slot of
+    /// the week.
     expected: Vec<Vec<f64>>,
     counts: WindowCounts,
     closed: ClosedSums,
 }
 
 impl DemandForecaster {
-    /// A forecaster that has seen no request. Counting began at `observed_since`: before it, zero requests mean that
-    /// nobody looked. Give the same instant when rebuilding from a table.
+    /// A forecaster without requests. Counting began at `observed_since`: before that, zero requests
+    /// mean that nobody counted. Pass the same time when you rebuild a forecaster from a table.
     ///
     /// # Panics
     /// If the window does not divide an hour; the calendar grid would not fit the week.
@@ -108,20 +122,21 @@ impl DemandForecaster {
         }
     }
 
-    /// Goes on with a newer profile. What was counted stays, and is judged by the new expectations.
+    /// Continues with a newer profile. The counts stay and are compared with its expectations.
     pub fn adopt(&mut self, profile: Arc<DemandProfile>) {
         self.expected = weeks_ahead(&profile, &self.zones, self.window);
         self.profile = profile;
         self.closed.sums.clear();
     }
 
-    /// Takes in one request. Late ones count as if they had been in time; those older than the memory, or in zones
-    /// that are not served, are ignored.
+    /// Counts one request. A late request counts in its own window; one older than the memory, or in
+    /// a zone that is not served, is ignored.
     pub fn record(&mut self, zone: Zone, at: MarketTime) {
         self.record_count(zone, at, 1);
     }
 
-    /// Takes in `count` more requests of the window that starts at `window_start`: how a table of counts is read back.
+    /// Counts `count` more requests of the window that starts at `window_start`, for instance a row
+    /// of a table of counts.
     pub fn record_count(&mut self, zone: Zone, window_start: MarketTime, count: u32) {
         let Some(&index) = self.indices.get(&zone) else {
             return;
@@ -130,17 +145,18 @@ impl DemandForecaster {
         for column in [index, self.city()] {
             self.counts.add(window, column, count);
         }
-        // A late one counts in closed windows, and one from far ahead pushes the oldest of them out.
+        // A late request changes a closed window, and one from far ahead drops the oldest ones.
         if window != self.closed.open {
             self.closed.sums.clear();
         }
     }
 
-    /// The requests of the zone that a forecast at `now` is made from: per window that had any, its start and their
-    /// number, oldest first. At most one entry per window of the memory, and one for the open window.
+    /// The requests of the zone that a forecast at `now` uses: the start and the count of each
+    /// window that had any, oldest first. At most one entry per window of the memory, and one for
+    /// the open window.
     ///
-    /// Whoever gives them to [`record_count`](Self::record_count) of a forecaster with the same profile, zones, window
-    /// and `observed_since`, zone by zone, forecasts the same.
+    /// A second forecaster with the same profile, zones, window and `observed_since` that
+    /// [records](Self::record_count) these counts of every zone forecasts the same.
     pub fn counts(&self, zone: Zone, now: MarketTime) -> Vec<(MarketTime, u32)> {
         let Some(&index) = self.indices.get(&zone) else {
             return Vec::new();
@@ -160,35 +176,42 @@ impl DemandForecaster {
         self.forecasts(&[zone], now)[0]
     }
 
-    /// The forecast of several zones, in their order. Cheaper than one by one: the city is added up only once.
+    /// The forecast of several zones, in their order. Cheaper than one by one: the city is added up
+    /// only once.
     pub fn forecasts(&mut self, zones: &[Zone], now: MarketTime) -> Vec<f64> {
-        let moment = self.moment(now);
-        let city_ratio = self.city_ratio(&moment);
+        let time = self.time_of(now);
+        let city_ratio = self.city_ratio(&time);
         let forecast = |zone: &Zone| match self.indices.get(zone) {
-            Some(&index) => self.forecast_of(*zone, index, &moment, city_ratio),
+            Some(&index) => self.forecast_of(*zone, index, &time, city_ratio),
             None => 0.0,
         };
         zones.iter().map(forecast).collect()
     }
 
-    fn forecast_of(&mut self, zone: Zone, index: usize, moment: &Moment, city_ratio: f64) -> f64 {
-        let seen = self.faded(index, moment);
+    fn forecast_of(
+        &mut self,
+        zone: Zone,
+        index: usize,
+        time: &ForecastTime,
+        city_ratio: f64,
+    ) -> f64 {
+        let seen = self.faded(index, time);
         let pseudo = self.settings.zone_pseudo_requests;
         let level = (seen.requests + pseudo * city_ratio) / (seen.expected + pseudo);
-        self.profile.expected(zone, moment.now, self.window) * level
+        self.profile.expected(zone, time.now, self.window) * level
     }
 
     /// How busy the city is, compared to its profile.
-    fn city_ratio(&mut self, moment: &Moment) -> f64 {
-        let seen = self.faded(self.city(), moment);
+    fn city_ratio(&mut self, time: &ForecastTime) -> f64 {
+        let seen = self.faded(self.city(), time);
         let pseudo = self.settings.city_pseudo_requests;
         (seen.requests + pseudo) / (seen.expected + pseudo)
     }
 
-    fn moment(&self, now: MarketTime) -> Moment {
+    fn time_of(&self, now: MarketTime) -> ForecastTime {
         let open = now.window_index(self.window);
         let passed = share_passed(open, now, self.window);
-        Moment {
+        ForecastTime {
             now,
             open,
             slot: self.slot_of(open),
@@ -197,15 +220,16 @@ impl DemandForecaster {
         }
     }
 
-    /// The faded sums at that moment: all closed windows, then the part of the open one that has passed.
-    fn faded(&mut self, column: usize, moment: &Moment) -> Faded {
-        let seen = self.counts.get(moment.open, column);
-        let expected = self.expected[column][moment.slot] * moment.observed;
-        self.closed(column, moment.open)
-            .after(moment.fade, seen, expected)
+    /// The faded sums at that moment: all closed windows, then the part of the open one that has
+    /// passed.
+    fn faded(&mut self, column: usize, time: &ForecastTime) -> Faded {
+        let seen = self.counts.get(time.open, column);
+        let expected = self.expected[column][time.slot] * time.observed;
+        self.closed(column, time.open)
+            .after(time.fade, seen, expected)
     }
 
-    /// The faded sums when that window opened: added up at the first call, remembered at all others.
+    /// The faded sums when that window opened: computed at the first call, then remembered.
     fn closed(&mut self, column: usize, open: i64) -> Faded {
         if self.closed.open != open || self.closed.sums.is_empty() {
             let sums = vec![None; self.expected.len()];
@@ -239,7 +263,8 @@ impl DemandForecaster {
         (first..open).zip(slots)
     }
 
-    /// The share of a window in which requests were counted, up to the point where `passed` of it has passed.
+    /// The share of a window in which requests were counted, up to the point where `passed` of it
+    /// has passed.
     fn observed_until(&self, window: i64, passed: f64) -> f64 {
         match window.cmp(&self.first_window) {
             Ordering::Less => 0.0,
@@ -270,18 +295,19 @@ fn share_passed(index: i64, now: MarketTime, window: Duration) -> f64 {
     (passed.as_secs_f64() / window.as_secs_f64()).min(1.0)
 }
 
-/// What depends on the time alone, worked out once for all zones.
+/// The values that depend on the time alone, computed once for all zones.
 #[derive(Debug, Clone, Copy)]
-struct Moment {
+struct ForecastTime {
     now: MarketTime,
     open: i64,
-    /// Of the open window: its slot of the week, what is left of older requests, and the share in which requests were counted.
+    /// Of the open window: its slot of the week, the fade of older requests, and the share in which
+    /// requests were counted.
     slot: usize,
     fade: f64,
     observed: f64,
 }
 
-/// Per column, as far as anybody asked, the faded sums over all windows before the open one.
+/// The faded sums over all windows before the open one, for the columns that were asked for.
 #[derive(Debug, Clone, Default)]
 struct ClosedSums {
     open: i64,
@@ -362,7 +388,7 @@ mod tests {
     }
 
     #[test]
-    fn with_nothing_observed_the_forecast_is_the_profile() {
+    fn forecast_without_requests_is_the_profile() {
         let profile = Arc::new(DemandProfile::flat(&zones()));
         let mut new = DemandForecaster::new(
             profile,
@@ -375,7 +401,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_counts_at_once_and_most_in_its_own_zone() {
+    fn request_raises_its_own_zone_most() {
         let mut forecaster = forecaster();
         let before = forecaster.forecasts(&zones(), friday());
         forecaster.record(zones()[0], friday());
@@ -385,7 +411,7 @@ mod tests {
     }
 
     #[test]
-    fn a_day_of_twice_the_usual_demand_raises_the_forecast_part_of_the_way() {
+    fn busy_day_raises_forecast_part_way() {
         let mut forecaster = forecaster();
         for minute in 1..=24 * 60 {
             if minute % 30 == 0 {
@@ -398,13 +424,13 @@ mod tests {
     }
 
     #[test]
-    fn silence_lowers_the_forecast_but_never_to_zero() {
+    fn silence_lowers_forecast_above_zero() {
         let silent = forecaster().forecast(zones()[0], friday());
         assert!(0.0 < silent && silent < 1.0 / 12.0);
     }
 
     #[test]
-    fn the_forecast_does_not_jump_when_a_window_closes() {
+    fn forecast_is_continuous_across_windows() {
         let mut forecaster = forecaster();
         forecaster.record(zones()[0], friday() + Duration::from_secs(10));
         let one_ms = Duration::from_millis(1);
@@ -414,7 +440,7 @@ mod tests {
     }
 
     #[test]
-    fn requests_older_than_the_memory_are_forgotten() {
+    fn requests_older_than_memory_are_forgotten() {
         let mut forecaster = forecaster();
         let silent = forecaster.forecast(zones()[0], friday());
         forecaster.record(zones()[0], friday() - DAY - WINDOW);
@@ -423,7 +449,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_from_far_ahead_pushes_out_what_a_successor_would_not_take_over_either() {
+    fn request_far_ahead_drops_oldest_windows() {
         let (before, ahead) = (friday() - Duration::from_secs(7_200), friday() + DAY * 2);
         let mut asked = forecaster();
         asked.record(zones()[0], before);
@@ -439,7 +465,7 @@ mod tests {
     }
 
     #[test]
-    fn who_takes_over_the_counts_forecasts_the_same() {
+    fn forecaster_rebuilt_from_counts_is_equal() {
         let mut forecaster = forecaster();
         for (zone, minutes_ago) in [(0, 0), (0, 1), (1, 7), (2, 90), (2, 91)] {
             let at = friday() - Duration::from_secs(60 * minutes_ago);
@@ -476,7 +502,7 @@ mod tests {
     }
 
     #[test]
-    fn a_zone_that_is_not_served_expects_nothing() {
+    fn unserved_zone_expects_nothing() {
         let mut forecaster = forecaster();
         let boston = "872a30660ffffff".parse().unwrap();
         forecaster.record(boston, friday());
@@ -484,7 +510,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_profile_is_used_from_then_on() {
+    fn forecast_follows_adopted_profile() {
         let mut forecaster = forecaster();
         let before = forecaster.forecast(zones()[0], friday());
         let span = friday() - DAY..friday();
@@ -502,9 +528,9 @@ mod tests {
     }
 
     proptest! {
-        /// What lets the batch job rebuild from a table and still quote the same price as the live service.
+        /// So the batch job, which reads a table of counts, quotes the price of the live service.
         #[test]
-        fn events_one_by_one_and_a_table_of_counts_forecast_the_same_bits(
+        fn events_and_counts_forecast_equal_bits(
             events in prop::collection::vec((0_usize..3, 0_u64..24 * 3600), 0..60),
             asked in 0_u64..300_000,
         ) {
@@ -522,7 +548,8 @@ mod tests {
                 rebuilt.record_count(zones()[zone], MarketTime::of_window(window, WINDOW), count);
             }
             for zone in zones() {
-                prop_assert_eq!(live.forecast(zone, now).to_bits(), rebuilt.forecast(zone, now).to_bits());
+                let both = (live.forecast(zone, now), rebuilt.forecast(zone, now));
+                prop_assert_eq!(both.0.to_bits(), both.1.to_bits());
             }
         }
     }

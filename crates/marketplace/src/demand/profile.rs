@@ -1,9 +1,19 @@
-//! What a zone usually sees at this time of the week.
+//! The demand profile: how many requests a zone usually gets at each time of the week.
 //!
-//! Counts of single slots are far too thin to use raw: a busy zone sees two requests in a quarter of an hour. So they
-//! are smoothed over neighbouring slots and drawn towards the city's week scaled to the zone's share, and the city's
-//! week in turn towards its day and its mean. With months of history the slots speak for themselves; with three days
-//! the day does, and with nothing at all a small flat rate.
+//! # How this works
+//!
+//! The week is cut into *slots* of 15 minutes. The obvious profile is the mean count of each slot,
+//! but a busy zone gets two requests in a slot, so that a mean of a few weeks is mostly noise. Two
+//! remedies: neighbouring slots are averaged with triangular weights, and each estimate is drawn
+//! ("shrunk") towards a coarser one that has more data:
+//!
+//! ```text
+//! zone and slot  ->  the zone's share x city and slot  ->  city and time of day  ->  city's mean
+//!                4 weeks of pseudo-data             1/4 week                  1/4 week
+//! ```
+//!
+//! With months of history the slots decide, with three days the time of day decides, and without
+//! history every zone gets one request an hour. No value is zero, since a zero could never grow.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -20,18 +30,21 @@ pub struct ProfileSettings {
     pub calendar: Calendar,
     /// Length of a slot of the week; divides a day.
     pub slot: Duration,
-    /// Only this many weeks at the end of the history are used, so that the profile follows the season.
+    /// Only this many weeks at the end of the history are used, so that the profile follows the
+    /// season.
     pub weeks: u32,
-    /// A slot learns from its neighbours up to this far away, with a weight that falls linearly to zero.
+    /// A slot learns from its neighbours up to this far away, with a weight that falls linearly to
+    /// zero.
     pub kernel: Duration,
     /// Weeks of pseudo-data with which a zone is drawn towards its share of the city.
     pub city_weeks: f64,
-    /// Weeks of pseudo-data with which a slot of the city is drawn towards its time of day, and that towards the
-    /// mean. Little: it is there for slots that were never seen.
+    /// Weeks of pseudo-data with which a slot of the city is drawn towards its time of day, and
+    /// that towards the mean. Little: it is there for slots that were never seen.
     pub fallback_weeks: f64,
 }
 
-/// Of 8, 12 and 26 weeks the longest scored best on the pickups of July 2014, with everything before as training.
+/// Of 8, 12 and 26 weeks the longest scored best on the pickups of July 2014, with everything
+/// before as training.
 impl Default for ProfileSettings {
     fn default() -> Self {
         Self {
@@ -47,8 +60,8 @@ impl Default for ProfileSettings {
 
 /// Expected requests per zone and slot of the week, never zero.
 ///
-/// As JSON (schema `surge.demand_profile/1`) it is a list of whole ten-thousandths per zone, and it is held in the same
-/// steps, so that a profile read from a file forecasts to the last bit what the trained one did.
+/// In JSON (schema `surge.demand_profile/1`) and in memory it holds whole ten-thousandths, so that
+/// a profile from a file and the trained one forecast the same, to the last bit.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "ProfileFile", into = "ProfileFile")]
 pub struct DemandProfile {
@@ -61,7 +74,8 @@ pub struct DemandProfile {
 }
 
 impl DemandProfile {
-    /// Learns the profile of `zones` from the pickups inside `span`; pickups elsewhere or at other times are ignored.
+    /// Learns the profile of `zones` from the pickups inside `span`; pickups elsewhere or at other
+    /// times are ignored.
     ///
     /// # Panics
     /// If the slot does not divide a day.
@@ -84,14 +98,14 @@ impl DemandProfile {
         }
     }
 
-    /// The profile of zones of which nothing is known: one request an hour, always.
+    /// The profile of zones without history: one request an hour, always.
     pub fn flat(zones: &[Zone]) -> Self {
         let start = MarketTime::from_millis(0);
         Self::train(&[], zones, start..start, &ProfileSettings::default())
     }
 
-    /// Requests to expect in `[at, at + window)`. A zone that the profile does not cover gets the least that the
-    /// profile can say, which is small but not zero.
+    /// Requests to expect in `[at, at + window)`. A zone outside the profile gets the smallest value
+    /// that the profile can hold.
     pub fn expected(&self, zone: Zone, at: MarketTime, window: Duration) -> f64 {
         let row = self
             .zones
@@ -114,7 +128,8 @@ impl DemandProfile {
         self.calendar
     }
 
-    /// The slots of the week that `[at, at + window)` touches, each with the share of the slot inside the window.
+    /// The slots of the week that `[at, at + window)` touches, each with the share of the slot
+    /// inside the window.
     fn overlaps(&self, at: MarketTime, window: Duration) -> impl Iterator<Item = (usize, f64)> {
         let slot_millis = millis_of(self.slot);
         let from = self.calendar.millis_into_week(at);
@@ -129,7 +144,7 @@ impl DemandProfile {
     }
 }
 
-/// What was seen, per zone and slot of the week.
+/// The counted pickups, per zone and slot of the week.
 struct History {
     /// Pickups per zone and slot.
     counts: Vec<Vec<f64>>,
@@ -180,7 +195,8 @@ impl History {
             .collect()
     }
 
-    /// Mean requests of the whole city per slot, with one slot of the flat rate so that it is never zero.
+    /// Mean requests of the whole city per slot, with one slot of the flat rate so that it is never
+    /// zero.
     fn city_mean(&self, settings: &ProfileSettings) -> f64 {
         let flat = FLAT_REQUESTS_PER_HOUR * settings.slot.as_secs_f64() / 3600.0
             * self.counts.len() as f64;
@@ -201,7 +217,8 @@ impl History {
             .collect()
     }
 
-    /// The zone's share of the city; half a pickup each keeps a zone that was never seen above zero.
+    /// The zone's share of the city; half a pickup each keeps a zone that was never seen above
+    /// zero.
     fn share_of(&self, zone: usize) -> f64 {
         const UNSEEN: f64 = 0.5;
         let own: f64 = self.counts[zone].iter().sum();
@@ -256,7 +273,7 @@ fn last_weeks(span: Range<MarketTime>, settings: &ProfileSettings) -> Range<Mark
     span.start.max(span.end - limit)..span.end
 }
 
-/// How many whole windows of each slot of the week lie in the span.
+/// How many times each slot of the week lies in the span as a whole.
 fn passes(span: &Range<MarketTime>, settings: &ProfileSettings) -> Vec<f64> {
     let mut passes = vec![0.0; slots_per_week(settings.slot)];
     let first =
@@ -305,10 +322,10 @@ fn in_steps(requests: &[f64]) -> Vec<u32> {
         .collect()
 }
 
-/// Resolution of a profile: well below anything that a forecast could tell apart.
+/// Resolution of a profile: far finer than any difference that matters in a forecast.
 const STEPS_PER_REQUEST: f64 = 10_000.0;
 
-/// What to expect of a zone of which nothing is known.
+/// The expectation of a zone without history.
 const FLAT_REQUESTS_PER_HOUR: f64 = 1.0;
 
 const SCHEMA: &str = "surge.demand_profile/1";
@@ -408,7 +425,7 @@ mod tests {
     }
 
     /// Ten pickups in the first zone every evening at 20:07.
-    fn evenings(count: u64) -> Vec<(MarketTime, Zone)> {
+    fn busy_evenings(count: u64) -> Vec<(MarketTime, Zone)> {
         let evening = |day| monday() + days(day) + HOUR * 20 + Duration::from_secs(7 * 60);
         (0..count)
             .flat_map(|day| vec![(evening(day), zones()[0]); 10])
@@ -418,7 +435,7 @@ mod tests {
     fn trained(days_seen: u64) -> DemandProfile {
         let span = monday()..monday() + days(days_seen);
         DemandProfile::train(
-            &evenings(days_seen),
+            &busy_evenings(days_seen),
             &zones(),
             span,
             &ProfileSettings::default(),
@@ -426,7 +443,7 @@ mod tests {
     }
 
     #[test]
-    fn without_history_every_zone_gets_one_request_an_hour() {
+    fn flat_profile_expects_one_request_hourly() {
         let profile = DemandProfile::flat(&zones());
         for zone in zones() {
             assert!((profile.expected(zone, monday(), HOUR) - 1.0).abs() < 1e-9);
@@ -437,7 +454,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_expected_adds_up_over_any_cut_of_time() {
+    fn expectations_add_up_over_split_windows() {
         let profile = trained(28);
         let start = monday() + HOUR * 19 + Duration::from_secs(123);
         let whole = profile.expected(zones()[0], start, HOUR);
@@ -447,7 +464,7 @@ mod tests {
     }
 
     #[test]
-    fn a_busy_evening_is_expected_again_and_a_quiet_zone_is_never_at_zero() {
+    fn profile_repeats_busy_evenings_above_zero() {
         let profile = trained(28);
         let evening = monday() + days(30) + HOUR * 20;
         assert!(profile.expected(zones()[0], evening, HOUR) > 1.0);
@@ -456,7 +473,7 @@ mod tests {
     }
 
     #[test]
-    fn after_three_days_the_time_of_day_stands_in_for_days_never_seen() {
+    fn time_of_day_stands_in_for_weekdays() {
         let profile = trained(3);
         let saturday_evening = monday() + days(5) + HOUR * 20;
         let saturday_morning = saturday_evening - HOUR * 12;
@@ -470,7 +487,7 @@ mod tests {
     }
 
     #[test]
-    fn pickups_outside_the_span_or_the_zones_are_ignored() {
+    fn ignores_pickups_outside_span_or_zones() {
         let span = monday()..monday() + days(7);
         let elsewhere: Zone = "872a30660ffffff".parse().unwrap();
         let strays = [
@@ -487,7 +504,7 @@ mod tests {
     }
 
     #[test]
-    fn a_profile_survives_its_file() {
+    fn profile_survives_its_file() {
         let profile = trained(9);
         let json = serde_json::to_string(&profile).unwrap();
         assert!(json.starts_with(r#"{"schema":"surge.demand_profile/1""#));
@@ -498,7 +515,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_cannot_be_used_says_why() {
+    fn refused_file_says_why() {
         let json = serde_json::to_string(&DemandProfile::flat(&zones())).unwrap();
         let wrong = [
             (

@@ -1,11 +1,11 @@
-//! Requests per window and zone, over a bounded stretch of time.
+//! Requests per window and zone, over a bounded time.
 //!
-//! Late counts find their window as long as it is held, so what is stored does not depend on the order of arrival.
+//! A late count finds its window while that is held, so the order of arrival changes nothing.
 
 use std::collections::VecDeque;
 use std::ops::Range;
 
-/// Counts per window and column over a bounded stretch of time that ends with the newest window seen.
+/// Counts per window and column, for the `capacity` windows up to the newest one.
 #[derive(Debug, Clone)]
 pub(super) struct WindowCounts {
     columns: usize,
@@ -36,7 +36,7 @@ impl WindowCounts {
         }
     }
 
-    /// Extends the stretch to hold the window and drops the oldest rows. A window older than fits is left out.
+    /// Adds rows up to the window and drops the oldest ones. A window that is too old gets no row.
     fn make_room(&mut self, window: i64) {
         if self.rows.is_empty() || window >= self.held().end + self.capacity {
             self.rows.clear();

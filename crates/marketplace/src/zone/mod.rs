@@ -1,8 +1,15 @@
-//! Where: positions, the hexagonal zones that are priced together, and the service area they make up.
+//! Places: positions, the hexagonal zones that share a price, and the service area that they form.
 //!
-//! A zone is an H3 cell of resolution 7, about 2 km across: small enough that a price means "here", large enough
-//! that supply and demand are more than noise. Hexagons have six neighbours at one distance, which makes the smoothing
-//! of [`crate::surge`] the same in every direction.
+//! A zone is a cell of [H3](https://h3geo.org), a grid of hexagons over the globe, at resolution 7:
+//! about 2 km across. That is small enough for a local price and large enough that counts of
+//! drivers and requests are more than noise. The *k-ring* of a zone is the zone itself and its
+//! neighbours:
+//!
+//! ```text
+//!      n   n         All six neighbours are equally far away, so that the smoothing in
+//!    n   z   n       `surge` is the same in every direction. On a square grid four of the
+//!      n   n         eight neighbours would be further away.
+//! ```
 
 mod position;
 mod service_area;
@@ -16,13 +23,16 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 pub use position::{Position, PositionError};
 pub use service_area::{Bounds, BoundsError, KRing, OutsideServiceArea, ServiceArea};
 
-/// Mean area of an H3 cell of resolution 7 in square kilometres, from H3's own table of cell statistics.
+/// Mean area of an H3 cell of resolution 7 in square kilometres, from H3's own table of cell
+/// statistics.
 ///
-/// One number serves all zones: inside a city real areas differ by about a percent, far less than the other
-/// assumptions of the driver reserve, and equal zones with equal markets must get equal prices.
+/// One number serves all zones: inside a city real areas differ by about a percent, far less than
+/// the other assumptions of the driver reserve, and equal zones with equal markets must get equal
+/// prices.
 pub const ZONE_AREA_KM2: f64 = 5.161;
 
-/// A pricing area: one H3 cell, written as its lowercase hexadecimal id, for example `872a100d2ffffff`.
+/// A pricing area: one H3 cell, written as its lowercase hexadecimal id, for example
+/// `872a100d2ffffff`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Zone(CellIndex);
 
@@ -32,7 +42,8 @@ impl Zone {
         Self::in_grid(position, Resolution::Seven)
     }
 
-    /// The cell of another H3 resolution that holds `position`; forecasts are also scored on finer grids.
+    /// The cell of another H3 resolution that holds `position`; forecasts are also scored on finer
+    /// grids.
     ///
     /// # Errors
     /// [`ZoneError::Resolution`] above 15.
@@ -122,7 +133,7 @@ impl<'de> Deserialize<'de> for Zone {
     }
 }
 
-/// What was given does not name a zone.
+/// The text or number does not name a zone.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ZoneError {
     /// Not an H3 cell id.
@@ -142,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn a_zone_survives_text_json_and_bits() {
+    fn zone_survives_text_json_and_bits() {
         let zone = Zone::at(grand_central());
         assert_eq!(zone.to_string().parse(), Ok(zone));
         assert_eq!(Zone::from_u64(zone.as_u64()), Ok(zone));
@@ -151,14 +162,14 @@ mod tests {
     }
 
     #[test]
-    fn the_centre_of_a_zone_lies_in_it() {
+    fn zone_holds_its_centre() {
         let zone = Zone::at(grand_central());
         assert_eq!(Zone::at(zone.centre()), zone);
         assert!(grand_central().miles_to(zone.centre()) <= zone.reach_miles());
     }
 
     #[test]
-    fn a_zone_has_six_corners_as_far_from_its_centre_as_it_reaches() {
+    fn zone_has_six_corners_at_its_reach() {
         let zone = Zone::at(grand_central());
         let corners = zone.corners();
         assert_eq!(corners.len(), 6);
@@ -167,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_zone_is_refused_with_an_example() {
+    fn refuses_other_texts_with_an_example() {
         for wrong in ["", "manhattan", "ffffffffffffffff", "0"] {
             let refused = wrong.parse::<Zone>().unwrap_err();
             assert!(refused.to_string().contains("872a100d2ffffff"), "{refused}");

@@ -39,13 +39,14 @@ impl Position {
         LatLng::from(self).distance_km(other.into()) / KM_PER_MILE
     }
 
-    /// A distance that [`miles_to`](Self::miles_to) never falls below, from the difference in latitude alone.
+    /// A distance that [`miles_to`](Self::miles_to) never falls below, from the difference in
+    /// latitude alone.
     pub(crate) fn least_miles_to(self, other: Position) -> f64 {
         (self.lat - other.lat).abs() * LEAST_MILES_PER_DEGREE
     }
 
-    /// Whether both name the same spot, to about ten centimetres: a coordinate that went through JSON may come back
-    /// different in its last bit, and that must not make it another place.
+    /// Whether both name the same spot, to about ten centimetres: a coordinate that went through
+    /// JSON may come back different in its last bit, and that must not make it another place.
     pub fn is_same_spot(self, other: Position) -> bool {
         (self.lat - other.lat).abs() <= SPOT_DEGREES && (self.lon - other.lon).abs() <= SPOT_DEGREES
     }
@@ -53,7 +54,8 @@ impl Position {
 
 const SPOT_DEGREES: f64 = 1e-6;
 
-/// A degree of latitude is 69.09 miles on the sphere that `miles_to` measures on; a little less is safely less.
+/// A degree of latitude is 69.09 miles on the sphere that `miles_to` measures on; a little less is
+/// safely less.
 pub(super) const LEAST_MILES_PER_DEGREE: f64 = 69.0;
 
 impl From<Position> for LatLng {
@@ -83,7 +85,8 @@ impl PositionError {
     }
 }
 
-/// A position as it stands in JSON. Each coordinate checks itself, so that a refusal can name it by its path.
+/// A position as it stands in JSON. Each coordinate checks itself, so that a refusal can name it by
+/// its path.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Degrees {
@@ -144,7 +147,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_coordinate_that_is_no_place_is_refused_by_name() {
+    fn refuses_impossible_coordinate_by_name() {
         for lat in [f64::NAN, f64::INFINITY, 90.1, -91.0] {
             assert_eq!(Position::new(lat, 0.0).unwrap_err().field(), "lat");
         }
@@ -161,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn a_degree_of_latitude_is_69_miles() {
+    fn degree_of_latitude_is_69_miles() {
         let miles = Position::new(40.0, -74.0)
             .unwrap()
             .miles_to(Position::new(41.0, -74.0).unwrap());
@@ -169,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_bit_does_not_make_another_place() {
+    fn last_bit_makes_no_other_spot() {
         let here = Position::new(40.7527, -73.9772).unwrap();
         assert!(here.is_same_spot(Position::new(40.752_700_000_000_004, -73.9772).unwrap()));
         assert!(!here.is_same_spot(Position::new(40.7528, -73.9772).unwrap()));

@@ -1,6 +1,7 @@
-//! The zones that are served, and the k-ring of each: itself and its neighbours inside the area.
+//! The service area: all zones with rides, and the k-ring of each (the zone and its neighbours inside
+//! the area).
 //!
-//! Everything is computed once at start, so that a quote only looks things up.
+//! Both are computed once at the start, so that a quote only looks them up.
 
 use std::fmt;
 use std::str::FromStr;
@@ -34,13 +35,15 @@ impl Bounds {
         east: -73.65,
     };
 
-    /// The widest side of a box in degrees. It bounds the number of zones at start; a metropolis fits easily.
+    /// The widest side of a box in degrees. It bounds the number of zones at start; a metropolis
+    /// fits easily.
     pub const MAX_SIDE_DEGREES: f64 = 3.0;
 
     /// A box from its four sides.
     ///
     /// # Errors
-    /// [`BoundsError`] if a side is no coordinate, if sides are the wrong way round, or if the box is too large.
+    /// [`BoundsError`] if a side is no coordinate, if sides are the wrong way round, or if the box
+    /// is too large.
     pub fn new(south: f64, west: f64, north: f64, east: f64) -> Result<Self, BoundsError> {
         let on_earth = Position::new(south, west)
             .and(Position::new(north, east))
@@ -74,7 +77,8 @@ impl Bounds {
         )
     }
 
-    /// The longest way from the middle to the border, in miles: to one of the corners nearer to the equator.
+    /// The longest way from the middle to the border, in miles: to one of the corners nearer to the
+    /// equator.
     fn reach_miles(self) -> f64 {
         let corners = [
             self.point(self.south, self.west),
@@ -86,7 +90,7 @@ impl Bounds {
             .fold(0.0, f64::max)
     }
 
-    /// The box without a margin of at least so many miles on each side; `None` if nothing is left.
+    /// The box without a margin of at least `miles` on each side; `None` if nothing is left.
     fn without_margin(self, miles: f64) -> Option<Self> {
         let nearest_to_a_pole = self.south.abs().max(self.north.abs()).to_radians();
         let lat = miles / LEAST_MILES_PER_DEGREE;
@@ -138,7 +142,8 @@ impl FromStr for Bounds {
 /// The text or the numbers do not make a box.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "bounds `{text}` must be south,west,north,east in degrees, each side at most {} wide, such as {}",
+    "bounds `{text}` must be south,west,north,east in degrees, each side at most {} wide, \
+     such as {}",
     Bounds::MAX_SIDE_DEGREES,
     Bounds::NEW_YORK
 )]
@@ -151,9 +156,9 @@ pub struct BoundsError {
 pub struct ServiceArea {
     zones: Vec<Zone>,
     rings: Vec<KRing>,
-    /// Where every position is served, without a look at its zone.
+    /// A box inside which every position is served, so that its zone need not be computed.
     interior: Option<Bounds>,
-    /// Centres, and the longest reach of a zone: what a search for the nearest driver needs.
+    /// Centres, and the longest reach of a zone, for the search for the nearest driver.
     centres: Vec<Position>,
     zone_reach_miles: f64,
 }
@@ -209,8 +214,8 @@ impl ServiceArea {
         }
     }
 
-    /// Whether some zone of the area holds `position`: [`zone_of`](Self::zone_of) for whoever need not know which, and many
-    /// times faster nearly everywhere.
+    /// Whether some zone of the area holds `position`: [`zone_of`](Self::zone_of) for a caller that
+    /// does not need the zone, and many times faster nearly everywhere.
     ///
     /// # Errors
     /// [`OutsideServiceArea`] if the position lies in no zone of the area.
@@ -227,8 +232,8 @@ impl ServiceArea {
         self.index_of(zone).map(|index| &self.rings[index])
     }
 
-    /// Indices of all zones with the least distance in miles that any point of theirs can have from `from`, nearest
-    /// first.
+    /// Indices of all zones, nearest first, each with the least distance in miles between `from` and
+    /// any point of the zone.
     pub(crate) fn outward_from(&self, from: Position) -> Vec<(usize, f64)> {
         let least_miles =
             |centre: &Position| (from.miles_to(*centre) - self.zone_reach_miles).max(0.0);
@@ -258,11 +263,12 @@ impl ServiceArea {
     }
 }
 
-/// One step of a k-ring reaches at least this far anywhere on the globe. Low on purpose: too many steps only cost
-/// time at start, too few would lose zones at the corners.
+/// One step of a k-ring reaches at least this far anywhere on the globe. Low on purpose: too many
+/// steps only cost time at start, too few would lose zones at the corners.
 const LEAST_MILES_PER_STEP: f64 = 0.75;
 
-/// How much further than the zones of an area those around it may reach: neighbours differ by less than a percent.
+/// Factor by which zones around an area may be larger than those in it: neighbours differ by less
+/// than one percent.
 const REACH_ELSEWHERE: f64 = 1.05;
 
 /// The position lies outside the service area.
@@ -320,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn every_zone_of_the_area_finds_its_place_and_its_ring() {
+    fn every_zone_has_index_and_ring() {
         let area = ServiceArea::new(Bounds::NEW_YORK);
         for (index, zone) in area.zones().iter().enumerate() {
             assert_eq!(area.index_of(*zone), Some(index));
@@ -348,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_admitted_lies_in_a_zone_of_the_area_and_who_is_not_does_not() {
+    fn admits_exactly_positions_in_served_zones() {
         for bounds in [
             Bounds::NEW_YORK,
             Bounds::new(59.9, 10.6, 60.1, 10.8).unwrap(),
