@@ -1,8 +1,9 @@
 #!/bin/sh
-# Runs once, after services/roles.sql, when PostgreSQL makes its volume: gives each service's role its password.
+# PostgreSQL runs this once, after services/roles.sql, when it creates its volume. It gives each service's
+# role its password.
 set -eu
 
-# psql quotes the value itself, and it is on nobody's command line.
+# psql quotes the password itself, and the password is on no command line.
 give() {
     PASSWORD=$2 psql --quiet --no-psqlrc --set ON_ERROR_STOP=1 --username "$POSTGRES_USER" --dbname "$POSTGRES_DB" <<SQL
 \\getenv password PASSWORD
