@@ -29,7 +29,6 @@ impl Source {
 /// Folders and files that do not keep every rule yet. This list only gets shorter.
 const NOT_YET: &[&str] = &[
     "README.md",
-    "CONTRIBUTING.md",
     "cli/",
     "crates/bare-servers/",
     "crates/dashboards/",
@@ -37,9 +36,12 @@ const NOT_YET: &[&str] = &[
     "crates/platform/",
     "crates/private-servers/",
     "crates/trace-view/",
-    "docs/",
+    "docs/architecture.md",
+    "docs/decisions/calls-straight-to-http2.md",
+    "docs/decisions/one-thread-per-core.md",
+    "docs/decisions/sampling-at-the-edge.md",
+    "docs/journey.md",
     "loadtest/",
-    "observability/",
     "proto/",
     "services/",
 ];
