@@ -1,10 +1,16 @@
 //! Configuration comes from the environment (or flags of the same names), is read once, and a mistake in it stops the
 //! start with one line that names the variable.
 
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
 use clap::{
     CommandFactory, Parser,
     error::{ContextKind, ContextValue, Error, ErrorKind},
 };
+use serde::de::DeserializeOwned;
 
 /// Exit code for a command line or an environment that makes no sense (`EX_USAGE` of sysexits).
 pub const EXIT_USAGE: u8 = 64;
@@ -24,6 +30,28 @@ pub enum Refused {
 /// See [`Refused`].
 pub fn parse<C: Parser>(arguments: impl IntoIterator<Item = String>) -> Result<C, Refused> {
     C::try_parse_from(arguments).map_err(|error| refused::<C>(&error))
+}
+
+/// Reads the JSON file at `path`, which the setting `variable` names.
+///
+/// # Errors
+/// When there is no such file, or its content is not a `T`; the message names the variable.
+pub fn read_json<T: DeserializeOwned>(variable: &str, path: &Path) -> Result<T, ConfigFileError> {
+    let read = || -> io::Result<T> { Ok(serde_json::from_slice(&fs::read(path)?)?) };
+    read().map_err(|cause| ConfigFileError {
+        variable: variable.to_owned(),
+        path: path.to_owned(),
+        cause,
+    })
+}
+
+/// A file that a setting names cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("{variable}={} cannot be used: {cause}", path.display())]
+pub struct ConfigFileError {
+    variable: String,
+    path: PathBuf,
+    cause: io::Error,
 }
 
 fn refused<C: CommandFactory>(error: &Error) -> Refused {

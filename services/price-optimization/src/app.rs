@@ -1,5 +1,6 @@
-//! The use cases of price-optimization. The quote itself is in [`pricing`](crate::pricing); here is the rest: the
-//! multiplier of every zone, the mode in force and its switch, and the explanation of a quote.
+//! The use cases of price-optimization. The quote itself is in [`pricing`](crate::pricing); here is
+//! the rest: the multiplier of every zone, the mode in force and its switch, and the explanation of
+//! a quote.
 
 use std::{sync::Arc, time::Duration};
 
@@ -8,6 +9,7 @@ use marketplace::{
     fare::Trip,
     quote::{self, Price},
     surge::Multiplier,
+    time::MarketTime,
     view::{MarketView, ZoneLevels},
     zone::Zone,
 };
@@ -86,8 +88,8 @@ impl App {
         })
     }
 
-    /// The multiplier of every zone whose data is fresh enough, from the local state of `events`, whatever mode is in
-    /// force. A scrape has no time to wait; this dataflow answers at once.
+    /// The multiplier of every zone whose data is fresh enough, from the local state of `events`,
+    /// whatever mode is in force. A scrape has no time to wait; this dataflow answers at once.
     pub fn surge_from_events(&self) -> Vec<(Zone, Multiplier)> {
         let Pricing {
             area, dataflows, ..
@@ -118,7 +120,7 @@ impl App {
     /// The price of every zone of the area, from a view of all of them.
     fn priced(&self, market: &MarketView) -> Vec<PricedZone> {
         let pricing = self.pricing();
-        let now = pricing.now();
+        let now = MarketTime::from_millis(pricing.clock.now_millis());
         let nowhere = Trip {
             miles: 0.0,
             minutes: 0.0,

@@ -1,41 +1,38 @@
 //! The batch job of the dataflow `database`.
 //!
 //! # How this works
-//! Every period one run reads the views that the other services publish, makes the forecasts that they would make
-//! themselves, and rewrites `pricing.zone_market` in the same transaction, so that a quote sees the rows of one run and
-//! never of two. It also writes one row of `pricing.batch_run`. The SQL is in `store.rs`.
-//!
 //! ```text
-//! supply of a zone = idle drivers + drop-offs due within the window      (marketplace::supply)
-//! demand of a zone = gamma-Poisson filter over the past windows          (marketplace::demand)
+//!          ┌──────────────── one transaction, every period ────────────────┐
+//!          read the views of    forecast supply and      rewrite pricing.zone_market,
+//!          both services   ──►  demand of every zone ──► add a row to pricing.batch_run
+//!          (store.rs)           (batch/forecast.rs)      (store.rs)
 //! ```
-//! A run that fails leaves the old rows, which show their age. `batch --once` runs once, for a cron job.
+//! A quote sees the rows of one run, never of two. A run that fails leaves the old rows, which show
+//! their age, and is repeated soon. `batch --once` runs once, for a cron job.
 
-use std::{collections::HashMap, fs, path::Path, sync::Arc, time::Duration};
+mod forecast;
+
+use std::{sync::Arc, time::Duration};
 
 use anyhow::Context;
 use chrono::Utc;
-use marketplace::{
-    demand::{DemandForecaster, DemandProfile, FilterSettings},
-    supply::predicted_available,
-    view::{Level, ZoneLevels},
-    zone::{ServiceArea, Zone},
-};
+use marketplace::{demand::DemandProfile, zone::ServiceArea};
 use platform::{
     background::WorkLoop,
     clock::MarketClock,
+    config::read_json,
     propagation,
     sampling::{self, Upstream},
-    schema::Migrations,
 };
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument, Span, field::Empty, info, info_span};
+use tracing::{Instrument, Span, field::Empty, info_span};
 
 use crate::{
+    batch::forecast::Forecaster,
     config::BatchConfig,
     metrics::BatchMetrics,
-    store::{self, BatchRun, DemandRow, DemandWatermark, Store, SupplyRow, SupplyWatermark},
+    store::{self, BatchRun, Store},
 };
 
 /// How long a run may take.
@@ -44,18 +41,13 @@ const STEP_DEADLINE: Duration = Duration::from_secs(60);
 /// How soon a failed run is repeated, if the period is not shorter.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
 
-const UNUSABLE_SCHEMA: &str = "the schema in PostgreSQL (DATABASE_URL) cannot be used";
-
 /// The batch job.
 #[derive(Debug)]
 pub struct Batch {
     store: Store,
-    area: ServiceArea,
-    profile: Arc<DemandProfile>,
+    forecaster: Forecaster,
     clock: MarketClock,
-    supply_window: Duration,
     metrics: BatchMetrics,
-    migrations: Migrations,
 }
 
 impl Batch {
@@ -71,48 +63,23 @@ impl Batch {
     ) -> anyhow::Result<Self> {
         let area = ServiceArea::new(config.service_area);
         let profile = match &config.demand_profile {
-            Some(path) => read_profile(path)
-                .with_context(|| format!("DEMAND_PROFILE={} cannot be used", path.display()))?,
+            Some(path) => read_json("DEMAND_PROFILE", path)?,
             None => DemandProfile::flat(area.zones()),
         };
         Ok(Self {
             store,
-            area,
-            profile: Arc::new(profile),
+            forecaster: Forecaster {
+                area,
+                profile: Arc::new(profile),
+                supply_window: config.forecast_window,
+            },
             clock,
-            supply_window: config.forecast_window,
             metrics,
-            migrations: config.schema.migrations,
         })
     }
 
-    /// Brings the schema up to date and runs once.
-    ///
-    /// # Errors
-    /// Those of the schema and of [`step`](Self::step).
-    pub async fn run_once(&self) -> anyhow::Result<()> {
-        let prepared = self.store.prepare(self.migrations).await;
-        prepared.context(UNUSABLE_SCHEMA)?;
-        let started = Instant::now();
-        let rows = self.step().await?;
-        let took = started.elapsed().as_secs_f64();
-        info!(
-            rows,
-            duration_seconds = took,
-            "wrote {rows} zones in {took:.3} s"
-        );
-        Ok(())
-    }
-
-    /// Runs every `every` of market time until `token` is cancelled. A run that fails leaves the old rows, which show their
-    /// age, and is repeated soon.
-    ///
-    /// # Errors
-    /// When the schema is one that this program cannot use; `token` is cancelled then.
-    pub async fn run(self, every: Duration, token: CancellationToken) -> anyhow::Result<()> {
-        let store = self.store.clone();
-        let prepared = store.prepare_when_up(self.migrations, token.clone()).await;
-        prepared.context(UNUSABLE_SCHEMA)?;
+    /// Runs every `every` of market time until `token` is cancelled.
+    pub async fn run(self, every: Duration, token: CancellationToken) {
         let every = self.clock.real_duration(every);
         let mut work = WorkLoop::new("the batch job", &token);
         let mut period = every;
@@ -122,13 +89,13 @@ impl Batch {
                 _ => every,
             };
         }
-        Ok(())
     }
 
     /// One run; returns how many zones it wrote.
     ///
     /// # Errors
-    /// Those of the database, a deadline, and a service that published nothing yet; nothing was changed then.
+    /// Those of the database, a deadline, and a service that published nothing yet; nothing was
+    /// changed then.
     pub async fn step(&self) -> anyhow::Result<usize> {
         let span = sampling::root(Upstream::Silent, || {
             info_span!(
@@ -156,23 +123,15 @@ impl Batch {
         let (supply_watermark, supply_rows) = store::read_supply(&mut transaction).await?;
         let (demand_watermark, demand_rows) = store::read_demand(&mut transaction).await?;
         let read_at = Utc::now();
-        // Old rows, which show their age, are better than rows without supply or demand.
-        let supply_watermark =
-            supply_watermark.context("driver-management published no supply yet")?;
-        let demand_watermark =
-            demand_watermark.context("ride-management published no demand yet")?;
-        link(supply_watermark.traceparent.as_deref());
-        link(demand_watermark.traceparent.as_deref());
-
-        let supply = self.supply(&supply_watermark, &supply_rows);
-        let demand = self.demand(&demand_watermark, &demand_rows);
-        let levels = self.area.zones().iter().zip(supply).zip(demand);
-        let levels = levels.map(|((zone, supply), demand)| ZoneLevels {
-            zone: *zone,
-            supply: Some(supply),
-            demand: Some(demand),
-        });
-        let levels: Vec<ZoneLevels> = levels.collect();
+        for traceparent in [&supply_watermark.traceparent, &demand_watermark.traceparent] {
+            if let Some(traceparent) = traceparent {
+                propagation::link(&Span::current(), traceparent);
+            }
+        }
+        let levels = self.forecaster.levels(
+            (&supply_watermark, &supply_rows),
+            (&demand_watermark, &demand_rows),
+        );
         let run = BatchRun {
             started_at,
             supply_written_at: supply_watermark.written_at,
@@ -187,57 +146,5 @@ impl Batch {
         store::write_zone_market(&mut transaction, &levels, Some(run)).await?;
         transaction.commit().await?;
         Ok(levels.len())
-    }
-
-    /// Supply of every zone of the area, as of the watermark.
-    fn supply(&self, watermark: &SupplyWatermark, rows: &[SupplyRow]) -> Vec<Level> {
-        let as_of = watermark.as_of.into();
-        let rows: HashMap<&str, &SupplyRow> =
-            rows.iter().map(|row| (row.zone.as_str(), row)).collect();
-        let level = |zone: &Zone| {
-            let row = rows.get(zone.to_string().as_str());
-            let idle = row.map_or(0, |row| usize::try_from(row.idle_drivers).unwrap_or(0));
-            let due = row.into_iter().flat_map(|row| &row.dropoffs_due_at);
-            let due = due.map(|due_at| (*due_at).into());
-            Level {
-                value: predicted_available(idle, due, as_of, self.supply_window),
-                as_of,
-            }
-        };
-        self.area.zones().iter().map(level).collect()
-    }
-
-    /// Demand of every zone of the area, as of the watermark: the filter of ride-management, fed from its table.
-    fn demand(&self, watermark: &DemandWatermark, rows: &[DemandRow]) -> Vec<Level> {
-        let as_of = watermark.as_of.into();
-        let window = Duration::from_secs(u64::try_from(watermark.window_seconds).unwrap_or(300));
-        let mut forecaster = DemandForecaster::new(
-            Arc::clone(&self.profile),
-            self.area.zones(),
-            window,
-            watermark.observed_since.into(),
-            FilterSettings::default(),
-        );
-        for row in rows {
-            if let (Ok(zone), Ok(requests)) = (row.zone.parse(), u32::try_from(row.requests)) {
-                forecaster.record_count(zone, row.window_start.into(), requests);
-            }
-        }
-        let forecasts = forecaster.forecasts(self.area.zones(), as_of);
-        forecasts
-            .into_iter()
-            .map(|value| Level { value, as_of })
-            .collect()
-    }
-}
-
-fn read_profile(path: &Path) -> anyhow::Result<DemandProfile> {
-    let file = fs::read(path)?;
-    Ok(serde_json::from_slice(&file)?)
-}
-
-fn link(traceparent: Option<&str>) {
-    if let Some(traceparent) = traceparent {
-        propagation::link(&Span::current(), traceparent);
     }
 }

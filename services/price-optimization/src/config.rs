@@ -1,4 +1,5 @@
-//! Every setting of the service and of its batch job, with its default. The doc comments are the help text.
+//! Every setting of the service and of its batch job, with its default. The doc comments are the
+//! help text.
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -7,8 +8,9 @@ use marketplace::{quote::PricingPolicy, surge::Multiplier, zone::Bounds};
 use platform::{clock::ClockConfig, schema::SchemaConfig};
 use surge_proto::{DataflowMode, token::QuoteKey};
 
-/// price-optimization: quotes a fare with a surge multiplier, from supply and demand that reach it through one of
-/// three dataflow modes. `price-optimization batch` runs the batch job of the mode `database` (see its --help).
+/// price-optimization: quotes a fare with a surge multiplier, from supply and demand that reach it
+/// through one of three dataflow modes. `price-optimization batch` runs the batch job of the mode
+/// `database` (see its --help).
 #[derive(Clone, Debug, Parser)]
 #[command(name = "price-optimization", version)]
 pub struct Config {
@@ -24,8 +26,8 @@ pub struct Config {
     #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
     pub database_url: String,
 
-    /// Connections to PostgreSQL that quotes read on, beside one for everything else: few, because a read takes well under
-    /// a millisecond.
+    /// Connections to PostgreSQL that quotes read on, beside one for everything else: few, because
+    /// a read takes well under a millisecond.
     #[arg(long, env = "DATABASE_CONNECTIONS", default_value_t = 6)]
     pub database_connections: u32,
 
@@ -42,7 +44,8 @@ pub struct Config {
     #[arg(long, env = "STREAM_REPLICAS", default_value = "1", value_parser = platform::nats::stream_replicas)]
     pub stream_replicas: usize,
 
-    /// gRPC of driver-management: one URL, or several with commas between; calls are spread over all addresses behind them.
+    /// gRPC of driver-management: one URL, or several with commas between; calls are spread over
+    /// all addresses behind them.
     #[arg(long, env = "SUPPLY_URL", default_value = "http://127.0.0.1:7201")]
     pub supply_url: String,
 
@@ -58,8 +61,8 @@ pub struct Config {
     #[arg(long, env = "DATAFLOW_DEADLINE", default_value = "500ms", value_parser = deadline)]
     pub dataflow_deadline: Duration,
 
-    /// Quotes of the modes database and request that come at the same time share one read: `off`, or how long a read waits
-    /// for company when no other is under way (0us to 5ms, in real time).
+    /// Quotes of the modes database and request that come at the same time share one read: `off`,
+    /// or how long a read waits for company when no other is under way (0us to 5ms, in real time).
     #[arg(long, env = "SHARED_READS", default_value = "off", value_parser = shared_reads)]
     pub shared_reads: SharedReadWindow,
 
@@ -123,7 +126,8 @@ pub struct BatchConfig {
     #[arg(long)]
     pub once: bool,
 
-    /// Address of health and metrics, while the job keeps its own time; run once, it listens nowhere.
+    /// Address of health and metrics, while the job keeps its own time; run once, it listens
+    /// nowhere.
     #[arg(long, env = "HTTP_ADDR", default_value = "127.0.0.1:7104")]
     pub http_addr: SocketAddr,
 
@@ -131,8 +135,8 @@ pub struct BatchConfig {
     #[arg(long, env = "BATCH_EVERY", default_value = "5m", value_parser = period)]
     pub every: Duration,
 
-    /// How far ahead supply is predicted, in market time: 1m to 1h, and the same as driver-management's. The window of
-    /// demand comes with ride-management's rows.
+    /// How far ahead supply is predicted, in market time: 1m to 1h, and the same as
+    /// driver-management's. The window of demand comes with ride-management's rows.
     #[arg(long, env = "FORECAST_WINDOW", default_value = "5m", value_parser = forecast_window)]
     pub forecast_window: Duration,
 
@@ -140,7 +144,8 @@ pub struct BatchConfig {
     #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
     pub database_url: String,
 
-    /// Demand profile, the artefact that `surge train` makes; without one, every hour of the week is alike.
+    /// Demand profile, the artefact that `surge train` makes; without one, every hour of the week
+    /// is alike.
     #[arg(long, env = "DEMAND_PROFILE")]
     pub demand_profile: Option<PathBuf>,
 

@@ -1,5 +1,6 @@
-//! The mode in force. It lives in a JetStream key-value bucket that every replica watches, so that a switch reaches all
-//! of them. Without NATS a replica keeps the mode it last knew: no quote waits for the control plane.
+//! The mode in force. It lives in a JetStream key-value bucket that every replica watches, so that
+//! a switch reaches all of them. Without NATS a replica keeps the mode it last knew: no quote waits
+//! for the control plane.
 
 use std::{sync::Arc, time::Duration};
 
@@ -48,7 +49,8 @@ pub struct ModeControl {
 }
 
 impl ModeControl {
-    /// Starts in `mode`, until NATS or somebody says otherwise; what is said there is kept on so many nodes.
+    /// Starts in `mode`, until NATS or somebody says otherwise; what is said there is kept on so
+    /// many nodes.
     pub fn new(nats: async_nats::Client, mode: DataflowMode, stream_replicas: usize) -> Self {
         let start = ModeInForce {
             mode,
@@ -67,8 +69,8 @@ impl ModeControl {
         *self.current.borrow()
     }
 
-    /// Switches every replica to `mode`; on return this one has switched. Switching to the mode in force is a switch
-    /// too: the epoch grows.
+    /// Switches every replica to `mode`; on return this one has switched. Switching to the mode in
+    /// force is a switch too: the epoch grows.
     ///
     /// # Errors
     /// [`Error::Switch`] when NATS is away or others keep switching; the mode is then as it was.

@@ -143,7 +143,8 @@ async fn post_quote(
 
 /// Explain how supply and demand reached a quote.
 ///
-/// A replica keeps the last quotes that it made itself, 10,000 unless `JOURNEYS_KEPT` says otherwise.
+/// A replica keeps the last quotes that it made itself, 10,000 unless `JOURNEYS_KEPT` says
+/// otherwise.
 #[utoipa::path(
     get, path = "/v1/quotes/{quote_id}/journey",
     params(("quote_id" = Uuid, Path, description = "The quote")),
@@ -213,7 +214,8 @@ async fn put_dataflow(
     Ok(Json(app.switch(wanted.mode).await?))
 }
 
-/// Accepts only the form in which a quote shows its id. A UUID has other forms, but no answer of ours uses them.
+/// Accepts only the form in which a quote shows its id. A UUID has other forms, but no answer of
+/// ours uses them.
 fn parse_quote_id(quote_id: Result<Path<String>, PathRejection>) -> Result<Uuid, Fault> {
     let hyphenated = |Path(text): Path<String>| {
         let id = Uuid::try_parse(&text).ok()?;

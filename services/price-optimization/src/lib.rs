@@ -1,9 +1,9 @@
 //! price-optimization: turns supply and demand into a surge multiplier and a fare.
 //!
-//! It asks one question, "what are supply and demand around this zone, and as of when?", and three dataflows answer it,
-//! all of them connected at once. This file makes every part and passes it to those that need it; nothing is static.
-//! Reading order: [`pricing`], where a trip becomes a price; [`dataflow`] and its three modes; [`batch`], the job behind
-//! `database`; [`explain`].
+//! It asks one question, "what are supply and demand around this zone, and as of when?", and three
+//! dataflows answer it, all of them connected at once. This file makes every part and passes it to
+//! those that need it; nothing is static. Reading order: [`pricing`], where a trip becomes a price;
+//! [`dataflow`] and its three modes; [`batch`], the job behind `database`; [`explain`].
 
 pub mod app;
 pub mod batch;
@@ -20,7 +20,7 @@ pub mod pricing;
 mod readers;
 pub mod store;
 
-use std::{process::ExitCode, sync::Arc};
+use std::{process::ExitCode, sync::Arc, time::Instant};
 
 use anyhow::{Context, bail};
 use futures::{FutureExt, future::ready};
@@ -39,6 +39,7 @@ use platform::{
 use surge_proto::DataflowMode;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tracing::info;
 
 use crate::{
     app::{App, Parts},
@@ -48,7 +49,7 @@ use crate::{
     dataflow::{
         Dataflows,
         database::DatabaseDataflow,
-        events::{EventsDataflow, subscriber::Subscriber},
+        events::{EventsDataflow, SharedState, feed_ages, subscriber::Subscriber},
         request::RequestDataflow,
     },
     explain::{Explainer, recent::RecentQuotes},
@@ -71,7 +72,10 @@ pub const BATCH_IDENTITY: Identity = Identity {
     version: env!("CARGO_PKG_VERSION"),
 };
 
-/// The whole life of the process: the service, or with `batch` or `migrate` as the first of `arguments` a job.
+const UNUSABLE_SCHEMA: &str = "the schema in PostgreSQL (DATABASE_URL) cannot be used";
+
+/// The whole life of the process: the service, or with `batch` or `migrate` as the first of
+/// `arguments` a job.
 // Not generic over its arguments, so that it is compiled here: docs/decisions/release-profile.md.
 pub fn main(mut arguments: Vec<String>) -> ExitCode {
     if arguments.get(1).is_some_and(|job| job == "batch") {
@@ -98,7 +102,8 @@ pub struct Service {
 }
 
 impl Service {
-    /// Binds the ports and opens all three dataflows. None of their dependencies has to be there yet.
+    /// Binds the ports and opens all three dataflows. None of their dependencies has to be there
+    /// yet.
     ///
     /// # Errors
     /// When a port is busy or a setting cannot be used.
@@ -116,11 +121,12 @@ impl Service {
         let store = Store::new(pool.clone());
         let replicas = config.stream_replicas;
         let control = ModeControl::new(nats.clone(), config.dataflow_mode, replicas);
-        let subscriber = Subscriber::new(nats.clone(), replicas, area.clone(), clock);
+        let state = SharedState::new(area.clone());
+        let subscriber = Subscriber::new(nats.clone(), replicas, state.clone(), clock);
         let dataflows = Dataflows::new(
             DatabaseDataflow::new(pool.clone()),
             RequestDataflow::connect(&config)?,
-            EventsDataflow::new(&subscriber, clock, policy.freshness),
+            EventsDataflow::new(state.clone(), clock, policy.freshness),
             &config,
             clock,
         );
@@ -144,9 +150,9 @@ impl Service {
                 recent,
             },
         });
-        let (mode, feeds, zones) = (control.clone(), subscriber.clone(), app.clone());
+        let (mode, zones) = (control.clone(), app.clone());
         register_mode(&mut registry, move || mode.current());
-        register_feed_ages(&mut registry, move || feeds.feed_ages());
+        register_feed_ages(&mut registry, move || feed_ages(&state, clock));
         register_multipliers(&mut registry, move || zones.surge_from_events());
         let routes = http::router(app.clone());
         Ok(Self {
@@ -188,14 +194,12 @@ impl Service {
         shutdown.cancel();
         loops.join_all().await;
         served?;
-        schema
-            .await?
-            .context("the schema in PostgreSQL (DATABASE_URL) cannot be used")
+        schema.await?.context(UNUSABLE_SCHEMA)
     }
 }
 
-/// The dependencies of a dataflow are needed while its mode is in force. NATS itself never is: a replica that lost it
-/// keeps its mode, and `events` answers from local state.
+/// The dependencies of a dataflow are needed while its mode is in force. NATS itself never is: a
+/// replica that lost it keeps its mode, and `events` answers from local state.
 fn health(
     clock: MarketClock,
     nats: async_nats::Client,
@@ -205,10 +209,10 @@ fn health(
     let nats = move || ready(nats::probe(&nats)).boxed();
     let mut health = Health::new(clock).needs_while("nats", || false, nats);
     for mode in DataflowMode::ALL {
-        for check in dataflows.of(mode).health_checks() {
+        for (dependency, check) in dataflows.of(mode).health_checks() {
             let control = control.clone();
             let is_in_force = move || control.current().mode == mode;
-            health = health.needs_while(check.dependency, is_in_force, check.check);
+            health = health.needs_while(dependency, is_in_force, check);
         }
     }
     health
@@ -222,19 +226,37 @@ async fn run_batch(config: BatchConfig, shutdown: CancellationToken) -> anyhow::
     let edges = EdgeMetrics::register(&mut registry);
     postgres::register_pool(&mut registry, BATCH_IDENTITY.name, pool.clone());
     let metrics = BatchMetrics::register(&mut registry);
-    let batch = Batch::new(&config, Store::new(pool.clone()), clock, metrics)?;
+    let store = Store::new(pool.clone());
+    let batch = Batch::new(&config, store.clone(), clock, metrics)?;
+    let migrations = config.schema.migrations;
     if config.once {
-        let done = shutdown.run_until_cancelled(batch.run_once()).await;
-        return done
-            .unwrap_or_else(|| bail!("the process was asked to end before the run was done"));
+        let once = async {
+            store.prepare(migrations).await.context(UNUSABLE_SCHEMA)?;
+            let started = Instant::now();
+            let rows = batch.step().await?;
+            let took = started.elapsed().as_secs_f64();
+            info!(
+                rows,
+                duration_seconds = took,
+                "wrote {rows} zones in {took:.3} s"
+            );
+            Ok(())
+        };
+        let done = shutdown.run_until_cancelled(once).await;
+        return done.unwrap_or_else(|| bail!("asked to end before the run was done"));
     }
     let listener = serve::bind("HTTP_ADDR", config.http_addr).await?;
     let health =
         Health::new(clock).needs("postgres", move || postgres::probe(pool.clone()).boxed());
     let http = platform::http::edge(Default::default(), health, registry, edges);
     let served = serve::serve_http(listener, http, shutdown.clone());
-    let served = with_deadline(&shutdown, served);
-    let (served, ran) = tokio::join!(served, batch.run(config.every, shutdown.clone()));
+    let runs = async {
+        let prepared = store.prepare_when_up(migrations, shutdown.clone()).await;
+        prepared.context(UNUSABLE_SCHEMA)?;
+        batch.run(config.every, shutdown.clone()).await;
+        anyhow::Ok(())
+    };
+    let (served, ran) = tokio::join!(with_deadline(&shutdown, served), runs);
     ran?;
     Ok(served.unwrap_or(Ok(()))?)
 }

@@ -1,4 +1,5 @@
-//! The process of price-optimization; everything is in the library, so that tests and the local stack run the same.
+//! The process of price-optimization; everything is in the library, so that tests and the local
+//! stack run the same.
 
 use std::process::ExitCode;
 

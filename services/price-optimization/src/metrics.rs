@@ -1,6 +1,7 @@
-//! The metrics of this service: counters of quotes by mode, counters of batch runs, and gauges that are read when
-//! Prometheus scrapes. The counters of each mode are looked up once, at the start, so that counting a quote touches
-//! nothing but its own counters. `lib.rs` registers all of them; gauges get the function that reads their value.
+//! The metrics of this service: counters of quotes by mode, counters of batch runs, and gauges that
+//! are read when Prometheus scrapes. The counters of each mode are looked up once, at the start, so
+//! that counting a quote touches nothing but its own counters. `lib.rs` registers all of them;
+//! gauges get the function that reads their value.
 
 use std::{
     fmt,

@@ -1,5 +1,6 @@
-//! How OpenAPI sees the types of other crates. The domain and the REST edge both describe their fields with the types
-//! here (`#[schema(value_type = Mode)]`), so that neither has to import the other.
+//! How OpenAPI sees the types of other crates. The domain and the REST edge both describe their
+//! fields with the types here (`#[schema(value_type = Mode)]`), so that neither has to import the
+//! other.
 
 use surge_proto::DataflowMode;
 use utoipa::{

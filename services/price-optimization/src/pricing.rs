@@ -2,13 +2,13 @@
 //!
 //! # How this works
 //! ```text
-//! trip ──► zone and its ring ──► 1. the dataflow observes supply and demand there   (dataflow/)
-//!                                2. one pure function makes a price of them         (marketplace::quote::price)
-//!                                3. the key signs the promise: a quote              (surge_proto::token)
+//! trip ─► zone, ring ─► 1. the dataflow observes supply and demand      (dataflow/)
+//!                       2. one pure function makes a price of them      (marketplace::quote)
+//!                       3. a key signs the promise: the quote           (surge_proto::token)
 //! ```
-//! Only step 1 depends on the mode. Given the same levels, all modes give the same multiplier and the same fare, to the
-//! bit. A quote is *degraded*, and priced without surge, when step 2 finds a level that is missing, too old or from the
-//! future.
+//! Only step 1 depends on the mode: given the same levels, all modes give the same fare, to the bit.
+//! A quote is *degraded*, and priced without surge, when step 2 finds a level that is missing, too
+//! old or from the future.
 
 use std::{sync::Arc, time::Duration};
 
@@ -24,7 +24,7 @@ use platform::{
 };
 use surge_proto::{DataflowMode, token::QuoteKey};
 use tokio::time::Instant;
-use tracing::{Span, field::Empty, instrument};
+use tracing::{Span, field::display, instrument};
 use uuid::Uuid;
 
 use crate::{
@@ -51,18 +51,13 @@ pub struct Pricing {
 /// A quote, what it was made of, and the token that a ride request presents.
 #[derive(Clone, Debug)]
 pub struct SignedQuote {
-    /// The promise.
-    pub quote: Quote,
-    /// What it was made of.
-    pub price: Price,
+    pub(crate) quote: Quote,
+    pub(crate) price: Price,
     /// Age of the older feed in real time; `None` when a level was missing or from the future.
-    pub data_age: Option<Duration>,
-    /// The mode that supply and demand came through.
-    pub dataflow: DataflowMode,
-    /// Epoch of the mode in force.
-    pub epoch: u64,
-    /// The signed promise.
-    pub token: String,
+    pub(crate) data_age: Option<Duration>,
+    pub(crate) dataflow: DataflowMode,
+    pub(crate) epoch: u64,
+    pub(crate) token: String,
 }
 
 impl Pricing {
@@ -70,15 +65,7 @@ impl Pricing {
     ///
     /// # Errors
     /// When an end of the trip is outside the service area, or the dataflow has no answer.
-    #[instrument(
-        skip_all,
-        fields(
-            surge.dataflow = Empty,
-            surge.zone = Empty,
-            surge.multiplier = Empty,
-            surge.data_age_ms = Empty,
-        )
-    )]
+    #[instrument(skip_all, fields(surge.dataflow, surge.zone, surge.multiplier, surge.data_age_ms))]
     pub async fn quote(
         &self,
         pickup: Position,
@@ -92,10 +79,11 @@ impl Pricing {
         let dataflow = mode.unwrap_or(in_force.mode);
 
         let market = self.dataflows.market_view(dataflow, self.ring(zone)).await;
-        let market = market.inspect_err(|_| {
-            let took = started.elapsed();
-            self.metrics.failed(dataflow, took, &Span::current());
-        })?;
+        let failed = |_: &_| {
+            self.metrics
+                .failed(dataflow, started.elapsed(), &Span::current())
+        };
+        let market = market.inspect_err(failed)?;
         let priced_at = RealTime::now();
         let now = MarketTime::from_millis(self.clock.at_real_micros(priced_at.micros()));
         let trip = Trip::estimate(pickup, dropoff);
@@ -118,7 +106,7 @@ impl Pricing {
             epoch: in_force.epoch,
         };
         let took = started.elapsed();
-        self.observe(&signed, took);
+        self.record(&signed, took);
         self.recent.keep(QuoteRecord {
             quote: signed.quote.clone(),
             price,
@@ -138,38 +126,27 @@ impl Pricing {
         ring.expect("every zone that is served has a ring").zones()
     }
 
-    /// Market time, now.
-    pub fn now(&self) -> MarketTime {
-        MarketTime::from_millis(self.clock.now_millis())
-    }
-
-    /// How long ago, in real time, the older feed was true. The price depends on market time, in which freshness is
-    /// defined; the real time is what a dataflow is answerable for, whatever the speed of the replay.
+    /// How long ago, in real time, the older feed was true. Freshness is a matter of market time;
+    /// a dataflow is answerable for real time, whatever the speed of the replay.
     pub fn real_age(&self, price: &Price) -> Option<Duration> {
         price.data_age.map(|age| self.clock.real_duration(age))
     }
 
-    fn observe(&self, signed: &SignedQuote, took: Duration) {
+    fn record(&self, signed: &SignedQuote, took: Duration) {
         let multiplier = signed.price.multiplier.as_f64();
         let span = Span::current();
         span.record("surge.dataflow", signed.dataflow.as_str());
-        span.record("surge.zone", tracing::field::display(signed.quote.zone));
+        span.record("surge.zone", display(signed.quote.zone));
         span.record("surge.multiplier", multiplier);
         if let Some(age) = signed.data_age {
             span.record("surge.data_age_ms", age.as_secs_f64() * 1_000.0);
         }
-        self.metrics.quoted(
-            signed.dataflow,
-            took,
-            signed.data_age,
-            multiplier,
-            signed.price.degraded,
-            &span,
-        );
+        let (mode, degraded) = (signed.dataflow, signed.price.degraded);
+        self.metrics
+            .quoted(mode, took, signed.data_age, multiplier, degraded, &span);
     }
 }
 
-/// The refusal of an end of the trip, which `field` names.
 fn outside(field: &'static str) -> impl Fn(OutsideServiceArea) -> Error {
     move |cause| Error::OutsideServiceArea { field, cause }
 }

@@ -1,4 +1,4 @@
-//! Shared reads: one read for all quotes that wait at the same time (`SHARED_READS`).
+//! Shared reads: one read for all quotes that wait at the same time (`SHARED_READS`, off by default).
 //!
 //! # How this works
 //! ```text
@@ -6,19 +6,19 @@
 //! quote 2 ─────► waits ─┐
 //! quote 3 ────────► waits ─┴─► read B, of all their zones ──► answers 2 and 3
 //! ```
-//! A quote that arrives while a read is under way does not start another one beside it. It waits for the end of that
-//! read, and then one read serves all quotes that wait. So the busier the service, the less a quote costs. No quote gets
-//! data from a read that began before the quote arrived, so its data is as fresh as that of a read of its own.
-//!
-//! Off by default: the plain modes are what the comparison is about.
+//! A quote that arrives during a read does not start another one beside it: it waits for its end, and
+//! then one read serves all quotes that wait. So the busier the service, the less a quote costs. No
+//! quote gets data from a read that began before it, so its data is as fresh as with a read of its own.
 
 use std::{
     mem,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    panic::AssertUnwindSafe,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use async_trait::async_trait;
+use futures::FutureExt;
 use marketplace::{
     view::{MarketView, ZoneLevels},
     zone::Zone,
@@ -39,8 +39,7 @@ pub(super) struct SharedReads {
     window: Duration,
     /// Longest time that a read may take; by then its quotes have failed.
     deadline: Duration,
-    // A std mutex: held while a quote joins or a read begins, never across an await. The queue is as bounded as the
-    // number of quotes under way.
+    // A std mutex: never held across an await. The queue is as bounded as the quotes under way.
     queue: Arc<Mutex<Queue>>,
 }
 
@@ -51,7 +50,7 @@ struct Queue {
     is_served: bool,
 }
 
-/// A quote that waits for its zones.
+/// A quote that waits.
 #[derive(Debug)]
 struct Waiter {
     zones: Vec<Zone>,
@@ -80,71 +79,51 @@ impl SharedReads {
             answer,
             span: Span::current(),
         };
-        let mut queue = self.queue();
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         queue.waiting.push(waiter);
         if !mem::replace(&mut queue.is_served, true) {
             // A task of its own: a quote that gives up must not take the others with it.
-            tokio::spawn(Server(self.clone()).serve());
+            tokio::spawn(self.clone().serve());
         }
         answered
     }
 
-    /// All quotes that wait now; `None` ends the task.
-    fn next_waiters(&self) -> Option<Vec<Waiter>> {
-        let mut queue = self.queue();
-        let waiters = mem::take(&mut queue.waiting);
-        queue.is_served = !waiters.is_empty();
-        queue.is_served.then_some(waiters)
-    }
-
-    fn queue(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Reads each zone of the waiters once, in order. The first traced waiter's trace shows the read; the traces of the
-    /// others show that they waited.
-    async fn read(&self, waiters: &[Waiter]) -> Answer {
-        let mut zones = waiters
-            .iter()
-            .map(|waiter| &*waiter.zones)
-            .collect::<Vec<_>>()
-            .concat();
-        zones.sort_unstable();
-        zones.dedup();
-        let mut spans = waiters.iter().map(|waiter| &waiter.span);
-        let traced = spans.find(|span| !span.is_disabled()).cloned();
-        tokio::time::timeout(self.deadline, self.dataflow.market_view(&zones))
-            .instrument(traced.unwrap_or_else(Span::none))
-            .await
-            .unwrap_or(Err(DataflowError::Deadline(self.deadline)))
-    }
-}
-
-/// The task that reads for all.
-struct Server(SharedReads);
-
-impl Server {
     /// Reads until no quote waits any more.
     async fn serve(self) {
-        let shared = &self.0;
-        if !shared.window.is_zero() {
-            tokio::time::sleep(shared.window).await;
+        if !self.window.is_zero() {
+            tokio::time::sleep(self.window).await;
         }
-        while let Some(waiters) = shared.next_waiters() {
-            let answer = shared.read(&waiters).await;
+        while let Some(waiters) = self.next_waiters() {
+            let answer = self.read(&waiters).await;
             for waiter in waiters {
                 // A quote that has given up needs no answer.
                 let _ = waiter.answer.send(answer.clone());
             }
         }
     }
-}
 
-impl Drop for Server {
-    /// After a panic, the next quote starts a new task.
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            *self.0.queue() = Queue::default();
+    fn next_waiters(&self) -> Option<Vec<Waiter>> {
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let waiters = mem::take(&mut queue.waiting);
+        queue.is_served = !waiters.is_empty();
+        queue.is_served.then_some(waiters)
+    }
+
+    /// Reads each zone of the waiters once, in order. The first traced waiter's trace shows the
+    /// read; the traces of the others show that they waited.
+    async fn read(&self, waiters: &[Waiter]) -> Answer {
+        let mut zones = Vec::new();
+        zones.extend(waiters.iter().flat_map(|waiter| &waiter.zones));
+        zones.sort_unstable();
+        zones.dedup();
+        let mut spans = waiters.iter().map(|waiter| &waiter.span);
+        let traced = spans.find(|span| !span.is_disabled()).cloned();
+        let read = AssertUnwindSafe(self.dataflow.market_view(&zones)).catch_unwind();
+        let read = tokio::time::timeout(self.deadline, read);
+        match read.instrument(traced.unwrap_or_else(Span::none)).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_panic)) => Err(DataflowError::away("the shared read", "it panicked")),
+            Err(_elapsed) => Err(DataflowError::Deadline(self.deadline)),
         }
     }
 }
@@ -152,20 +131,16 @@ impl Drop for Server {
 #[async_trait]
 impl Dataflow for SharedReads {
     async fn market_view(&self, zones: &[Zone]) -> Answer {
-        let answer = match self.join(zones).await {
-            Ok(answer) => answer?,
-            Err(_dropped) => return Err(DataflowError::away("the shared read", "it panicked")),
-        };
+        let ended = |_| DataflowError::away("the shared read", "the service ends");
+        let answer = self.join(zones).await.map_err(ended)??;
         let known = &answer.view.zones;
         let levels_of = |zone: &Zone| {
             let found = known.binary_search_by_key(zone, |levels| levels.zone);
             found.map_or(ZoneLevels::unknown(*zone), |index| known[index])
         };
-        let view = MarketView {
-            zones: zones.iter().map(levels_of).collect(),
-        };
+        let zones = zones.iter().map(levels_of).collect();
         Ok(MarketObservation {
-            view: Arc::new(view),
+            view: Arc::new(MarketView { zones }),
             provenance: answer.provenance,
         })
     }
@@ -191,7 +166,8 @@ mod tests {
     use super::*;
     use crate::dataflow::provenance::{CallTimes, PerFeed, Provenance};
 
-    /// Answers a read when the test permits it, with the number of the read as the level of every zone.
+    /// Answers a read when the test permits it, with the number of the read as the level of every
+    /// zone.
     #[derive(Debug)]
     struct Gate {
         reads: AtomicUsize,

@@ -6,13 +6,14 @@
 //!                        ├─► batch job ──► pricing.zone_market ──► one SELECT of 7 rows
 //! ride.demand_by_window ─┘   every period
 //! ```
-//! Simple and reliable. The read takes less than a millisecond; the data is as old as the last batch run, and unavailable
-//! together with PostgreSQL. [`batch`](crate::batch) is the other half.
+//! Simple and reliable. The read takes less than a millisecond; the data is as old as the last
+//! batch run, and unavailable together with PostgreSQL. [`batch`](crate::batch) is the other half.
 
 use std::{collections::HashMap, sync::Arc};
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
+use futures::FutureExt;
 use marketplace::{
     view::{Level, MarketView, ZoneLevels},
     zone::Zone,
@@ -53,8 +54,8 @@ impl DatabaseDataflow {
         }
     }
 
-    /// The rows of `zones`: one indexed read. A connection that broke since its last use fails once, so the read is
-    /// repeated once.
+    /// The rows of `zones`: one indexed read. A connection that broke since its last use fails
+    /// once, so the read is repeated once.
     async fn rows(&self, zones: &[Zone]) -> Result<Vec<ZoneMarketRow>, sqlx::Error> {
         match self.read(zones).await {
             Err(sqlx::Error::Io(_)) => self.read(zones).await,
@@ -115,13 +116,13 @@ impl Dataflow for DatabaseDataflow {
 
     fn health_checks(&self) -> Vec<HealthCheck> {
         let pool = self.pool.clone();
-        vec![HealthCheck::new("postgres", move || {
-            postgres::probe(pool.clone())
-        })]
+        let check = move || postgres::probe(pool.clone()).boxed();
+        vec![("postgres", Box::new(check))]
     }
 }
 
-/// Columns by position: every quote reads seven rows, and sqlx would look up each column by its name.
+/// Columns by position: every quote reads seven rows, and sqlx would look up each column by its
+/// name.
 impl FromRow<'_, PgRow> for ZoneMarketRow {
     fn from_row(row: &PgRow) -> Result<Self, sqlx::Error> {
         let zone: &str = row.try_get(0)?;

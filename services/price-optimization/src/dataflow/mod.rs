@@ -1,19 +1,19 @@
 //! The seam: one question, three dataflows that answer it, and the only `match` on the mode.
 //!
 //! # How this works
-//! A quote asks *what are supply and demand around this zone, and as of when?* The mode decides who answers:
+//! A quote asks *what are supply and demand around this zone, and as of when?* The mode says who
+//! answers:
 //!
 //! ```text
 //!                      ┌─ database.rs   one SELECT of the rows that the batch job wrote
 //! pricing ─► Dataflows ┼─ request.rs    two gRPC calls, to driver-management and ride-management
-//!            (match)   └─ events/       a look at local state, which a subscriber keeps up to date
+//!            (match)   └─ events/       local state, which a subscriber keeps up to date
 //! ```
+//! A mode decides how old the answer is and how it can fail; what the price makes of it is the same
+//! for all. All three are connected at once, so a switch is instant and a single quote may name its
+//! mode. No dataflow needs what another one needs.
 //!
-//! A mode decides how old the answer is and how it can fail; what the price makes of it is the same for all. All three
-//! are connected at once, so that a switch is instant and a single quote may name its mode. No dataflow needs what
-//! another one needs.
-//!
-//! A fourth dataflow is one more file beside these, one more line in [`Dataflows::of`], a variant of
+//! A fourth dataflow is a file beside these, a line in [`Dataflows::of`], a variant of
 //! [`Provenance`](provenance::Provenance), and its stops in `explain/stops.rs`.
 
 pub mod batching;
@@ -29,7 +29,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use futures::{FutureExt, future::BoxFuture};
+use futures::future::BoxFuture;
 use marketplace::{time::MarketTime, zone::Zone};
 use platform::{clock::MarketClock, deadline::within};
 use surge_proto::DataflowMode;
@@ -47,36 +47,22 @@ use crate::{
 /// A way in which supply and demand reach the price.
 #[async_trait]
 pub trait Dataflow: fmt::Debug + Send + Sync {
-    /// Observes supply and demand of `zones`, in their order, each with the market time that it describes. A level that
-    /// nobody has reported yet is missing from the view, which is not an error.
+    /// Observes supply and demand of `zones`, in their order, each with the market time that it
+    /// describes. A level that nobody has reported yet is missing from the view, which is not an
+    /// error.
     async fn market_view(&self, zones: &[Zone]) -> Result<MarketObservation, DataflowError>;
 
-    /// What this dataflow needs in order to answer, each with a check whether it is usable now. `/readyz` shows them all,
-    /// and a replica is ready while those of the mode in force succeed.
+    /// What this dataflow needs in order to answer, each with a check whether it is usable now.
+    /// `/readyz` shows them all, and a replica is ready while those of the mode in force succeed.
     fn health_checks(&self) -> Vec<HealthCheck>;
 }
 
-/// One dependency of a dataflow.
-pub struct HealthCheck {
-    /// Its name in `/readyz`.
-    pub dependency: &'static str,
-    /// Succeeds while the dependency is usable; otherwise says why it is not.
-    pub check: Check,
-}
+/// One dependency of a dataflow: its name in `/readyz`, and a check that succeeds while the
+/// dependency is usable and otherwise says why it is not.
+pub type HealthCheck = (&'static str, Check);
 
 /// An asynchronous check that can be repeated.
 pub type Check = Box<dyn Fn() -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
-
-impl HealthCheck {
-    /// A check of `dependency`.
-    pub fn new<F>(dependency: &'static str, check: impl Fn() -> F + Send + Sync + 'static) -> Self
-    where
-        F: Future<Output = Result<(), String>> + Send + 'static,
-    {
-        let check = Box::new(move || check().boxed());
-        Self { dependency, check }
-    }
-}
 
 /// All three dataflows, connected.
 #[derive(Clone, Debug)]
@@ -91,8 +77,8 @@ pub struct Dataflows {
 }
 
 impl Dataflows {
-    /// Takes the dataflows; those that read something outside this process share their reads where `SHARED_READS` asks
-    /// for it.
+    /// Takes the dataflows; those that read something outside this process share their reads where
+    /// `SHARED_READS` asks for it.
     pub fn new(
         database: DatabaseDataflow,
         request: RequestDataflow,

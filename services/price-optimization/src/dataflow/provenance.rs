@@ -1,9 +1,9 @@
 //! Where the levels of a quote came from: what a dataflow answers, and by which way it learned it.
 //!
 //! # How this works
-//! Every dataflow answers with a [`MarketObservation`]: the levels themselves (`view`) and their [`Provenance`]. A price
-//! needs only the view. The provenance is for people: `GET /v1/quotes/{id}/journey` explains from it which hop made the
-//! data as old as it was.
+//! Every dataflow answers with a [`MarketObservation`]: the levels themselves (`view`) and their
+//! [`Provenance`]. A price needs only the view. The provenance is for people: `GET
+//! /v1/quotes/{id}/journey` explains from it which hop made the data as old as it was.
 //!
 //! ```text
 //! database   tables ──► batch run ──► row ─────────► read                  asked_at, read_at, run
@@ -11,8 +11,9 @@
 //! events     memory ──► message in JetStream ──► local state ──► read      MessageMeta per level, read_at
 //! ```
 //!
-//! A quote has no time for explanations, so a dataflow only writes down times and numbers that nobody could look up
-//! later. [`explain`](crate::explain) turns them into sentences when somebody asks.
+//! A quote has no time for explanations, so a dataflow only writes down times and numbers that
+//! nobody could look up later. [`explain`](crate::explain) turns them into sentences when somebody
+//! asks.
 
 use std::sync::Arc;
 
@@ -72,7 +73,8 @@ pub struct EventProvenance {
     pub messages: Arc<ViewMessages>,
 }
 
-/// The messages behind a view of the market; `None` where no message came, or JetStream gave it no number.
+/// The messages behind a view of the market; `None` where no message came, or JetStream gave it no
+/// number.
 #[derive(Clone, Debug, Default)]
 pub struct ViewMessages {
     /// The newest watermarks.

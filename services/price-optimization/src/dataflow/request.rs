@@ -1,12 +1,13 @@
-//! Dataflow through request and response: the quote asks both services over gRPC, at the same time, and waits.
+//! Dataflow through request and response: the quote asks both services over gRPC, at the same time,
+//! and waits.
 //!
 //! # How this works
 //! ```text
 //! quote ──┬── GetSupply(7 zones) ──► driver-management ──┐
 //!         └── GetDemand(7 zones) ──► ride-management ────┴──► both answers, or none
 //! ```
-//! Both services answer from memory, so the data is as fresh as a round trip. When one of the two is slow or away, so is
-//! the quote: one deadline covers both calls.
+//! Both services answer from memory, so the data is as fresh as a round trip. When one of the two
+//! is slow or away, so is the quote: one deadline covers both calls.
 
 use std::{error::Error as _, sync::Arc, time::Duration};
 
@@ -36,7 +37,7 @@ use tonic_health::pb::{
 use crate::{
     config::Config,
     dataflow::{
-        Dataflow, HealthCheck,
+        Check, Dataflow, HealthCheck,
         provenance::{CallTimes, MarketObservation, PerFeed, Provenance},
     },
     error::DataflowError,
@@ -69,13 +70,15 @@ impl RequestDataflow {
         })
     }
 
-    /// Tells a callee that hangs (whichever clock noticed first) from one that is away and one that answers nonsense.
+    /// Tells a callee that hangs (whichever clock noticed first) from one that is away and one that
+    /// answers nonsense.
     fn failed(&self, dependency: &'static str, status: &Status) -> DataflowError {
         let detail = format!("{:?}: {}", status.code(), status.message());
         match status.code() {
             _ if grpc::is_overdue(status) => DataflowError::Deadline(self.deadline),
             Code::Unavailable | Code::Cancelled => DataflowError::away(dependency, detail),
-            // Not an answer: the connection broke during the call, for which tonic has several codes.
+            // Not an answer: the connection broke during the call, for which tonic has several
+            // codes.
             _ if status.source().is_some() => DataflowError::away(dependency, detail),
             _ => DataflowError::Nonsense { dependency, detail },
         }
@@ -98,45 +101,54 @@ impl RequestDataflow {
         Ok((zones.iter().enumerate().map(levels_of).collect(), calls))
     }
 
-    /// Asks for more zones than one call may name, by several calls at the same time. The times of the first calls stand
-    /// for all of them.
-    async fn levels_of_many(&self, zones: &[Zone]) -> Result<Answer, DataflowError> {
-        let parts = zones.chunks(MAX_ZONES_PER_CALL);
-        let parts = try_join_all(parts.map(|zones| self.levels(zones))).await?;
-        let calls = parts[0].1;
-        let levels = parts.into_iter().flat_map(|(levels, _)| levels);
-        Ok((levels.collect(), calls))
-    }
-
     async fn supply(&self, zones: Vec<String>) -> Result<FeedAnswer, DataflowError> {
-        let asked_at = RealTime::now();
         let mut client = SupplyServiceClient::new(self.supply.clone());
-        let request = client.get_supply(GetSupplyRequest { zones });
-        let answer = grpc::call("surge.v1.SupplyService/GetSupply", request)
+        let call = client.get_supply(GetSupplyRequest { zones });
+        let call = grpc::call("surge.v1.SupplyService/GetSupply", call);
+        self.levels_of_feed(SUPPLY, call, |answer| answer.levels)
             .await
-            .map_err(|status| self.failed(SUPPLY, &status))?;
-        answered(&answer.levels, asked_at, SUPPLY)
     }
 
     async fn demand(&self, zones: Vec<String>) -> Result<FeedAnswer, DataflowError> {
-        let asked_at = RealTime::now();
         let mut client = DemandServiceClient::new(self.demand.clone());
-        let request = client.get_demand(GetDemandRequest { zones });
-        let answer = grpc::call("surge.v1.DemandService/GetDemand", request)
+        let call = client.get_demand(GetDemandRequest { zones });
+        let call = grpc::call("surge.v1.DemandService/GetDemand", call);
+        self.levels_of_feed(DEMAND, call, |answer| answer.levels)
             .await
-            .map_err(|status| self.failed(DEMAND, &status))?;
-        answered(&answer.levels, asked_at, DEMAND)
+    }
+
+    async fn levels_of_feed<A, L>(
+        &self,
+        callee: &'static str,
+        call: impl Future<Output = Result<A, Status>>,
+        levels: fn(A) -> Vec<L>,
+    ) -> Result<FeedAnswer, DataflowError>
+    where
+        for<'a> (Zone, Level): TryFrom<&'a L, Error = Malformed>,
+    {
+        let asked_at = RealTime::now();
+        let answer = call.await.map_err(|status| self.failed(callee, &status))?;
+        let answered_at = RealTime::now();
+        let levels: Result<_, _> = levels(answer).iter().map(TryInto::try_into).collect();
+        let levels = levels.map_err(|cause| DataflowError::nonsense(callee, cause))?;
+        Ok((
+            levels,
+            CallTimes {
+                asked_at,
+                answered_at,
+            },
+        ))
     }
 }
 
 #[async_trait]
 impl Dataflow for RequestDataflow {
     async fn market_view(&self, zones: &[Zone]) -> Result<MarketObservation, DataflowError> {
-        let (zones, calls) = match zones.len() <= MAX_ZONES_PER_CALL {
-            true => self.levels(zones).await?,
-            // Boxed, so that the future of a quote is not as large as that of the map of a large area.
-            false => self.levels_of_many(zones).boxed().await?,
-        };
+        // More than one part is the map of a large area. The times of the first part stand for all.
+        let parts = zones.chunks(MAX_ZONES_PER_CALL);
+        let parts = try_join_all(parts.map(|zones| self.levels(zones))).await?;
+        let calls = parts.first().expect("there are zones to ask for").1;
+        let zones = parts.into_iter().flat_map(|(levels, _)| levels).collect();
         Ok(MarketObservation {
             view: Arc::new(MarketView { zones }),
             provenance: Provenance::Request(calls),
@@ -144,11 +156,11 @@ impl Dataflow for RequestDataflow {
     }
 
     fn health_checks(&self) -> Vec<HealthCheck> {
-        let callees = [(SUPPLY, self.supply.clone()), (DEMAND, self.demand.clone())];
-        let check = |(name, callee): (_, TracedChannel)| {
-            HealthCheck::new(name, move || is_serving(callee.clone()))
+        let check = |callee: &TracedChannel| -> Check {
+            let callee = callee.clone();
+            Box::new(move || is_serving(callee.clone()).boxed())
         };
-        callees.map(check).into()
+        vec![(SUPPLY, check(&self.supply)), (DEMAND, check(&self.demand))]
     }
 }
 
@@ -157,24 +169,6 @@ type Answer = (Vec<ZoneLevels>, PerFeed<CallTimes>);
 
 /// The levels of one feed, and the times of the call.
 type FeedAnswer = (Vec<(Zone, Level)>, CallTimes);
-
-fn answered<'a, L>(
-    levels: &'a [L],
-    asked_at: RealTime,
-    callee: &'static str,
-) -> Result<FeedAnswer, DataflowError>
-where
-    (Zone, Level): TryFrom<&'a L, Error = Malformed>,
-{
-    let answered_at = RealTime::now();
-    let levels: Result<Vec<_>, _> = levels.iter().map(TryInto::try_into).collect();
-    let levels = levels.map_err(|cause| DataflowError::nonsense(callee, cause))?;
-    let times = CallTimes {
-        asked_at,
-        answered_at,
-    };
-    Ok((levels, times))
-}
 
 /// The level at `index`, if it is that of `zone`: answers come in the order of the request.
 fn level_at(levels: &[(Zone, Level)], index: usize, zone: Zone) -> Option<Level> {
@@ -197,8 +191,8 @@ async fn is_serving(callee: TracedChannel) -> Result<(), String> {
 mod tests {
     use super::*;
 
-    /// An async function that takes a future holds it twice, and one around it four times: the future of a quote was
-    /// once 23 kB, which every quote moved twice, allocated and freed.
+    /// An async function that takes a future holds it twice, and one around it four times: the
+    /// future of a quote was once 23 kB, which every quote moved twice, allocated and freed.
     #[tokio::test]
     async fn future_of_a_quote_is_small() {
         let deadline = Duration::from_secs(1);

@@ -1,5 +1,5 @@
-//! Turns a recorded quote into its explanation. Each dataflow has its own stops (`stops.rs`); hops and ages follow from
-//! their times in the same way for all.
+//! Turns a recorded quote into its explanation. Each dataflow has its own stops (`stops.rs`); hops
+//! and ages follow from their times in the same way for all.
 
 use marketplace::{
     fare::Trip,
@@ -76,8 +76,8 @@ impl Explanation<'_> {
         oldest.map(path).into()
     }
 
-    /// The index of the zone with the feed's oldest level, and the market time of that level; `None` while a level is
-    /// missing.
+    /// The index of the zone with the feed's oldest level, and the market time of that level;
+    /// `None` while a level is missing.
     fn oldest(&self, feed: FeedName) -> Option<(usize, MarketTime)> {
         let zones = self.record.market.view.zones.iter().enumerate();
         let as_of = zones.map(|(zone, levels)| Some((zone, feed.level_of(levels)?.as_of)));

@@ -1,7 +1,7 @@
 //! The answer to `GET /v1/quotes/{quote_id}/journey`; `surge journey` reads the same types.
 //!
-//! A replay's market runs faster than life, so each stop has two times: `at` is real time, in which latencies and ages
-//! are measured; `market_time` is what the levels describe.
+//! A replay's market runs faster than life, so each stop has two times: `at` is real time, in which
+//! latencies and ages are measured; `market_time` is what the levels describe.
 
 use chrono::{DateTime, Utc};
 use marketplace::zone::Position;
@@ -37,13 +37,15 @@ pub struct Journey {
     pub market_speed: f64,
     /// Real milliseconds from the request to the price.
     pub took_ms: f64,
-    /// Real milliseconds since the older feed was true, as in the quote; null when a level was missing.
+    /// Real milliseconds since the older feed was true, as in the quote; null when a level was
+    /// missing.
     pub data_age_ms: Option<f64>,
     /// Priced at 1.0 because data was missing, too old or from the future.
     pub degraded: bool,
     /// The path of supply, then that of demand.
     pub feeds: Vec<FeedPath>,
-    /// The hop of the older feed that took longest: the one to shorten. Null where a level was missing.
+    /// The hop of the older feed that took longest: the one to shorten. Null where a level was
+    /// missing.
     pub costliest_hop: Option<CostliestHop>,
     /// The levels of the k-ring, the pickup's own zone first.
     pub zones: Vec<ZoneDetail>,
@@ -64,9 +66,11 @@ pub struct FeedPath {
     pub feed: FeedName,
     /// The service that produces it.
     pub producer: String,
-    /// Its age when the quote was priced, in real milliseconds: the sum of the hops after `observed`.
+    /// Its age when the quote was priced, in real milliseconds: the sum of the hops after
+    /// `observed`.
     pub age_ms: Option<f64>,
-    /// Whether it is the older feed, which sets the data age of the quote. Both are, when they are equally old.
+    /// Whether it is the older feed, which sets the data age of the quote. Both are, when they are
+    /// equally old.
     pub is_older: bool,
     /// Its stops, in order.
     pub stops: Vec<Stop>,
@@ -80,7 +84,8 @@ pub enum Stage {
     Asked,
     /// The time that the level describes.
     Observed,
-    /// The producer made it available: rows committed to PostgreSQL, or a message stored by JetStream.
+    /// The producer made it available: rows committed to PostgreSQL, or a message stored by
+    /// JetStream.
     Published,
     /// The batch run, the subscriber or the caller received it.
     Received,
@@ -105,8 +110,8 @@ pub struct Stop {
     pub by: String,
     /// How, in words.
     pub how: String,
-    /// Real milliseconds since the previous stop; null at the first. `as_of` is in whole market milliseconds, so a hop to
-    /// `observed` may be negative by as much.
+    /// Real milliseconds since the previous stop; null at the first. `as_of` is in whole market
+    /// milliseconds, so a hop to `observed` may be negative by as much.
     pub hop_ms: Option<f64>,
     /// Age of the level at this stop, in real milliseconds; null before it was observed.
     pub age_ms: Option<f64>,
@@ -186,7 +191,8 @@ pub struct LevelDetail {
     pub observed_at: DateTime<Utc>,
     /// Real milliseconds from there to the price.
     pub age_ms: f64,
-    /// The message that brought it (`events` only). A later watermark confirms a level that did not change since.
+    /// The message that brought it (`events` only). A later watermark confirms a level that did not
+    /// change since.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub message: Option<MessageDetail>,
 }

@@ -1,4 +1,5 @@
-//! Explains a quote: which levels of supply and demand it was made of, and by which way each reached the price.
+//! Explains a quote: which levels of supply and demand it was made of, and by which way each
+//! reached the price.
 //!
 //! # How this works
 //! ```text
@@ -8,8 +9,9 @@
 //!                                                 stops.rs: the stops of each dataflow
 //!                                                 notes.rs: what is missing or unusual
 //! ```
-//! While a quote is made, only what nobody could look up later is recorded. When somebody asks for the quote, the rest is
-//! added: words, ages, names, and from PostgreSQL what the batch run recorded of itself.
+//! While a quote is made, only what nobody could look up later is recorded. When somebody asks for
+//! the quote, the rest is added: words, ages, names, and from PostgreSQL what the batch run
+//! recorded of itself.
 
 mod explanation;
 mod feed;

@@ -1,4 +1,5 @@
-//! The last quotes, each with what an explanation needs: a ring of slots that costs a quote almost nothing.
+//! The last quotes, each with what an explanation needs: a ring of slots that costs a quote almost
+//! nothing.
 //!
 //! # How this works
 //! ```text
@@ -6,9 +7,9 @@
 //!                       ▲
 //!                     next: quote 10 overwrites quote 3
 //! ```
-//! A quote takes the next slot by one atomic addition and writes it under that slot's own lock, so two quotes hardly ever
-//! wait for each other. A search goes through all slots, one by one. It takes about a millisecond, and holds each lock
-//! only as long as it takes to compare an id.
+//! A quote takes the next slot by one atomic addition and writes it under that slot's own lock, so
+//! two quotes hardly ever wait for each other. A search goes through all slots, one by one. It
+//! takes about a millisecond, and holds each lock only as long as it takes to compare an id.
 
 use std::{
     sync::{
@@ -25,7 +26,8 @@ use uuid::Uuid;
 
 use crate::dataflow::provenance::MarketObservation;
 
-/// A quote, and what cannot be known of it later. Nothing here is computed or worded for the explanation.
+/// A quote, and what cannot be known of it later. Nothing here is computed or worded for the
+/// explanation.
 #[derive(Clone, Debug)]
 pub struct QuoteRecord {
     /// The quote.
@@ -74,7 +76,8 @@ impl RecentQuotes {
         let Some(index) = ticket.checked_rem(self.slots.len()) else {
             return;
         };
-        // Overwritten, not taken out first: that would bring an old record back into the processor's cache.
+        // Overwritten, not taken out first: that would bring an old record back into the
+        // processor's cache.
         *lock(&self.slots[index]) = Some(record);
     }
 

@@ -138,7 +138,8 @@ impl Explanation<'_> {
         stops
     }
 
-    /// The message that sets the age of the level: the watermark, or the level itself where it is newer.
+    /// The message that sets the age of the level: the watermark, or the level itself where it is
+    /// newer.
     fn carrier(
         &self,
         feed: FeedName,

@@ -1,4 +1,5 @@
-//! The messages of the streams SUPPLY and DEMAND, parsed: from here on nothing is checked again.
+//! The messages of the streams SUPPLY and DEMAND. What is parsed here is not checked again; what
+//! cannot be parsed becomes a dead letter.
 
 use async_nats::jetstream::Message;
 use marketplace::{time::MarketTime, view::Level, zone::Zone};
@@ -6,9 +7,10 @@ use platform::{clock::RealTime, nats, propagation};
 use prost::Message as _;
 use surge_proto::{
     convert::{Malformed, market_time},
-    subjects::{DEMAND_WATERMARK, SUPPLY_WATERMARK},
+    subjects::{self, DEAD, DEMAND_WATERMARK, SUPPLY_WATERMARK, Stream},
     v1::{DemandLevel, SupplyLevel, Watermark},
 };
+use tracing::warn;
 
 use crate::dataflow::provenance::{
     FeedName::{self, Demand, Supply},
@@ -16,10 +18,14 @@ use crate::dataflow::provenance::{
 };
 
 /// One message of a feed.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct FeedMessage {
     pub(super) feed: FeedName,
     pub(super) content: Content,
+    /// `None` where JetStream gave the message no number.
+    pub(super) meta: Option<MessageMeta>,
+    /// The trace that published it.
+    pub(super) traceparent: Option<String>,
 }
 
 /// What a message of a feed says.
@@ -36,7 +42,7 @@ impl FeedMessage {
     ///
     /// # Errors
     /// When the subject is unknown, or the payload is not what the subject promises.
-    pub(super) fn parse(message: &Message) -> Result<Self, Malformed> {
+    pub(super) fn parse(message: &Message, received_at: RealTime) -> Result<Self, Malformed> {
         let payload = message.payload.as_ref();
         let (feed, content) = match message.subject.as_str() {
             SUPPLY_WATERMARK => (Supply, watermark(payload)?),
@@ -54,14 +60,21 @@ impl FeedMessage {
                 return Err(Malformed::new("subject", problem));
             }
         };
-        Ok(Self { feed, content })
+        Ok(Self {
+            feed,
+            content,
+            meta: meta(message, content.as_of(), received_at),
+            traceparent: nats::producer_of(message).map(str::to_owned),
+        })
     }
+}
 
+impl Content {
     /// Market time that the message describes.
     pub(super) const fn as_of(&self) -> MarketTime {
-        match self.content {
-            Content::Level(_, level) => level.as_of,
-            Content::Watermark(as_of) => as_of,
+        match self {
+            Self::Level(_, level) => level.as_of,
+            Self::Watermark(as_of) => *as_of,
         }
     }
 }
@@ -79,12 +92,7 @@ fn undecodable(error: prost::DecodeError) -> Malformed {
     Malformed::new("payload", error)
 }
 
-/// Number, times and trace of a message; `None` where JetStream gave it no number.
-pub(super) fn meta(
-    message: &Message,
-    as_of: MarketTime,
-    received_at: RealTime,
-) -> Option<MessageMeta> {
+fn meta(message: &Message, as_of: MarketTime, received_at: RealTime) -> Option<MessageMeta> {
     let info = message.info().ok()?;
     let published_micros = info.published.unix_timestamp_nanos() / 1_000;
     Some(MessageMeta {
@@ -94,4 +102,32 @@ pub(super) fn meta(
         received_at,
         trace: nats::producer_of(message).and_then(propagation::trace_left_in),
     })
+}
+
+/// Moves a message that cannot be parsed to the dead letters, with the reason.
+pub(super) async fn dead_letter(
+    nats: &async_nats::Client,
+    stream_replicas: usize,
+    stream: Stream,
+    message: &Message,
+    malformed: &Malformed,
+) {
+    warn!(
+        messaging.destination.name = %message.subject,
+        error.message = %malformed,
+        "moved a message of stream {} to the dead letters: {malformed}", stream.name
+    );
+    let jetstream = nats::jetstream(nats.clone());
+    let kept = nats::bury(
+        &jetstream,
+        DEAD.name,
+        DEAD.subjects,
+        stream_replicas,
+        subjects::dead_letter(stream),
+        message,
+        malformed,
+    );
+    if let Err(error) = kept.await {
+        warn!(error.message = %error, "the dead letter could not be kept: {error}");
+    }
 }

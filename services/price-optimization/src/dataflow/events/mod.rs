@@ -1,4 +1,5 @@
-//! Dataflow through events: a subscriber keeps the newest levels in memory, and the quote reads them there.
+//! Dataflow through events: a subscriber keeps the newest levels in memory, and the quote reads
+//! them there.
 //!
 //! # How this works
 //! ```text
@@ -6,31 +7,35 @@
 //!                                      ├─► parse, apply ────► LocalState ◄──── quote, no I/O
 //! ride-management ────► stream DEMAND ─┘   message.rs
 //! ```
-//! Each producer publishes *levels* ("zone z: 11.4 drivers as of t") when they change, and several times a second a
-//! *watermark* ("all zones are complete as of t"). A level stays valid until a newer one comes; the watermark says up to
-//! when nothing newer was missed. So no message for one zone means no change; no message from a producer means that the
-//! data grows old.
+//! Each producer publishes *levels* ("zone z: 11.4 drivers as of t") when they change, and several
+//! times a second a *watermark* ("all zones are complete as of t"). A level stays valid until a
+//! newer one comes; the watermark says up to when nothing newer was missed. So no message for one
+//! zone means no change; no message from a producer means that the data grows old.
 //!
 //! ```text
 //! level of zone A   ──●───────────────────●──────────►  time     valid as of max(its own time,
 //! watermark         ────●────●────●────●────●────●───►                   newest watermark)
 //! ```
-//! A quote waits for nothing and needs nobody. While the broker or a producer is away, the quote's data age grows and
-//! says so.
+//! A quote waits for nothing and needs nobody. While the broker or a producer is away, the quote's
+//! data age grows and says so.
 
 mod message;
 mod state;
 pub mod subscriber;
 
+use std::time::Duration;
+
 use async_trait::async_trait;
+use futures::{FutureExt, future::ready};
 use marketplace::{quote::Freshness, time::MarketTime, zone::Zone};
 use platform::{clock::MarketClock, propagation};
 use tracing::Span;
 
+pub use state::SharedState;
+
 use crate::{
     dataflow::{
         Dataflow, HealthCheck,
-        events::{state::SharedState, subscriber::Subscriber},
         provenance::{MarketObservation, PerFeed},
     },
     error::DataflowError,
@@ -45,39 +50,48 @@ pub struct EventsDataflow {
 }
 
 impl EventsDataflow {
-    /// Reads the state that `subscriber` keeps up to date.
-    pub fn new(subscriber: &Subscriber, clock: MarketClock, freshness: Freshness) -> Self {
+    /// Reads `state`.
+    pub const fn new(state: SharedState, clock: MarketClock, freshness: Freshness) -> Self {
         Self {
-            state: subscriber.state(),
+            state,
             clock,
             freshness,
         }
     }
 }
 
+/// Each feed with the age of its newest watermark, in real time; `None` before the first.
+pub fn feed_ages(state: &SharedState, clock: MarketClock) -> [(&'static str, Option<Duration>); 2] {
+    let now = MarketTime::from_millis(clock.now_millis());
+    let age = |as_of: MarketTime| clock.real_duration(as_of.age_of(now));
+    let [supply, demand] = state.read().board.watermarks();
+    [("supply", supply.map(age)), ("demand", demand.map(age))]
+}
+
 #[async_trait]
 impl Dataflow for EventsDataflow {
     async fn market_view(&self, zones: &[Zone]) -> Result<MarketObservation, DataflowError> {
         let state = self.state.read();
-        let PerFeed { supply, demand } = state.traceparents();
+        let PerFeed { supply, demand } = &state.traceparents;
         for traceparent in [supply, demand].into_iter().flatten() {
             propagation::link(&Span::current(), traceparent);
         }
         Ok(state.observe(zones))
     }
 
-    /// Usable while the levels may still set a price. The broker is not needed for that: were it, its death would take
-    /// every replica out of service at once, while all of them can quote.
+    /// Usable while the levels may still set a price. The broker is not needed for that: were it,
+    /// its death would take every replica out of service at once, while all of them can quote.
     fn health_checks(&self) -> Vec<HealthCheck> {
         let (state, clock, freshness) = (self.state.clone(), self.clock, self.freshness);
-        vec![HealthCheck::new("local-state", move || {
+        let check = move || {
             let now = MarketTime::from_millis(clock.now_millis());
-            let usable = match state.read().board().complete_as_of() {
+            let usable = match state.read().board.complete_as_of() {
                 None => Err("no watermark of supply or of demand has arrived yet".to_owned()),
                 Some(as_of) if freshness.is_usable(as_of.age_of(now)) => Ok(()),
                 Some(as_of) => Err(format!("the older feed ended at {as_of}, market time")),
             };
-            std::future::ready(usable)
-        })]
+            ready(usable).boxed()
+        };
+        vec![("local-state", Box::new(check))]
     }
 }

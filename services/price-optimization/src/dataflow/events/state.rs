@@ -1,11 +1,12 @@
-//! The state behind the dataflow `events`: the newest levels and watermarks, and the messages that brought them.
+//! The state behind the dataflow `events`: the newest levels and watermarks, and which message
+//! brought them.
 //!
 //! # How this works
-//! [`LevelBoard`] decides: the newest `as_of` per zone and feed wins, so a message that is repeated, late or from the
-//! future changes nothing. This module adds what the board does not know: which message brought each level, and a cache.
+//! [`LevelBoard`] decides what is newest: per zone and feed the newest `as_of` wins, so a message
+//! that is repeated, late or from the future changes nothing.
 //!
-//! Between two messages, thousands of quotes ask about the same few rings of seven zones. The first quote of a ring
-//! builds the view, all others share it, and a message invalidates the rings that it changes:
+//! Between two messages, thousands of quotes ask about the same few rings of seven zones. The first
+//! quote builds the view of a ring and all others share it, until a message invalidates it:
 //!
 //! ```text
 //! level of zone 12     ──► invalidates the rings of zone 12 and its six neighbours
@@ -26,15 +27,23 @@ use crate::dataflow::provenance::{
     EventProvenance, FeedName, MarketObservation, MessageMeta, PerFeed, Provenance, ViewMessages,
 };
 
-/// The state, shared by the subscriber (which writes) and the quotes (which read). A plain lock is right here: a few
+/// The state, written by the subscriber and read by quotes. A plain lock is right here: a few
 /// hundred writes a second, reads that look up one ring, and nobody holds it across an await.
 #[derive(Clone, Debug)]
-pub(super) struct SharedState(Arc<RwLock<LocalState>>);
+pub struct SharedState(Arc<RwLock<LocalState>>);
 
 impl SharedState {
     /// Empty state of `area`.
-    pub(super) fn new(area: Arc<ServiceArea>) -> Self {
-        Self(Arc::new(RwLock::new(LocalState::new(area))))
+    pub fn new(area: Arc<ServiceArea>) -> Self {
+        let state = LocalState {
+            board: LevelBoard::new(&area),
+            levels: vec![PerFeed::default(); area.len()],
+            rings: vec![OnceLock::new(); area.len()],
+            area,
+            watermarks: PerFeed::default(),
+            traceparents: PerFeed::default(),
+        };
+        Self(Arc::new(RwLock::new(state)))
     }
 
     pub(super) fn read(&self) -> RwLockReadGuard<'_, LocalState> {
@@ -46,44 +55,26 @@ impl SharedState {
     }
 }
 
-/// The newest levels and watermarks, and the messages that brought them.
+/// The newest levels and watermarks of every zone, and the messages that brought them.
 #[derive(Debug)]
 pub(super) struct LocalState {
-    board: LevelBoard,
+    pub(super) board: LevelBoard,
     area: Arc<ServiceArea>,
-    /// The message that brought the newest level of each zone of the area.
     levels: Vec<PerFeed<Option<MessageMeta>>>,
     watermarks: PerFeed<Option<MessageMeta>>,
     /// Traces that published the newest watermarks.
-    traceparents: PerFeed<Option<String>>,
-    /// What quotes share: the view of the ring around each zone, built for the first quote that asks.
+    pub(super) traceparents: PerFeed<Option<String>>,
+    /// The shared view of the ring around each zone.
     rings: Vec<OnceLock<RingView>>,
 }
 
 type RingView = (Arc<MarketView>, Arc<ViewMessages>);
 
 impl LocalState {
-    fn new(area: Arc<ServiceArea>) -> Self {
-        Self {
-            board: LevelBoard::new(&area),
-            levels: vec![PerFeed::default(); area.len()],
-            rings: vec![OnceLock::new(); area.len()],
-            area,
-            watermarks: PerFeed::default(),
-            traceparents: PerFeed::default(),
-        }
-    }
-
-    /// Applies `message`, which the trace `traceparent` published, unless the board drops it as old or as from the
-    /// future. Returns whether it was applied.
-    pub(super) fn apply(
-        &mut self,
-        message: FeedMessage,
-        meta: Option<MessageMeta>,
-        traceparent: Option<&str>,
-        now: MarketTime,
-    ) -> bool {
-        let FeedMessage { feed, content } = message;
+    /// Applies `message`, unless the board drops it as old or as from the future. Returns whether
+    /// it was applied.
+    pub(super) fn apply(&mut self, message: &FeedMessage, now: MarketTime) -> bool {
+        let FeedMessage { feed, content, .. } = *message;
         let board = &mut self.board;
         let is_applied = match (content, feed) {
             (Content::Level(zone, level), FeedName::Supply) => board.apply_supply(zone, level, now),
@@ -96,13 +87,13 @@ impl LocalState {
                 Content::Level(zone, _) => {
                     self.invalidate(zone);
                     if let Some(index) = self.area.index_of(zone) {
-                        *self.levels[index].of_mut(feed) = meta;
+                        *self.levels[index].of_mut(feed) = message.meta;
                     }
                 }
                 Content::Watermark(_) => {
                     self.rings.fill_with(OnceLock::new);
-                    *self.watermarks.of_mut(feed) = meta;
-                    *self.traceparents.of_mut(feed) = traceparent.map(str::to_owned);
+                    *self.watermarks.of_mut(feed) = message.meta;
+                    *self.traceparents.of_mut(feed) = message.traceparent.clone();
                 }
             }
         }
@@ -150,16 +141,6 @@ impl LocalState {
         let messages = ViewMessages { watermarks, levels };
         (Arc::new(MarketView { zones }), Arc::new(messages))
     }
-
-    /// The newest levels and watermarks of the whole area.
-    pub(super) const fn board(&self) -> &LevelBoard {
-        &self.board
-    }
-
-    /// The traces that published the newest watermarks.
-    pub(super) const fn traceparents(&self) -> &PerFeed<Option<String>> {
-        &self.traceparents
-    }
 }
 
 #[cfg(test)]
@@ -170,13 +151,18 @@ mod tests {
 
     const NOW: MarketTime = MarketTime::from_millis(60_000);
 
-    fn state() -> LocalState {
-        LocalState::new(Arc::new(ServiceArea::new(Bounds::NEW_YORK)))
+    fn state() -> SharedState {
+        SharedState::new(Arc::new(ServiceArea::new(Bounds::NEW_YORK)))
     }
 
     fn apply(state: &mut LocalState, content: Content) {
-        let feed = FeedName::Supply;
-        assert!(state.apply(FeedMessage { feed, content }, None, None, NOW));
+        let message = FeedMessage {
+            feed: FeedName::Supply,
+            content,
+            meta: None,
+            traceparent: None,
+        };
+        assert!(state.apply(&message, NOW));
     }
 
     fn apply_level(state: &mut LocalState, zone: Zone, value: f64) {
@@ -190,7 +176,8 @@ mod tests {
 
     #[test]
     fn quotes_share_view_until_ring_changes() {
-        let mut state = state();
+        let state = state();
+        let mut state = state.write();
         let ring = ring_of(&state, 40);
         let all = state.area.zones().to_vec();
         let elsewhere = all.iter().find(|zone| !ring.contains(zone)).unwrap();
@@ -211,7 +198,8 @@ mod tests {
 
     #[test]
     fn zones_beside_rings_are_never_shared() {
-        let mut state = state();
+        let state = state();
+        let mut state = state.write();
         let all = state.area.zones().to_vec();
         for value in [1.0, 2.0] {
             apply_level(&mut state, all[3], value);

@@ -2,13 +2,14 @@
 //!
 //! # How this works
 //! ```text
-//! subscribe ──► last message of every subject ──► new messages ──► ... ──► connection lost, or 10 s without a message
-//!     ▲                                                                          │
-//!     └───────────────────────────── after 250 ms ◄──────────────────────────────┘
+//! subscribe ──► last message of every subject ──► new messages ──► connection lost, or 10 s silence
+//!     ▲                                                                       │
+//!     └──────────────────────────────── again ◄───────────────────────────────┘
 //! ```
-//! An *ordered consumer* keeps no position on the server. Starting again from the last message of every subject is
-//! cheap and complete, because a message is a level and not an increment. A message that cannot be parsed goes to the
-//! dead letters (`surge.dead.<stream>`), and the stream goes on.
+//! An *ordered consumer* keeps no position on the server. To start again from the last message of
+//! every subject is cheap and complete, because a message is a level and not an increment. A
+//! message that cannot be parsed goes to the dead letters (`surge.dead.<stream>`), and the stream
+//! goes on.
 
 use std::{
     sync::{Arc, Once, atomic::Ordering},
@@ -20,27 +21,23 @@ use async_nats::jetstream::{
     consumer::{DeliverPolicy, pull::OrderedConfig},
 };
 use futures::StreamExt;
-use marketplace::{time::MarketTime, zone::ServiceArea};
+use marketplace::time::MarketTime;
 use platform::{
     background::WorkLoop,
     clock::{MarketClock, RealTime},
     nats::{self, Intake, Processed},
 };
-use surge_proto::{
-    convert::Malformed,
-    subjects::{self, DEAD, DEMAND, SUPPLY, Stream},
-};
+use surge_proto::subjects::{DEMAND, SUPPLY, Stream};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{Span, warn};
 
 use super::{
-    message::{self, Content, FeedMessage},
+    message::{Content, FeedMessage, dead_letter},
     state::SharedState,
 };
 
-/// Producers publish several times a second. After this long without a message the subscription itself may be broken,
-/// and a new one replaces it.
+/// Producers publish several times a second: after this long the subscription itself may be broken.
 const SILENCE: Duration = Duration::from_secs(10);
 
 /// How often a subscription without messages checks whether its connection is still the same.
@@ -61,50 +58,34 @@ pub struct Subscriber {
 }
 
 impl Subscriber {
-    /// A subscriber of `area` with empty state, which keeps dead letters on `stream_replicas` nodes of NATS.
+    /// A subscriber that writes to `state`, and keeps dead letters on `stream_replicas` nodes.
     pub fn new(
         nats: async_nats::Client,
         stream_replicas: usize,
-        area: Arc<ServiceArea>,
+        state: SharedState,
         clock: MarketClock,
     ) -> Self {
         Self {
             nats,
             stream_replicas,
             clock,
-            state: SharedState::new(area),
+            state,
             warned_of_clock_skew: Arc::new(Once::new()),
         }
     }
 
-    pub(super) fn state(&self) -> SharedState {
-        self.state.clone()
-    }
-
-    /// Each feed with the age of its newest watermark, in real time; `None` before the first.
-    pub fn feed_ages(&self) -> [(&'static str, Option<Duration>); 2] {
-        let now = MarketTime::from_millis(self.clock.now_millis());
-        let age = |as_of: MarketTime| self.clock.real_duration(as_of.age_of(now));
-        let [supply, demand] = self.state.read().board().watermarks();
-        [("supply", supply.map(age)), ("demand", demand.map(age))]
-    }
-
     /// Follows both streams until `token` is cancelled.
     pub async fn run(self, token: CancellationToken) {
-        tokio::join!(
-            self.follow_always(SUPPLY, &token),
-            self.follow_always(DEMAND, &token)
-        );
+        let follow = async |stream: Stream| {
+            let mut work = WorkLoop::new(format!("stream {}", stream.name), &token);
+            while work.next_step(SUBSCRIBE_AGAIN).await {
+                work.run(self.follow(stream, &work)).await;
+            }
+        };
+        tokio::join!(follow(SUPPLY), follow(DEMAND));
     }
 
-    async fn follow_always(&self, stream: Stream, token: &CancellationToken) {
-        let mut work = WorkLoop::new(format!("stream {}", stream.name), token);
-        while work.next_step(SUBSCRIBE_AGAIN).await {
-            work.run(self.follow(stream, &work)).await;
-        }
-    }
-
-    /// Starts from the last message of every subject, then takes new messages until the subscription breaks.
+    /// Takes the last message of every subject, then new ones until the subscription breaks.
     async fn follow(&self, stream: Stream, work: &WorkLoop) -> anyhow::Result<()> {
         let jetstream = nats::jetstream(self.nats.clone());
         let ordered = OrderedConfig {
@@ -130,7 +111,7 @@ impl Subscriber {
         Ok(())
     }
 
-    /// How often the client connected. A subscription does not survive a restart of the broker, although it seems to.
+    /// How often the client connected: no subscription survives a restart of the broker.
     fn connects(&self) -> u64 {
         self.nats.statistics().connects.load(Ordering::Relaxed)
     }
@@ -139,58 +120,40 @@ impl Subscriber {
     pub async fn step(&self, stream: Stream, message: &Message) {
         let intake = Intake::of(stream.name, stream.subjects);
         intake.received(message);
-        let started = Instant::now();
-        let outcome = match FeedMessage::parse(message) {
+        let (started, received_at) = (Instant::now(), RealTime::now());
+        let outcome = match FeedMessage::parse(message, received_at) {
             Ok(parsed) => {
-                self.apply(&intake, parsed, message);
+                // A watermark ends a round of levels: one span per round.
+                let ends_round = self.apply(&parsed, message, received_at);
+                // One span per round, linked to the trace of its producer.
+                if ends_round && parsed.traceparent.is_some() {
+                    intake.process_span(message);
+                }
                 Processed::Done
             }
             Err(malformed) => {
-                self.dead_letter(stream, message, &malformed).await;
+                let (nats, replicas) = (&self.nats, self.stream_replicas);
+                dead_letter(nats, replicas, stream, message, &malformed).await;
                 Processed::Dead
             }
         };
         intake.processed(outcome, started.elapsed(), &Span::none());
     }
 
-    fn apply(&self, intake: &Intake, parsed: FeedMessage, message: &Message) {
-        let received_at = RealTime::now();
+    /// Applies a message. Returns whether it was a watermark, and news.
+    fn apply(&self, parsed: &FeedMessage, message: &Message, received_at: RealTime) -> bool {
         let now = MarketTime::from_millis(self.clock.at_real_micros(received_at.micros()));
-        let as_of = parsed.as_of();
+        let as_of = parsed.content.as_of();
         if as_of.is_ahead_of(now) {
-            self.warned_of_clock_skew.call_once(|| warn!(
-                messaging.destination.name = %message.subject,
-                "dropped a message as of {as_of}, in the future: did a replay with another clock publish it?"
-            ));
+            self.warned_of_clock_skew.call_once(|| {
+                let subject = &message.subject;
+                warn!(
+                    messaging.destination.name = %subject,
+                    "dropped {subject} as of {as_of}, in the future: a replay with another clock?"
+                );
+            });
         }
-        let meta = message::meta(message, as_of, received_at);
-        let traceparent = nats::producer_of(message);
-        let is_applied = self.state.write().apply(parsed, meta, traceparent, now);
-        // A watermark ends a round of levels: one span per round, linked to the trace that published it.
-        if is_applied && matches!(parsed.content, Content::Watermark(_)) && traceparent.is_some() {
-            intake.process_span(message);
-        }
-    }
-
-    async fn dead_letter(&self, stream: Stream, message: &Message, malformed: &Malformed) {
-        warn!(
-            messaging.destination.name = %message.subject,
-            error.message = %malformed,
-            "moved a message of stream {} to the dead letters: {malformed}", stream.name
-        );
-        let jetstream = nats::jetstream(self.nats.clone());
-        let subject = subjects::dead_letter(stream);
-        let kept = nats::bury(
-            &jetstream,
-            DEAD.name,
-            DEAD.subjects,
-            self.stream_replicas,
-            subject,
-            message,
-            malformed,
-        );
-        if let Err(error) = kept.await {
-            warn!(error.message = %error, "the dead letter could not be kept: {error}");
-        }
+        let is_applied = self.state.write().apply(parsed, now);
+        is_applied && matches!(parsed.content, Content::Watermark(_))
     }
 }
