@@ -13,16 +13,12 @@ use crate::{
     terminal::{complain, note},
 };
 
-/// At hundreds of quotes a second the collector would keep only the last seconds of them all.
-const TRACED_SHARE: f64 = 0.02;
-
 /// An interrupted comparison calls its drivers home and writes down what it has.
 const WIND_UP_LIMIT: Duration = Duration::from_secs(15);
 
 pub(crate) async fn run(args: DemoArgs, state_dir: PathBuf) -> anyhow::Result<ExitCode> {
     let interrupts = Interrupts::listen()?;
     let mut settings = args.stack.settings(state_dir)?;
-    settings.traced_share = TRACED_SHARE;
     settings
         .demand_profile
         .clone_from(&args.compare.replay.profile);

@@ -14,6 +14,7 @@ use city::{
 };
 use http::{Method, Request, StatusCode, header::CONTENT_TYPE};
 use marketplace::Position;
+use platform::sampling::TRACE_HEADER;
 use price_optimization::explain::Journey;
 use serde::{Deserialize, Serialize};
 use surge_proto::DataflowMode;
@@ -98,6 +99,7 @@ async fn take(client: &Client, args: &JourneyArgs, mode: DataflowMode) -> anyhow
         .uri(format!("{}/v1/quotes", base(target)))
         .header(CONTENT_TYPE, "application/json")
         .header("surge-dataflow", mode.as_str())
+        .header(TRACE_HEADER, "on")
         .body(serde_json::to_vec(&trip)?.into())
         .with_context(|| format!("--target {target} is not a URL"))?;
     let quote: Quote = read(target, client.call(request).await)?;

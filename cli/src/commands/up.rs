@@ -3,6 +3,7 @@
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use city::{City, Client, ReplayArgs, Target};
+use platform::sampling::Sampler;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
@@ -65,6 +66,7 @@ pub(super) async fn start(
         new_york(settings.start),
         settings.speed
     ));
+    note(format_args!("traced: {}", Sampler::from_env()?));
     let began = Instant::now();
     let stack = tokio::select! {
         stack = Stack::start(settings) => stack?,
@@ -105,7 +107,7 @@ pub(super) fn announce(stack: &Stack) {
         "  OpenAPI    {driver}/openapi.json  {ride}/openapi.json  {price}/openapi.json"
     ));
     say(format_args!(
-        "  traces     {}/  (Jaeger UI; the answer header trace-id names one)",
+        "  traces     {}/  (Jaeger UI; an answer that is traced names its trace in the header trace-id)",
         stack.traces_url()
     ));
     say(format_args!(

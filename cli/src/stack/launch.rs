@@ -146,14 +146,6 @@ impl Launch {
             .env("TRACES_URL", url(self.ports.traces))
             .env_remove("OTEL_SERVICE_NAME") // each knows its own
             .env("OTEL_BSP_SCHEDULE_DELAY", "500");
-        if env::var_os("OTEL_TRACES_SAMPLER").is_none() {
-            command
-                .env("OTEL_TRACES_SAMPLER", "parentbased_traceidratio")
-                .env(
-                    "OTEL_TRACES_SAMPLER_ARG",
-                    self.settings.traced_share.to_string(),
-                );
-        }
     }
 }
 

@@ -36,8 +36,6 @@ pub struct StackSettings {
     pub batch_every: Duration,
     /// The trained demand profile.
     pub demand_profile: PathBuf,
-    /// Share of quotes that are traced, 0 to 1.
-    pub traced_share: f64,
     /// How many processes of each service run side by side, at most
     /// [`Member::MOST`](super::Member::MOST).
     pub replicas: u8,
@@ -56,7 +54,6 @@ impl Default for StackSettings {
             mode: DataflowMode::Database,
             batch_every: Duration::from_secs(5 * 60),
             demand_profile: DEMAND_PROFILE.into(),
-            traced_share: 1.0,
             replicas: 1,
             nats_nodes: 1,
         }

@@ -12,6 +12,7 @@ use city::{
 };
 use http::{HeaderValue, Method, Request, StatusCode, header::CONTENT_TYPE};
 use marketplace::{DriverStatus, Multiplier, Position, Zone};
+use platform::sampling::TRACE_HEADER;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::json;
 use surge::Part;
@@ -35,6 +36,8 @@ pub(crate) const MODES: [DataflowMode; 3] = [
 pub(crate) struct PublicApi {
     client: Client,
     target: Target,
+    /// Whether each quote carries the header that asks for a trace.
+    pub(crate) asks_for_traces: bool,
 }
 
 /// Where a rider wants to go.
@@ -139,7 +142,11 @@ pub(crate) struct Problem {
 impl PublicApi {
     pub(crate) fn of(target: Target) -> Self {
         let client = Client::new(CALL_LIMIT);
-        Self { client, target }
+        Self {
+            client,
+            target,
+            asks_for_traces: false,
+        }
     }
 
     /// A driver says what it does, and where.
@@ -208,6 +215,9 @@ impl PublicApi {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         if let Some(mode) = mode.into() {
             headers.insert("surge-dataflow", HeaderValue::from_static(mode.as_str()));
+        }
+        if self.asks_for_traces {
+            headers.insert(TRACE_HEADER, HeaderValue::from_static("on"));
         }
         self.client.call(request).await
     }

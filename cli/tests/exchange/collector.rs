@@ -27,6 +27,7 @@ const GROWTH_LIMIT_BYTES: f64 = 24e6;
 #[tokio::test]
 async fn a_collector_that_hangs_or_dies_costs_a_quote_nothing() -> Outcome {
     let mut exchange = Exchange::open(Market::REAL_TIME).await?;
+    exchange.api.asks_for_traces = true;
     let healthy = Round::quote(&exchange).await?;
     let before = Telemetry::read(&exchange).await?;
     ensure!(before.dropped == 0.0, "dropped from the start: {before:?}");

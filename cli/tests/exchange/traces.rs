@@ -11,7 +11,7 @@ use serde_json::Value;
 use surge_proto::DataflowMode;
 
 use crate::{
-    api::{Quote, downtown, read},
+    api::{PublicApi, Quote, downtown, read},
     support::{Exchange, Market, Outcome, eventually},
 };
 
@@ -83,6 +83,34 @@ async fn an_events_quote_is_linked_to_the_traces_that_published_its_levels() -> 
         ",
     )
     .await
+}
+
+#[tokio::test]
+async fn quotes_by_hand_are_traced_floods_are_not() -> Outcome {
+    let mut exchange = Exchange::open(Market::REAL_TIME).await?;
+    for _ in 0..10 {
+        ensure!(
+            is_traced(&exchange.api).await?,
+            "a quote by hand has no trace"
+        );
+    }
+    let flood = futures::future::try_join_all((0..500).map(|_| is_traced(&exchange.api)));
+    let traced = flood.await?.into_iter().filter(|traced| *traced).count();
+    ensure!(traced < 400, "{traced} of 500 quotes at once were traced");
+
+    exchange.api.asks_for_traces = true;
+    let asked = futures::future::try_join_all((0..50).map(|_| is_traced(&exchange.api)));
+    ensure!(
+        asked.await?.into_iter().all(|traced| traced),
+        "a quote that asked has no trace"
+    );
+    exchange.close().await
+}
+
+async fn is_traced(api: &PublicApi) -> anyhow::Result<bool> {
+    let answer = api.ask_quote(downtown(), DataflowMode::Events).await?;
+    ensure!(answer.status.is_success(), "{}", answer.excerpt());
+    Ok(answer.headers.contains_key("trace-id"))
 }
 
 #[tokio::test]

@@ -21,7 +21,7 @@ use platform::{
     background::WorkLoop,
     metrics::clients,
     nats::{self, NatsError},
-    sampling::{self, Upstream},
+    sampling,
 };
 
 /// A level that moved no more than this is no news: it changes no price by a visible amount.
@@ -269,7 +269,7 @@ fn news(values: &[f64], told: &[f64]) -> Vec<(usize, f64)> {
 
 /// A producer span by the semantic conventions for messaging; its context travels in every message.
 fn publish_span(feed: &'static str, messages: usize) -> Span {
-    sampling::root(Upstream::Silent, || {
+    sampling::background_span(|| {
         info_span!(
             "publish",
             otel.name = format!("publish {feed}"),

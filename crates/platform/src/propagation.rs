@@ -15,7 +15,7 @@ use tonic::metadata::{MetadataKey, MetadataMap, MetadataValue};
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
-use crate::sampling::{self, Upstream};
+use crate::sampling::{self, Beginning};
 
 /// Name of the header, and of the column, that carries the trace context.
 pub const TRACEPARENT: &str = "traceparent";
@@ -23,43 +23,48 @@ pub const TRACEPARENT: &str = "traceparent";
 /// [`TRACEPARENT`], ready to be looked up.
 static TRACEPARENT_HEADER: HeaderName = HeaderName::from_static(TRACEPARENT);
 
-/// Makes the first span of a request: the child of whatever its headers carry, or the begin of a trace, or disabled, as
-/// the caller or the sampler decided.
+static TRACE_HEADER: HeaderName = HeaderName::from_static(sampling::TRACE_HEADER);
+
+/// Makes the first span of a request: the child of the span in its headers, or the first of a trace, or disabled, as the
+/// caller or the sampler decides.
 pub fn continue_from_http(headers: &http::HeaderMap, make: impl FnOnce() -> Span) -> Span {
-    let Some(traceparent) = headers.get(&TRACEPARENT_HEADER) else {
-        return sampling::root(Upstream::Silent, make);
+    let asked = headers.get(&TRACE_HEADER).is_some_and(|on| on == "on");
+    let traceparent = headers.get(&TRACEPARENT_HEADER);
+    // Nearly every call of our own services carries `UNSAMPLED`, and it needs no parsing.
+    let caller = traceparent.filter(|value| *value != UNSAMPLED);
+    let caller = caller.map(|_| extract(&HttpCarrier(headers)));
+    let beginning = match &caller {
+        _ if asked => Beginning::SampledRequest,
+        Some(caller) => decision_of(caller),
+        None if traceparent.is_some() => Beginning::UnsampledRequest,
+        None => Beginning::Request,
     };
-    // What our own callers send for nearly every call needs no parsing.
-    if traceparent == UNSAMPLED {
-        return sampling::root(Upstream::Unsampled, make);
-    }
-    let caller = extract(&HttpCarrier(headers));
-    let span = sampling::root(decision_of(&caller), make);
-    if !span.is_disabled() {
+    let span = sampling::first_span(beginning, make);
+    if let Some(caller) = caller.filter(|_| !span.is_disabled()) {
         // Fails only where no tracer is installed: then there is nothing to continue.
         let _ = span.set_parent(caller);
     }
     span
 }
 
-/// Makes the span under which something is taken up that another trace left behind: a trace of its own, linked to that
-/// one, and sampled as that one was.
+/// Makes the span under which a process takes up a message or a row of another trace: a trace of its own, linked to that
+/// one, and sampled like that one.
 pub fn take_up(producer: Option<&str>, make: impl FnOnce() -> Span) -> Span {
-    let upstream = producer.map_or(Upstream::Silent, |_| Upstream::Sampled);
-    let span = sampling::root(upstream, make);
-    if let Some(producer) = producer {
-        link(&span, producer);
-    }
+    let Some(producer) = producer else {
+        return sampling::background_span(make);
+    };
+    let span = sampling::first_span(Beginning::SampledRequest, make);
+    link(&span, producer);
     span
 }
 
-fn decision_of(caller: &Context) -> Upstream {
+fn decision_of(caller: &Context) -> Beginning {
     let span = caller.span();
     let caller = span.span_context();
     match (caller.is_valid(), caller.is_sampled()) {
-        (false, _) => Upstream::Silent,
-        (true, true) => Upstream::Sampled,
-        (true, false) => Upstream::Unsampled,
+        (false, _) => Beginning::Request,
+        (true, true) => Beginning::SampledRequest,
+        (true, false) => Beginning::UnsampledRequest,
     }
 }
 

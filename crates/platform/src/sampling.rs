@@ -1,37 +1,72 @@
-//! Decides where a trace begins whether it is made at all. A span that nobody will keep still costs a quote more than the
-//! quote itself, so the decision falls before the first span and not, as the SDK does it, inside each of them: a span is
-//! made under a sampled one, or by [`root`], or not at all.
+//! Which traces are made. The decision falls where a trace would begin, before its first span is described.
+//!
+//! # How this works
+//! A span that nobody will look at costs a quote more than the quote itself. So a layer of the subscriber keeps unwanted
+//! spans from being made at all; the sampler of the SDK, which decides inside each span, has nothing to decide here.
+//!
+//! ```text
+//!  request ────▶ its caller samples it, or sends `surge-trace: on` ──▶ yes
+//!            ├─▶ its caller does not sample it ──────────────────────▶ no
+//!            └─▶ its caller says nothing ──▶ a token in the bucket? ─▶ yes or no
+//!  background work ────────────────────────▶ a token in its bucket? ─▶ yes or no
+//!  every later span ───────────────────────▶ a parent in this process? ─▶ yes or no
+//! ```
+//!
+//! The default sampler is a *token bucket*: it holds at most 20 tokens, gains 20 a second, and each trace that begins in
+//! this process takes one. A quote that a person sends by hand finds a token; of a load test's 10,000 quotes a second, 20
+//! are traced, and the test costs what it costs. Background work has a bucket of its own, so that requests leave tokens
+//! to it: a quote in mode `events` links to the publisher's traces.
 
 use std::{
     cell::Cell,
-    env,
+    env, fmt,
     hash::{BuildHasher, RandomState},
+    sync::atomic::{AtomicU64, Ordering},
+    time::Instant,
 };
 
 use tracing::{Metadata, Span, Subscriber, dispatcher, subscriber::Interest};
 use tracing_subscriber::{Layer, layer::Context, registry::LookupSpan};
 
-/// What a caller said of the trace that it carries along.
+/// The header with which a caller asks that its request be traced: `surge-trace: on`.
+pub const TRACE_HEADER: &str = "surge-trace";
+
+/// Traces a second that begin in one process, where `OTEL_TRACES_SAMPLER` chooses no other sampler.
+const DEFAULT_TRACES_PER_SECOND: f64 = 20.0;
+
+/// Where a trace would begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Upstream {
-    /// It carries none: the trace begins here, or nowhere.
-    Silent,
-    /// It is traced.
-    Sampled,
-    /// It is not.
-    Unsampled,
+pub(crate) enum Beginning {
+    /// At a request whose caller decided nothing.
+    Request,
+    /// At a request whose caller traces it, or asks for a trace.
+    SampledRequest,
+    /// At a request whose caller does not trace it.
+    UnsampledRequest,
+    /// At work that no request asked for.
+    Background,
 }
 
-/// Makes the span with which a trace begins in this process, unless the sampler decides against it; then the span is
-/// disabled, and so is everything that would be under it.
-pub fn root(upstream: Upstream, make: impl FnOnce() -> Span) -> Span {
+/// Makes the first span of work that no request asked for, such as one round of a publisher, unless the sampler decides
+/// against it.
+pub fn background_span(make: impl FnOnce() -> Span) -> Span {
+    first_span(Beginning::Background, make)
+}
+
+/// Makes the first span of a trace in this process. Where the sampler decides against it, this span is disabled, and so is
+/// every span below it.
+pub(crate) fn first_span(beginning: Beginning, make: impl FnOnce() -> Span) -> Span {
     struct Reset;
     impl Drop for Reset {
         fn drop(&mut self) {
             BEGINNING.set(false);
         }
     }
-    if !is_wanted(upstream) {
+    let is_sampled = dispatcher::get_default(|subscriber| {
+        let head = subscriber.downcast_ref::<HeadSampling>();
+        head.is_none_or(|head| head.sampler.samples(beginning))
+    });
+    if !is_sampled {
         return Span::none();
     }
     BEGINNING.set(true);
@@ -39,20 +74,12 @@ pub fn root(upstream: Upstream, make: impl FnOnce() -> Span) -> Span {
     make()
 }
 
-/// What the sampler says: before the span is described, because most of the time it says no.
-fn is_wanted(upstream: Upstream) -> bool {
-    dispatcher::get_default(|subscriber| {
-        let head = subscriber.downcast_ref::<HeadSampling>();
-        head.is_none_or(|head| head.sampler.wants(upstream))
-    })
-}
-
 thread_local! {
-    /// Set while [`root`] makes its span: making a span never leaves its thread.
+    /// Set while [`first_span`] makes its span: making a span never leaves its thread.
     static BEGINNING: Cell<bool> = const { Cell::new(false) };
 }
 
-/// The layer that keeps spans from being made. Logs are none of its business.
+/// The layer that keeps spans from being made. It lets all log events pass.
 #[derive(Debug)]
 pub(crate) struct HeadSampling {
     sampler: Sampler,
@@ -74,99 +101,167 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for HeadSampling {
     }
 
     fn enabled(&self, metadata: &Metadata<'_>, context: Context<'_, S>) -> bool {
-        if !metadata.is_span() {
-            return true;
-        }
-        BEGINNING.get() || context.current_span().id().is_some()
+        !metadata.is_span() || BEGINNING.get() || context.current_span().id().is_some()
     }
 }
 
-/// What `OTEL_TRACES_SAMPLER` and `OTEL_TRACES_SAMPLER_ARG` ask for
-/// (<https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/>).
-#[derive(Clone, Copy, Debug, PartialEq)]
+/// The sampler that `OTEL_TRACES_SAMPLER` and `OTEL_TRACES_SAMPLER_ARG` choose
+/// (<https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/>), and `ratelimiting` besides.
+#[derive(Debug)]
 pub struct Sampler {
-    /// Share of the traces that begin here, 0 to 1.
-    share: f64,
-    /// Whether what a caller decided is kept to.
+    rule: Rule,
+    /// Whether the decision of a caller goes before the rule.
     follows_caller: bool,
 }
 
-/// The sampler's settings make no sense.
+/// Which of the traces that begin here are made.
+#[derive(Debug)]
+enum Rule {
+    /// This share of them, 0 to 1.
+    Share(f64),
+    /// At most so many a second of requests, and as many of background work.
+    PerSecond {
+        traces: f64,
+        requests: TokenBucket,
+        background: TokenBucket,
+    },
+}
+
+/// The settings of the sampler make no sense.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UnknownSampler {
-    /// No such sampler.
+    /// There is no such sampler.
     #[error(
-        "OTEL_TRACES_SAMPLER={0} is unknown; it is one of always_on, always_off, traceidratio, parentbased_always_on, \
-         parentbased_always_off, parentbased_traceidratio"
+        "OTEL_TRACES_SAMPLER={0} is unknown; it is one of always_on, always_off, traceidratio, \
+         ratelimiting, parentbased_always_on, parentbased_always_off, parentbased_traceidratio, \
+         parentbased_ratelimiting"
     )]
     Name(String),
-    /// No share.
+    /// The argument is no share.
     #[error("OTEL_TRACES_SAMPLER_ARG={0} is not a share from 0 to 1")]
     Share(String),
+    /// The argument is no rate.
+    #[error("OTEL_TRACES_SAMPLER_ARG={0} is not a number of traces a second, 0.1 to 100000")]
+    Rate(String),
 }
 
 impl Sampler {
     /// Traces nothing.
     pub const OFF: Self = Self {
-        share: 0.0,
+        rule: Rule::Share(0.0),
         follows_caller: false,
     };
 
-    /// Reads the environment; the default is to trace everything that the caller does not exclude.
+    /// Reads the environment. The default is `parentbased_ratelimiting` with 20 traces a second.
     ///
     /// # Errors
     /// Says which variable is wrong, and how.
     pub fn from_env() -> Result<Self, UnknownSampler> {
         let variable = |name| env::var(name).ok().filter(|value| !value.is_empty());
         let name = variable("OTEL_TRACES_SAMPLER");
-        let share = variable("OTEL_TRACES_SAMPLER_ARG");
-        Self::named(
-            name.as_deref().unwrap_or("parentbased_always_on"),
-            share.as_deref(),
-        )
+        let argument = variable("OTEL_TRACES_SAMPLER_ARG");
+        let name = name.as_deref().unwrap_or("parentbased_ratelimiting");
+        Self::named(name, argument.as_deref())
     }
 
-    fn named(name: &str, share: Option<&str>) -> Result<Self, UnknownSampler> {
-        let (follows_caller, kind) = match name.strip_prefix("parentbased_") {
-            Some(kind) => (true, kind),
-            None => (false, name),
-        };
-        let share = match kind {
-            "always_on" => 1.0,
-            "always_off" => 0.0,
-            "traceidratio" => share.map_or(Ok(1.0), share_of)?,
+    fn named(name: &str, argument: Option<&str>) -> Result<Self, UnknownSampler> {
+        let kind = name.strip_prefix("parentbased_");
+        let rule = match kind.unwrap_or(name) {
+            "always_on" => Rule::Share(1.0),
+            "always_off" => Rule::Share(0.0),
+            "traceidratio" => Rule::Share(argument.map_or(Ok(1.0), share)?),
+            "ratelimiting" => {
+                let traces = argument.map_or(Ok(DEFAULT_TRACES_PER_SECOND), rate)?;
+                Rule::PerSecond {
+                    traces,
+                    requests: TokenBucket::full(traces),
+                    background: TokenBucket::full(traces),
+                }
+            }
             _ => return Err(UnknownSampler::Name(name.to_owned())),
         };
         Ok(Self {
-            share,
-            follows_caller,
+            rule,
+            follows_caller: kind.is_some(),
         })
     }
 
-    fn wants(self, upstream: Upstream) -> bool {
-        match upstream {
-            Upstream::Sampled if self.follows_caller => true,
-            Upstream::Unsampled if self.follows_caller => false,
-            _ => self.draws(),
+    fn samples(&self, beginning: Beginning) -> bool {
+        match (beginning, &self.rule) {
+            (Beginning::SampledRequest, _) if self.follows_caller => true,
+            (Beginning::UnsampledRequest, _) if self.follows_caller => false,
+            (_, Rule::Share(share)) => *share >= 1.0 || (*share > 0.0 && chance() < *share),
+            (Beginning::Background, Rule::PerSecond { background, .. }) => background.take(),
+            (_, Rule::PerSecond { requests, .. }) => requests.take(),
+        }
+    }
+}
+
+/// Completes the sentence "Traced: …".
+impl fmt::Display for Sampler {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.rule {
+            Rule::Share(share) if *share >= 1.0 => f.write_str("every request"),
+            Rule::Share(share) => write!(f, "{} % of the requests", share * 100.0),
+            Rule::PerSecond { traces, .. } => write!(f, "at most {traces} requests a second"),
+        }?;
+        if self.follows_caller && !matches!(self.rule, Rule::Share(1.0..)) {
+            write!(f, ", and those with the header {TRACE_HEADER}: on")?;
+        }
+        Ok(())
+    }
+}
+
+/// A token bucket without a clerk: nobody fills it. It remembers when it would be full again if nobody took a token, and
+/// each token taken moves that moment on by the time in which one token comes in.
+#[derive(Debug)]
+struct TokenBucket {
+    made: Instant,
+    nanos_per_token: u64,
+    /// Nanoseconds after `made`.
+    full_at: AtomicU64,
+}
+
+impl TokenBucket {
+    /// A bucket that gains this many tokens a second, and is full with as many, but with one at least.
+    fn full(tokens_per_second: f64) -> Self {
+        Self {
+            made: Instant::now(),
+            nanos_per_token: (1e9 / tokens_per_second) as u64,
+            full_at: AtomicU64::new(0),
         }
     }
 
-    /// True for about `share` of the calls.
-    fn draws(self) -> bool {
-        self.share >= 1.0 || (self.share > 0.0 && chance() < self.share)
+    /// Takes one token, if there is one.
+    fn take(&self) -> bool {
+        self.take_at(self.made.elapsed().as_nanos() as u64)
+    }
+
+    fn take_at(&self, now: u64) -> bool {
+        let nanos_from_empty_to_full = self.nanos_per_token.max(1_000_000_000);
+        let take = |full_at: u64| {
+            let full_at = full_at.max(now) + self.nanos_per_token;
+            (full_at - now <= nanos_from_empty_to_full).then_some(full_at)
+        };
+        let relaxed = Ordering::Relaxed;
+        self.full_at.fetch_update(relaxed, relaxed, take).is_ok()
     }
 }
 
-fn share_of(text: &str) -> Result<f64, UnknownSampler> {
-    let share = text
-        .parse()
-        .ok()
-        .filter(|share| (0.0..=1.0).contains(share));
-    share.ok_or_else(|| UnknownSampler::Share(text.to_owned()))
+fn share(text: &str) -> Result<f64, UnknownSampler> {
+    number_within(text, 0.0, 1.0).ok_or_else(|| UnknownSampler::Share(text.to_owned()))
 }
 
-/// A number from 0 to 1. No two hashers of the standard library have the same keys, which is all the chance that sampling
-/// needs.
+fn rate(text: &str) -> Result<f64, UnknownSampler> {
+    number_within(text, 0.1, 1e5).ok_or_else(|| UnknownSampler::Rate(text.to_owned()))
+}
+
+fn number_within(text: &str, least: f64, most: f64) -> Option<f64> {
+    let number = text.parse().ok();
+    number.filter(|number| (least..=most).contains(number))
+}
+
+/// A number from 0 to 1. No two hashers of the standard library have the same keys, which is random enough for sampling.
 fn chance() -> f64 {
     RandomState::new().hash_one(()) as f64 / u64::MAX as f64
 }
@@ -183,49 +278,87 @@ mod tests {
         tracing::subscriber::with_default(subscriber, test)
     }
 
-    fn named(name: &str, share: &str) -> Sampler {
-        Sampler::named(name, Some(share)).unwrap()
+    fn named(name: &str, argument: &str) -> Sampler {
+        Sampler::named(name, Some(argument)).unwrap()
     }
 
     #[test]
-    fn a_span_is_made_under_a_root_and_nowhere_else() {
+    fn makes_spans_under_first_span_only() {
         under(named("always_on", ""), || {
             assert!(info_span!("quote").is_disabled());
-            let root = root(Upstream::Silent, || info_span!("HTTP"));
-            assert!(!root.is_disabled());
-            let _entered = root.entered();
+            let first = first_span(Beginning::Request, || info_span!("HTTP"));
+            assert!(!first.is_disabled());
+            let _entered = first.entered();
             assert!(!info_span!("quote").is_disabled());
         });
     }
 
     #[test]
-    fn what_the_caller_decided_is_kept_to_unless_told_otherwise() {
-        let sampled = |sampler, upstream| {
-            under(sampler, || {
-                !root(upstream, || info_span!("HTTP")).is_disabled()
-            })
-        };
+    fn parent_based_samplers_follow_the_caller() {
         let none = named("parentbased_traceidratio", "0");
-        assert!(sampled(none, Upstream::Sampled));
-        assert!(!sampled(none, Upstream::Silent));
+        assert!(none.samples(Beginning::SampledRequest));
+        assert!(!none.samples(Beginning::Request));
         let all = named("parentbased_always_on", "");
-        assert!(!sampled(all, Upstream::Unsampled));
-        assert!(sampled(named("always_on", ""), Upstream::Unsampled));
-        assert!(!sampled(Sampler::OFF, Upstream::Sampled));
+        assert!(!all.samples(Beginning::UnsampledRequest));
+        assert!(named("always_on", "").samples(Beginning::UnsampledRequest));
+        assert!(!Sampler::OFF.samples(Beginning::SampledRequest));
+        under(none, || {
+            assert!(first_span(Beginning::Request, || info_span!("HTTP")).is_disabled());
+        });
     }
 
     #[test]
-    fn about_the_share_that_was_asked_for_is_drawn() {
+    fn ratio_sampler_samples_about_its_share() {
         let tenth = named("traceidratio", "0.1");
-        let drawn = (0..20_000).filter(|_| tenth.draws()).count();
-        assert!((1_700..2_300).contains(&drawn), "{drawn} of 20000");
+        let sampled = (0..20_000).filter(|_| tenth.samples(Beginning::Request));
+        let sampled = sampled.count();
+        assert!((1_700..2_300).contains(&sampled), "{sampled} of 20000");
     }
 
     #[test]
-    fn settings_that_make_no_sense_are_refused_with_what_would() {
+    fn bucket_gains_tokens_up_to_one_second() {
+        let bucket = TokenBucket::full(20.0);
+        let taken_at = |seconds: f64| {
+            let now = (seconds * 1e9) as u64;
+            (0..1_000).filter(|_| bucket.take_at(now)).count()
+        };
+        assert_eq!(taken_at(0.0), 20);
+        assert_eq!(taken_at(0.1), 2);
+        assert_eq!(taken_at(0.12), 0);
+        assert_eq!(taken_at(100.0), 20);
+        let slow = TokenBucket::full(0.1);
+        assert_eq!(
+            (slow.take_at(0), slow.take_at(9_000_000_000)),
+            (true, false)
+        );
+        assert!(slow.take_at(10_000_000_000));
+    }
+
+    #[test]
+    fn default_sampler_keeps_tokens_for_background_work() {
+        let default = Sampler::named("parentbased_ratelimiting", None).unwrap();
+        let requests = (0..1_000).filter(|_| default.samples(Beginning::Request));
+        assert!((20..30).contains(&requests.count()));
+        assert!(default.samples(Beginning::Background));
+        assert!(default.samples(Beginning::SampledRequest));
+    }
+
+    #[test]
+    fn wrong_settings_are_refused_with_right_ones() {
         let refused = Sampler::named("sometimes", None).unwrap_err().to_string();
         assert!(refused.contains("parentbased_traceidratio"), "{refused}");
         let refused = Sampler::named("traceidratio", Some("7")).unwrap_err();
         assert_eq!(refused, UnknownSampler::Share("7".to_owned()));
+        let refused = Sampler::named("ratelimiting", Some("0")).unwrap_err();
+        assert_eq!(refused, UnknownSampler::Rate("0".to_owned()));
+    }
+
+    #[test]
+    fn sampler_says_what_it_traces() {
+        let says = |name, argument| named(name, argument).to_string();
+        let limited = "at most 5 requests a second, and those with the header surge-trace: on";
+        assert_eq!(says("parentbased_ratelimiting", "5"), limited);
+        assert_eq!(says("parentbased_always_on", ""), "every request");
+        assert_eq!(says("traceidratio", "0.02"), "2 % of the requests");
     }
 }

@@ -5,10 +5,7 @@
 use std::{sync::Arc, time::Duration};
 
 use feeds::origins::Origins;
-use platform::{
-    background::WorkLoop,
-    sampling::{self, Upstream},
-};
+use platform::{background::WorkLoop, sampling};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, field::Empty, info_span};
 use uuid::Uuid;
@@ -43,9 +40,8 @@ impl PositionWriter {
     pub async fn step(&self) -> Result<usize, Error> {
         self.read_doubtful().await?;
         let (as_of, moves) = self.fleet.take_moves();
-        let span = sampling::root(Upstream::Silent, || {
-            info_span!("write positions", surge.origins = Empty)
-        });
+        let span =
+            sampling::background_span(|| info_span!("write positions", surge.origins = Empty));
         self.origins.link_rows(&span);
         let write = self.store.write_moves(as_of, &moves).instrument(span);
         let written = write.await;

@@ -18,11 +18,7 @@ use anyhow::Context;
 use chrono::Utc;
 use marketplace::{demand::DemandProfile, zone::ServiceArea};
 use platform::{
-    background::WorkLoop,
-    clock::MarketClock,
-    config::read_json,
-    propagation,
-    sampling::{self, Upstream},
+    background::WorkLoop, clock::MarketClock, config::read_json, propagation, sampling,
 };
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -97,7 +93,7 @@ impl Batch {
     /// Those of the database, a deadline, and a service that published nothing yet; nothing was
     /// changed then.
     pub async fn step(&self) -> anyhow::Result<usize> {
-        let span = sampling::root(Upstream::Silent, || {
+        let span = sampling::background_span(|| {
             info_span!(
                 "batch",
                 otel.name = "batch zone_market",

@@ -13,7 +13,7 @@ use marketplace::{time::MarketTime, view::Level};
 use platform::{
     background::WorkLoop,
     nats::{self, PublishMessage},
-    sampling::{self, Upstream},
+    sampling,
 };
 use prost::Message;
 use surge_proto::{
@@ -90,7 +90,7 @@ impl WatermarkKeeper {
     /// # Errors
     /// The database is away.
     pub async fn step(&mut self) -> Result<(), Error> {
-        let span = sampling::root(Upstream::Silent, || {
+        let span = sampling::background_span(|| {
             info_span!("publish ride.demand_watermark", surge.origins = Empty)
         });
         self.app.origins().link_rows(&span);
