@@ -37,6 +37,7 @@ const MAY_IMPORT: [(&str, &[&str]); 15] = [
         &[
             "bare-servers",
             "city",
+            "dashboards",
             "engine",
             "marketplace",
             "surge-proto",

@@ -18,7 +18,7 @@ use std::{
 
 use anyhow::Context;
 
-pub use palette::MODES;
+pub use palette::{MODES, ModeStyle};
 pub use source::{Board, Kind, Panel, Query, Row, Variable};
 
 /// The folder of everything that is Grafana's.

@@ -1,33 +1,64 @@
-//! The colours and line styles of the modes: those of the comparison's report
-//! (`loadtest/compare/src/charts/ink.rs`), from the palette of Okabe and Ito, which people with any
-//! common colour blindness can tell apart. A mode looks the same in every panel, whatever else is
-//! drawn there.
+//! The colours and line styles of the modes, the same in every dashboard and in the report of a
+//! comparison.
+//!
+//! They are from the palette of Okabe and Ito (2008), which people with any common colour blindness
+//! can tell apart; and the lines of the modes have different dashes, for readers who see no colours
+//! at all.
 
 use serde_json::{Value, json};
 
-/// A mode's name, which its series begin with, its colour, and the dashes of its lines.
-pub const MODES: [(&str, &str, &[u32]); 3] = [
-    ("database", "#D55E00", &[14, 7]),
-    ("request", "#0072B2", &[]),
-    ("events", "#009E73", &[4, 6]),
-];
-
-/// What makes the series of a mode look like it.
-pub(crate) fn overrides() -> Vec<Value> {
-    MODES
-        .map(|(mode, colour, dashes)| of_mode(mode, colour, dashes))
-        .into()
+/// How a mode is drawn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ModeStyle {
+    /// The mode's name, with which its series begin.
+    pub name: &'static str,
+    /// Red, green and blue of its lines on light paper.
+    pub rgb: [u8; 3],
+    /// The dashes of its lines: drawn, left out, and so on; none for a solid line.
+    pub dashes: &'static [u32],
 }
 
-fn of_mode(mode: &str, colour: &str, dashes: &[u32]) -> Value {
-    let style = match dashes {
+/// The style of each mode.
+pub const MODES: [ModeStyle; 3] = [
+    ModeStyle {
+        name: "database",
+        rgb: [0xD5, 0x5E, 0x00],
+        dashes: &[14, 7],
+    },
+    ModeStyle {
+        name: "request",
+        rgb: [0x00, 0x72, 0xB2],
+        dashes: &[],
+    },
+    ModeStyle {
+        name: "events",
+        rgb: [0x00, 0x9E, 0x73],
+        dashes: &[4, 6],
+    },
+];
+
+impl ModeStyle {
+    /// The colour as style sheets write it.
+    pub fn hex(&self) -> String {
+        let [red, green, blue] = self.rgb;
+        format!("#{red:02X}{green:02X}{blue:02X}")
+    }
+}
+
+/// The overrides that give the series of each mode its style in a Grafana panel.
+pub(crate) fn overrides() -> Vec<Value> {
+    MODES.iter().map(of_mode).collect()
+}
+
+fn of_mode(mode: &ModeStyle) -> Value {
+    let style = match mode.dashes {
         [] => json!({"fill": "solid"}),
         dashes => json!({"fill": "dash", "dash": dashes}),
     };
     json!({
-        "matcher": {"id": "byRegexp", "options": format!("/^{mode}\\b/")},
+        "matcher": {"id": "byRegexp", "options": format!("/^{}\\b/", mode.name)},
         "properties": [
-            {"id": "color", "value": {"mode": "fixed", "fixedColor": colour}},
+            {"id": "color", "value": {"mode": "fixed", "fixedColor": mode.hex()}},
             {"id": "custom.lineStyle", "value": style},
         ],
     })

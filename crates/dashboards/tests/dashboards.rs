@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, fs, path::Path};
 
-use dashboards::{Board, MODES, committed, render, sources};
+use dashboards::{Board, committed, render, sources};
 
 #[test]
 fn what_is_committed_is_what_the_sources_say() {
@@ -86,27 +86,4 @@ fn every_alert_has_a_page_that_says_what_to_do_and_a_dashboard_to_look_at() {
         );
     }
     assert_eq!(values("alert:").count(), values("dashboard:").count());
-}
-
-#[test]
-fn a_mode_has_the_colour_of_the_report() {
-    let report =
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../loadtest/compare/src/charts/ink.rs");
-    let report = fs::read_to_string(report).unwrap();
-    for (mode, colour, dashes) in MODES {
-        let name = mode[..1].to_uppercase() + &mode[1..];
-        let [red, green, blue] = [1, 3, 5].map(|at| &colour[at..at + 2]);
-        let there = format!("DataflowMode::{name}) => RGBColor(0x{red}, 0x{green}, 0x{blue})");
-        assert!(
-            report.contains(&there),
-            "{mode} is not {colour} in loadtest's ink.rs"
-        );
-        if let [on, off] = dashes {
-            let there = format!("DataflowMode::{name}) => \"{on} {off}\"");
-            assert!(
-                report.contains(&there),
-                "{mode} has other dashes in loadtest's ink.rs"
-            );
-        }
-    }
 }

@@ -1,5 +1,5 @@
-//! The load test by itself, for containers: `loadtest city` and `loadtest compare`. On a developer's machine the same
-//! two are commands of `surge`.
+//! The load test by itself, for containers: `loadtest city` and `loadtest compare`. On a
+//! developer's machine the same two are commands of `surge`.
 
 use std::process::ExitCode;
 
@@ -7,7 +7,7 @@ use bare_servers::Floor;
 use clap::{Parser, Subcommand};
 use compare::ask;
 
-/// Lives on the public APIs of the suite, and measures them.
+/// Simulates a city on the public APIs of the services, and measures them.
 #[derive(Parser)]
 #[command(name = "loadtest", version)]
 struct Cli {
@@ -21,9 +21,9 @@ enum Command {
     City(city::Args),
     /// Compare the three dataflows on the same market at the same moment
     Compare(Box<compare::Args>),
-    /// Ask one address for quotes at a fixed rate, and print what came as JSON
+    /// Request quotes of one address at a fixed rate, and print the result as JSON
     Ask(ask::Args),
-    /// Serve one of the bare servers that modes are held against
+    /// Serve one of the bare servers, the floors of the modes
     #[command(subcommand, hide = true)]
     Floor(Floor),
 }

@@ -1,28 +1,32 @@
-//! The receipt of a comparison: what `compare.json` holds, key by key. A figure that was not measured is `null`.
+//! What `compare.json` holds, key by key: the format `surge.compare/1`.
+//!
+//! **How this works.** Everything in this file is plain data. A run fills it once
+//! ([`judge::report`](crate::judge::report)), the table and the page read it, and `--from` and
+//! `--baseline` read it back from a file. So the page needs nothing that is not in here, and an old
+//! file draws the same page again.
+//!
+//! Keys may be added and are never renamed: a reader of today understands a file of years ago. That
+//! is why some keys have an older name than the type they belong to (`stolen`, `extent`, `climb`).
+//! A figure that was not measured is `null`.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
 
-use hdrhistogram::Histogram;
-use serde::{Deserialize, Serialize};
-use surge_proto::DataflowMode;
-
-use super::baseline::Baseline;
-use super::capacity::{Capacities, Capacity};
-use super::climb::Breakpoint;
-use super::extent::Extent;
-use super::machine::Machine;
-use super::market_cost::MarketCost;
-use super::measure::Measured;
-use super::series::Series;
-use super::stolen::StolenByPhase;
-use super::tally::Tally;
-use super::workload::Arrivals;
+use anyhow::{Context as _, ensure};
 use city::CityOutcome;
+use clap::ValueEnum;
 use engine::Transport;
+use marketplace::{Multiplier, Zone};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use surge_proto::DataflowMode;
 
 /// The name and version of this format.
 pub const SCHEMA: &str = "surge.compare/1";
+
+/// The latency that 99 of 100 quotes must keep at a sustained rate.
+pub(crate) const LATENCY_LIMIT: Duration = Duration::from_millis(50);
 
 /// One comparison.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -33,25 +37,29 @@ pub struct Report {
     pub started_at: String,
     /// The commit that was compared.
     pub git: Option<String>,
-    /// Where it ran.
+    /// The machine on which it ran.
     pub machine: Machine,
-    /// What the hypervisor took of it meanwhile.
+    /// The processor time that the hypervisor took away meanwhile.
     #[serde(default)]
-    pub stolen: StolenByPhase,
-    /// What was asked of it.
+    pub stolen: StealByPhase,
+    /// The settings of the run.
     pub workload: Workload,
     /// Whether the figures may be believed.
     pub valid: bool,
     /// Why not, a sentence each; empty when valid.
     pub void_reasons: Vec<String>,
-    /// How much of what was asked for was done; `None` in receipts from before that was told.
+    /// Why the oracle cannot be trusted, a clause each. Then no multiplier error is printed, nor
+    /// anything derived from it.
     #[serde(default)]
-    pub extent: Option<Extent>,
+    pub oracle_doubts: Vec<String>,
+    /// How much of the plan was carried out; `None` in files older than this key.
+    #[serde(default)]
+    pub extent: Option<Coverage>,
     /// What a reader should know besides; a warning does not void the run.
     pub warnings: Vec<String>,
     /// The figures of each mode that was asked.
     pub modes: BTreeMap<DataflowMode, ModeFigures>,
-    /// What the frameworks alone can do on this machine.
+    /// The figures of the bare servers.
     pub floors: Floors,
     /// What the load generator itself takes.
     pub generator: Generator,
@@ -60,10 +68,10 @@ pub struct Report {
     /// The changes since an older run, where one was named.
     #[serde(default)]
     pub baseline: Option<Baseline>,
-    /// What the charts are drawn from.
+    /// The data of the charts.
     #[serde(default)]
     pub series: Series,
-    /// What data as old as each mode's costs the market; `None` when that was left out.
+    /// What old data costs the market; `None` when that was left out.
     #[serde(default)]
     pub market_cost: Option<MarketCost>,
     /// Where the rate broke a dataflow; `None` where the scenario did not look for that.
@@ -72,29 +80,85 @@ pub struct Report {
 }
 
 impl Report {
+    /// Reads a report from a file.
+    ///
+    /// # Errors
+    /// When the file cannot be read or has another format.
+    pub fn read(path: &Path) -> anyhow::Result<Self> {
+        let text = std::fs::read_to_string(path);
+        let text = text.with_context(|| format!("cannot read {}", path.display()))?;
+        Self::parse(&text).with_context(|| {
+            format!(
+                "{} is not a report of a comparison; `./surge compare --json PATH` writes one",
+                path.display()
+            )
+        })
+    }
+
+    /// Looks at the schema first: of another format, a missing key would be all that the error
+    /// says.
+    pub(crate) fn parse(text: &str) -> anyhow::Result<Self> {
+        let value: Value = serde_json::from_str(text)?;
+        let schema = value.get("schema").and_then(Value::as_str);
+        let schema = schema.unwrap_or("unknown");
+        ensure!(schema == SCHEMA, "its format is {schema}, not {SCHEMA}");
+        Ok(serde_json::from_value(value)?)
+    }
+
     /// Whether the run came to its end.
     pub(crate) fn is_complete(&self) -> bool {
-        self.extent.is_none_or(|extent| extent.complete)
+        self.extent.is_none_or(|coverage| coverage.complete)
     }
 
-    /// Bare servers speak HTTP only. Quotes over another transport are not held against them, and what the load generator
-    /// takes for those was not measured.
-    pub(crate) fn without_what_another_transport_told(mut self) -> Self {
-        if self.workload.transport != Transport::Http {
-            self.generator = Generator::default();
-            for mode in self.modes.values_mut() {
-                mode.share_of_floor = None;
-            }
-        }
-        self
+    /// Whether the run is one to keep: valid, and complete.
+    pub(crate) fn is_good(&self) -> bool {
+        self.valid && self.is_complete()
     }
 
-    /// Whether capacities were looked for, and any was found.
+    /// Whether any capacity was found.
     pub(crate) fn has_capacities(&self) -> bool {
         self.modes
             .values()
             .any(|mode| mode.capacity_per_s.is_some())
     }
+}
+
+/// The machine that ran the load engine; with a local stack also the one under test.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Machine {
+    /// Processors this process may use.
+    pub cpus: Option<usize>,
+    /// Memory in GiB, one decimal.
+    pub memory_gib: Option<f64>,
+}
+
+/// CPU steal during one phase: processor time that the hypervisor gave to other machines.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct CpuSteal {
+    /// Share of the processors' time, 0 to 1.
+    pub stolen_share: f64,
+    /// The share in the worst second: a short steal is lost in the mean of a long phase.
+    pub worst_second_share: f64,
+}
+
+/// CPU steal, phase by phase. `None` where the phase did not take place, or where the operating
+/// system does not count it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct StealByPhase {
+    /// While the city warmed up.
+    pub warm_up: Option<CpuSteal>,
+    /// While quotes were measured.
+    pub measurement: Option<CpuSteal>,
+    /// During the stress ramp.
+    pub climb: Option<CpuSteal>,
+    /// During the search for capacities.
+    pub capacity: Option<CpuSteal>,
+    /// During the simulated evenings: it makes them fewer, not different.
+    pub market: Option<CpuSteal>,
+    /// Invalid probes for a capacity: they failed under much steal and were repeated.
+    pub probes_repeated: u32,
+    /// Probes that failed under much steal when no repetition was left, and so count.
+    pub probes_spoiled: u32,
 }
 
 /// The settings that make two runs comparable.
@@ -106,42 +170,60 @@ pub struct Workload {
     pub seed: u64,
     /// Market seconds per real second.
     pub speed: f64,
-    /// Quotes asked a second, all modes together.
+    /// Quotes requested per second, all modes together.
     pub rate_per_s: u32,
-    /// How they follow one another.
+    /// Distribution of the arrivals over time.
     #[serde(default)]
     pub arrivals: Arrivals,
-    /// How they were asked.
+    /// The protocol of the quotes.
     #[serde(default)]
     pub transport: Transport,
     /// Length of the measurement, real seconds.
     pub seconds: u32,
-    /// How the rate changed during the measurement; empty for a level one.
+    /// The rates of the measurement, one after the other; empty for a constant rate.
     #[serde(default)]
     pub rate_steps: Vec<RateStep>,
 }
 
-/// A part of the measurement.
+/// The distribution of the arrivals over time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Arrivals {
+    /// At even distances, so that a delay is not the load's own doing.
+    #[default]
+    Constant,
+    /// A Poisson process, seeded by `--seed`: now and then several at once, as with independent
+    /// riders.
+    Poisson,
+}
+
+/// A part of the measurement with a rate of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct RateStep {
-    /// Quotes asked a second, all modes together.
+    /// Quotes requested per second, all modes together.
     pub rate_per_s: u32,
     /// Length, real seconds.
     pub seconds: f64,
 }
 
-/// What happened in the city meanwhile.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Market {
-    /// Drivers in the fleet.
-    pub fleet: usize,
-    /// Market time when the first measured quote was asked, RFC 3339.
-    pub measured_from: Option<String>,
-    /// Market time when the last measured quote was asked, RFC 3339.
-    pub measured_until: Option<String>,
-    /// Riders and rides from the start of the warm-up to the end; not read again, since no page shows it.
-    #[serde(skip_deserializing)]
-    pub outcome: Option<CityOutcome>,
+/// How much of the plan was carried out. A part that was not planned has zero planned and zero
+/// done.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Coverage {
+    /// Whether the run came to its end: not interrupted, and nothing left out.
+    pub complete: bool,
+    /// Planned length of the measurement, real seconds.
+    pub planned_s: f64,
+    /// Seconds of it in which quotes were requested.
+    pub measured_s: f64,
+    /// Planned searches for a capacity: one for each mode and each floor in each round.
+    pub planned_searches: u32,
+    /// Searches that were carried out.
+    pub searches: u32,
+    /// Evenings to simulate with each pricing at most, where time allows.
+    pub most_market_seeds: u32,
+    /// Evenings that were simulated with every pricing.
+    pub market_seeds: u32,
 }
 
 /// The figures of one mode.
@@ -149,19 +231,19 @@ pub struct Market {
 pub struct ModeFigures {
     /// Quotes answered and found right.
     pub quotes: u64,
-    /// Quotes asked that brought no right answer.
+    /// Quotes requested that brought no right answer.
     pub errors: u64,
     /// Quotes priced without surge for want of fresh data.
     pub degraded: u64,
-    /// Quotes asked a second.
+    /// Quotes requested per second.
     pub offered_per_s: Option<f64>,
-    /// Quotes answered a second.
+    /// Quotes answered per second.
     pub achieved_per_s: Option<f64>,
     /// From the intended send to the complete answer.
     pub latency_us: LatencyMicros,
     /// Age of the older feed behind the price, real time.
     pub data_age_ms: AgeMillis,
-    /// CheckedQuote minus oracle.
+    /// Quoted multiplier minus that of the oracle.
     pub multiplier_error: MultiplierError,
     /// Highest rate with p99 at or under 50 ms and no error: the median of the rounds.
     pub capacity_per_s: Option<f64>,
@@ -199,16 +281,18 @@ pub struct AgeMillis {
     pub max: Option<f64>,
 }
 
-/// How far the quoted multipliers were from the oracle's.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+/// How far the quoted multipliers were from those of the oracle; `null` also where the oracle
+/// cannot be trusted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct MultiplierError {
     /// Mean absolute difference.
     pub mean_abs: Option<f64>,
-    /// Share of quotes off by 0.2 or more, 0 to 1.
+    /// Share of quotes wrong by 0.2 or more, 0 to 1.
     pub share_off_by_0_2: Option<f64>,
 }
 
-/// The bare frameworks.
+/// The floors: what the frameworks alone can do on this machine. A mode is judged as a share of its
+/// floor, because a capacity by itself says more about the machine than about the dataflow.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct Floors {
     /// A bare HTTP handler: the floor of `events`.
@@ -219,79 +303,8 @@ pub struct Floors {
     pub sql_row: Floor,
 }
 
-/// The load generator, measured against the bare HTTP handler.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
-pub struct Generator {
-    /// The rate beyond which it would measure itself.
-    pub ceiling_per_s: Option<f64>,
-    /// Its processor time for one quote, asked, checked and recorded.
-    pub cpu_us_per_quote: Option<f64>,
-}
-
-impl Generator {
-    /// The figures of a run with a bare HTTP handler among the floors.
-    pub(crate) fn of(capacities: &Capacities) -> Self {
-        let bare = capacities.floors.get(&DataflowMode::Events);
-        Self {
-            ceiling_per_s: bare.and_then(Capacity::median),
-            cpu_us_per_quote: bare
-                .and_then(Capacity::generator_us_per_quote)
-                .map(|micros| round(micros, 1)),
-        }
-    }
-}
-
-/// One bare framework.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
-pub struct Floor {
-    /// Highest rate with p99 at or under 50 ms and no error: the median of the rounds.
-    pub capacity_per_s: Option<f64>,
-    /// The lowest and the highest of the rounds.
-    pub capacity_range_per_s: Option<[u32; 2]>,
-    /// Latency at the rate at which a mode was asked in the comparison.
-    pub latency_us: LatencyMicros,
-}
-
-/// The figures of every mode that was measured.
-pub(crate) fn figures(
-    measured: &Measured,
-    capacities: &Capacities,
-) -> BTreeMap<DataflowMode, ModeFigures> {
-    let each = |(&mode, tally): (&DataflowMode, &Tally)| {
-        let mut figures = mode_figures(tally, measured);
-        figures.add(capacities.modes.get(&mode), capacities.floors.get(&mode));
-        (mode, figures)
-    };
-    measured.tallies.iter().map(each).collect()
-}
-
-impl ModeFigures {
-    fn add(&mut self, capacity: Option<&Capacity>, floor: Option<&Capacity>) {
-        let of_floor = floor.and_then(Capacity::median);
-        self.capacity_per_s = capacity.and_then(Capacity::median);
-        self.capacity_range_per_s = capacity.and_then(Capacity::range);
-        self.cpu_us_per_quote = capacity
-            .and_then(Capacity::cpu_us_per_quote)
-            .map(|micros| round(micros, 1));
-        self.share_of_floor = self
-            .capacity_per_s
-            .zip(of_floor)
-            .map(|(mode, floor)| round(mode / floor, 3));
-    }
-}
-
 impl Floors {
-    /// The figures of the floors that were measured.
-    pub(crate) fn of(capacities: &Capacities) -> Self {
-        let under = |mode| capacities.floors.get(&mode).map(Floor::of);
-        Self {
-            http: under(DataflowMode::Events).unwrap_or_default(),
-            rpc_fanout: under(DataflowMode::Request).unwrap_or_default(),
-            sql_row: under(DataflowMode::Database).unwrap_or_default(),
-        }
-    }
-
-    /// The floor that a mode stands on.
+    /// The floor of a mode.
     pub(crate) const fn under(&self, mode: DataflowMode) -> &Floor {
         match mode {
             DataflowMode::Events => &self.http,
@@ -301,155 +314,387 @@ impl Floors {
     }
 }
 
-impl Floor {
-    fn of(capacity: &Capacity) -> Self {
-        Self {
-            capacity_per_s: capacity.median(),
-            capacity_range_per_s: capacity.range(),
-            latency_us: latency(&capacity.quiet),
-        }
+/// One bare server.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct Floor {
+    /// Highest rate with p99 at or under 50 ms and no error: the median of the rounds.
+    pub capacity_per_s: Option<f64>,
+    /// The lowest and the highest of the rounds.
+    pub capacity_range_per_s: Option<[u32; 2]>,
+    /// Latency at the rate of one mode in the measurement.
+    pub latency_us: LatencyMicros,
+}
+
+/// The load generator, measured against the bare HTTP handler.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct Generator {
+    /// The rate beyond which it would measure itself.
+    pub ceiling_per_s: Option<f64>,
+    /// Its processor time for one quote, requested, checked and recorded.
+    pub cpu_us_per_quote: Option<f64>,
+}
+
+/// The city during the run.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Market {
+    /// Drivers in the fleet.
+    pub fleet: usize,
+    /// Market time of the first measured quote, RFC 3339.
+    pub measured_from: Option<String>,
+    /// Market time of the last measured quote, RFC 3339.
+    pub measured_until: Option<String>,
+    /// Riders and rides from the start of the warm-up to the end. It is not read back: no page
+    /// shows it.
+    #[serde(skip_deserializing)]
+    pub outcome: Option<CityOutcome>,
+}
+
+/// The stress ramp: the rate rises, all dataflows together, until one of them fails.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Breakpoint {
+    /// The rates that were tried, in order; the last is the one that failed, if any did.
+    pub steps: Vec<RampStep>,
+}
+
+/// One rate of the stress ramp.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RampStep {
+    /// Quotes requested per second, all dataflows together.
+    pub rate_per_s: u32,
+    /// Whether the load generator missed its own schedule: then the limit may be its own.
+    pub generator_late: bool,
+    /// The result of each dataflow.
+    pub modes: BTreeMap<DataflowMode, StepResult>,
+}
+
+impl RampStep {
+    /// Whether every dataflow sustained the rate.
+    pub(crate) fn holds(&self) -> bool {
+        self.modes.values().all(|result| result.holds)
     }
 }
 
-fn mode_figures(tally: &Tally, measured: &Measured) -> ModeFigures {
-    let per_second = |count: u64, span: Option<Duration>| {
-        let seconds = span?.as_secs_f64();
-        (seconds > 0.0).then(|| round(count as f64 / seconds, 1))
-    };
-    ModeFigures {
-        quotes: tally.quotes,
-        errors: tally.errors(),
-        degraded: tally.degraded,
-        offered_per_s: per_second(tally.offered, measured.paced_for()),
-        achieved_per_s: per_second(tally.quotes, measured.answered_within),
-        latency_us: latency(&tally.latency),
-        data_age_ms: data_age(&tally.data_age),
-        multiplier_error: MultiplierError {
-            mean_abs: tally.deviation.mean_abs().map(|mean| round(mean, 4)),
-            share_off_by_0_2: tally
-                .deviation
-                .share_off_by_0_2()
-                .map(|share| round(share, 4)),
-        },
-        capacity_per_s: None,
-        capacity_range_per_s: None,
-        cpu_us_per_quote: None,
-        share_of_floor: None,
-    }
+/// How a dataflow did at one rate.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct StepResult {
+    /// Whether every quote was answered, rightly, and 99 of 100 within 50 ms.
+    pub holds: bool,
+    /// Quotes that brought no right answer.
+    pub errors: u64,
+    /// 99th percentile of latency, microseconds; `None` without an answer.
+    pub latency_us_p99: Option<u64>,
 }
 
-/// The percentiles of a histogram of microseconds.
-pub(crate) fn latency(histogram: &Histogram<u64>) -> LatencyMicros {
-    let at = |quantile| (!histogram.is_empty()).then(|| histogram.value_at_quantile(quantile));
-    LatencyMicros {
-        p50: at(0.5),
-        p90: at(0.9),
-        p99: at(0.99),
-        p999: at(0.999),
-        max: at(1.0),
-    }
+/// What old data costs the market: the same evenings, simulated once with each pricing.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MarketCost {
+    /// Market time from which on riders were scored, RFC 3339.
+    pub from: String,
+    /// Market time until which they were.
+    pub until: String,
+    /// Evenings simulated with each pricing, one per seed.
+    pub seeds: u32,
+    /// Fresh data first.
+    pub rows: Vec<MarketRow>,
 }
 
-fn data_age(histogram: &Histogram<u64>) -> AgeMillis {
-    let at = |quantile| {
-        let micros = (!histogram.is_empty()).then(|| histogram.value_at_quantile(quantile))?;
-        Some(micros as f64 / 1000.0)
-    };
-    AgeMillis {
-        p50: at(0.5),
-        p99: at(0.99),
-        max: at(1.0),
-    }
+/// One pricing.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MarketRow {
+    /// The data behind the quotes, in words.
+    pub label: String,
+    /// The dataflow that this run measured to be like that; `None` for an age that no dataflow had.
+    pub mode: Option<DataflowMode>,
+    /// Median age of the data behind the quotes, market seconds. `None` where there was none, or it
+    /// was of another day.
+    pub data_age_market_s: Option<f64>,
+    /// Market seconds between two rewritings of the table, for data that is read from one.
+    pub batch_period_market_s: Option<f64>,
+    /// Evenings behind each figure.
+    pub seeds: u32,
+    /// Mean of each figure.
+    pub figures: BTreeMap<MarketFigure, Estimate>,
+    /// Each figure minus that of fresh data in the same evening; empty for fresh data itself.
+    pub against_fresh: BTreeMap<MarketFigure, Estimate>,
 }
 
-fn round(value: f64, decimals: i32) -> f64 {
-    let scale = 10_f64.powi(decimals);
-    (value * scale).round() / scale
+/// A figure of a simulated evening. Completed rides and revenue alone are no measure of a market:
+/// without surge more rides are driven and more riders find no car. Read the error of the
+/// multiplier, the unserved riders and the wait first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MarketFigure {
+    /// Mean distance between the multiplier quoted and the right one.
+    MultiplierErrorMeanAbs,
+    /// Share of quotes wrong by 0.2 or more, 0 to 1.
+    #[serde(rename = "share_off_by_0_2")]
+    ShareOffBy02,
+    /// Mean multiplier quoted.
+    MeanMultiplier,
+    /// Requests without a driver soon enough.
+    Unserved,
+    /// Mean wait of the riders who were driven, market minutes.
+    MeanWaitMin,
+    /// What the riders who were driven would have paid, at most five times the normal fare each, US
+    /// dollars.
+    ValueUsd,
+    /// Requests that were driven.
+    Completed,
+    /// What the riders paid, US dollars.
+    RevenueUsd,
+    /// Riders who requested a ride at the price quoted.
+    Requests,
+    /// Riders who found the price too high.
+    PricedOut,
 }
 
-/// A hand-made report; no run ever gave these figures.
+impl MarketFigure {
+    /// All figures, the most important first.
+    pub const ALL: [Self; 10] = [
+        Self::MultiplierErrorMeanAbs,
+        Self::ShareOffBy02,
+        Self::MeanMultiplier,
+        Self::Unserved,
+        Self::MeanWaitMin,
+        Self::ValueUsd,
+        Self::Completed,
+        Self::RevenueUsd,
+        Self::Requests,
+        Self::PricedOut,
+    ];
+}
+
+/// A mean over evenings.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Estimate {
+    /// The mean.
+    pub mean: f64,
+    /// Its standard error; one evening has none.
+    pub standard_error: Option<f64>,
+}
+
+/// The changes since an older run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Baseline {
+    /// The file of the older run.
+    pub path: String,
+    /// When it began, RFC 3339.
+    pub started_at: String,
+    /// The commit that it compared.
+    pub git: Option<String>,
+    /// Why the two runs are not comparable, a clause each; empty unless the user insisted, or this
+    /// run turned out void.
+    pub differences: Vec<String>,
+    /// The figures that both runs have, of the modes that both measured.
+    pub modes: BTreeMap<DataflowMode, Vec<Change>>,
+}
+
+/// One figure in two runs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Change {
+    /// Its key in the figures of a mode.
+    pub figure: String,
+    /// In the older run.
+    pub before: f64,
+    /// In this run.
+    pub now: f64,
+    /// How far the difference wanders by itself: half of a 95 % interval, or of the range of the
+    /// rounds, both runs together. `None` when a run has too few values to know.
+    pub noise: Option<f64>,
+    /// The judgement.
+    pub verdict: Verdict,
+}
+
+/// The key of a floor's capacity among the figures of a mode.
+pub(crate) const FLOOR_CAPACITY: &str = "floor.capacity_per_s";
+
+/// The judgement of a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "each variant is its own description")]
+pub enum Verdict {
+    Faster,
+    Slower,
+    Fresher,
+    Staler,
+    MoreAccurate,
+    LessAccurate,
+    Higher,
+    Lower,
+    Cheaper,
+    #[serde(rename = "dearer")]
+    MoreExpensive,
+    WithinNoise,
+    NoiseUnknown,
+}
+
+/// The data of the charts. A chart without data is not drawn. Everything here is bounded, so that
+/// the report of a long run stays small: time is cut into at most 600 intervals, and only the
+/// busiest zones keep a time series of their own.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Series {
+    /// Latency by percentile, of each mode.
+    pub latency_curve: BTreeMap<DataflowMode, Vec<CurvePoint>>,
+    /// Every rate that was tried in the search for capacities, in the order of trying.
+    pub probes: Vec<Probe>,
+    /// Length of an interval of `timeline` and of `zones`, real seconds; 0 when nothing was
+    /// measured.
+    pub interval_s: u32,
+    /// The measurement, interval by interval.
+    pub timeline: BTreeMap<DataflowMode, Vec<Interval>>,
+    /// The multiplier in the zones with the most quotes, the busiest first.
+    pub zones: Vec<ZoneSeries>,
+    /// The multipliers of all zones at a few moments.
+    pub map: Vec<Moment>,
+}
+
+/// A point of a latency curve.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct CurvePoint {
+    /// Quotes out of a hundred that were answered within `latency_us`; 100 for the slowest.
+    pub percentile: f64,
+    /// Microseconds from the intended send to the complete answer.
+    pub latency_us: u64,
+}
+
+/// One rate that was tried.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Probe {
+    /// The mode that was asked, or whose floor was asked.
+    pub mode: DataflowMode,
+    /// Whether the bare server of the mode was asked instead of the mode.
+    pub floor: bool,
+    /// Quotes requested per second.
+    pub rate_per_s: u32,
+    /// Whether the rate was sustained.
+    pub held: bool,
+    /// Latency of the answered quotes.
+    pub latency_us: LatencyMicros,
+    /// Processor time of the three services for one quote, of a rate that held.
+    pub cpu_us_per_quote: Option<f64>,
+    /// CPU steal meanwhile, 0 to 1; `None` where the operating system does not count it.
+    #[serde(default)]
+    pub stolen_share: Option<f64>,
+    /// Whether this is an invalid sample: it failed under much CPU steal, and the rate was tried
+    /// again.
+    #[serde(default)]
+    pub repeated: bool,
+}
+
+/// The answers of one mode to the requests that were meant to leave in one interval.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Interval {
+    /// Quotes answered and found right.
+    pub quotes: u64,
+    /// Quotes requested that brought no right answer.
+    pub errors: u64,
+    /// Half of the quotes were answered within this time, microseconds.
+    pub latency_us_p50: Option<u64>,
+    /// 99 of 100 quotes were answered within this time, microseconds.
+    pub latency_us_p99: Option<u64>,
+    /// Half of the quotes were made from younger data, milliseconds.
+    pub data_age_ms_p50: Option<f64>,
+    /// The oldest data behind a quote, milliseconds.
+    pub data_age_ms_max: Option<f64>,
+    /// Mean distance of the multiplier from the right one.
+    pub multiplier_error_mean_abs: Option<f64>,
+}
+
+/// The multiplier of one zone, interval by interval: the last one quoted in each, `None` where none
+/// was.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ZoneSeries {
+    /// The zone.
+    pub zone: Zone,
+    /// Quotes for it in the whole measurement, all modes together.
+    pub quotes: u64,
+    /// The multiplier of the oracle when the last quote of the interval was requested.
+    pub oracle: Vec<Option<Multiplier>>,
+    /// The multiplier that each mode quoted.
+    pub quoted: BTreeMap<DataflowMode, Vec<Option<Multiplier>>>,
+}
+
+/// The multipliers of all zones at one moment.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Moment {
+    /// Market time, RFC 3339.
+    pub market_time: String,
+    /// Real seconds since the measurement began.
+    pub at_s: f64,
+    /// The multipliers of the oracle.
+    pub oracle: BTreeMap<Zone, Multiplier>,
+    /// What each mode would have quoted; a mode that did not answer is missing.
+    pub quoted: BTreeMap<DataflowMode, BTreeMap<Zone, Multiplier>>,
+}
+
+/// A hand-made report without data of charts; no run ever gave these figures.
 #[cfg(test)]
 pub(crate) fn example() -> Report {
-    let figures = |p50, p99, age_p50, age_p99, mean_abs, share| ModeFigures {
-        quotes: 6000,
-        errors: 0,
-        degraded: 0,
-        offered_per_s: Some(100.0),
-        achieved_per_s: Some(100.0),
-        latency_us: LatencyMicros {
-            p50: Some(p50),
-            p90: Some(p50 * 2),
-            p99: Some(p99),
-            p999: Some(p99 * 2),
-            max: Some(p99 * 3),
-        },
-        data_age_ms: AgeMillis {
-            p50: Some(age_p50),
-            p99: Some(age_p99),
-            max: Some(age_p99),
-        },
-        multiplier_error: MultiplierError {
-            mean_abs: Some(mean_abs),
-            share_off_by_0_2: Some(share),
-        },
-        capacity_per_s: None,
-        capacity_range_per_s: None,
-        cpu_us_per_quote: None,
-        share_of_floor: None,
-    };
+    let report = Report::parse(include_str!("../tests/data/made-up.json")).unwrap();
     Report {
-        schema: SCHEMA.to_owned(),
-        started_at: "2000-01-01T00:00:00Z (made up in a test)".to_owned(),
-        git: None,
-        machine: Machine {
-            cpus: Some(2),
-            memory_gib: Some(24.0),
-        },
-        stolen: StolenByPhase::default(),
-        workload: Workload {
-            scenario: "friday-evening".to_owned(),
-            seed: 1,
-            speed: 60.0,
-            rate_per_s: 300,
-            arrivals: Arrivals::Constant,
-            transport: Transport::Http,
-            seconds: 60,
-            rate_steps: Vec::new(),
-        },
-        valid: true,
-        void_reasons: Vec::new(),
-        extent: Some(Extent {
-            complete: true,
-            planned_s: 60.0,
-            measured_s: 60.0,
-            ..Extent::default()
-        }),
-        warnings: vec!["these figures were made up in a test".to_owned()],
-        modes: BTreeMap::from([
-            (
-                DataflowMode::Database,
-                figures(612, 2_310, 2_540.0, 4_980.0, 0.0561, 0.112),
-            ),
-            (
-                DataflowMode::Request,
-                figures(1_105, 4_210, 0.9, 2.1, 0.0008, 0.0),
-            ),
-            (
-                DataflowMode::Events,
-                figures(301, 1_190, 141.0, 287.0, 0.0061, 0.0),
-            ),
-        ]),
-        floors: Floors::default(),
-        generator: Generator::default(),
-        city: Market {
-            fleet: 240,
-            measured_from: Some("2014-04-04T21:20:00.000Z".to_owned()),
-            measured_until: Some("2014-04-04T22:20:00.000Z".to_owned()),
-            outcome: None,
-        },
-        baseline: None,
         series: Series::default(),
-        market_cost: None,
-        breakpoint: None,
+        ..report
+    }
+}
+
+/// The same report with a few points of everything that is drawn.
+#[cfg(test)]
+pub(crate) fn example_with_series() -> Report {
+    Report::parse(include_str!("../tests/data/made-up.json")).unwrap()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Written by a build from before `oracle_doubts` was a key; cut down to a few points of each
+    /// series.
+    const FROM_BEFORE: &str = include_str!("../tests/data/from-before.json");
+
+    /// Every key of `old` is in `new`, with the same value; numbers may be written differently.
+    fn assert_kept(path: &str, old: &Value, new: &Value) {
+        match (old, new) {
+            (Value::Object(old), Value::Object(new)) => {
+                for (key, value) in old.iter().filter(|(key, _)| *key != "outcome") {
+                    let kept = new
+                        .get(key)
+                        .unwrap_or_else(|| panic!("{path}.{key} is lost"));
+                    assert_kept(&format!("{path}.{key}"), value, kept);
+                }
+            }
+            (Value::Array(old), Value::Array(new)) => {
+                assert_eq!(old.len(), new.len(), "{path}");
+                old.iter()
+                    .zip(new)
+                    .for_each(|(old, new)| assert_kept(path, old, new));
+            }
+            _ => {
+                let same_number = old.as_f64().is_some() && old.as_f64() == new.as_f64();
+                assert!(same_number || old == new, "{path}: {old} became {new}");
+            }
+        }
+    }
+
+    #[test]
+    fn report_of_earlier_build_keeps_every_key() {
+        let written = serde_json::to_value(Report::parse(FROM_BEFORE).unwrap()).unwrap();
+        assert_kept("", &serde_json::from_str(FROM_BEFORE).unwrap(), &written);
+    }
+
+    #[test]
+    fn report_without_optional_keys_is_read() {
+        let mut old = serde_json::to_value(example()).unwrap();
+        for key in ["series", "extent", "stolen", "oracle_doubts"] {
+            old.as_object_mut().unwrap().remove(key).unwrap();
+        }
+        let report = Report::parse(&old.to_string()).unwrap();
+        assert!(report.is_complete(), "nothing says otherwise");
+        assert_eq!(report.series, Series::default());
+    }
+
+    #[test]
+    fn another_format_is_named() {
+        let refused = Report::parse(r#"{"schema": "surge.compare/2"}"#).unwrap_err();
+        assert!(refused.to_string().contains("surge.compare/2"), "{refused}");
     }
 }

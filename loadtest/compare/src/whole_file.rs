@@ -32,7 +32,8 @@ fn write(path: &Path, content: &[u8], mode: u32) -> anyhow::Result<()> {
     written.with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// Whether there is a pipe, a terminal or another device: `/dev/stdout` is to be written into, not to be replaced.
+/// Whether there is a pipe, a terminal or another device: `/dev/stdout` is to be written into, not
+/// to be replaced.
 fn is_stream(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|there| !there.is_file() && !there.is_dir())
 }
@@ -53,7 +54,8 @@ fn write_whole(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
         .permissions(Permissions::from_mode(mode)) // less what the umask takes
         .tempfile_in(folder)?;
     file.write_all(content)?;
-    // A full disk may show only now, and a file that has its name already must not turn out empty after a crash.
+    // A full disk may show only now, and a file that has its name already must not turn out empty
+    // after a crash.
     file.as_file().sync_all()?;
     file.persist(path)?;
     Ok(())

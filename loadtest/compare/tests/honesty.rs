@@ -1,5 +1,6 @@
-//! The load engine must not lie: real processes are stopped, killed and missing, and the figures and the exit code say
-//! so. The server is the bare HTTP handler, the generator the command `ask`, each a process of its own.
+//! The load engine must not lie: real processes are stopped, killed and missing, and the figures
+//! and the exit code say so. The server is the bare HTTP handler, the generator the command `ask`,
+//! each a process of its own.
 
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
