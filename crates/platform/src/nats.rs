@@ -2,7 +2,6 @@
 //! messages that carry their schema and their trace.
 
 use std::{
-    fmt,
     sync::{OnceLock, atomic::Ordering},
     time::{Duration, SystemTime},
 };
@@ -19,16 +18,14 @@ use async_nats::{
     },
 };
 use bytes::Bytes;
-use prometheus_client::{
-    collector::Collector,
-    encoding::{DescriptorEncoder, EncodeMetric},
-    metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
-    registry::Registry,
-};
+use prometheus_client::registry::Registry;
 use tracing::{Span, field::Empty, info, info_span, warn};
 
 use crate::{
-    metrics::clients::{self, Received},
+    metrics::{
+        clients::{self, Received},
+        on_scrape,
+    },
     propagation,
 };
 
@@ -289,29 +286,14 @@ pub async fn bury(
 
 /// Registers whether `client` is connected, and how often it has connected.
 pub fn register(registry: &mut Registry, client: Client) {
-    registry.register_collector(Box::new(Connection(client)));
-}
-
-#[derive(Debug)]
-struct Connection(Client);
-
-impl Collector for Connection {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+    on_scrape(registry, move |scrape| {
+        let connected = i64::from(probe(&client).is_ok());
         let help = "Whether there is a connection to NATS";
-        let connected = ConstGauge::new(i64::from(probe(&self.0).is_ok()));
-        let gauge = MetricType::Gauge;
-        connected.encode(encoder.encode_descriptor(
-            "surge_nats_connected",
-            help,
-            None,
-            gauge,
-        )?)?;
+        scrape.gauge("surge_nats_connected", help, connected);
+        let connects = client.statistics().connects.load(Ordering::Relaxed);
         let help = "How often a connection to NATS was made";
-        let connects = self.0.statistics().connects.load(Ordering::Relaxed);
-        let counter = MetricType::Counter;
-        let encoder = encoder.encode_descriptor("surge_nats_connects", help, None, counter)?;
-        ConstCounter::new(connects).encode(encoder)
-    }
+        scrape.counter("surge_nats_connects", help, connects);
+    });
 }
 
 /// Counts what a subscriber takes in from a stream.

@@ -4,22 +4,11 @@
 //! nothing; hence every operation also has a deadline on this side: [`within`], or [`traced`] where it deserves a span and a count.
 
 use std::{
-    borrow::Cow,
-    error::Error,
-    fmt::{self, Display},
-    io, iter,
-    str::FromStr,
-    sync::OnceLock,
-    time::Duration,
+    borrow::Cow, error::Error, fmt::Display, io, iter, str::FromStr, sync::OnceLock, time::Duration,
 };
 
 use futures::FutureExt;
-use prometheus_client::{
-    collector::Collector,
-    encoding::{DescriptorEncoder, EncodeMetric},
-    metrics::{MetricType, gauge::ConstGauge},
-    registry::Registry,
-};
+use prometheus_client::registry::Registry;
 use sqlx::{
     Connection, PgConnection, PgPool,
     postgres::{PgConnectOptions, PgPoolOptions},
@@ -29,7 +18,7 @@ use tracing::{Instrument, Span, field::Empty, info_span};
 
 use crate::{
     deadline::{self, Passed},
-    metrics::clients,
+    metrics::{clients, on_scrape},
 };
 
 /// How long a request may wait for a connection, and so how soon a dead database is noticed.
@@ -219,37 +208,18 @@ impl Server {
 
 /// Registers how many connections `pool` has open and how many it may have.
 pub fn register_pool(registry: &mut Registry, name: &'static str, pool: PgPool) {
-    registry.register_collector(Box::new(Connections { name, pool }));
-}
-
-#[derive(Debug)]
-struct Connections {
-    name: &'static str,
-    pool: PgPool,
-}
-
-impl Collector for Connections {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let pool = ("db_client_connection_pool_name", self.name);
-        let idle = self.pool.num_idle() as i64;
-        let used = i64::from(self.pool.size()) - idle;
+    on_scrape(registry, move |scrape| {
+        let pool_name = ("db_client_connection_pool_name", name);
+        let state = |state| [pool_name, ("db_client_connection_state", state)];
+        let idle = pool.num_idle() as i64;
+        let used = (i64::from(pool.size()) - idle).max(0);
         let help = "Open connections to PostgreSQL";
-        let mut count = encoder.encode_descriptor(
-            "db_client_connection_count",
-            help,
-            None,
-            MetricType::Gauge,
-        )?;
-        for (state, connections) in [("idle", idle), ("used", used.max(0))] {
-            let labels = [pool, ("db_client_connection_state", state)];
-            ConstGauge::new(connections).encode(count.encode_family(&labels)?)?;
-        }
+        let rows = [(state("idle"), idle), (state("used"), used)];
+        scrape.gauges("db_client_connection_count", help, rows);
         let help = "Most connections to PostgreSQL that may be open";
-        let mut max =
-            encoder.encode_descriptor("db_client_connection_max", help, None, MetricType::Gauge)?;
-        let most = i64::from(self.pool.options().get_max_connections());
-        ConstGauge::new(most).encode(max.encode_family(&[pool])?)
-    }
+        let most = pool.options().get_max_connections();
+        scrape.gauges("db_client_connection_max", help, [([pool_name], most)]);
+    });
 }
 
 fn overdue(deadline: Duration) -> io::Error {

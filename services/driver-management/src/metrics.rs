@@ -3,10 +3,11 @@
 
 use std::sync::Arc;
 
+use marketplace::zone::Zone;
+use platform::metrics::on_scrape;
 use prometheus_client::{
-    collector::Collector,
-    encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric},
-    metrics::{MetricType, counter::Counter, family::Family, gauge::ConstGauge},
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family},
     registry::Registry,
 };
 
@@ -53,50 +54,26 @@ impl Dispatches {
 
 /// Registers `surge_drivers{status}`.
 pub fn register_drivers(registry: &mut Registry, fleet: Arc<Fleet>) {
-    registry.register_collector(Box::new(DriversByStatus(fleet)));
-}
-
-#[derive(Debug)]
-struct DriversByStatus(Arc<Fleet>);
-
-impl Collector for DriversByStatus {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let help = "Drivers by status";
-        let mut drivers =
-            encoder.encode_descriptor("surge_drivers", help, None, MetricType::Gauge)?;
-        for (status, count) in self.0.counts() {
-            let gauge = ConstGauge::new(count as i64);
-            gauge.encode(drivers.encode_family(&[("status", status.as_str())])?)?;
-        }
-        Ok(())
-    }
+    on_scrape(registry, move |scrape| {
+        let counts = fleet.counts().into_iter();
+        let rows = counts.map(|(status, count)| ([("status", status.as_str())], count as i64));
+        scrape.gauges("surge_drivers", "Drivers by status", rows);
+    });
 }
 
 /// Registers `surge_zone_supply{zone}` and `surge_zone_idle_drivers{zone}`.
 pub fn register_supply(registry: &mut Registry, app: App) {
-    registry.register_collector(Box::new(SupplyByZone(app)));
-}
-
-#[derive(Debug)]
-struct SupplyByZone(App);
-
-impl Collector for SupplyByZone {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let zones = self.0.supply_everywhere().zones;
-        let name = "surge_zone_supply";
+    on_scrape(registry, move |scrape| {
+        let zones = app.supply_everywhere().zones;
+        let label = |zone: Zone| [("zone", zone.to_string())];
         let help = "Drivers available in a zone within the window, as predicted";
-        let mut supply = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
-        for level in &zones {
-            let gauge = ConstGauge::new(level.predicted);
-            gauge.encode(supply.encode_family(&[("zone", level.zone.to_string())])?)?;
-        }
-        let name = "surge_zone_idle_drivers";
-        let help = "Idle drivers in a zone";
-        let mut idle = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
-        for level in &zones {
-            let gauge = ConstGauge::new(level.idle as i64);
-            gauge.encode(idle.encode_family(&[("zone", level.zone.to_string())])?)?;
-        }
-        Ok(())
-    }
+        let rows = zones
+            .iter()
+            .map(|level| (label(level.zone), level.predicted));
+        scrape.gauges("surge_zone_supply", help, rows);
+        let rows = zones
+            .iter()
+            .map(|level| (label(level.zone), level.idle as i64));
+        scrape.gauges("surge_zone_idle_drivers", "Idle drivers in a zone", rows);
+    });
 }

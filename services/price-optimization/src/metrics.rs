@@ -4,23 +4,15 @@
 //! gauges get the function that reads their value.
 
 use std::{
-    fmt,
     sync::atomic::AtomicU64,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use marketplace::{surge::Multiplier, zone::Zone};
-use platform::metrics::{Durations, LatencyFamily, latency_family};
+use platform::metrics::{Durations, LatencyFamily, latency_family, on_scrape};
 use prometheus_client::{
-    collector::Collector,
-    encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _},
-    metrics::{
-        MetricType,
-        counter::Counter,
-        family::Family,
-        gauge::{ConstGauge, Gauge},
-        histogram::Histogram,
-    },
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::{Registry, Unit},
 };
 use surge_proto::DataflowMode;
@@ -141,18 +133,14 @@ pub(crate) fn register_mode(
     registry: &mut Registry,
     current: impl Fn() -> ModeInForce + Send + Sync + 'static,
 ) {
-    on_scrape(registry, move |mut encoder| {
+    on_scrape(registry, move |scrape| {
         let in_force = current();
-        let gauge = MetricType::Gauge;
+        let is_in_force = |mode| i64::from(mode == in_force.mode);
+        let rows = DataflowMode::ALL.map(|mode| ([("dataflow", mode.as_str())], is_in_force(mode)));
         let help = "1 for the dataflow mode in force, 0 for the others";
-        let mut modes = encoder.encode_descriptor("surge_dataflow_in_force", help, None, gauge)?;
-        for mode in DataflowMode::ALL {
-            let is_in_force = ConstGauge::new(i64::from(mode == in_force.mode));
-            is_in_force.encode(modes.encode_family(&[("dataflow", mode.as_str())])?)?;
-        }
+        scrape.gauges("surge_dataflow_in_force", help, rows);
         let help = "How often the dataflow mode was switched";
-        let epoch = encoder.encode_descriptor("surge_dataflow_epoch", help, None, gauge)?;
-        ConstGauge::new(in_force.epoch).encode(epoch)
+        scrape.gauge("surge_dataflow_epoch", help, in_force.epoch);
     });
 }
 
@@ -161,17 +149,11 @@ pub(crate) fn register_feed_ages(
     registry: &mut Registry,
     ages: impl Fn() -> [(&'static str, Option<Duration>); 2] + Send + Sync + 'static,
 ) {
-    on_scrape(registry, move |mut encoder| {
+    on_scrape(registry, move |scrape| {
+        let ages = ages().into_iter();
+        let rows = ages.filter_map(|(feed, age)| Some(([("feed", feed)], age?.as_secs_f64())));
         let help = "Age of the newest watermark of a feed of the dataflow events, in real time";
-        let (unit, gauge) = (Some(&Unit::Seconds), MetricType::Gauge);
-        let mut family = encoder.encode_descriptor("surge_feed_age", help, unit, gauge)?;
-        for (feed, age) in ages() {
-            if let Some(age) = age {
-                let age = ConstGauge::new(age.as_secs_f64());
-                age.encode(family.encode_family(&[("feed", feed)])?)?;
-            }
-        }
-        Ok(())
+        scrape.gauges("surge_feed_age_seconds", help, rows);
     });
 }
 
@@ -180,41 +162,13 @@ pub(crate) fn register_multipliers(
     registry: &mut Registry,
     multipliers: impl Fn() -> Vec<(Zone, Multiplier)> + Send + Sync + 'static,
 ) {
-    on_scrape(registry, move |mut encoder| {
-        let name = "surge_zone_multiplier";
+    on_scrape(registry, move |scrape| {
+        let multipliers = multipliers().into_iter();
+        let rows = multipliers
+            .map(|(zone, multiplier)| ([("zone", zone.to_string())], multiplier.as_f64()));
         let help = "Multiplier of a zone, from the local state of the dataflow events";
-        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
-        for (zone, multiplier) in multipliers() {
-            let multiplier = ConstGauge::new(multiplier.as_f64());
-            multiplier.encode(family.encode_family(&[("zone", zone.to_string())])?)?;
-        }
-        Ok(())
+        scrape.gauges("surge_zone_multiplier", help, rows);
     });
-}
-
-/// Gauges that `F` encodes when Prometheus scrapes.
-struct Scraped<F>(F);
-
-impl<F> fmt::Debug for Scraped<F> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Scraped")
-    }
-}
-
-impl<F> Collector for Scraped<F>
-where
-    F: Fn(DescriptorEncoder<'_>) -> fmt::Result + Send + Sync + 'static,
-{
-    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        (self.0)(encoder)
-    }
-}
-
-fn on_scrape(
-    registry: &mut Registry,
-    encode: impl Fn(DescriptorEncoder<'_>) -> fmt::Result + Send + Sync + 'static,
-) {
-    registry.register_collector(Box::new(Scraped(encode)));
 }
 
 /// The metrics of the batch job.

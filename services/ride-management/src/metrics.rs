@@ -1,9 +1,9 @@
 //! Metrics of the service's own; those of the edges are in `platform`.
 
+use platform::metrics::on_scrape;
 use prometheus_client::{
-    collector::Collector,
-    encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _},
-    metrics::{MetricType, counter::Counter, family::Family, gauge::ConstGauge},
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family},
     registry::Registry,
 };
 
@@ -51,22 +51,11 @@ impl RideMetrics {
 
 /// Registers `surge_zone_demand{zone}`.
 pub(crate) fn register_demand(registry: &mut Registry, app: App) {
-    registry.register_collector(Box::new(DemandByZone(app)));
-}
-
-#[derive(Debug)]
-struct DemandByZone(App);
-
-impl Collector for DemandByZone {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let levels = self.0.all_demands(self.0.known_as_of());
+    on_scrape(registry, move |scrape| {
+        let levels = app.all_demands(app.known_as_of());
+        let zones = app.zones().iter().map(|zone| [("zone", zone.to_string())]);
+        let rows = zones.zip(levels.iter().map(|level| level.value));
         let help = "Requests expected in a zone within the window";
-        let name = "surge_zone_demand";
-        let mut demand = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
-        for (zone, level) in self.0.zones().iter().zip(levels) {
-            let gauge = ConstGauge::new(level.value);
-            gauge.encode(demand.encode_family(&[("zone", zone.to_string())])?)?;
-        }
-        Ok(())
-    }
+        scrape.gauges("surge_zone_demand", help, rows);
+    });
 }

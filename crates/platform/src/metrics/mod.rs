@@ -4,6 +4,7 @@
 pub mod clients;
 mod latency;
 mod process;
+mod scrape;
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,13 +16,16 @@ use prometheus_client::{
 };
 use tracing::Span;
 
-pub use self::latency::{Durations, LATENCY_BUCKETS_SECONDS, LatencyFamily, latency_family};
+pub use self::{
+    latency::{Durations, LATENCY_BUCKETS_SECONDS, LatencyFamily, latency_family},
+    scrape::{Scrape, on_scrape},
+};
 use crate::{fault::Fault, process::Identity, resource, telemetry};
 
 /// The registry of a process, with what every process tells of itself.
 pub fn registry(identity: Identity) -> Registry {
     let mut registry = Registry::default();
-    registry.register_collector(Box::new(process::Process::starting_now()));
+    process::register(&mut registry);
     let target = Info::new(resource::target_labels(identity));
     registry.register("target", "What this process is", target);
     let profile = if cfg!(debug_assertions) {

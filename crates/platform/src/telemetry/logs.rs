@@ -8,12 +8,7 @@ use std::{
 };
 
 use opentelemetry::trace::TraceContextExt as _;
-use prometheus_client::{
-    collector::Collector,
-    encoding::{DescriptorEncoder, EncodeMetric as _},
-    metrics::{MetricType, counter::ConstCounter},
-    registry::Registry,
-};
+use prometheus_client::registry::Registry;
 use serde::Serialize;
 use tracing::{Event, Level, Subscriber};
 use tracing_serde::{
@@ -27,6 +22,8 @@ use tracing_subscriber::{
     layer::Context,
     registry::LookupSpan,
 };
+
+use crate::metrics::on_scrape;
 
 /// The layer that writes log lines to standard error. Logs are made of events alone: wording the fields of every span would
 /// cost more than the quotes that it is about.
@@ -51,14 +48,14 @@ pub(super) struct Counting;
 
 static ERRORS: AtomicU64 = AtomicU64::new(0);
 static WARNINGS: AtomicU64 = AtomicU64::new(0);
-static NEWS: AtomicU64 = AtomicU64::new(0);
+static INFOS: AtomicU64 = AtomicU64::new(0);
 
 impl<S: Subscriber> Layer<S> for Counting {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let count = match *event.metadata().level() {
             Level::ERROR => &ERRORS,
             Level::WARN => &WARNINGS,
-            Level::INFO => &NEWS,
+            Level::INFO => &INFOS,
             _ => return,
         };
         count.fetch_add(1, Ordering::Relaxed);
@@ -67,20 +64,11 @@ impl<S: Subscriber> Layer<S> for Counting {
 
 /// Registers the counts.
 pub(super) fn register(registry: &mut Registry) {
-    registry.register_collector(Box::new(Counting));
-}
-
-impl Collector for Counting {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let help = "Log lines by level";
-        let counter = MetricType::Counter;
-        let mut lines = encoder.encode_descriptor("surge_log_events", help, None, counter)?;
-        for (level, count) in [("ERROR", &ERRORS), ("WARN", &WARNINGS), ("INFO", &NEWS)] {
-            let count = ConstCounter::new(count.load(Ordering::Relaxed));
-            count.encode(lines.encode_family(&[("level", level)])?)?;
-        }
-        Ok(())
-    }
+    on_scrape(registry, |scrape| {
+        let levels = [("ERROR", &ERRORS), ("WARN", &WARNINGS), ("INFO", &INFOS)];
+        let rows = levels.map(|(level, count)| ([("level", level)], count.load(Ordering::Relaxed)));
+        scrape.counters("surge_log_events", "Log lines by level", rows);
+    });
 }
 
 /// Writes an event as one line of JSON.

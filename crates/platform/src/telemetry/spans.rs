@@ -4,7 +4,6 @@
 //! front of it.
 
 use std::{
-    fmt,
     sync::{
         OnceLock,
         atomic::{AtomicUsize, Ordering},
@@ -18,14 +17,9 @@ use opentelemetry_sdk::{
     error::OTelSdkResult,
     trace::{BatchConfigBuilder, BatchSpanProcessor, Span, SpanData, SpanExporter, SpanProcessor},
 };
-use prometheus_client::{
-    collector::Collector,
-    encoding::{DescriptorEncoder, EncodeMetric},
-    metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
-    registry::Registry,
-};
+use prometheus_client::registry::Registry;
 
-use crate::background::FailureLog;
+use crate::{background::FailureLog, metrics::on_scrape};
 
 /// What became of the spans of this process. As there is one subscriber in a process, there is one of these.
 static SPANS: Spans = Spans {
@@ -143,44 +137,28 @@ impl<E: SpanExporter> SpanExporter for Counted<E> {
     }
 }
 
-/// Registers what became of spans.
+/// Registers the counts. A process without a collector has no spans, and no counts of them.
 pub(super) fn register(registry: &mut Registry) {
-    registry.register_collector(Box::new(SpanCounts));
-}
-
-#[derive(Debug)]
-struct SpanCounts;
-
-impl Collector for SpanCounts {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        // Without a collector there are no spans to tell about.
+    on_scrape(registry, |scrape| {
         let Some(capacity) = SPANS.capacity.get() else {
-            return Ok(());
+            return;
         };
-        let mut count = |name, help, outcomes: [(&str, &AtomicUsize); 2]| -> fmt::Result {
-            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
-            for (error_type, spans) in outcomes {
-                let labels = [("error_type", error_type)];
-                let spans = ConstCounter::new(spans.load(Ordering::Relaxed) as u64);
-                spans.encode(family.encode_family(&labels)?)?;
-            }
-            Ok(())
+        let row = |error_type: &'static str, spans: &AtomicUsize| {
+            ([("error_type", error_type)], spans.load(Ordering::Relaxed))
         };
+        let rows = [
+            row("", &SPANS.handed_over),
+            row("queue_full", &SPANS.dropped),
+        ];
         let help = "Spans given to the exporter, or dropped because too many waited for it";
-        let processed = [("", &SPANS.handed_over), ("queue_full", &SPANS.dropped)];
-        count("otel_sdk_processor_span_processed", help, processed)?;
+        scrape.counters("otel_sdk_processor_span_processed", help, rows);
+        let rows = [row("", &SPANS.exported), row("failed", &SPANS.failed)];
         let help = "Spans that the collector took, or did not";
-        let exported = [("", &SPANS.exported), ("failed", &SPANS.failed)];
-        count("otel_sdk_exporter_span_exported", help, exported)?;
-
-        let mut tell = |name, help, spans: usize| -> fmt::Result {
-            let encoder = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
-            ConstGauge::new(spans as i64).encode(encoder)
-        };
+        scrape.counters("otel_sdk_exporter_span_exported", help, rows);
         let waiting = SPANS.waiting.load(Ordering::Relaxed);
-        let name = "otel_sdk_processor_span_queue_size";
-        tell(name, "Spans that wait to be exported", waiting)?;
-        let name = "otel_sdk_processor_span_queue_capacity";
-        tell(name, "Most spans that may wait to be exported", *capacity)
-    }
+        let help = "Spans that wait to be exported";
+        scrape.gauge("otel_sdk_processor_span_queue_size", help, waiting);
+        let help = "Most spans that may wait to be exported";
+        scrape.gauge("otel_sdk_processor_span_queue_capacity", help, *capacity);
+    });
 }
