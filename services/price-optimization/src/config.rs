@@ -41,7 +41,12 @@ pub struct Config {
     pub nats_url: String,
 
     /// On how many nodes of a NATS cluster each stream is kept: 1, 3 or 5.
-    #[arg(long, env = "STREAM_REPLICAS", default_value = "1", value_parser = platform::nats::stream_replicas)]
+    #[arg(
+        long,
+        env = "STREAM_REPLICAS",
+        default_value = "1",
+        value_parser = platform::nats::stream_replicas
+    )]
     pub stream_replicas: usize,
 
     /// gRPC of driver-management: one URL, or several with commas between; calls are spread over
@@ -67,7 +72,13 @@ pub struct Config {
     pub shared_reads: SharedReadWindow,
 
     /// Of how many quotes the journeys are kept, the latest: about 1.7 kB each. 0 keeps none.
-    #[arg(long, env = "JOURNEYS_KEPT", value_name = "N", default_value_t = 10_000, value_parser = journeys_kept)]
+    #[arg(
+        long,
+        env = "JOURNEYS_KEPT",
+        value_name = "N",
+        default_value_t = 10_000,
+        value_parser = journeys_kept
+    )]
     pub journeys_kept: usize,
 
     /// Base URL of the Jaeger UI, as a browser reaches it: journeys then link to their traces.
@@ -87,7 +98,12 @@ pub struct Config {
     pub surge_emergency_cap: Option<Multiplier>,
 
     /// The area served, as "south,west,north,east" in degrees.
-    #[arg(long, env = "SERVICE_AREA", default_value_t = Bounds::NEW_YORK, allow_hyphen_values = true)]
+    #[arg(
+        long,
+        env = "SERVICE_AREA",
+        default_value_t = Bounds::NEW_YORK,
+        allow_hyphen_values = true
+    )]
     pub service_area: Bounds,
 
     /// The schema.
@@ -150,7 +166,12 @@ pub struct BatchConfig {
     pub demand_profile: Option<PathBuf>,
 
     /// The area served, as "south,west,north,east" in degrees.
-    #[arg(long, env = "SERVICE_AREA", default_value_t = Bounds::NEW_YORK, allow_hyphen_values = true)]
+    #[arg(
+        long,
+        env = "SERVICE_AREA",
+        default_value_t = Bounds::NEW_YORK,
+        allow_hyphen_values = true
+    )]
     pub service_area: Bounds,
 
     /// The schema.
@@ -224,13 +245,13 @@ mod tests {
     }
 
     #[test]
-    fn once_is_once_also_beside_a_period() {
+    fn once_overrides_period() {
         assert!(batch(&["--once", "--every=1h"]).unwrap().once);
         assert!(!batch(&["--every=1h"]).unwrap().once);
     }
 
     #[test]
-    fn the_forecast_window_is_bounded_as_in_driver_management() {
+    fn forecast_window_has_bounds() {
         let window = |arguments: &[&str]| batch(arguments).map(|config| config.forecast_window);
         assert_eq!(window(&[]).unwrap(), Duration::from_secs(300));
         assert_eq!(
@@ -242,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn settings_of_journeys_that_make_no_sense_are_refused() {
+    fn rejects_bad_journey_settings() {
         assert_eq!(journeys_kept("0"), Ok(0));
         for text in ["-1", "100001", "all"] {
             assert!(journeys_kept(text).is_err(), "{text}");
@@ -260,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn a_service_area_may_lie_in_the_west() {
+    fn accepts_service_area_in_the_west() {
         let buenos_aires = ["--service-area", "-34.7,-58.6,-34.5,-58.3"];
         let area = batch(&buenos_aires).unwrap().service_area;
         assert_eq!(area.to_string(), buenos_aires[1]);

@@ -1,6 +1,13 @@
-//! The mode in force. It lives in a JetStream key-value bucket that every replica watches, so that
-//! a switch reaches all of them. Without NATS a replica keeps the mode it last knew: no quote waits
-//! for the control plane.
+//! The mode in force, and its switch.
+//!
+//! # How this works
+//! ```text
+//! PUT /v1/dataflow ──► one replica ──► key-value bucket ──► watch ──► every replica
+//!                      compare and swap    surge-control
+//! ```
+//! A quote reads the mode of its own replica and waits for nobody. Every switch has an *epoch*,
+//! one greater than the one before, and every quote is stamped with mode and epoch. A replica
+//! adopts the greatest epoch that it has seen. Without NATS it keeps its mode.
 
 use std::{sync::Arc, time::Duration};
 
@@ -21,36 +28,35 @@ use utoipa::ToSchema;
 
 use crate::{error::Error, openapi::Mode};
 
-/// How often a switch is tried when another replica switches at the same moment.
+/// How often a switch is repeated when another replica switches at the same time.
 const SWITCH_ATTEMPTS: usize = 5;
 
 /// How long to wait before watching again after the watch broke.
 const WATCH_AGAIN: Duration = Duration::from_millis(500);
 
-/// The mode in force, since when, and the how manieth it is.
+/// The mode in force, since when, and the number of the switch that brought it.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ModeInForce {
     /// The dataflow mode.
     #[schema(value_type = Mode)]
     pub mode: DataflowMode,
-    /// Grows by one with every switch; 0 before the first.
+    /// The number of the switch: grows by one with each, 0 before the first.
     pub epoch: u64,
     /// When it was switched to, in real time.
     pub switched_at: DateTime<Utc>,
 }
 
-/// Knows the mode in force and switches it.
+/// The mode in force on this replica, and the way to switch it on all.
 #[derive(Clone, Debug)]
 pub struct ModeControl {
     nats: async_nats::Client,
     stream_replicas: usize,
-    // A watch channel: quotes read it without waiting, the watcher and a switch write it.
+    // A watch channel: quotes read it without waiting; `run` and `switch` write it.
     current: Arc<watch::Sender<ModeInForce>>,
 }
 
 impl ModeControl {
-    /// Starts in `mode`, until NATS or somebody says otherwise; what is said there is kept on so
-    /// many nodes.
+    /// Starts in `mode`, until a switch is seen. The bucket is kept on `stream_replicas` nodes.
     pub fn new(nats: async_nats::Client, mode: DataflowMode, stream_replicas: usize) -> Self {
         let start = ModeInForce {
             mode,
@@ -64,13 +70,13 @@ impl ModeControl {
         }
     }
 
-    /// The mode in force here and now.
+    /// The mode in force on this replica.
     pub fn current(&self) -> ModeInForce {
         *self.current.borrow()
     }
 
-    /// Switches every replica to `mode`; on return this one has switched. Switching to the mode in
-    /// force is a switch too: the epoch grows.
+    /// Switches every replica to `mode`; when it returns, this replica has switched. A switch to the
+    /// mode in force counts too: the epoch grows.
     ///
     /// # Errors
     /// [`Error::Switch`] when NATS is away or others keep switching; the mode is then as it was.
@@ -130,17 +136,18 @@ impl ModeControl {
         written.map(|_| Some(next))
     }
 
-    /// The newest epoch wins, in whatever order news arrives.
-    fn adopt(&self, news: ModeInForce) {
+    /// Takes `seen` as the mode in force, unless a greater epoch was seen before.
+    fn adopt(&self, seen: ModeInForce) {
+        let ModeInForce { mode, epoch, .. } = seen;
         let is_newer = |current: &mut ModeInForce| {
-            let newer = news.epoch > current.epoch;
-            if newer {
-                *current = news;
+            let is_newer = epoch > current.epoch;
+            if is_newer {
+                *current = seen;
             }
-            newer
+            is_newer
         };
         if self.current.send_if_modified(is_newer) {
-            info!(surge.dataflow = %news.mode, surge.epoch = news.epoch, "dataflow mode is {}", news.mode);
+            info!(surge.dataflow = %mode, surge.epoch = epoch, "dataflow mode is {mode}");
         }
     }
 
@@ -155,11 +162,11 @@ impl ModeControl {
     /// Adopts the value in the bucket and every later one, until the watch breaks.
     async fn follow(&self) -> Result<(), Error> {
         let bucket = self.bucket().await?;
-        let mut news = bucket
+        let mut entries = bucket
             .watch_with_history(CONTROL_DATAFLOW_KEY)
             .await
             .map_err(refused)?;
-        while let Some(entry) = news.next().await {
+        while let Some(entry) = entries.next().await {
             match decode(&entry.map_err(refused)?) {
                 Some(mode) => self.adopt(mode),
                 None => warn!(

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use marketplace::zone::OutsideServiceArea;
 use platform::fault::{Fault, Kind};
-use surge_proto::{DataflowMode, convert::Malformed};
+use surge_proto::DataflowMode;
 use uuid::Uuid;
 
 /// Why the service could not do what it was asked to.
@@ -28,8 +28,8 @@ pub enum Error {
     },
     /// No such quote is kept here.
     #[error(
-        "no journey of quote {quote_id} here: a replica keeps those of the last {kept} quotes that it made itself, so this one is \
-         older, or of another replica, which knows it"
+        "no journey of quote {quote_id} here: a replica keeps the last {kept} quotes that it made \
+         itself, so this one is older, or another replica made it and can explain it"
     )]
     UnknownJourney {
         /// The quote.
@@ -42,46 +42,18 @@ pub enum Error {
     Switch(String),
 }
 
-/// Why a dataflow had no answer.
-#[derive(Clone, Debug, thiserror::Error)]
+/// Why a dataflow had no answer. The span of the call or of the query has the kind of failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DataflowError {
     /// The deadline passed.
     #[error("no answer within {0:?}")]
     Deadline(Duration),
-    /// What the mode leans on is away.
-    #[error("{dependency} is away")]
-    Away {
-        /// Who is away.
-        dependency: &'static str,
-        /// What was seen of it; for the log, not for callers.
-        detail: String,
-    },
-    /// What the mode leans on answered with something that makes no sense.
-    #[error("{dependency} gave an answer that makes no sense")]
-    Nonsense {
-        /// Who answered.
-        dependency: &'static str,
-        /// What was wrong; for the log, not for callers.
-        detail: String,
-    },
-}
-
-impl DataflowError {
-    /// `dependency` cannot be reached.
-    pub fn away(dependency: &'static str, detail: impl ToString) -> Self {
-        Self::Away {
-            dependency,
-            detail: detail.to_string(),
-        }
-    }
-
-    /// `dependency` answered nonsense.
-    pub fn nonsense(dependency: &'static str, cause: Malformed) -> Self {
-        Self::Nonsense {
-            dependency,
-            detail: cause.to_string(),
-        }
-    }
+    /// The dependency of this name cannot be reached.
+    #[error("{0} is away")]
+    Away(&'static str),
+    /// The dependency of this name answered with something impossible.
+    #[error("{0} gave an answer that makes no sense")]
+    Nonsense(&'static str),
 }
 
 impl From<Error> for Fault {

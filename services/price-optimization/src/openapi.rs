@@ -12,7 +12,8 @@ use utoipa::{
 #[derive(OpenApi)]
 #[openapi(info(
     title = "price-optimization",
-    description = "Quotes a fare with a surge multiplier. Errors are `application/problem+json` (RFC 9457)."
+    description = "Quotes a fare with a surge multiplier. \
+                   Errors are `application/problem+json` (RFC 9457)."
 ))]
 pub(crate) struct Document;
 

@@ -6,9 +6,9 @@
 //!                       2. one pure function makes a price of them      (marketplace::quote)
 //!                       3. a key signs the promise: the quote           (surge_proto::token)
 //! ```
-//! Only step 1 depends on the mode: given the same levels, all modes give the same fare, to the bit.
-//! A quote is *degraded*, and priced without surge, when step 2 finds a level that is missing, too
-//! old or from the future.
+//! Only step 1 depends on the mode: given the same levels, all modes give the same fare, to the
+//! bit. A quote is *degraded*, and priced without surge, when step 2 finds a level that is missing,
+//! too old or from the future.
 
 use std::{sync::Arc, time::Duration};
 

@@ -5,8 +5,8 @@
 //! One batch run is one transaction, which sees one state of all tables:
 //!
 //! ```text
-//! read    driver.supply_watermark, driver.supply_by_zone      views that driver-management publishes
-//!         ride.demand_watermark, ride.demand_by_zone_window   views that ride-management publishes
+//! read    driver.supply_watermark, driver.supply_by_zone      views of driver-management
+//!         ride.demand_watermark, ride.demand_by_zone_window   views of ride-management
 //! write   pricing.batch_run       one row per run: what it read, and when
 //!         pricing.zone_market     one row per zone: supply and demand, each with its as_of
 //! ```
@@ -197,8 +197,8 @@ impl Store {
     }
 }
 
-/// Reads the view of supply. `written_at` is read through JSON, which has null for a missing column:
-/// a producer of an earlier version does not publish it.
+/// Reads the view of supply. `written_at` is read through JSON, which has null for a missing
+/// column: a producer of an earlier version does not publish it.
 pub(crate) async fn read_supply(
     connection: &mut PgConnection,
 ) -> anyhow::Result<(SupplyWatermark, Vec<SupplyRow>)> {

@@ -1,4 +1,4 @@
-//! Shared reads: one read for all quotes that wait at the same time (`SHARED_READS`, off by default).
+//! Shared reads: one read for all quotes that wait at the same time (`SHARED_READS`; default: off).
 //!
 //! # How this works
 //! ```text
@@ -6,9 +6,9 @@
 //! quote 2 ─────► waits ─┐
 //! quote 3 ────────► waits ─┴─► read B, of all their zones ──► answers 2 and 3
 //! ```
-//! A quote that arrives during a read does not start another one beside it: it waits for its end, and
-//! then one read serves all quotes that wait. So the busier the service, the less a quote costs. No
-//! quote gets data from a read that began before it, so its data is as fresh as with a read of its own.
+//! A quote that arrives during a read does not start another one beside it: it waits for its end,
+//! and then one read serves all quotes that wait. So the busier the service, the less a quote
+//! costs. No quote gets data from a read that began before it did.
 
 use std::{
     mem,
@@ -122,7 +122,7 @@ impl SharedReads {
         let read = tokio::time::timeout(self.deadline, read);
         match read.instrument(traced.unwrap_or_else(Span::none)).await {
             Ok(Ok(answer)) => answer,
-            Ok(Err(_panic)) => Err(DataflowError::away("the shared read", "it panicked")),
+            Ok(Err(_panic)) => Err(DataflowError::Away("the shared read")),
             Err(_elapsed) => Err(DataflowError::Deadline(self.deadline)),
         }
     }
@@ -131,8 +131,8 @@ impl SharedReads {
 #[async_trait]
 impl Dataflow for SharedReads {
     async fn market_view(&self, zones: &[Zone]) -> Answer {
-        let ended = |_| DataflowError::away("the shared read", "the service ends");
-        let answer = self.join(zones).await.map_err(ended)??;
+        let dropped = |_| DataflowError::Away("the shared read");
+        let answer = self.join(zones).await.map_err(dropped)??;
         let known = &answer.view.zones;
         let levels_of = |zone: &Zone| {
             let found = known.binary_search_by_key(zone, |levels| levels.zone);

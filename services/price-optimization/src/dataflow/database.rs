@@ -86,9 +86,9 @@ impl Dataflow for DatabaseDataflow {
     async fn market_view(&self, zones: &[Zone]) -> Result<MarketObservation, DataflowError> {
         let asked_at = RealTime::now();
         let rows = postgres::observed("SELECT zone_market", self.rows(zones)).await;
-        let mut rows = rows.map_err(|cause| DataflowError::away("PostgreSQL", cause))?;
+        let mut rows = rows.map_err(|_| DataflowError::Away("PostgreSQL"))?;
         let read_at = RealTime::now();
-        // One batch run writes all rows together, so any row tells which run it was.
+        // One batch run writes all rows together, so any row says which run it was.
         let first = rows.first_mut();
         let (run, traceparent) =
             first.map_or((None, None), |row| (row.run, row.traceparent.take()));

@@ -125,7 +125,7 @@ impl Dataflows {
             self.warned_of_clock_skew.call_once(|| {
                 warn!(
                     surge.dataflow = %mode,
-                    "dataflow {mode} has levels from the future: do its sources use another market clock?"
+                    "dataflow {mode} has levels from the future: do market clocks differ?"
                 );
             });
         }

@@ -8,7 +8,7 @@
 //! ```text
 //! database   tables ──► batch run ──► row ─────────► read                  asked_at, read_at, run
 //! request    memory of the producer ◄── call, answer ──►                   asked_at, answered_at
-//! events     memory ──► message in JetStream ──► local state ──► read      MessageMeta per level, read_at
+//! events     memory ──► message in JetStream ──► local state ──► read      MessageMeta, read_at
 //! ```
 //!
 //! A quote has no time for explanations, so a dataflow only writes down times and numbers that

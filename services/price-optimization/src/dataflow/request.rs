@@ -70,17 +70,15 @@ impl RequestDataflow {
         })
     }
 
-    /// Tells a callee that hangs (whichever clock noticed first) from one that is away and one that
-    /// answers nonsense.
-    fn failed(&self, dependency: &'static str, status: &Status) -> DataflowError {
-        let detail = format!("{:?}: {}", status.code(), status.message());
+    /// Distinguishes a callee that hangs (whichever clock noticed first), one that is away, and one
+    /// that answers nonsense.
+    fn failed(&self, callee: &'static str, status: &Status) -> DataflowError {
         match status.code() {
             _ if grpc::is_overdue(status) => DataflowError::Deadline(self.deadline),
-            Code::Unavailable | Code::Cancelled => DataflowError::away(dependency, detail),
-            // Not an answer: the connection broke during the call, for which tonic has several
-            // codes.
-            _ if status.source().is_some() => DataflowError::away(dependency, detail),
-            _ => DataflowError::Nonsense { dependency, detail },
+            Code::Unavailable | Code::Cancelled => DataflowError::Away(callee),
+            // The connection broke during the call, for which tonic has several codes.
+            _ if status.source().is_some() => DataflowError::Away(callee),
+            _ => DataflowError::Nonsense(callee),
         }
     }
 
@@ -130,7 +128,7 @@ impl RequestDataflow {
         let answer = call.await.map_err(|status| self.failed(callee, &status))?;
         let answered_at = RealTime::now();
         let levels: Result<_, _> = levels(answer).iter().map(TryInto::try_into).collect();
-        let levels = levels.map_err(|cause| DataflowError::nonsense(callee, cause))?;
+        let levels = levels.map_err(|_: Malformed| DataflowError::Nonsense(callee))?;
         Ok((
             levels,
             CallTimes {

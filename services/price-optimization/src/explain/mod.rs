@@ -5,7 +5,7 @@
 //! ```text
 //! quote ──► recent.rs: QuoteRecord      GET /v1/quotes/{id}/journey
 //!           (times and numbers)              │
-//!                └───────────────────────────┴──► explanation.rs ──► journey.rs: Journey, the answer
+//!                └───────────────────────────┴──► explanation.rs ──► journey.rs: the answer
 //!                                                 stops.rs: the stops of each dataflow
 //!                                                 notes.rs: what is missing or unusual
 //! ```

@@ -24,7 +24,7 @@ const PUBLISHED: &str = "
     GRANT SELECT ON ALL TABLES IN SCHEMA driver, ride TO price_optimization;";
 
 #[tokio::test]
-async fn the_batch_counts_drop_offs_within_the_forecast_window() {
+async fn batch_counts_dropoffs_within_forecast_window() {
     let exchange = Exchange::start().await;
     publish_views(&exchange).await;
     run_once(&exchange, &[]).await;
@@ -34,7 +34,7 @@ async fn the_batch_counts_drop_offs_within_the_forecast_window() {
 }
 
 #[tokio::test]
-async fn the_batch_runs_once_also_where_a_period_is_set() {
+async fn once_overrides_batch_period() {
     let exchange = Exchange::start().await;
     publish_views(&exchange).await;
     run_once(&exchange, &[("BATCH_EVERY", "1h")]).await;

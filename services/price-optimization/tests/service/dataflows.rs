@@ -12,7 +12,7 @@ use prost::Message;
 use surge_proto::{subjects, v1::DemandLevel};
 
 #[tokio::test]
-async fn the_same_market_has_the_same_price_in_every_mode() {
+async fn same_market_same_price_in_every_mode() {
     let exchange = Exchange::start().await;
     for shared_reads in ["off", "0us", "300us"] {
         let service = exchange.service(&["--shared-reads", shared_reads]).await;
@@ -48,7 +48,7 @@ async fn modes_agree(exchange: &Exchange, service: &PriceOptimization) {
 }
 
 #[tokio::test]
-async fn quotes_that_share_a_read_share_its_answer_and_its_failure() {
+async fn shared_read_shares_answer_and_failure() {
     let mut exchange = Exchange::start().await;
     let service = exchange.service(&["--shared-reads=0us"]).await;
     service
@@ -78,7 +78,7 @@ async fn quotes_that_share_a_read_share_its_answer_and_its_failure() {
 }
 
 #[tokio::test]
-async fn request_leans_on_its_callees_alone() {
+async fn request_depends_on_its_callees_alone() {
     let mut exchange = Exchange::start().await;
     let service = exchange.service(&[]).await;
     exchange.callees.answer_with(&market(now(), |_| (3.0, 4.0)));
@@ -96,7 +96,7 @@ async fn request_leans_on_its_callees_alone() {
 }
 
 #[tokio::test]
-async fn a_callee_that_hangs_is_a_missed_deadline_whatever_notices_it() {
+async fn hanging_callee_is_a_missed_deadline() {
     let mut exchange = Exchange::start().await;
     // Connections to it are made by the kernel, and nobody ever answers on them.
     let hangs = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -112,7 +112,7 @@ async fn a_callee_that_hangs_is_a_missed_deadline_whatever_notices_it() {
 }
 
 #[tokio::test]
-async fn events_leans_on_nothing_once_it_has_heard() {
+async fn events_depends_on_nothing_once_complete() {
     let mut exchange = Exchange::start().await;
     let service = exchange.service(&[]).await;
     exchange.publish(&market(now(), |_| (3.0, 4.0))).await;
@@ -130,7 +130,7 @@ async fn events_leans_on_nothing_once_it_has_heard() {
 }
 
 #[tokio::test]
-async fn database_leans_on_postgres_alone() {
+async fn database_depends_on_postgres_alone() {
     let mut exchange = Exchange::start().await;
     let service = exchange.service(&[]).await;
     service
@@ -149,7 +149,7 @@ async fn database_leans_on_postgres_alone() {
 }
 
 #[tokio::test]
-async fn events_come_back_when_the_broker_does() {
+async fn events_recovers_with_the_broker() {
     let mut exchange = Exchange::start().await;
     let service = exchange.service(&[]).await;
     exchange.publish(&market(now(), |_| (9.0, 1.0))).await;
@@ -164,7 +164,7 @@ async fn events_come_back_when_the_broker_does() {
 }
 
 #[tokio::test]
-async fn without_data_a_quote_is_unsurged_and_says_so() {
+async fn quote_without_data_is_degraded() {
     let exchange = Exchange::start().await;
     let service = exchange.service(&[]).await;
     let (status, quote) = service.quote("events").await;
@@ -175,7 +175,7 @@ async fn without_data_a_quote_is_unsurged_and_says_so() {
 }
 
 #[tokio::test]
-async fn old_data_is_never_priced_with() {
+async fn old_data_sets_no_price() {
     let exchange = Exchange::start().await;
     let service = exchange.service(&[]).await;
     let sixteen_minutes = Duration::from_secs(16 * 60);
@@ -194,7 +194,7 @@ async fn old_data_is_never_priced_with() {
 }
 
 #[tokio::test]
-async fn data_from_the_future_is_as_good_as_none_and_does_not_keep_out_the_present() {
+async fn data_from_the_future_sets_no_price() {
     let exchange = Exchange::start().await;
     let service = exchange.service(&[]).await;
     service
@@ -215,7 +215,7 @@ async fn data_from_the_future_is_as_good_as_none_and_does_not_keep_out_the_prese
 }
 
 #[tokio::test]
-async fn a_message_that_cannot_be_read_is_put_aside_and_the_stream_goes_on() {
+async fn unparsable_message_becomes_a_dead_letter() {
     let exchange = Exchange::start().await;
     let service = exchange.service(&[]).await;
     exchange.publish(&market(now(), |_| (2.0, 2.0))).await;
@@ -255,7 +255,7 @@ async fn dead_letter(jetstream: &Context, subject: &str) -> StreamMessage {
 }
 
 #[tokio::test]
-async fn an_older_level_never_overwrites_a_newer_one() {
+async fn older_level_never_overwrites_newer_one() {
     let exchange = Exchange::start().await;
     let service = exchange.service(&[]).await;
     let new = now();

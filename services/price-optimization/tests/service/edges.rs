@@ -19,7 +19,7 @@ use tonic_health::pb::{
 };
 
 #[tokio::test]
-async fn bad_input_is_refused_with_its_field() {
+async fn rejects_bad_input_with_its_field() {
     let exchange = Exchange::start().await;
     let service = exchange.service(&[]).await;
     let here = json!({ "lat": GRAND_CENTRAL.0, "lon": GRAND_CENTRAL.1 });
@@ -66,7 +66,7 @@ async fn bad_input_is_refused_with_its_field() {
 }
 
 #[tokio::test]
-async fn bodies_that_are_no_json_are_refused() {
+async fn rejects_bodies_that_are_not_json() {
     let exchange = Exchange::start().await;
     let service = exchange.service(&[]).await;
     let post = |content_type: &str, body: Vec<u8>| {
@@ -171,7 +171,7 @@ async fn grpc_quotes_and_refuses_like_rest() {
 }
 
 #[tokio::test]
-async fn readiness_asks_only_for_what_the_mode_leans_on() {
+async fn readiness_follows_dependencies_of_the_mode() {
     let mut exchange = Exchange::start().await;
     let service = exchange.service(&["--dataflow-mode=database"]).await;
     service
@@ -190,7 +190,7 @@ async fn readiness_asks_only_for_what_the_mode_leans_on() {
 }
 
 #[tokio::test]
-async fn events_is_ready_while_what_it_heard_is_usable_also_without_the_broker() {
+async fn events_is_ready_while_levels_are_fresh() {
     let mut exchange = Exchange::start().await;
     let service = exchange.service(&["--dataflow-mode=events"]).await;
     let (status, unready) = service.get("/readyz").await;
@@ -244,7 +244,7 @@ async fn quotes_are_counted_under_their_mode() {
 }
 
 #[tokio::test]
-async fn every_zone_has_a_multiplier_on_the_map() {
+async fn surge_map_shows_every_zone() {
     let exchange = Exchange::start().await;
     let service = exchange.service(&["--dataflow-mode=request"]).await;
     let market = market(now(), |_| (5.0, 10.0));
@@ -260,7 +260,7 @@ async fn every_zone_has_a_multiplier_on_the_map() {
 }
 
 #[tokio::test]
-async fn the_map_of_an_area_larger_than_one_call_is_whole() {
+async fn surge_map_of_large_area_is_whole() {
     let exchange = Exchange::start().await;
     let bounds = Bounds::new(40.2, -74.5, 41.0, -73.5).unwrap();
     let area = format!("--service-area={bounds}");
@@ -278,7 +278,7 @@ async fn the_map_of_an_area_larger_than_one_call_is_whole() {
 }
 
 #[tokio::test]
-async fn grpc_health_knows_the_process_and_its_service() {
+async fn grpc_health_knows_process_and_service() {
     let exchange = Exchange::start().await;
     let service = exchange.service(&[]).await;
     let channel = Endpoint::from_shared(service.grpc.clone()).unwrap();
@@ -292,7 +292,7 @@ async fn grpc_health_knows_the_process_and_its_service() {
 
 /// Every answer that the tests above saw has the fields that the document promises, and no others.
 #[tokio::test]
-async fn the_openapi_document_is_true() {
+async fn openapi_document_matches_answers() {
     let exchange = Exchange::start().await;
     let service = exchange.service(&["--dataflow-mode=request"]).await;
     exchange

@@ -21,7 +21,7 @@ const DEMAND_TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const TOLERANCE_MS: f64 = 2.0;
 
 #[tokio::test]
-async fn a_request_quote_tells_of_both_calls() {
+async fn request_quote_explains_both_calls() {
     let exchange = Exchange::start().await;
     for shared_reads in ["off", "0us"] {
         let service = exchange.service(&["--shared-reads", shared_reads]).await;
@@ -40,7 +40,7 @@ async fn a_request_quote_tells_of_both_calls() {
 }
 
 #[tokio::test]
-async fn an_events_quote_tells_of_the_messages_that_it_was_made_of() {
+async fn events_quote_explains_its_messages() {
     let exchange = Exchange::start().await;
     let service = exchange.service(&["--traces-url=http://ui.example/"]).await;
     let a_while_ago = now() - Duration::from_millis(50);
@@ -101,7 +101,7 @@ async fn an_events_quote_tells_of_the_messages_that_it_was_made_of() {
 }
 
 #[tokio::test]
-async fn a_database_quote_tells_of_the_writes_the_batch_run_and_its_rows() {
+async fn database_quote_explains_writes_run_and_rows() {
     let mut exchange = Exchange::start().await;
     let service = exchange.service(&[]).await;
     publish_views(&exchange, "clock_timestamp() - interval '1500 ms'").await;
@@ -152,7 +152,7 @@ async fn a_database_quote_tells_of_the_writes_the_batch_run_and_its_rows() {
 }
 
 #[tokio::test]
-async fn a_producer_that_does_not_tell_when_it_wrote_is_read_all_the_same() {
+async fn explains_rows_without_time_of_write() {
     let exchange = Exchange::start().await;
     let service = exchange.service(&[]).await;
     publish_views(&exchange, "NULL").await;
@@ -165,7 +165,7 @@ async fn a_producer_that_does_not_tell_when_it_wrote_is_read_all_the_same() {
 }
 
 #[tokio::test]
-async fn a_quote_without_data_says_what_it_lacked() {
+async fn quote_without_data_explains_what_is_missing() {
     let exchange = Exchange::start().await;
     let service = exchange.service(&[]).await;
     let (_, quote) = service.quote("events").await;
@@ -181,7 +181,7 @@ async fn a_quote_without_data_says_what_it_lacked() {
 }
 
 #[tokio::test]
-async fn only_the_last_quotes_are_kept() {
+async fn keeps_only_the_last_quotes() {
     let exchange = Exchange::start().await;
     let service = exchange.service(&["--journeys-kept=3"]).await;
     let mut quotes = Vec::new();
@@ -202,7 +202,7 @@ async fn only_the_last_quotes_are_kept() {
 }
 
 #[tokio::test]
-async fn an_id_that_is_none_is_refused_and_one_of_nobody_is_not_found() {
+async fn rejects_malformed_and_unknown_quote_ids() {
     let exchange = Exchange::start().await;
     let service = exchange.service(&[]).await;
     let id = Uuid::now_v7();

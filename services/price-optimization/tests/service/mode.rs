@@ -16,7 +16,7 @@ async fn mode_becomes(service: &PriceOptimization, mode: &str) -> u64 {
 }
 
 #[tokio::test]
-async fn a_switch_reaches_every_replica_and_every_quote() {
+async fn switch_reaches_every_replica_and_quote() {
     let exchange = Exchange::start().await;
     let one = exchange.service(&["--dataflow-mode=database"]).await;
     let other = exchange.service(&["--dataflow-mode=request"]).await;
@@ -40,7 +40,7 @@ async fn a_switch_reaches_every_replica_and_every_quote() {
 }
 
 #[tokio::test]
-async fn switches_at_the_same_moment_are_all_counted() {
+async fn concurrent_switches_are_all_counted() {
     let exchange = Exchange::start().await;
     let (one, other) = (exchange.service(&[]).await, exchange.service(&[]).await);
     let (first, second) = tokio::join!(one.switch("events"), other.switch("request"));
@@ -57,7 +57,7 @@ async fn switches_at_the_same_moment_are_all_counted() {
 }
 
 #[tokio::test]
-async fn a_new_replica_learns_the_mode_that_was_switched_to_before() {
+async fn new_replica_learns_current_mode() {
     let exchange = Exchange::start().await;
     exchange.service(&[]).await.switch("events").await;
     let late = exchange.service(&["--dataflow-mode=database"]).await;
@@ -65,7 +65,7 @@ async fn a_new_replica_learns_the_mode_that_was_switched_to_before() {
 }
 
 #[tokio::test]
-async fn without_nats_the_mode_stays_and_a_switch_says_why_not() {
+async fn mode_stays_while_nats_is_away() {
     let mut exchange = Exchange::start().await;
     let service = exchange.service(&[]).await;
     service.switch("request").await;

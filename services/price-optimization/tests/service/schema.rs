@@ -7,7 +7,7 @@ use sqlx::{Executor, PgPool};
 use crate::support::Exchange;
 
 #[tokio::test]
-async fn a_schema_newer_than_the_program_ends_it_with_one_line() {
+async fn newer_schema_ends_process_with_one_line() {
     let exchange = Exchange::start().await;
     let mut migrate = program(&exchange);
     let migrated = migrate.arg("migrate").output().unwrap();

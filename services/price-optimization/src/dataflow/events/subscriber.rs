@@ -2,9 +2,9 @@
 //!
 //! # How this works
 //! ```text
-//! subscribe ──► last message of every subject ──► new messages ──► connection lost, or 10 s silence
-//!     ▲                                                                       │
-//!     └──────────────────────────────── again ◄───────────────────────────────┘
+//! subscribe ─► last message of every subject ─► new messages ─► connection lost or 10 s silent
+//!     ▲                                                                  │
+//!     └───────────────────────────── again ◄─────────────────────────────┘
 //! ```
 //! An *ordered consumer* keeps no position on the server. To start again from the last message of
 //! every subject is cheap and complete, because a message is a level and not an increment. A
