@@ -6,7 +6,7 @@ use crate::modules::{Module, Workspace, field};
 use crate::source::{is_held, sources};
 
 /// Every crate and the crates of ours that it may import, without those that only its tests import.
-const MAY_IMPORT: [(&str, &[&str]); 15] = [
+const MAY_IMPORT: [(&str, &[&str]); 16] = [
     ("marketplace", &[]),
     ("platform", &[]),
     ("private-servers", &[]),
@@ -14,6 +14,10 @@ const MAY_IMPORT: [(&str, &[&str]); 15] = [
     ("dashboards", &[]),
     ("surge-proto", &["marketplace"]),
     ("feeds", &["platform"]),
+    (
+        "test-harness",
+        &["marketplace", "platform", "private-servers"],
+    ),
     (
         "bare-servers",
         &["marketplace", "private-servers", "surge-proto"],

@@ -32,7 +32,6 @@ const NOT_YET: &[&str] = &[
     "cli/",
     "crates/bare-servers/",
     "crates/dashboards/",
-    "crates/feeds/",
     "crates/platform/",
     "crates/private-servers/",
     "crates/trace-view/",

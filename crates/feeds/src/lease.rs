@@ -1,100 +1,124 @@
-//! Work that one replica does for all: a lease in PostgreSQL, so that there is one holder at a time and another within
-//! seconds when it dies or hangs.
+//! A lease: of several replicas, one does a piece of work, and another takes over within seconds
+//! when it dies or hangs.
 //!
-//! A lock held on a connection would be simpler, but a process that is stopped, or swaps, keeps it for ever; a lease ends
-//! by itself. While PostgreSQL is away the last holder goes on: nobody else can become one.
+//! # How this works
 //!
-//! A holder that hears too late that it is none any more does its work once beside its successor. So a lease is for work
-//! that may be repeated, such as telling levels.
+//! A row of the table `lease` names the work, its holder, and until when. The holder renews its
+//! lease every half second, and each other replica asks for it just as often.
 //!
-//! The table is made by the service's migrations: `lease (work text, holder uuid, until timestamptz)`.
+//! ```text
+//! replica 1   holds ─ renew ─ renew ─ ✗ dies
+//! the row            until: ├───── two seconds ─────┤ over
+//! replica 2   asks     asks     asks     asks     asks   holds ─ renew ─
+//! ──────────────────────────────────────────────────────────────────────▶ time
+//!
+//!                  PostgreSQL grants it              PostgreSQL is away
+//!  LeaseState: Waiting ─────────────▶ Held { until } ─────────────▶ HeldInOutage
+//!                 ▲                     │        ▲                    │      │
+//!                 └── another holds it ─┘        └───── renewed ──────┘      │
+//!                 └────────────────── another holds it ──────────────────────┘
+//! ```
+//!
+//! A lock on a connection would be simpler, but a process that is stopped, or swaps, keeps it for
+//! ever; a lease ends by itself. While PostgreSQL is away no replica can become the holder, so the
+//! last one goes on.
+//!
+//! A holder that notices late that its term is over works for a moment beside its successor. So a
+//! lease is for work that may be done twice, such as publishing levels.
+//!
+//! The service's migrations make the table: `lease (work text, holder uuid, until timestamptz)`.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
+use platform::{background::WorkLoop, postgres};
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 use uuid::Uuid;
 
-use platform::{background::WorkLoop, postgres};
-
-/// How long a lease is good for. A successor begins at most this and [`RENEW_EVERY`] after the last sign of life.
+/// How long a lease lasts. A successor begins at most this and [`RENEW_EVERY`] after the last
+/// renewal.
 const TERM: Duration = Duration::from_secs(2);
 
-/// How often the holder renews it and the others ask for it.
+/// How often the holder renews its lease and the others ask for it.
 const RENEW_EVERY: Duration = Duration::from_millis(500);
 
-/// How long PostgreSQL may take. With [`RENEW_EVERY`] less than [`TERM`], so that a holder learns that PostgreSQL is away
-/// before its term is over.
+/// How long PostgreSQL may take. Together with [`RENEW_EVERY`] less than [`TERM`], so that a holder
+/// learns of an outage before its term is over.
 const DEADLINE: Duration = Duration::from_secs(1);
 
-/// Whether this replica is the one. Cheap to clone: all clones are one.
+/// The lease on one piece of work, as this replica knows it. Cheap to clone: all clones share one
+/// state.
 #[derive(Clone, Debug)]
 pub struct Lease {
+    /// What the holder does, such as "publishes the levels of supply".
     work: &'static str,
-    me: Uuid,
-    // A std mutex: held for an assignment, never across an await.
-    standing: Arc<Mutex<Standing>>,
+    replica: Uuid,
+    // A std mutex: it is locked for an assignment, never across an await.
+    state: Arc<Mutex<LeaseState>>,
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Standing {
-    /// Another replica is, or nobody yet.
+enum LeaseState {
+    /// Another replica holds the lease, or none does yet.
     Waiting,
-    /// This one, until then.
-    Holding(Instant),
-    /// It was this one when PostgreSQL went away.
-    HoldingOn,
+    /// This replica holds it.
+    Held { until: Instant },
+    /// This replica held it when PostgreSQL went away.
+    HeldInOutage,
 }
 
 impl Lease {
-    /// The lease on `work` as `me` sees it; not held yet.
-    pub fn of(work: &'static str, me: Uuid) -> Self {
+    /// The lease on `work`, a verb and its object, for this `replica`, which does not hold it yet.
+    pub fn new(work: &'static str, replica: Uuid) -> Self {
+        let state = Arc::new(Mutex::new(LeaseState::Waiting));
         Self {
             work,
-            me,
-            standing: Arc::new(Mutex::new(Standing::Waiting)),
+            replica,
+            state,
         }
     }
 
-    /// Whether this replica is to do the work now.
+    /// Whether this replica does the work now.
     pub fn is_held(&self) -> bool {
-        match self.standing() {
-            Standing::Waiting => false,
-            // A process that was stopped in between finds its term over.
-            Standing::Holding(until) => Instant::now() < until,
-            Standing::HoldingOn => true,
+        match self.state() {
+            LeaseState::Waiting => false,
+            // A process that was stopped meanwhile finds that its term is over.
+            LeaseState::Held { until } => Instant::now() < until,
+            LeaseState::HeldInOutage => true,
         }
     }
 
     /// Renews the lease, or asks for it.
     ///
     /// # Errors
-    /// PostgreSQL is away: whoever holds the lease goes on.
+    /// PostgreSQL is away: the holder remains the holder.
     pub async fn step(&self, pool: &PgPool) -> Result<(), sqlx::Error> {
         let until = Instant::now() + TERM;
-        let before = self.standing();
-        let standing = match self.ask(pool).await {
-            Ok(true) => Standing::Holding(until),
-            Ok(false) => Standing::Waiting,
+        let before = self.state();
+        let after = match self.acquire(pool).await {
+            Ok(true) => LeaseState::Held { until },
+            Ok(false) => LeaseState::Waiting,
             Err(error) => {
                 if self.is_held() {
-                    self.stand(Standing::HoldingOn);
+                    self.set(LeaseState::HeldInOutage);
                 }
                 return Err(error);
             }
         };
-        match (before, standing) {
-            (Standing::Waiting, Standing::Holding(_)) => info!("this replica now {}", self.work),
-            (Standing::Holding(_) | Standing::HoldingOn, Standing::Waiting) => {
+        match (before, after) {
+            (LeaseState::Waiting, LeaseState::Held { .. }) => {
+                info!("this replica now {}", self.work);
+            }
+            (LeaseState::Held { .. } | LeaseState::HeldInOutage, LeaseState::Waiting) => {
                 info!("another replica now {}", self.work);
             }
             _ => {}
         }
-        self.stand(standing);
+        self.set(after);
         Ok(())
     }
 
@@ -105,41 +129,39 @@ impl Lease {
         while work.next_step(RENEW_EVERY).await {
             work.record(&self.step(&pool).await);
         }
-        let _ = self.give_up(&pool).await;
+        self.set(LeaseState::Waiting);
+        let give_up = sqlx::query("DELETE FROM lease WHERE work = $1 AND holder = $2")
+            .bind(self.work)
+            .bind(self.replica)
+            .execute(&pool);
+        // If it fails, the lease ends by itself.
+        let _: Result<_, sqlx::Error> = postgres::traced(DEADLINE, "DELETE lease", give_up).await;
     }
 
-    /// Those who must wait only look: a row that is locked in vain is written for nothing.
-    async fn ask(&self, pool: &PgPool) -> Result<bool, sqlx::Error> {
-        let ask = sqlx::query(
+    /// A replica that cannot get the lease only reads: to lock the row in vain would be a write.
+    async fn acquire(&self, pool: &PgPool) -> Result<bool, sqlx::Error> {
+        let acquire = sqlx::query(
             "INSERT INTO lease AS known (work, holder, until)
              SELECT $1, $2, now() + $3
-             WHERE NOT EXISTS (SELECT FROM lease WHERE work = $1 AND holder <> $2 AND until >= now())
+             WHERE NOT EXISTS (SELECT FROM lease
+                               WHERE work = $1 AND holder <> $2 AND until >= now())
              ON CONFLICT (work) DO UPDATE SET holder = excluded.holder, until = excluded.until
              WHERE known.holder = excluded.holder OR known.until < now()",
         )
         .bind(self.work)
-        .bind(self.me)
+        .bind(self.replica)
         .bind(TERM)
         .execute(pool);
-        let asked: Result<_, sqlx::Error> = postgres::traced(DEADLINE, "INSERT lease", ask).await;
-        Ok(asked?.rows_affected() == 1)
+        let acquired: Result<_, sqlx::Error> =
+            postgres::traced(DEADLINE, "INSERT lease", acquire).await;
+        Ok(acquired?.rows_affected() == 1)
     }
 
-    async fn give_up(&self, pool: &PgPool) -> Result<(), sqlx::Error> {
-        self.stand(Standing::Waiting);
-        let give_up = sqlx::query("DELETE FROM lease WHERE work = $1 AND holder = $2")
-            .bind(self.work)
-            .bind(self.me)
-            .execute(pool);
-        let given_up = postgres::traced(DEADLINE, "DELETE lease", give_up).await;
-        given_up.map(|_| ())
+    fn state(&self) -> LeaseState {
+        *self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn standing(&self) -> Standing {
-        *self.standing.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn stand(&self, standing: Standing) {
-        *self.standing.lock().unwrap_or_else(PoisonError::into_inner) = standing;
+    fn set(&self, state: LeaseState) {
+        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = state;
     }
 }

@@ -1,8 +1,36 @@
-//! How state leaves a service, and how a replica follows another: the outbox, the publisher of levels, the lease that
-//! says which replica publishes, the change log of the replicas, and the links from a message back to its causes.
+//! How state leaves a service, and how a replica follows the others.
+//!
+//! | module | what it teaches |
+//! |---|---|
+//! | [`outbox`] | an event is committed with its change, and published afterwards |
+//! | [`snapshot_publisher`] | levels on a stream, and the watermark that completes them |
+//! | [`lease`] | one of several replicas does the work; if it hangs, another takes over |
+//! | [`change_log`] | a replica reads what other replicas have written, and misses nothing |
+//! | [`trace_links`] | from a message back to the requests that caused it |
+//!
+//! Nothing here knows of rides: a service says what its events and its levels are.
 
+pub mod change_log;
 pub mod lease;
-pub mod level_feed;
-pub mod origins;
 pub mod outbox;
-pub mod replicas;
+pub mod snapshot_publisher;
+pub mod trace_links;
+
+use std::future::IntoFuture;
+
+use async_nats::jetstream::{Context, context::PublishError, message::PublishMessage};
+use futures::future::try_join_all;
+
+/// Publishes all messages, each on its subject, before it waits for the first acknowledgement.
+async fn publish_all(
+    jetstream: &Context,
+    messages: Vec<(String, PublishMessage)>,
+) -> Result<(), PublishError> {
+    let mut acknowledgements = Vec::with_capacity(messages.len());
+    for (subject, message) in messages {
+        let sent = jetstream.send_publish(subject, message).await?;
+        acknowledgements.push(sent.into_future());
+    }
+    try_join_all(acknowledgements).await?;
+    Ok(())
+}

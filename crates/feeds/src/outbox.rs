@@ -1,20 +1,44 @@
-//! The transactional outbox: an event is written in the transaction that it tells about, and a relay publishes it
-//! afterwards. The event is never lost (it is deleted only after JetStream's acknowledgement) and never doubled for
-//! two minutes (its row id is its `Nats-Msg-Id`); a subscriber that must not act twice is idempotent beyond that. Several
-//! replicas relay one outbox, one at a time, in the order of the events' ids, which begin with the time of their writer's
-//! clock. Clocks differ: of two events that wait together, from different replicas, the later one may go first. So an event
-//! says what has come about and when, and a subscriber makes sense of it whatever came before.
+//! The transactional outbox: an event reaches its stream if, and only if, the change that it
+//! reports was committed.
 //!
-//! Every service that uses it has a table `outbox` in its own schema: `id uuid, subject text, schema text,
-//! payload bytea, traceparent text, created_at timestamptz`.
+//! # How this works
+//!
+//! A service that commits a change and then publishes an event can die between the two, and the
+//! event is lost; in the other order, it publishes a change that never happens. So the service
+//! writes the event into a table, in the transaction of the change. A relay publishes it afterwards
+//! and deletes it once JetStream has acknowledged it.
+//!
+//! ```text
+//!   request               relay                        JetStream
+//!      │ BEGIN              │                              │
+//!      │ UPDATE ride        │                              │
+//!      │ INSERT outbox      │                              │
+//!      │ COMMIT ── wake ──▶ │ BEGIN, lock the outbox       │
+//!      ▼                    │ SELECT the 256 oldest        │
+//!                           │ publish ── Nats-Msg-Id ────▶ │ stores it, unless it has this id
+//!                           │ ◀──────────── acknowledged ─ │
+//!                           │ DELETE, COMMIT               │
+//!                           ▼ (if it dies before, the next relay publishes again)
+//! ```
+//!
+//! So an event is published at least once, and within two minutes no more than once, because its
+//! row id is its `Nats-Msg-Id`. A subscriber that must not act twice is idempotent beyond that.
+//!
+//! Several replicas relay one outbox, one at a time, in the order of the event ids, which begin
+//! with the time of the writer's clock. Clocks differ: of two events from different replicas that
+//! wait together, the later one may go first. So an event says what happened and when, and a
+//! subscriber can use it whatever came before.
+//!
+//! The service's migrations make the table: `outbox (id uuid, subject text, schema text, payload
+//! bytea, traceparent text, created_at timestamptz)`.
 
 use std::{
     sync::{Arc, atomic::AtomicU64},
     time::Duration,
 };
 
-use async_nats::jetstream::Context;
-use futures::future::try_join_all;
+use async_nats::jetstream::{Context, context::PublishError, message::PublishMessage};
+use platform::{background::WorkLoop, metrics::clients, nats, postgres, propagation};
 use prometheus_client::{
     metrics::gauge::Gauge,
     registry::{Registry, Unit},
@@ -25,26 +49,28 @@ use tokio_util::sync::CancellationToken;
 use tracing::Span;
 use uuid::Uuid;
 
-use platform::{background::WorkLoop, metrics::clients, nats, postgres, propagation};
+use crate::publish_all;
 
-/// Most events that one step of the relay takes: a few round trips' worth, and a transaction that stays short.
+/// Most events that one step of the relay publishes: a few round trips' worth, and a transaction
+/// that stays short.
 const BATCH: i64 = 256;
 
-/// How long one step of the relay may take: longer than JetStream and PostgreSQL need to fail by themselves.
+/// How long one step of the relay may take: longer than JetStream and PostgreSQL need to fail by
+/// themselves.
 const STEP_DEADLINE: Duration = Duration::from_secs(5);
 
-/// How often the relay looks without being asked: for rows that another replica left behind.
-const IDLE: Duration = Duration::from_secs(1);
+/// How often the relay looks without being woken: another replica may have left rows behind.
+const POLL_EVERY: Duration = Duration::from_secs(1);
 
-/// How often the relay looks up how much waits.
-const TAKE_STOCK_EVERY: Duration = Duration::from_secs(5);
+/// How often the relay measures the backlog.
+const UPDATE_METRICS_EVERY: Duration = Duration::from_secs(5);
 
 /// An event for the outbox.
 #[derive(Clone, Debug)]
-pub struct Event {
-    /// Where it will be published.
+pub struct OutboxEvent {
+    /// The subject on which it will be published.
     pub subject: String,
-    /// Name of its message type, such as `surge.v1.RideEvent`.
+    /// The name of its message type, such as `surge.v1.RideEvent`.
     pub schema: &'static str,
     /// The encoded message.
     pub payload: Vec<u8>,
@@ -54,37 +80,41 @@ pub struct Event {
 ///
 /// # Errors
 /// Those of the database.
-pub async fn write(connection: &mut PgConnection, event: Event) -> Result<(), sqlx::Error> {
-    sqlx::query("INSERT INTO outbox (id, subject, schema, payload, traceparent) VALUES ($1, $2, $3, $4, $5)")
-        .bind(Uuid::now_v7())
-        .bind(event.subject)
-        .bind(event.schema)
-        .bind(event.payload)
-        .bind(propagation::traceparent())
-        .execute(connection)
-        .await?;
+pub async fn write(connection: &mut PgConnection, event: OutboxEvent) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "INSERT INTO outbox (id, subject, schema, payload, traceparent)
+         VALUES ($1, $2, $3, $4, $5)",
+    )
+    .bind(Uuid::now_v7())
+    .bind(event.subject)
+    .bind(event.schema)
+    .bind(event.payload)
+    .bind(propagation::traceparent())
+    .execute(connection)
+    .await?;
     Ok(())
 }
 
-/// Publishes what the outbox holds. Several replicas may relay the same outbox, whoever wrote the rows.
+/// Publishes the events of an outbox, whichever replica wrote them. Cheap to clone: all clones
+/// share one wake-up.
 #[derive(Clone, Debug)]
 pub struct Relay {
     pool: PgPool,
     jetstream: Context,
-    /// What the subjects of its events have in common, such as `surge.v1.rides`.
+    /// What the subjects of the events have in common, such as `surge.v1.rides`.
     destination: &'static str,
     wake: Arc<Notify>,
     backlog: Backlog,
 }
 
-/// How much waits in the outbox, as it was looked up last.
+/// The events that wait, as the relay measured them last.
 #[derive(Clone, Debug, Default)]
 struct Backlog {
     events: Gauge,
     oldest_age_seconds: Gauge<f64, AtomicU64>,
 }
 
-struct Row {
+struct OutboxRow {
     id: Uuid,
     subject: String,
     schema: String,
@@ -92,7 +122,7 @@ struct Row {
     traceparent: Option<String>,
 }
 
-platform::from_row!(Row {
+platform::from_row!(OutboxRow {
     id,
     subject,
     schema,
@@ -100,7 +130,7 @@ platform::from_row!(Row {
     traceparent
 });
 
-/// Why a step of the relay failed. Nothing is lost: the rows stay.
+/// Why a step of the relay failed. No event is lost: the rows stay.
 #[derive(Debug, thiserror::Error)]
 pub enum RelayError {
     /// The database is away.
@@ -108,11 +138,12 @@ pub enum RelayError {
     Database(#[from] sqlx::Error),
     /// JetStream is away, or has no stream for the subject.
     #[error("JetStream did not take an event: {0}")]
-    Publish(#[from] async_nats::jetstream::context::PublishError),
+    Publish(#[from] PublishError),
 }
 
 impl Relay {
-    /// A relay from the outbox of `pool`'s role to JetStream. The subjects of its events begin with `destination`.
+    /// A relay from the outbox of `pool`'s role to JetStream. The subjects of its events begin with
+    /// `destination`.
     pub fn new(pool: PgPool, jetstream: Context, destination: &'static str) -> Self {
         Self {
             pool,
@@ -123,7 +154,7 @@ impl Relay {
         }
     }
 
-    /// Registers how much waits in the outbox.
+    /// Registers the gauges of the backlog.
     pub fn register(&self, registry: &mut Registry) {
         let help = "Events that wait for JetStream";
         registry.register("surge_outbox_events", help, self.backlog.events.clone());
@@ -132,27 +163,27 @@ impl Relay {
         registry.register_with_unit("surge_outbox_oldest_age", help, Unit::Seconds, age);
     }
 
-    /// Tells the relay that a transaction with events was committed.
+    /// Wakes the relay: a transaction with events was committed.
     pub fn wake(&self) {
         self.wake.notify_one();
     }
 
-    /// Publishes one batch and deletes it; returns how many events that were.
+    /// Publishes one batch and deletes it; returns the number of its events.
     ///
     /// # Errors
     /// See [`RelayError`].
     pub async fn step(&self) -> Result<usize, RelayError> {
-        postgres::within(STEP_DEADLINE, self.carry_a_batch()).await
+        postgres::within(STEP_DEADLINE, self.relay_batch()).await
     }
 
-    async fn carry_a_batch(&self) -> Result<usize, RelayError> {
+    async fn relay_batch(&self) -> Result<usize, RelayError> {
         let mut transaction = self.pool.begin().await?;
-        // Relays wait for each other. The lock is taken by a statement of its own, so that the next one sees what the relay
-        // before this one deleted.
+        // Relays wait for each other. The lock has a statement of its own, so that the next
+        // statement sees what the relay before this one deleted.
         sqlx::query("SELECT pg_advisory_xact_lock('outbox'::regclass::oid::bigint)")
             .execute(&mut *transaction)
             .await?;
-        let rows: Vec<Row> = sqlx::query_as(
+        let rows: Vec<OutboxRow> = sqlx::query_as(
             "SELECT id, subject, schema, payload, traceparent FROM outbox ORDER BY id LIMIT $1",
         )
         .bind(BATCH)
@@ -162,78 +193,68 @@ impl Relay {
         if ids.is_empty() {
             return Ok(0);
         }
-        let started = Instant::now();
-        let published = self.publish(rows).await;
+        let (events, started) = (ids.len(), Instant::now());
+        let messages = rows.into_iter().map(message_of).collect();
+        let published = publish_all(&self.jetstream, messages).await;
         let took = started.elapsed();
         let acknowledged = published.is_ok();
-        clients::published(
-            self.destination,
-            ids.len(),
-            acknowledged,
-            took,
-            &Span::none(),
-        );
+        clients::published(self.destination, events, acknowledged, took, &Span::none());
         published?;
         sqlx::query("DELETE FROM outbox WHERE id = ANY($1)")
             .bind(&ids)
             .execute(&mut *transaction)
             .await?;
         transaction.commit().await?;
-        Ok(ids.len())
+        Ok(events)
     }
 
-    /// Sends all events before waiting for the first acknowledgement.
-    async fn publish(&self, rows: Vec<Row>) -> Result<(), RelayError> {
-        let mut acknowledgements = Vec::with_capacity(rows.len());
-        for row in rows {
-            let mut message =
-                nats::message(&row.schema, row.payload).message_id(row.id.to_string());
-            if let Some(traceparent) = row.traceparent {
-                message = message.header(propagation::TRACEPARENT, traceparent.as_str());
-            }
-            let sent = self.jetstream.send_publish(row.subject, message).await?;
-            acknowledgements.push(sent.into_future());
-        }
-        try_join_all(acknowledgements).await?;
-        Ok(())
-    }
-
-    /// Looks up how much waits. While the database is away, what was known last stays.
-    async fn take_stock(&self) -> Result<(), sqlx::Error> {
-        let stock = sqlx::query_as::<_, (i64, f64)>(
-            "SELECT count(*), coalesce(extract(epoch FROM now() - min(created_at)), 0)::float8 FROM outbox",
+    /// While the database is away, the gauges keep their last values.
+    async fn update_backlog_metrics(&self) -> Result<(), sqlx::Error> {
+        let backlog = sqlx::query_as::<_, (i64, f64)>(
+            "SELECT count(*), coalesce(extract(epoch FROM now() - min(created_at)), 0)::float8
+             FROM outbox",
         )
         .fetch_one(&self.pool);
-        let stock: Result<_, sqlx::Error> = postgres::within(STEP_DEADLINE, stock).await;
-        let (events, oldest_age_seconds) = stock?;
+        let backlog: Result<_, sqlx::Error> = postgres::within(STEP_DEADLINE, backlog).await;
+        let (events, oldest_age_seconds) = backlog?;
         self.backlog.events.set(events);
         self.backlog.oldest_age_seconds.set(oldest_age_seconds);
         Ok(())
     }
 
-    /// Relays until `shutdown`, waking for [`Relay::wake`] and once a second besides; and once more after it, for what the
-    /// last requests left behind.
+    /// Relays until `shutdown`, and once more after it for the events of the last requests.
     pub async fn run(self, shutdown: CancellationToken) {
         let mut work = WorkLoop::new("the outbox", &shutdown);
-        let mut take_stock_at = Instant::now();
-        // A step that has begun is finished: of one cut short the lock stays for a moment, and the last step would wait.
+        let mut update_metrics_at = Instant::now();
+        // A step that has begun is finished: PostgreSQL would keep the lock of one that is cut
+        // short for a moment, and the last step would wait for it.
         while work.next_step(Duration::ZERO).await {
             let outcome = self.step().await;
-            let more = matches!(outcome, Ok(published) if published as i64 == BATCH);
+            let is_full = matches!(outcome, Ok(published) if published as i64 == BATCH);
             work.record(&outcome);
-            if Instant::now() >= take_stock_at {
-                // The step tells of a database that is away.
-                let _ = self.take_stock().await;
-                take_stock_at = Instant::now() + TAKE_STOCK_EVERY;
+            if Instant::now() >= update_metrics_at {
+                // The step reports a database that is away.
+                let _ = self.update_backlog_metrics().await;
+                update_metrics_at = Instant::now() + UPDATE_METRICS_EVERY;
             }
-            if !more {
+            if !is_full {
                 tokio::select! {
                     () = shutdown.cancelled() => {}
                     () = self.wake.notified(), if !work.is_failing() => {}
-                    () = tokio::time::sleep(IDLE) => {}
+                    () = tokio::time::sleep(POLL_EVERY) => {}
                 }
             }
         }
         work.record(&self.step().await);
     }
+}
+
+/// The subject and the message of an event. Its context is that of the request that wrote it.
+fn message_of(row: OutboxRow) -> (String, PublishMessage) {
+    let message = nats::message(&row.schema, row.payload).message_id(row.id.to_string());
+    let message = match row.traceparent {
+        Some(traceparent) => message.header(propagation::TRACEPARENT, traceparent.as_str()),
+        None => message,
+    };
+    (row.subject, message)
 }

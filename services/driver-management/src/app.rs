@@ -1,9 +1,9 @@
-//! The use cases of driver-management, one method each. The edges parse and answer; what happens in between is here:
-//! decide by the rules of `driver`, write through `store`, then tell the `fleet`.
+//! The use cases of driver-management, one method each. The edges parse and answer; what happens in
+//! between is here: decide by the rules of `driver`, write through `store`, then tell the `fleet`.
 
 use std::{sync::Arc, time::Duration};
 
-use feeds::{origins::Origins, outbox::Relay};
+use feeds::{outbox::Relay, trace_links::PendingTraceLinks};
 use marketplace::{
     fare::{Trip, pickup_minutes},
     supply::DriverStatus,
@@ -22,11 +22,12 @@ use crate::{
     store::{Claim, Dispatch, OpenClaim, Store},
 };
 
-/// How often a change is tried anew when another one came first. A driver has one phone and a ride one dispatcher, so
-/// the second attempt already is rare.
+/// How often a change is tried anew when another one came first. A driver has one phone and a ride
+/// one dispatcher, so the second attempt already is rare.
 const ATTEMPTS: usize = 4;
 
-/// How many drivers are tried for a ride. Memory is at most a moment behind the table, so the first is nearly always it.
+/// How many drivers are tried for a ride. Memory is at most a moment behind the table, so the first
+/// is nearly always it.
 const CANDIDATES: usize = 8;
 
 /// The use cases. Cheap to clone.
@@ -55,7 +56,7 @@ pub struct Parts {
     /// Counts dispatches by outcome.
     pub dispatches: Dispatches,
     /// The requests that changed supply.
-    pub origins: Arc<Origins>,
+    pub origins: Arc<PendingTraceLinks>,
 }
 
 /// A ride that needs a driver.
@@ -93,25 +94,25 @@ impl App {
             };
             let after = before.reports(status, position, now)?;
             if self.change(&before, &after).await? {
-                self.0.origins.note();
+                self.0.origins.record_request();
                 return Ok(after);
             }
         }
         Err(Error::Contended(driver_id))
     }
 
-    /// A driver says where it is: kept in memory at once, in the table a moment later. False when the driver is unknown
-    /// or offline; the report is then left out.
+    /// A driver says where it is: kept in memory at once, in the table a moment later. False when
+    /// the driver is unknown or offline; the report is then left out.
     pub fn report_position(&self, driver_id: Uuid, position: Position) -> bool {
         let is_on_duty = self.0.fleet.moves(driver_id, position);
         if is_on_duty {
-            self.0.origins.note();
+            self.0.origins.record_request();
         }
         is_on_duty
     }
 
     /// The requests that changed supply.
-    pub fn origins(&self) -> &Origins {
+    pub fn origins(&self) -> &PendingTraceLinks {
         &self.0.origins
     }
 
@@ -141,8 +142,8 @@ impl App {
         self.0.fleet.supply(self.zones(), self.0.forecast_window)
     }
 
-    /// Sends the nearest idle driver to a ride; `None` when nobody is near enough. A ride that has a driver keeps it,
-    /// however often this is asked.
+    /// Sends the nearest idle driver to a ride; `None` when nobody is near enough. A ride that has
+    /// a driver keeps it, however often this is asked.
     ///
     /// # Errors
     /// [`Error::RideReleased`], or that the database is away.
@@ -150,13 +151,13 @@ impl App {
         let answer = self.driver_for(ride).await;
         self.0.dispatches.count(&answer);
         if matches!(answer, Ok(Some(_))) {
-            self.0.origins.note();
+            self.0.origins.record_request();
         }
         answer
     }
 
-    /// Frees the driver on the way to a ride. False when there is none; a dispatch of the ride that comes later, having
-    /// been overtaken, is then refused.
+    /// Frees the driver on the way to a ride. False when there is none; a dispatch of the ride that
+    /// comes later, having been overtaken, is then refused.
     ///
     /// # Errors
     /// [`Error::RideUnderWay`] when the rider is in the car, or that the database is away.
@@ -190,7 +191,8 @@ impl App {
         Ok(Driver::newcomer(driver_id, position, now))
     }
 
-    /// Writes a driver's own report, with the event that it means; false when another change came first.
+    /// Writes a driver's own report, with the event that it means; false when another change came
+    /// first.
     async fn change(&self, before: &Driver, after: &Driver) -> Result<bool, Error> {
         let stage = stage_between(before.status, after.status);
         let event = stage.zip(before.ride).map(|(stage, ride)| {
@@ -214,7 +216,7 @@ impl App {
         match self.0.store.release(ride_id, self.now()).await? {
             Some(driver) => {
                 pending.happened(&driver);
-                self.0.origins.note();
+                self.0.origins.record_request();
             }
             None => {
                 pending.did_not_happen();
@@ -250,7 +252,8 @@ impl App {
             let sent = claim
                 .send(&self.0.store, &dispatch, ride.dropoff, now)
                 .await?;
-            // Without a row memory was behind: dropping the reservation lets the driver be read again.
+            // Without a row memory was behind: dropping the reservation lets the driver be read
+            // again.
             if let Some(driver) = sent {
                 claim.commit().await?;
                 reservation.change.happened(&driver);

@@ -1,4 +1,5 @@
-//! The configuration of driver-management: one struct, read once. Its comments are the text of `--help`.
+//! The configuration of driver-management: one struct, read once. Its comments are the text of
+//! `--help`.
 
 use std::{net::SocketAddr, ops::RangeInclusive, time::Duration};
 
@@ -18,11 +19,13 @@ pub struct Config {
     #[arg(long, env = "GRPC_ADDR", default_value = "127.0.0.1:7201")]
     pub grpc_addr: SocketAddr,
 
-    /// PostgreSQL, as the role that owns the schema `driver`: postgres://role:password@host:port/database.
+    /// PostgreSQL, as the role that owns the schema `driver`:
+    /// postgres://role:password@host:port/database.
     #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
     pub database_url: String,
 
-    /// NATS with JetStream; of a cluster the URLs of all nodes, with commas between. The service also works while it is away.
+    /// NATS with JetStream; of a cluster the URLs of all nodes, with commas between. The service
+    /// also works while it is away.
     #[arg(
         long,
         env = "NATS_URL",

@@ -1,5 +1,5 @@
-//! One driver, and the rules of a driver's day: which status may follow which, and who may say so. Pure; the table
-//! that holds drivers is in `store`, the picture of all of them in `fleet`.
+//! One driver, and the rules of a driver's day: which status may follow which, and who may say so.
+//! Pure; the table that holds drivers is in `store`, the picture of all of them in `fleet`.
 
 use marketplace::{
     fare::Trip,
@@ -58,8 +58,8 @@ impl Driver {
         }
     }
 
-    /// The driver after reporting `asked` at `position`. Repeating the current status is allowed and only moves the
-    /// driver, so a report whose answer was lost can be sent again.
+    /// The driver after reporting `asked` at `position`. Repeating the current status is allowed
+    /// and only moves the driver, so a report whose answer was lost can be sent again.
     ///
     /// # Errors
     /// [`Error::IllegalTransition`] when the status must not follow the current one.
@@ -135,8 +135,8 @@ pub fn minutes(minutes: f64) -> std::time::Duration {
     std::time::Duration::from_secs_f64(minutes * 60.0)
 }
 
-/// What a driver may report in each status. Only dispatch sends a driver on the way, and a ride once begun is driven
-/// to its end.
+/// What a driver may report in each status. Only dispatch sends a driver on the way, and a ride
+/// once begun is driven to its end.
 const fn may_report(status: DriverStatus) -> &'static [DriverStatus] {
     use DriverStatus::{EnRoute, Idle, Offline, OnTrip};
     match status {

@@ -1,5 +1,6 @@
-//! What can go wrong in driver-management, and what the caller hears of it: one enum, one `match`. Both edges answer
-//! with the [`Fault`] that comes out of it; SQL states become these variants in `store` and nowhere else.
+//! What can go wrong in driver-management, and what the caller hears of it: one enum, one `match`.
+//! Both edges answer with the [`Fault`] that comes out of it; SQL states become these variants in
+//! `store` and nowhere else.
 
 use marketplace::{supply::DriverStatus, zone::Zone};
 use platform::{

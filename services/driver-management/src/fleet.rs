@@ -1,13 +1,14 @@
-//! The fleet in memory: what GetSupply, the feed and the search for the nearest driver read. PostgreSQL is the authority
-//! for every change of status; the fleet learns of it after the commit. Positions come here first, and `positions`
-//! carries them to the table in batches.
+//! The fleet in memory: what GetSupply, the feed and the search for the nearest driver read.
+//! PostgreSQL is the authority for every change of status; the fleet learns of it after the commit.
+//! Positions come here first, and `positions` carries them to the table in batches.
 //!
-//! Other replicas change drivers too: `follower` brings what they wrote. What this one tells is no newer than what it has
-//! heard of all of them.
+//! Other replicas change drivers too: `follower` brings what they wrote. What this one tells is no
+//! newer than what it has heard of all of them.
 //!
-//! Two sets keep memory honest. *Reserved* drivers are being sent to a ride at this moment, so nobody else gets them.
-//! *Doubtful* drivers had a change whose outcome we never learned (a lost connection, a caller who left): they are not
-//! sent anywhere until they have been read again from the table.
+//! Two sets keep memory honest. *Reserved* drivers are being sent to a ride at this moment, so
+//! nobody else gets them. *Doubtful* drivers had a change whose outcome we never learned (a lost
+//! connection, a caller who left): they are not sent anywhere until they have been read again from
+//! the table.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -40,7 +41,8 @@ struct Ledger {
     stamps: HashMap<Uuid, Stamp>,
     moved: HashSet<Uuid>,
     reserved: HashSet<Uuid>,
-    /// How many doubts there are of each: one that arises while a driver is read is not cleared by that.
+    /// How many doubts there are of each: one that arises while a driver is read is not cleared by
+    /// that.
     doubtful: HashMap<Uuid, u32>,
     /// Whether there was a doubt since the follower asked last.
     doubted: bool,
@@ -48,7 +50,8 @@ struct Ledger {
     peers_as_of: Option<MarketTime>,
 }
 
-/// How new our knowledge of a driver is: the newest status and the newest position win, whatever arrives last.
+/// How new our knowledge of a driver is: the newest status and the newest position win, whatever
+/// arrives last.
 #[derive(Clone, Copy, Debug)]
 struct Stamp {
     version: i64,
@@ -112,7 +115,8 @@ impl Fleet {
 
     /// Takes in what other replicas wrote, which is all that they were told up to `peers_as_of`.
     pub fn follow(&self, drivers: &[Driver], peers_as_of: Option<MarketTime>) {
-        // One driver at a time, so that whoever asks for supply meanwhile does not wait for a whole fleet.
+        // One driver at a time, so that whoever asks for supply meanwhile does not wait for a whole
+        // fleet.
         for driver in drivers {
             self.learn(driver);
         }
@@ -167,19 +171,22 @@ impl Fleet {
         self.pending(driver_id, false)
     }
 
-    /// Takes the positions that the table does not have yet, and the instant up to which they are complete.
+    /// Takes the positions that the table does not have yet, and the instant up to which they are
+    /// complete.
     pub fn take_moves(&self) -> (MarketTime, Vec<Move>) {
         let mut ledger = self.lock();
         let as_of = self.now();
         let moved = std::mem::take(&mut ledger.moved);
         let moves = moved.into_iter().filter_map(|id| ledger.last_move(id));
         let mut moves: Vec<Move> = moves.collect();
-        // Replicas that write the same drivers in the same order cannot wait for one another in a circle.
+        // Replicas that write the same drivers in the same order cannot wait for one another in a
+        // circle.
         moves.sort_unstable_by_key(|known| known.driver_id);
         (as_of, moves)
     }
 
-    /// Gives positions back that could not be written. Their drivers may have moved on; then that is written.
+    /// Gives positions back that could not be written. Their drivers may have moved on; then that
+    /// is written.
     pub fn put_back(&self, moves: &[Move]) {
         let mut ledger = self.lock();
         ledger
@@ -192,13 +199,14 @@ impl Fleet {
         self.lock().doubtful.clone()
     }
 
-    /// Whether anybody has become doubtful since this was asked last. Being read again may have been too early for such a
-    /// driver: what was written may take effect after it.
+    /// Whether anybody has become doubtful since this was asked last. Being read again may have
+    /// been too early for such a driver: what was written may take effect after it.
     pub fn take_doubt(&self) -> bool {
         std::mem::take(&mut self.lock().doubted)
     }
 
-    /// Drivers were read again after `doubtful` was told. Who has become doubtful once more since then stays so.
+    /// Drivers were read again after `doubtful` was told. Who has become doubtful once more since
+    /// then stays so.
     pub fn trust_again(&self, doubtful: &HashMap<Uuid, u32>) {
         let mut ledger = self.lock();
         ledger
@@ -321,8 +329,8 @@ pub struct Reservation<'a> {
     pub change: PendingChange<'a>,
 }
 
-/// A change that is being written to the table. Dropped before its outcome is known, whatever the reason, it leaves
-/// the driver doubtful.
+/// A change that is being written to the table. Dropped before its outcome is known, whatever the
+/// reason, it leaves the driver doubtful.
 #[derive(Debug)]
 #[must_use = "a change whose outcome is not told makes its driver doubtful"]
 pub struct PendingChange<'a> {

@@ -1,5 +1,5 @@
-//! The gRPC edge: `surge.v1.SupplyService`, with the standard health and reflection services beside it. Like the REST
-//! edge it parses, asks the app and answers.
+//! The gRPC edge: `surge.v1.SupplyService`, with the standard health and reflection services beside
+//! it. Like the REST edge it parses, asks the app and answers.
 
 use marketplace::{view::Level, zone::Position};
 use platform::fault::Fault;
@@ -22,7 +22,8 @@ use crate::{
     store::Dispatch,
 };
 
-/// The gRPC services. Streams of positions end with `shutdown`; their callers open new ones elsewhere, or later.
+/// The gRPC services. Streams of positions end with `shutdown`; their callers open new ones
+/// elsewhere, or later.
 ///
 /// # Errors
 /// When the descriptors compiled into this binary cannot be reflected.
@@ -108,8 +109,8 @@ impl SupplyService for SupplyEdge {
     }
 }
 
-/// Takes every report until the caller ends the stream. A report that makes no sense ends it too; what was taken before
-/// stays taken.
+/// Takes every report until the caller ends the stream. A report that makes no sense ends it too;
+/// what was taken before stays taken.
 async fn take_all(
     app: &App,
     mut reports: Streaming<ReportPositionsRequest>,

@@ -1,5 +1,5 @@
-//! The REST edge: parse, ask the app, answer. The OpenAPI document is made from the same handlers, so it cannot forget
-//! one; tests hold it against real answers.
+//! The REST edge: parse, ask the app, answer. The OpenAPI document is made from the same handlers,
+//! so it cannot forget one; tests hold it against real answers.
 
 use axum::{
     Json, Router,
@@ -78,7 +78,8 @@ async fn put_driver(
     )))
 }
 
-/// Drivers say where they are. Taken at once and written within a second; only the newest position of a driver counts.
+/// Drivers say where they are. Taken at once and written within a second; only the newest position
+/// of a driver counts.
 #[utoipa::path(
     post,
     path = "/v1/positions",

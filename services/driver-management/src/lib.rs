@@ -1,6 +1,7 @@
-//! driver-management: supply. Drivers go online, report positions, are sent to rides and finish trips; zones learn how
-//! many drivers they can count on. This file makes every part and passes it to those who need it; nothing here is
-//! static. Reading order: `migrations/0001_drivers.sql`, `driver`, `app`, then the edges.
+//! driver-management: supply. Drivers go online, report positions, are sent to rides and finish
+//! trips; zones learn how many drivers they can count on. This file makes every part and passes it
+//! to those who need it; nothing here is static. Changes order: `migrations/0001_drivers.sql`,
+//! `driver`, `app`, then the edges.
 
 pub mod app;
 pub mod config;
@@ -20,7 +21,9 @@ use std::{process::ExitCode, sync::Arc};
 use anyhow::Context as _;
 use async_nats::Client;
 
-use feeds::{lease::Lease, origins::Origins, outbox::Relay, replicas::WRITER_SETTING};
+use feeds::{
+    change_log::WRITER_SETTING, lease::Lease, outbox::Relay, trace_links::PendingTraceLinks,
+};
 use futures::{FutureExt, future::ready};
 use marketplace::zone::ServiceArea;
 use platform::{
@@ -86,7 +89,8 @@ pub struct Service {
 }
 
 impl Service {
-    /// Binds the ports, waits for PostgreSQL, brings its schema up to date and reads the fleet. NATS may come later.
+    /// Binds the ports, waits for PostgreSQL, brings its schema up to date and reads the fleet.
+    /// NATS may come later.
     ///
     /// # Errors
     /// When a port is busy, PostgreSQL stays away, or a URL makes no sense.
@@ -115,7 +119,7 @@ impl Service {
         };
         let follower = start.when_up(is_away, read_fleet).await;
         let follower = follower.context("the drivers cannot be read")?;
-        let lease = Lease::of("publishes the levels of supply", replica);
+        let lease = Lease::new("publishes the levels of supply", replica);
         let relay = Relay::new(pool.clone(), nats::jetstream(nats.clone()), TRIP_EVENTS);
 
         let mut registry = platform::metrics::registry(IDENTITY);
@@ -124,7 +128,7 @@ impl Service {
         nats::register(&mut registry, nats.clone());
         relay.register(&mut registry);
         register_drivers(&mut registry, fleet.clone());
-        let origins = Arc::new(Origins::default());
+        let origins = Arc::new(PendingTraceLinks::default());
         let app = App::new(Parts {
             area,
             clock,
@@ -138,6 +142,9 @@ impl Service {
             origins: origins.clone(),
         });
         register_supply(&mut registry, app.clone());
+        let mut feed = SupplyFeed::new(app.clone(), nats.clone(), config.publish_every);
+        feed.stream_replicas = config.stream_replicas;
+        feed.lease = Some(lease.clone());
         let health = health(clock, pool.clone(), nats.clone());
         let routes = http::router(app.clone());
         Ok(Self {
@@ -146,9 +153,7 @@ impl Service {
             metrics,
             positions: PositionWriter::new(fleet, store, origins),
             follower,
-            feed: SupplyFeed::new(app.clone(), nats, config.publish_every)
-                .on_nodes(config.stream_replicas)
-                .while_held(lease.clone()),
+            feed,
             lease,
             relay,
             pool,

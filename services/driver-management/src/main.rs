@@ -1,4 +1,5 @@
-//! The process: everything it does is in the library, so that tests and the `surge` command can run it too.
+//! The process: everything it does is in the library, so that tests and the `surge` command can run
+//! it too.
 
 use std::process::ExitCode;
 

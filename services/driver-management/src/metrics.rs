@@ -1,5 +1,5 @@
-//! What driver-management tells Prometheus about itself: how many drivers are in each status and what each zone can count
-//! on, counted when asked, and how dispatches ended.
+//! What driver-management tells Prometheus about itself: how many drivers are in each status and
+//! what each zone can count on, counted when asked, and how dispatches ended.
 
 use std::sync::Arc;
 
@@ -28,8 +28,8 @@ const REFUSED: &str = "refused";
 const FAILED: &str = "failed";
 
 impl Dispatches {
-    /// Registers `surge_dispatches_total{outcome}`, with every outcome at zero: a counter that is missing cannot be told from
-    /// one that does not count.
+    /// Registers `surge_dispatches_total{outcome}`, with every outcome at zero: a counter that is
+    /// missing cannot be told from one that does not count.
     pub fn register(registry: &mut Registry) -> Self {
         let dispatches = Self::default();
         for outcome in [SENT, NOBODY_NEAR, REFUSED, FAILED] {

@@ -1,10 +1,10 @@
-//! The way of positions from memory to the table: one batch a tick, with the watermark that says how far it reaches.
-//! A crash loses the last tick at most; a database that is away loses nothing, because each driver has one newest
-//! position and that waits in the fleet.
+//! The way of positions from memory to the table: one batch a tick, with the watermark that says
+//! how far it reaches. A crash loses the last tick at most; a database that is away loses nothing,
+//! because each driver has one newest position and that waits in the fleet.
 
 use std::{sync::Arc, time::Duration};
 
-use feeds::origins::Origins;
+use feeds::trace_links::{PendingTraceLinks, Sink};
 use platform::{background::WorkLoop, sampling};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, field::Empty, info_span};
@@ -20,12 +20,12 @@ const EVERY: Duration = Duration::from_millis(250);
 pub struct PositionWriter {
     fleet: Arc<Fleet>,
     store: Store,
-    origins: Arc<Origins>,
+    origins: Arc<PendingTraceLinks>,
 }
 
 impl PositionWriter {
     /// A writer from the fleet to the table, which is written because of `origins`.
-    pub const fn new(fleet: Arc<Fleet>, store: Store, origins: Arc<Origins>) -> Self {
+    pub const fn new(fleet: Arc<Fleet>, store: Store, origins: Arc<PendingTraceLinks>) -> Self {
         Self {
             fleet,
             store,
@@ -42,7 +42,7 @@ impl PositionWriter {
         let (as_of, moves) = self.fleet.take_moves();
         let span =
             sampling::background_span(|| info_span!("write positions", surge.origins = Empty));
-        self.origins.link_rows(&span);
+        self.origins.take_links(Sink::Rows, &span);
         let write = self.store.write_moves(as_of, &moves).instrument(span);
         let written = write.await;
         if written.is_err() {

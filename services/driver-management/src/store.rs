@@ -1,5 +1,6 @@
-//! All SQL of driver-management. Every operation runs under a client span and a deadline of its own, so a database that
-//! hangs is as harmless as one that is gone. Parameters and rows are converted here; outside there are only drivers.
+//! All SQL of driver-management. Every operation runs under a client span and a deadline of its
+//! own, so a database that hangs is as harmless as one that is gone. Parameters and rows are
+//! converted here; outside there are only drivers.
 
 mod rows;
 
@@ -7,8 +8,8 @@ use std::{sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
 use feeds::{
-    outbox::{self, Event},
-    replicas::{self, Journal, Reading},
+    change_log::{self, ChangeLog},
+    outbox::{self, OutboxEvent},
 };
 use marketplace::{
     time::MarketTime,
@@ -38,10 +39,12 @@ const DEADLINE: Duration = Duration::from_millis(1_500);
 /// Writing or reading the positions of a whole fleet takes longer, and nobody waits for it.
 const BATCH_DEADLINE: Duration = Duration::from_secs(4);
 
-/// Reading the whole fleet at the start takes longest, and longer than a statement of ours may otherwise take.
+/// Changes the whole fleet at the start takes longest, and longer than a statement of ours may
+/// otherwise take.
 const LOAD_DEADLINE: Duration = Duration::from_secs(30);
 
-/// How long a ride's dispatch is remembered, in market time: far longer than anybody repeats a question.
+/// How long a ride's dispatch is remembered, in market time: far longer than anybody repeats a
+/// question.
 const DISPATCH_MEMORY: Duration = Duration::from_secs(7 * 24 * 3_600);
 
 /// The service's schema in PostgreSQL.
@@ -76,7 +79,8 @@ pub enum Claim {
     Released,
 }
 
-/// The exclusive right to find a driver for one ride; dropped without a driver, the ride is as if never asked for.
+/// The exclusive right to find a driver for one ride; dropped without a driver, the ride is as if
+/// never asked for.
 #[derive(Debug)]
 pub struct OpenClaim {
     ride_id: Uuid,
@@ -93,26 +97,9 @@ impl Store {
         }
     }
 
-    /// Who this process is to the other replicas.
-    pub const fn replica(&self) -> Uuid {
-        self.replica
-    }
-
-    /// What other replicas have noted.
-    ///
-    /// # Errors
-    /// Those of the database.
-    pub async fn read_journal(&self, journal: &Journal) -> Result<Reading, Error> {
-        let mut connection = self.pool.acquire().await?;
-        Ok(journal.read(&mut connection).await?)
-    }
-
-    /// Now and then throws old notes away.
-    ///
-    /// # Errors
-    /// Those of the database.
-    pub async fn clean_journal(&self, journal: &mut Journal) -> Result<(), Error> {
-        Ok(journal.clean(&self.pool).await?)
+    /// The change log of the schema, as this process reads it.
+    pub fn change_log(&self) -> ChangeLog {
+        ChangeLog::new(self.pool.clone(), self.replica)
     }
 
     /// Says that this replica will write no more.
@@ -120,7 +107,7 @@ impl Store {
     /// # Errors
     /// Those of the database.
     pub async fn leave(&self) -> Result<(), Error> {
-        Ok(replicas::leave(&self.pool, self.replica).await?)
+        Ok(change_log::leave(&self.pool, self.replica).await?)
     }
 
     /// All drivers.
@@ -143,7 +130,8 @@ impl Store {
         drivers(rows?)
     }
 
-    /// Some drivers; those never written down are missing. They may be many, when other replicas hear of many.
+    /// Some drivers; those never written down are missing. They may be many, when other replicas
+    /// hear of many.
     ///
     /// # Errors
     /// Those of the database.
@@ -182,12 +170,12 @@ impl Store {
         row.map(Driver::try_from).transpose()
     }
 
-    /// Writes `driver` in place of its previous version, and `event` with it. False, and nothing is written, when the
-    /// table holds another version than that.
+    /// Writes `driver` in place of its previous version, and `event` with it. False, and nothing is
+    /// written, when the table holds another version than that.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn change(&self, driver: &Driver, event: Option<Event>) -> Result<bool, Error> {
+    pub async fn change(&self, driver: &Driver, event: Option<OutboxEvent>) -> Result<bool, Error> {
         traced("UPDATE driver", async {
             let mut transaction = self.pool.begin().await?;
             let changed = self.write(&mut transaction, driver).await?;
@@ -200,8 +188,8 @@ impl Store {
         .await
     }
 
-    /// Frees the driver on the way to a ride; `None` when nobody is on the way to it. The position stays as it is:
-    /// a newer one may be waiting to be written.
+    /// Frees the driver on the way to a ride; `None` when nobody is on the way to it. The position
+    /// stays as it is: a newer one may be waiting to be written.
     ///
     /// # Errors
     /// Those of the database.
@@ -225,8 +213,8 @@ impl Store {
         row.map(Driver::try_from).transpose()
     }
 
-    /// Remembers that a ride was released before anybody was sent to it. False when it is known already: it has, or
-    /// had, a driver.
+    /// Remembers that a ride was released before anybody was sent to it. False when it is known
+    /// already: it has, or had, a driver.
     ///
     /// # Errors
     /// Those of the database.
@@ -270,7 +258,8 @@ impl Store {
         .await
     }
 
-    /// Writes positions that were reported to this replica up to `as_of`, and says so: one transaction, one round trip for each part.
+    /// Writes positions that were reported to this replica up to `as_of`, and says so: one
+    /// transaction, one round trip for each part.
     ///
     /// # Errors
     /// Those of the database.
@@ -283,7 +272,7 @@ impl Store {
                 update_positions(&mut transaction, moves, zones.collect()).await?;
             }
             forget_dispatches(&mut transaction, as_of - DISPATCH_MEMORY).await?;
-            replicas::report(&mut transaction, self.replica, column(as_of)).await?;
+            change_log::report_as_of(&mut transaction, self.replica, column(as_of)).await?;
             transaction.commit().await
         })
         .await
@@ -337,7 +326,8 @@ impl Store {
 }
 
 impl OpenClaim {
-    /// Sends a driver to the ride, if the driver is still idle. Nothing is final before [`OpenClaim::commit`].
+    /// Sends a driver to the ride, if the driver is still idle. Nothing is final before
+    /// [`OpenClaim::commit`].
     ///
     /// # Errors
     /// Those of the database.

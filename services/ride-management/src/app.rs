@@ -1,15 +1,15 @@
-//! The use cases of ride-management, one method each. Both edges and all loops end here; what a ride may do is decided
-//! in `ride.rs`, what is stored in `store.rs`.
+//! The use cases of ride-management, one method each. Both edges and all loops end here; what a
+//! ride may do is decided in `ride.rs`, what is stored in `store.rs`.
 //!
-//! A request is answered as soon as it can be kept: its ride is committed first and matched after that, and whatever
-//! goes wrong then is made good by the dispatcher, never by the rider.
+//! A request is answered as soon as it can be kept: its ride is committed first and matched after
+//! that, and whatever goes wrong then is made good by the dispatcher, never by the rider.
 
 use std::{sync::Arc, time::Duration};
 
 use feeds::{
-    origins::Origins,
+    change_log::{ChangeLog, Changes},
     outbox::Relay,
-    replicas::{Journal, Reading},
+    trace_links::PendingTraceLinks,
 };
 use marketplace::{
     quote::QuoteRefusal,
@@ -59,7 +59,7 @@ pub struct Parts {
     /// Counters.
     pub metrics: RideMetrics,
     /// The requests that changed demand.
-    pub origins: Origins,
+    pub origins: PendingTraceLinks,
 }
 
 /// A rider's wish.
@@ -89,7 +89,7 @@ impl App {
     }
 
     /// The requests that changed demand.
-    pub fn origins(&self) -> &Origins {
+    pub fn origins(&self) -> &PendingTraceLinks {
         &self.parts.origins
     }
 
@@ -98,12 +98,12 @@ impl App {
         self.parts.area.zones()
     }
 
-    /// Redeems a quote for a ride, and sends a driver to it. Once this returns, the ride is committed; it is still
-    /// `requested` if driver-management did not answer.
+    /// Redeems a quote for a ride, and sends a driver to it. Once this returns, the ride is
+    /// committed; it is still `requested` if driver-management did not answer.
     ///
     /// # Errors
-    /// When the quote or the pickup is refused, or the database is away: then there is no ride, or, if only the answer
-    /// of the database was lost, the same request will find it.
+    /// When the quote or the pickup is refused, or the database is away: then there is no ride, or,
+    /// if only the answer of the database was lost, the same request will find it.
     pub async fn request_ride(&self, request: RideRequest) -> Result<Placed, Error> {
         let now = self.now();
         let zone = self.parts.area.zone_of(request.pickup)?;
@@ -111,7 +111,8 @@ impl App {
         let ride = Ride::request(request.rider_id, &quote, zone, now);
         match quote.redeem(now, request.pickup, request.dropoff) {
             Ok(()) => {}
-            // The rider may be asking again for a ride that they have: an answer that was lost, say.
+            // The rider may be asking again for a ride that they have: an answer that was lost,
+            // say.
             Err(QuoteRefusal::Expired) => return self.placed_before(&request, &ride).await,
             Err(refusal) => return Err(refusal.into()),
         }
@@ -129,7 +130,8 @@ impl App {
         self.parts.store.ride(ride_id).await
     }
 
-    /// Cancels a ride that was not picked up yet, and frees its driver. Doing it again changes nothing.
+    /// Cancels a ride that was not picked up yet, and frees its driver. Doing it again changes
+    /// nothing.
     ///
     /// # Errors
     /// [`Error::NotCancellable`], [`Error::NoSuchRide`], or the database is away.
@@ -139,7 +141,8 @@ impl App {
         match cancelled.outcome {
             Outcome::Refused => Err(Error::NotCancellable(ride.state)),
             Outcome::Unmoved => Ok(ride),
-            // Without a known driver a dispatch may be under way, so that ride waits until its lease is over.
+            // Without a known driver a dispatch may be under way, so that ride waits until its
+            // lease is over.
             Outcome::Moved if ride.driver_id.is_none() => Ok(ride),
             Outcome::Moved => Ok(self.settle_soon(ride).await),
         }
@@ -153,8 +156,8 @@ impl App {
         Ok(self.advance(ride_id, change).await?.outcome)
     }
 
-    /// Expected requests of a zone in the coming window, with the counts behind them for whoever wants to forecast the
-    /// same.
+    /// Expected requests of a zone in the coming window, with the counts behind them for whoever
+    /// wants to forecast the same.
     ///
     /// # Errors
     /// [`Error::ZoneNotServed`].
@@ -187,23 +190,23 @@ impl App {
         self.parts.demand.known_at(self.now())
     }
 
-    /// Counts what other replicas took, or everything anew where that is in doubt, then publishes in the database how far
-    /// this replica's requests are complete.
+    /// Counts what other replicas took, or everything anew where that is in doubt, then publishes
+    /// in the database how far this replica's requests are complete.
     ///
     /// # Errors
     /// The database is away.
-    pub async fn mark_demand(&self, journal: &mut Journal) -> Result<(), Error> {
+    pub async fn mark_demand(&self, journal: &mut ChangeLog) -> Result<(), Error> {
         if self.parts.demand.take_doubt() {
-            journal.doubt();
+            journal.mark_in_doubt();
         }
-        let reading = match journal.is_new() || journal.is_in_doubt() {
+        let reading = match journal.needs_full_read() || journal.is_in_doubt() {
             true => self.recount(journal).await?,
             false => self.count_of_others(journal).await?,
         };
         self.parts
             .demand
             .heard(reading.peers_as_of.map(market_time));
-        journal.took_in(reading);
+        journal.commit_offset(reading);
         self.parts.store.mark(self.now()).await
     }
 
@@ -211,19 +214,19 @@ impl App {
     ///
     /// # Errors
     /// The database is away.
-    pub async fn clean_journal(&self, journal: &mut Journal) -> Result<(), Error> {
-        self.parts.store.clean_journal(journal).await
+    pub async fn clean_journal(&self, journal: &mut ChangeLog) -> Result<(), Error> {
+        Ok(journal.prune().await?)
     }
 
-    async fn recount(&self, journal: &Journal) -> Result<Reading, Error> {
+    async fn recount(&self, journal: &ChangeLog) -> Result<Changes, Error> {
         let _nobody_commits = self.parts.demand.recounting().await;
         let (counts, reading) = self.parts.store.window_counts(journal).await?;
         self.parts.demand.recounted(&counts);
         Ok(reading)
     }
 
-    async fn count_of_others(&self, journal: &Journal) -> Result<Reading, Error> {
-        let reading = self.parts.store.read_journal(journal).await?;
+    async fn count_of_others(&self, journal: &ChangeLog) -> Result<Changes, Error> {
+        let reading = journal.read().await?;
         let unseen = journal.unseen(&reading);
         for (zone, at) in self.parts.store.requests(&unseen).await? {
             self.parts.demand.record(zone, at);
@@ -247,8 +250,8 @@ impl App {
         self.parts.store.take_due_calls(most).await
     }
 
-    /// Makes the call to driver-management that a ride is owed, and draws the consequence. A ride whose rider has
-    /// waited long enough is given up instead. Returns the ride as it is then.
+    /// Makes the call to driver-management that a ride is owed, and draws the consequence. A ride
+    /// whose rider has waited long enough is given up instead. Returns the ride as it is then.
     ///
     /// # Errors
     /// driver-management or the database is away: the call stays due.
@@ -275,8 +278,9 @@ impl App {
         }
     }
 
-    /// A caller who leaves must not part a commit from its count, so both happen in a task of their own. Everything in
-    /// it has a deadline, so such tasks do not pile up behind a database that hangs.
+    /// A caller who leaves must not part a commit from its count, so both happen in a task of their
+    /// own. Everything in it has a deadline, so such tasks do not pile up behind a database that
+    /// hangs.
     async fn place(&self, ride: Ride) -> Result<Placed, Error> {
         let app = self.clone();
         let placing = async move { app.commit_and_count(ride).await };
@@ -291,7 +295,7 @@ impl App {
         match &placed {
             Ok(Placed::New(ride)) => {
                 self.parts.demand.record(ride.zone, ride.requested_at);
-                self.parts.origins.note();
+                self.parts.origins.record_request();
                 self.entered(ride);
             }
             Err(error) if error.leaves_doubt() => self.parts.demand.doubt(),

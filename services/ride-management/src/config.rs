@@ -1,5 +1,6 @@
-//! The configuration of ride-management: read once from the environment, or from flags of the same names. The doc
-//! comments are what `--help` prints. Secrets never show, neither there nor in an error.
+//! The configuration of ride-management: read once from the environment, or from flags of the same
+//! names. The doc comments are what `--help` prints. Secrets never show, neither there nor in an
+//! error.
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -36,8 +37,8 @@ pub struct Config {
     #[arg(long, env = "STREAM_REPLICAS", default_value = "1", value_parser = platform::nats::stream_replicas)]
     pub stream_replicas: usize,
 
-    /// The gRPC edge of driver-management, which sends drivers to rides: one URL, or several with commas between; calls are
-    /// spread over all addresses behind them.
+    /// The gRPC edge of driver-management, which sends drivers to rides: one URL, or several with
+    /// commas between; calls are spread over all addresses behind them.
     #[arg(long, env = "SUPPLY_URL", default_value = "http://127.0.0.1:7201")]
     pub supply_url: String,
 
@@ -49,7 +50,8 @@ pub struct Config {
     #[arg(long, env = "SERVICE_AREA", default_value_t = Bounds::NEW_YORK, allow_hyphen_values = true)]
     pub service_area: Bounds,
 
-    /// Demand profile (JSON, schema surge.demand_profile/1) to forecast from. Unset: one request an hour per zone.
+    /// Demand profile (JSON, schema surge.demand_profile/1) to forecast from. Unset: one request an
+    /// hour per zone.
     #[arg(long, env = "DEMAND_PROFILE", value_name = "PATH")]
     pub demand_profile: Option<PathBuf>,
 
@@ -61,7 +63,8 @@ pub struct Config {
     #[arg(long, env = "PUBLISH_EVERY", default_value = "250ms", value_parser = publish_every)]
     pub publish_every: Duration,
 
-    /// How long a rider waits for a driver while driver-management is away, in market time: 1s to 1h.
+    /// How long a rider waits for a driver while driver-management is away, in market time: 1s to
+    /// 1h.
     #[arg(long, env = "MATCH_PATIENCE", default_value = "10m", value_parser = match_patience)]
     pub match_patience: Duration,
 

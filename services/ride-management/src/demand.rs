@@ -1,11 +1,13 @@
-//! Demand as this process counts it: a forecaster in memory, fed after each commit with the very instant of the row,
-//! so that it equals, to the last bit, one that is built anew from the table, and that of every other replica.
+//! Demand as this process counts it: a forecaster in memory, fed after each commit with the very
+//! instant of the row, so that it equals, to the last bit, one that is built anew from the table,
+//! and that of every other replica.
 //!
-//! The requests that other replicas took are counted as soon as the journal tells of them, each once. What is told is no
-//! newer than what was heard of all of them.
+//! The requests that other replicas took are counted as soon as the journal tells of them, each
+//! once. What is told is no newer than what was heard of all of them.
 //!
-//! Two things can part the two: a commit whose answer was lost, and a count made while rows are still coming in.
-//! The first puts the count in doubt until it was made again after that commit has ended one way or the other; against the second, whoever commits a request holds
+//! Two things can part the two: a commit whose answer was lost, and a count made while rows are
+//! still coming in. The first puts the count in doubt until it was made again after that commit has
+//! ended one way or the other; against the second, whoever commits a request holds
 //! [`Demand::counting`] until it is recorded, and a new count waits for them.
 
 use std::{
@@ -29,7 +31,8 @@ use tokio::{
 
 use crate::{error::Error, store::WindowCount};
 
-/// How long a request waits while demand is counted anew. A count takes a fraction of it, unless the database hangs.
+/// How long a request waits while demand is counted anew. A count takes a fraction of it, unless
+/// the database hangs.
 const RECOUNT_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The demand of the whole service area.
@@ -42,7 +45,8 @@ pub struct Demand {
     observed_since: MarketTime,
     counting: RwLock<()>,
     in_doubt: AtomicBool,
-    /// Market milliseconds up to which other replicas were heard; the end of time while there are none.
+    /// Market milliseconds up to which other replicas were heard; the end of time while there are
+    /// none.
     heard_until: AtomicI64,
 }
 
@@ -53,7 +57,8 @@ pub struct DemandReading {
     pub level: Level,
     /// Since when requests are counted.
     pub observed_since: MarketTime,
-    /// Start and requests of each window that had any, oldest first; none older than the memory of the forecaster.
+    /// Start and requests of each window that had any, oldest first; none older than the memory of
+    /// the forecaster.
     pub windows: Vec<(MarketTime, u32)>,
 }
 
@@ -101,14 +106,16 @@ impl Demand {
         ))
     }
 
-    /// Expected requests of the zones in the window after `now`, in their order and from one state of knowledge.
+    /// Expected requests of the zones in the window after `now`, in their order and from one state
+    /// of knowledge.
     pub fn levels(&self, zones: &[Zone], now: MarketTime) -> Vec<Level> {
         let forecasts = self.forecaster().forecasts(zones, now);
         let level = |value| Level { value, as_of: now };
         forecasts.into_iter().map(level).collect()
     }
 
-    /// Expected requests of one zone in the window after `now`, with the counts that the forecast is made from.
+    /// Expected requests of one zone in the window after `now`, with the counts that the forecast
+    /// is made from.
     pub fn reading(&self, zone: Zone, now: MarketTime) -> DemandReading {
         let mut forecaster = self.forecaster();
         let value = forecaster.forecast(zone, now);
@@ -138,8 +145,8 @@ impl Demand {
         self.in_doubt.swap(false, Ordering::Relaxed)
     }
 
-    /// Waits until every commit under way is recorded, and keeps new ones waiting. To be held while the table is
-    /// counted, until [`recounted`](Self::recounted).
+    /// Waits until every commit under way is recorded, and keeps new ones waiting. To be held while
+    /// the table is counted, until [`recounted`](Self::recounted).
     pub async fn recounting(&self) -> RwLockWriteGuard<'_, ()> {
         self.counting.write().await
     }
@@ -149,7 +156,8 @@ impl Demand {
         *self.forecaster() = counted(&self.nothing_seen, counts);
     }
 
-    /// A panic under this lock would have to come from arithmetic on counts; what they hold stays usable.
+    /// A panic under this lock would have to come from arithmetic on counts; what they hold stays
+    /// usable.
     fn forecaster(&self) -> MutexGuard<'_, DemandForecaster> {
         self.forecaster
             .lock()

@@ -1,6 +1,7 @@
-//! Makes the calls to driver-management that rides are still owed: drivers for those whose request it missed, and the
-//! freeing of drivers whose rides were cancelled meanwhile. Requests and cancellations make their calls themselves;
-//! this loop is for the bad days, and after a crash it is what keeps the promise of an acknowledged ride.
+//! Makes the calls to driver-management that rides are still owed: drivers for those whose request
+//! it missed, and the freeing of drivers whose rides were cancelled meanwhile. Requests and
+//! cancellations make their calls themselves; this loop is for the bad days, and after a crash it
+//! is what keeps the promise of an acknowledged ride.
 
 use std::time::Duration;
 
@@ -11,8 +12,8 @@ use tracing::{Instrument, Span, error, info_span};
 
 use crate::{app::App, error::Error, ride::Ride, store::LEASE};
 
-/// Rides taken on in one step, all at once, so that their leases hold. Few enough to leave driver-management and the
-/// connections to PostgreSQL to those who ask just now.
+/// Rides taken on in one step, all at once, so that their leases hold. Few enough to leave
+/// driver-management and the connections to PostgreSQL to those who ask just now.
 const BATCH: i64 = 16;
 
 /// How often to look, in real time.
@@ -52,7 +53,8 @@ impl Dispatcher {
         }
         match tokio::time::timeout(LEASE, self.app.settle(ride)).await {
             Ok(settled) => settled.map(|_| ()),
-            // The lease is over and with it our right to this ride; whoever takes it next will do the same.
+            // The lease is over and with it our right to this ride; whoever takes it next will do
+            // the same.
             Err(_) => Ok(()),
         }
     }

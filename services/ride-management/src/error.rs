@@ -1,5 +1,5 @@
-//! What can go wrong in ride-management, and what a caller is told about it. Errors of the process itself (a bad
-//! setting, a busy port) are not here: they stop the start in `lib.rs`.
+//! What can go wrong in ride-management, and what a caller is told about it. Errors of the process
+//! itself (a bad setting, a busy port) are not here: they stop the start in `lib.rs`.
 
 use marketplace::{
     quote::QuoteRefusal,
@@ -54,8 +54,8 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether a transaction that ended so may have been committed all the same: its answer was lost. A connection
-    /// that was not to be had cannot have committed anything.
+    /// Whether a transaction that ended so may have been committed all the same: its answer was
+    /// lost. A connection that was not to be had cannot have committed anything.
     pub fn leaves_doubt(&self) -> bool {
         match self {
             Self::Database(sqlx::Error::PoolTimedOut) => false,

@@ -1,5 +1,5 @@
-//! The gRPC edge: demand, for whoever asks now. A method parses, asks [`App`] and answers; deadlines, traces and metrics
-//! are put around it by `platform::grpc::edge`.
+//! The gRPC edge: demand, for whoever asks now. A method parses, asks [`App`] and answers;
+//! deadlines, traces and metrics are put around it by `platform::grpc::edge`.
 
 use platform::{fault::Fault, http::BODY_LIMIT_BYTES};
 use surge_proto::{

@@ -1,5 +1,6 @@
-//! The REST edge: rides and demand. A handler parses, asks [`App`] and answers. The types here are the wire's; each is
-//! also its own documentation in `/openapi.json`, which a test holds against real answers.
+//! The REST edge: rides and demand. A handler parses, asks [`App`] and answers. The types here are
+//! the wire's; each is also its own documentation in `/openapi.json`, which a test holds against
+//! real answers.
 
 use axum::{
     Json, Router,
@@ -64,8 +65,8 @@ fn description() -> OpenApi {
 
 /// Request a ride.
 ///
-/// Redeems a quote and sends the nearest driver. Once answered, the ride is stored. Repeating the request gives the
-/// same ride, so it is safe to repeat when an answer was lost.
+/// Redeems a quote and sends the nearest driver. Once answered, the ride is stored. Repeating the
+/// request gives the same ride, so it is safe to repeat when an answer was lost.
 #[utoipa::path(
     post,
     path = "/v1/rides",
@@ -292,8 +293,8 @@ struct DemandBody {
     as_of: DateTime<Utc>,
     /// Market time since which requests are counted.
     observed_since: DateTime<Utc>,
-    /// The requests that the demand was forecast from: the windows of the last day that had any, oldest first, the open
-    /// one last.
+    /// The requests that the demand was forecast from: the windows of the last day that had any,
+    /// oldest first, the open one last.
     windows: Vec<WindowBody>,
 }
 

@@ -1,8 +1,9 @@
-//! ride-management, the demand side: takes ride requests, matches them through driver-management, and forecasts how
-//! many will come. This file composes the service; read on in `migrations/`, `ride.rs`, then `app.rs`.
+//! ride-management, the demand side: takes ride requests, matches them through driver-management,
+//! and forecasts how many will come. This file composes the service; read on in `migrations/`,
+//! `ride.rs`, then `app.rs`.
 //!
-//! What it acknowledges it has committed. The forecast lives in memory, is rebuilt from the committed rides at start, and
-//! follows what other replicas commit.
+//! What it acknowledges it has committed. The forecast lives in memory, is rebuilt from the
+//! committed rides at start, and follows what other replicas commit.
 
 pub mod app;
 pub mod config;
@@ -23,10 +24,10 @@ use anyhow::Context as _;
 use async_nats::Client;
 
 use feeds::{
+    change_log::{ChangeLog, WRITER_SETTING},
     lease::Lease,
-    origins::Origins,
     outbox::Relay,
-    replicas::{Journal, WRITER_SETTING},
+    trace_links::PendingTraceLinks,
 };
 use futures::FutureExt;
 use marketplace::{demand::DemandProfile, time::MarketTime, zone::ServiceArea};
@@ -65,11 +66,12 @@ pub const IDENTITY: Identity = Identity {
     version: env!("CARGO_PKG_VERSION"),
 };
 
-/// Connections to PostgreSQL. More than a handful per service only makes them wait for each other inside.
+/// Connections to PostgreSQL. More than a handful per service only makes them wait for each other
+/// inside.
 const MAX_CONNECTIONS: u32 = 8;
 
-/// The life of the process: configuration from `arguments` and the environment, service, exit code. With `migrate` as the
-/// first of them it is the job that brings the schema up to date.
+/// The life of the process: configuration from `arguments` and the environment, service, exit code.
+/// With `migrate` as the first of them it is the job that brings the schema up to date.
 // Not generic over its arguments, so that it is compiled here: docs/decisions/release-profile.md.
 pub fn main(mut arguments: Vec<String>) -> ExitCode {
     if let Some(ended) = schema::job(IDENTITY, &mut arguments, MIGRATIONS) {
@@ -86,7 +88,8 @@ pub struct Service {
     listeners: Listeners,
     app: App,
     replica: Uuid,
-    journal: Journal,
+    store: Store,
+    journal: ChangeLog,
     pool: PgPool,
     client: Client,
     relay: Relay,
@@ -96,8 +99,8 @@ pub struct Service {
 }
 
 impl Service {
-    /// Binds the listeners, waits for PostgreSQL, brings its schema up to date and rebuilds the forecast. NATS and
-    /// driver-management may come later.
+    /// Binds the listeners, waits for PostgreSQL, brings its schema up to date and rebuilds the
+    /// forecast. NATS and driver-management may come later.
     ///
     /// # Errors
     /// One line that names the setting to change.
@@ -128,7 +131,7 @@ impl Service {
         let profile = profile.unwrap_or_else(|| DemandProfile::flat(area.zones()));
         let is_away =
             |error: &Error| matches!(error, Error::Database(cause) if postgres::is_away(cause));
-        let rebuild = || rebuilt(&store, replica, &config, clock, &area, &profile);
+        let rebuild = || rebuilt(&store, &config, clock, &area, &profile);
         let (demand, journal) = start
             .when_up(is_away, rebuild)
             .await
@@ -144,12 +147,12 @@ impl Service {
             area,
             quote_key,
             patience: config.match_patience,
-            store,
+            store: store.clone(),
             demand,
             supply: supply.clone(),
             relay: relay.clone(),
             metrics: RideMetrics::register(&mut registry),
-            origins: Origins::default(),
+            origins: PendingTraceLinks::default(),
         });
         register_demand(&mut registry, app.clone());
         Ok(Self {
@@ -158,6 +161,7 @@ impl Service {
             listeners,
             app,
             replica,
+            store,
             journal,
             pool,
             client,
@@ -189,7 +193,7 @@ impl Service {
         // The loops end after the edges, so that they carry off what the last requests left behind.
         let ending = CancellationToken::new();
         let _ends_them_whatever_happens = ending.clone().drop_guard();
-        let journal = std::mem::replace(&mut self.journal, Journal::of(self.replica));
+        let journal = std::mem::replace(&mut self.journal, self.store.change_log());
         let loops = self.spawn_loops(journal, &ending);
 
         let edge_metrics = EdgeMetrics::register(&mut self.registry);
@@ -205,13 +209,13 @@ impl Service {
         Ok(served?)
     }
 
-    fn spawn_loops(&self, journal: Journal, ending: &CancellationToken) -> TaskTracker {
+    fn spawn_loops(&self, journal: ChangeLog, ending: &CancellationToken) -> TaskTracker {
         let every = self.publish_every;
         let (app, client) = (&self.app, &self.client);
-        let lease = Lease::of("publishes the levels of demand", self.replica);
-        let feed = DemandFeed::new(app.clone(), client.clone(), every)
-            .on_nodes(self.stream_replicas)
-            .while_held(lease.clone());
+        let lease = Lease::new("publishes the levels of demand", self.replica);
+        let mut feed = DemandFeed::new(app.clone(), client.clone(), every);
+        feed.stream_replicas = self.stream_replicas;
+        feed.lease = Some(lease.clone());
         let jetstream = nats::jetstream(client.clone());
         let follower = TripFollower::new(app.clone(), jetstream, self.stream_replicas);
         let loops = TaskTracker::new();
@@ -225,7 +229,8 @@ impl Service {
         loops
     }
 
-    /// Without NATS or driver-management rides are still acknowledged; the rest is caught up with later.
+    /// Without NATS or driver-management rides are still acknowledged; the rest is caught up with
+    /// later.
     fn health(&self) -> Health {
         let (pool, client, supply) = (self.pool.clone(), self.client.clone(), self.supply.clone());
         Health::new(self.clock)
@@ -253,23 +258,22 @@ fn read_profile(path: &Path) -> anyhow::Result<DemandProfile> {
     read().with_context(|| format!("DEMAND_PROFILE={} cannot be used", path.display()))
 }
 
-/// Rebuilds the forecast from the rides in the database, with the place in the journal that it reaches to. On an empty
-/// database the count begins now.
+/// Rebuilds the forecast from the rides in the database, with the place in the journal that it
+/// reaches to. On an empty database the count begins now.
 async fn rebuilt(
     store: &Store,
-    replica: Uuid,
     config: &Config,
     clock: MarketClock,
     area: &ServiceArea,
     profile: &DemandProfile,
-) -> Result<(Demand, Journal), Error> {
+) -> Result<(Demand, ChangeLog), Error> {
     let now = MarketTime::from_millis(clock.now_millis());
     let window = config.forecast_window;
     let since = store.observe(window, now).await?;
-    let mut journal = Journal::of(replica);
+    let mut journal = store.change_log();
     let (counts, reading) = store.window_counts(&journal).await?;
     let demand = Demand::from_counts(profile.clone(), area, window, since, &counts);
     demand.heard(reading.peers_as_of.map(store::market_time));
-    journal.took_in(reading);
+    journal.commit_offset(reading);
     Ok((demand, journal))
 }

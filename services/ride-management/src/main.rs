@@ -1,4 +1,5 @@
-//! The process of ride-management. Everything is in the library, so that tests and the local stack run the same code.
+//! The process of ride-management. Everything is in the library, so that tests and the local stack
+//! run the same code.
 
 use std::process::ExitCode;
 

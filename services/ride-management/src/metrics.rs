@@ -21,8 +21,8 @@ struct StateLabel {
 }
 
 impl RideMetrics {
-    /// Registers `surge_rides_total`, with every state at zero: a counter that is missing cannot be told from one
-    /// that does not count.
+    /// Registers `surge_rides_total`, with every state at zero: a counter that is missing cannot be
+    /// told from one that does not count.
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
         for state in RideState::ALL {

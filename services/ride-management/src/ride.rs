@@ -1,5 +1,5 @@
-//! A ride and its life: a pure state machine, the only place that decides what may follow what. The store applies it
-//! to a locked row; nobody else changes a ride.
+//! A ride and its life: a pure state machine, the only place that decides what may follow what. The
+//! store applies it to a locked row; nobody else changes a ride.
 //!
 //! ```text
 //! requested -> matched -> picked_up -> completed
@@ -7,7 +7,8 @@
 //!     +-----------+--> cancelled          requested -> unserved
 //! ```
 //!
-//! News of a trip comes by events that may be repeated or overtaken, so a later stage also completes earlier ones.
+//! News of a trip comes by events that may be repeated or overtaken, so a later stage also
+//! completes earlier ones.
 
 use std::{fmt, str::FromStr};
 
@@ -164,7 +165,8 @@ impl Ride {
         }
     }
 
-    /// Whether this ride is what `other` asks for: the same rider redeems the same quote for the same trip.
+    /// Whether this ride is what `other` asks for: the same rider redeems the same quote for the
+    /// same trip.
     pub fn is_same_request(&self, other: &Self) -> bool {
         self.rider_id == other.rider_id
             && self.quote_id == other.quote_id

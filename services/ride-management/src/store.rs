@@ -1,13 +1,14 @@
-//! All SQL of ride-management. A ride is changed in one place, [`Store::advance`]: lock the row, let the state machine
-//! decide, write the row and its event in the same transaction. Every operation runs under a client span and a deadline,
-//! so a database that hangs is as harmless as one that is gone.
+//! All SQL of ride-management. A ride is changed in one place, [`Store::advance`]: lock the row,
+//! let the state machine decide, write the row and its event in the same transaction. Every
+//! operation runs under a client span and a deadline, so a database that hangs is as harmless as
+//! one that is gone.
 
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use feeds::{
+    change_log::{self, ChangeLog, Changes},
     outbox,
-    replicas::{self, Journal, Reading},
 };
 use marketplace::{
     surge::Multiplier,
@@ -40,12 +41,12 @@ const DEADLINE: Duration = Duration::from_millis(1_500);
 /// Counting the requests of a day takes longer; a server that lives gives up on it by itself then.
 const COUNT_DEADLINE: Duration = Duration::from_secs(4);
 
-/// How long whoever takes on a call to driver-management has for it. Twice the deadline of the call, so that a call
-/// is over, one way or the other, when the lease is.
+/// How long whoever takes on a call to driver-management has for it. Twice the deadline of the
+/// call, so that a call is over, one way or the other, when the lease is.
 pub const LEASE: Duration = Duration::from_secs(2);
 
-/// Calls that a ride is owed at most: a release that fails for half an hour is given up, because by then the driver
-/// has long dropped out of that trip by other means.
+/// Calls that a ride is owed at most: a release that fails for half an hour is given up, because by
+/// then the driver has long dropped out of that trip by other means.
 const MAX_SUPPLY_CALLS: i32 = 1_000;
 
 /// The database of ride-management.
@@ -90,8 +91,8 @@ impl Store {
         Self { pool, replica }
     }
 
-    /// Writes a new ride with its event; once this returns, the ride is safe. A quote that was redeemed before gives
-    /// the ride of that time, if the request was the same.
+    /// Writes a new ride with its event; once this returns, the ride is safe. A quote that was
+    /// redeemed before gives the ride of that time, if the request was the same.
     ///
     /// # Errors
     /// [`Error::QuoteUsed`], and those of the database.
@@ -138,7 +139,8 @@ impl Store {
         Ok(row.ok_or(Error::NoSuchRide(ride_id))?.try_into()?)
     }
 
-    /// Applies `change` to a ride under a lock, and writes what it did, with an event if the ride moved.
+    /// Applies `change` to a ride under a lock, and writes what it did, with an event if the ride
+    /// moved.
     ///
     /// # Errors
     /// [`Error::NoSuchRide`], and those of the database.
@@ -165,8 +167,8 @@ impl Store {
         .await
     }
 
-    /// Takes on the calls to driver-management that are due, oldest ride first, and leases them for [`LEASE`].
-    /// Several replicas may ask at once: each ride goes to one.
+    /// Takes on the calls to driver-management that are due, oldest ride first, and leases them for
+    /// [`LEASE`]. Several replicas may ask at once: each ride goes to one.
     ///
     /// # Errors
     /// Those of the database.
@@ -226,27 +228,28 @@ impl Store {
             .bind(window.as_secs() as i32)
             .fetch_one(&mut *transaction)
             .await?;
-            replicas::report(&mut transaction, self.replica, column(now)).await?;
+            change_log::report_as_of(&mut transaction, self.replica, column(now)).await?;
             transaction.commit().await?;
             Ok::<_, sqlx::Error>(market_time(since))
         })
         .await
     }
 
-    /// The counts that the service publishes to others, for itself, and the place in the journal that they reach to: of one
-    /// snapshot, so that each request is in exactly one of counts and later readings.
+    /// The counts that the service publishes to others, for itself, and the place in the journal
+    /// that they reach to: of one snapshot, so that each request is in exactly one of counts and
+    /// later readings.
     ///
     /// # Errors
     /// Those of the database.
     pub async fn window_counts(
         &self,
-        journal: &Journal,
-    ) -> Result<(Vec<WindowCount>, Reading), Error> {
+        journal: &ChangeLog,
+    ) -> Result<(Vec<WindowCount>, Changes), Error> {
         const SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY";
         let summary = "SELECT journal, demand_by_zone_window";
         let read = async {
             let mut transaction = self.pool.begin_with(SNAPSHOT).await?;
-            let reading = journal.read_anew(&mut transaction).await?;
+            let reading = journal.read_watermark(&mut transaction).await?;
             let rows = sqlx::query_as::<_, (String, DateTime<Utc>, i64)>(
                 "SELECT zone, window_start, requests FROM demand_by_zone_window",
             )
@@ -268,15 +271,6 @@ impl Store {
         Ok((counts?, reading))
     }
 
-    /// What other replicas have noted.
-    ///
-    /// # Errors
-    /// Those of the database.
-    pub async fn read_journal(&self, journal: &Journal) -> Result<Reading, Error> {
-        let mut connection = self.pool.acquire().await?;
-        Ok(journal.read(&mut connection).await?)
-    }
-
     /// Where and when some rides were requested.
     ///
     /// # Errors
@@ -295,37 +289,30 @@ impl Store {
         rows.into_iter().map(request).collect()
     }
 
-    /// Now and then throws old notes away.
-    ///
-    /// # Errors
-    /// Those of the database.
-    pub async fn clean_journal(&self, journal: &mut Journal) -> Result<(), Error> {
-        Ok(journal.clean(&self.pool).await?)
-    }
-
     /// Says that this replica will write no more.
     ///
     /// # Errors
     /// Those of the database.
     pub async fn leave(&self) -> Result<(), Error> {
-        Ok(replicas::leave(&self.pool, self.replica).await?)
+        Ok(change_log::leave(&self.pool, self.replica).await?)
     }
 
-    /// Says that this replica's requests are in the counts as of `as_of`, also when nothing changed.
+    /// Says that this replica's requests are in the counts as of `as_of`, also when nothing
+    /// changed.
     ///
     /// # Errors
     /// Those of the database.
     pub async fn mark(&self, as_of: MarketTime) -> Result<(), Error> {
         traced("UPDATE replica", async {
             let mut connection = self.pool.acquire().await?;
-            replicas::report(&mut connection, self.replica, column(as_of)).await
+            change_log::report_as_of(&mut connection, self.replica, column(as_of)).await
         })
         .await
     }
 
-    /// Who this process is to the other replicas.
-    pub const fn replica(&self) -> Uuid {
-        self.replica
+    /// The change log of the schema, as this process reads it.
+    pub fn change_log(&self) -> ChangeLog {
+        ChangeLog::new(self.pool.clone(), self.replica)
     }
 }
 
@@ -365,8 +352,8 @@ async fn lock(connection: &mut PgConnection, ride_id: Uuid) -> Result<Ride, Erro
     Ok(row.ok_or(Error::NoSuchRide(ride_id))?.try_into()?)
 }
 
-/// Writes what can change. A call that stays owed keeps its lease: a dispatch may be under way when its ride is
-/// cancelled, and the driver can be freed for good only after that.
+/// Writes what can change. A call that stays owed keeps its lease: a dispatch may be under way when
+/// its ride is cancelled, and the driver can be freed for good only after that.
 async fn update(connection: &mut PgConnection, ride: &Ride) -> Result<(), sqlx::Error> {
     sqlx::query(
         "UPDATE ride SET state = $2, driver_id = $3, matched_at = $4, pickup_due_at = $5, dropoff_due_at = $6,
@@ -479,7 +466,8 @@ fn corrupt(error: impl std::error::Error + Send + Sync + 'static) -> sqlx::Error
     sqlx::Error::Decode(Box::new(error))
 }
 
-/// Market time as a column; what no calendar can hold becomes the epoch, and the clock never shows it.
+/// Market time as a column; what no calendar can hold becomes the epoch, and the clock never shows
+/// it.
 fn column(time: MarketTime) -> DateTime<Utc> {
     DateTime::from_timestamp_millis(time.millis()).unwrap_or_default()
 }

@@ -1,5 +1,5 @@
-//! The way to driver-management: the two calls that a ride needs. Both are idempotent over there, so a call whose
-//! answer was lost is simply made again.
+//! The way to driver-management: the two calls that a ride needs. Both are idempotent over there,
+//! so a call whose answer was lost is simply made again.
 
 use std::time::Duration;
 

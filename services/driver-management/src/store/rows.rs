@@ -1,4 +1,5 @@
-//! Rows of the tables, and how they become what the service talks about. Whatever does not fit was not written by us.
+//! Rows of the tables, and how they become what the service talks about. Whatever does not fit was
+//! not written by us.
 
 use chrono::{DateTime, Utc};
 use marketplace::{time::MarketTime, zone::Position};

@@ -1,10 +1,10 @@
-//! driver-management as its callers see it: over REST, gRPC, NATS and the published views, against a real PostgreSQL
-//! and a real nats-server of each test's own. Every REST answer that a test sees is also held against the OpenAPI
-//! document.
+//! driver-management as its callers see it: over REST, gRPC, NATS and the published views, against
+//! a real PostgreSQL and a real nats-server of each test's own. Every REST answer that a test sees
+//! is also held against the OpenAPI document.
 
 #![expect(
     clippy::unwrap_used,
-    reason = "a failed unwrap is a failed test, also in the words that tests share"
+    reason = "a failed unwrap is a failed test, also in the functions that tests share"
 )]
 
 mod dispatch;

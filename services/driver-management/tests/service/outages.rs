@@ -1,91 +1,75 @@
-//! Bad days of PostgreSQL: what needs it says so quickly, what does not goes on, and nothing that was taken is lost.
+//! Outages of PostgreSQL: a call that needs it is refused quickly, all others go on, and no
+//! accepted report is lost.
 
 use std::time::{Duration, Instant};
 
 use marketplace::zone::Zone;
 use serde_json::json;
+use test_harness::{Servers, downtown, eventually, midtown, until};
 use tonic::Code;
 use uuid::Uuid;
 
-use crate::support::{Stand, eventually, financial_district, grand_central};
+use crate::support::{DriverManagement, ROLE};
+
+/// A call gives up on PostgreSQL after a second; the rest is for the machine.
+const REFUSED_WITHIN: Duration = Duration::from_secs(2);
 
 #[tokio::test]
-async fn without_postgres_changes_are_refused_within_two_seconds_and_supply_is_still_told() {
-    let mut stand = Stand::start().await;
-    let service = stand.service().await;
-    let driver = service.driver_goes_online(grand_central()).await;
-    stand.postgres.kill().await;
+async fn supply_is_served_without_postgres() {
+    let mut servers = Servers::start().await;
+    let service = DriverManagement::start(&servers).await;
+    let driver = service.driver_goes_online(midtown()).await;
+    servers.postgres.kill().await;
 
     for status in ["idle", "offline"] {
         let asked = Instant::now();
-        let refused = service.report(driver, status, grand_central()).await;
+        let refused = service.report(driver, status, midtown()).await;
         assert_eq!(refused.status, 503, "{}", refused.body);
         assert_eq!(refused.body["detail"], "PostgreSQL is away; try again");
-        assert!(
-            asked.elapsed() < Duration::from_secs(2),
-            "{:?}",
-            asked.elapsed()
-        );
+        let took = asked.elapsed();
+        assert!(took < REFUSED_WITHIN, "{took:?}");
     }
     let asked = Instant::now();
-    let refused = service
-        .dispatch(Uuid::now_v7(), grand_central(), financial_district())
-        .await;
-    assert_eq!(refused.unwrap_err().code(), Code::Unavailable);
-    assert!(
-        asked.elapsed() < Duration::from_secs(2),
-        "{:?}",
-        asked.elapsed()
-    );
+    let refused = service.dispatch(Uuid::now_v7()).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unavailable);
+    let took = asked.elapsed();
+    assert!(took < REFUSED_WITHIN, "{took:?}");
 
-    assert_eq!(
-        service
-            .predicted(&[Zone::at(grand_central())])
-            .await
-            .unwrap(),
-        [1.0]
-    );
-    assert_eq!(
-        service.supply(Zone::at(grand_central())).await["idle_drivers"],
-        1
-    );
-    let readiness = service.rest.get_plain("/readyz").await;
+    assert_eq!(service.predicted_at(midtown()).await, 1.0);
+    assert_eq!(service.idle_at(midtown()).await, 1);
+    let readiness = service.rest.get("/readyz").await;
     assert_eq!(readiness.status, 503);
     assert_eq!(readiness.body["dependencies"]["postgres"]["status"], "down");
-    assert_eq!(service.rest.get_plain("/livez").await.status, 200);
+    assert_eq!(service.rest.get("/livez").await.status, 200);
     service.stop().await;
 }
 
 #[tokio::test]
-async fn positions_wait_for_postgres_and_doubts_are_cleared_when_it_is_back() {
-    let mut stand = Stand::start().await;
-    let service = stand.service().await;
-    let driver = service.driver_goes_online(grand_central()).await;
-    stand.postgres.kill().await;
-    let unsure = service.report(driver, "offline", grand_central()).await;
+async fn positions_wait_while_postgres_is_away() {
+    let mut servers = Servers::start().await;
+    let service = DriverManagement::start(&servers).await;
+    let driver = service.driver_goes_online(midtown()).await;
+    servers.postgres.kill().await;
+    let unsure = service.report(driver, "offline", midtown()).await;
     assert_eq!(unsure.status, 503);
-    let reports = json!({"positions": [{"driver_id": driver, "position": financial_district()}]});
-    let taken = service.rest.post("/v1/positions", reports).await;
-    assert_eq!(taken.body, json!({"accepted": 1, "ignored": 0}));
+    let taken = service.driver_moves(driver, downtown()).await;
+    assert_eq!(taken, json!({"accepted": 1, "ignored": 0}));
 
-    stand.postgres.restart().await.unwrap();
-    let mut connection = stand.connection_of("driver_management").await;
-    eventually("the position is written", async || {
-        let zone: String = sqlx::query_scalar("SELECT zone FROM driver WHERE driver_id = $1")
-            .bind(driver)
-            .fetch_one(&mut connection)
-            .await
-            .unwrap();
-        (zone == Zone::at(financial_district()).to_string()).then_some(())
+    servers.postgres.restart().await.unwrap();
+    let mut connection = servers.connection_as(ROLE).await;
+    until("the position is written", async || {
+        let zone = sqlx::query_scalar("SELECT zone FROM driver WHERE driver_id = $1");
+        let zone = zone.bind(driver).fetch_one(&mut connection).await;
+        let zone: String = zone.unwrap();
+        zone == Zone::at(downtown()).to_string()
     })
     .await;
-    // The driver was never written offline, so once read again it may be sent.
+    // The row never went offline, so the service may send the driver once it has read that row
+    // again.
     let ride = Uuid::now_v7();
-    let sent = eventually("the driver is trusted again", async || {
-        let sent = service
-            .dispatch(ride, financial_district(), grand_central())
-            .await;
-        sent.ok().flatten()
+    let sent = eventually("the driver is no longer in doubt", async || {
+        let sent = service.dispatch_between(ride, downtown(), midtown());
+        sent.await.ok().flatten()
     })
     .await;
     assert_eq!(sent.driver_id, driver.to_string());
@@ -93,44 +77,38 @@ async fn positions_wait_for_postgres_and_doubts_are_cleared_when_it_is_back() {
 }
 
 #[tokio::test]
-async fn a_driver_that_memory_knows_wrongly_is_not_sent_and_soon_known_rightly() {
-    let stand = Stand::start().await;
-    let service = stand.service().await;
-    let driver = service.driver_goes_online(grand_central()).await;
+async fn wrongly_known_driver_is_not_sent() {
+    let servers = Servers::start().await;
+    let service = DriverManagement::start(&servers).await;
+    let driver = service.driver_goes_online(midtown()).await;
     // As if a commit had succeeded whose answer was lost.
-    let mut connection = stand.connection_of("driver_management").await;
+    let mut connection = servers.connection_as(ROLE).await;
     sqlx::query("UPDATE driver SET status = 'offline', version = version + 1")
         .execute(&mut connection)
         .await
         .unwrap();
 
-    let nobody = service
-        .dispatch(Uuid::now_v7(), grand_central(), financial_district())
-        .await;
-    assert!(nobody.unwrap().is_none());
-    eventually("memory knows better", async || {
-        let predicted = service
-            .predicted(&[Zone::at(grand_central())])
-            .await
-            .unwrap();
-        (predicted == [0.0]).then_some(())
+    let nobody = service.dispatch(Uuid::now_v7()).await.unwrap();
+    assert!(nobody.is_none());
+    until("the service knows that the driver is offline", async || {
+        service.predicted_at(midtown()).await == 0.0
     })
     .await;
-    service.driver_is(driver, "idle", grand_central()).await;
+    service.driver_is(driver, "idle", midtown()).await;
     service.stop().await;
 }
 
 #[tokio::test]
-async fn a_change_that_happens_after_its_caller_was_told_it_failed_is_learned() {
-    let stand = Stand::start().await;
-    let service = stand.service().await;
-    service.driver_goes_online(grand_central()).await;
+async fn change_after_its_timeout_is_learned() {
+    let servers = Servers::start().await;
+    let service = DriverManagement::start(&servers).await;
+    service.driver_goes_online(midtown()).await;
     let ride = Uuid::now_v7();
-    let sent = service.dispatch_patiently(ride, grand_central(), financial_district());
-    assert!(sent.await.is_some());
+    assert!(service.dispatch_patiently(ride).await.is_some());
 
-    // Longer than anybody waits for it: the driver is read again meanwhile, and seems to be on the way still.
-    let mut owner = stand.connection_of("driver_management").await;
+    // The update outlasts every deadline: meanwhile the service reads the driver again, who still
+    // seems to be en route.
+    let mut owner = servers.connection_as(ROLE).await;
     sqlx::raw_sql(
         "CREATE FUNCTION dawdle() RETURNS trigger LANGUAGE plpgsql
              AS $$ BEGIN PERFORM pg_sleep(3); RETURN NEW; END $$;
@@ -142,9 +120,8 @@ async fn a_change_that_happens_after_its_caller_was_told_it_failed_is_learned() 
     .unwrap();
     let given_up = service.release(ride).await.unwrap_err();
     assert_eq!(given_up.code(), Code::Unavailable);
-    eventually("the driver is known to be free", async || {
-        let supply = service.supply(Zone::at(grand_central())).await;
-        (supply["idle_drivers"] == 1).then_some(())
+    until("the driver is known to be free", async || {
+        service.idle_at(midtown()).await == 1
     })
     .await;
     service.stop().await;

@@ -1,104 +1,100 @@
-//! Several replicas on one database: every driver counts once, is sent once, and whoever dies or hangs is replaced.
+//! Several replicas on one database: every driver counts once and is sent once, and a replica that
+//! dies or hangs is replaced.
 
 use std::{
     collections::HashSet,
-    process::{Child, Command},
     time::{Duration, Instant},
 };
 
+use async_nats::jetstream::stream::Stream;
 use chrono::Utc;
-use feeds::replicas::{self, Journal};
+use feeds::change_log::{self, ChangeLog};
 use futures::future::join_all;
 use marketplace::zone::Zone;
-use platform::nats;
 use serde_json::json;
-use sqlx::Connection as _;
+use sqlx::{Connection as _, PgConnection};
 use surge_proto::subjects::{SUPPLY, SUPPLY_WATERMARK};
+use test_harness::{Servers, downtown, eventually, midtown, signal, until};
 use tonic::Code;
 use uuid::Uuid;
 
 use crate::{
-    process::serving,
-    support::{Running, Stand, eventually, financial_district, grand_central, waiting_for_locks},
+    process::ready_process,
+    support::{DriverManagement, ROLE},
 };
 
-/// A successor begins within the term of a lease and one look at it; the rest is for a busy machine.
+/// A successor begins within the term of a lease and one attempt to get it; the rest is for a busy
+/// machine.
 const TAKEN_OVER_WITHIN: Duration = Duration::from_secs(5);
 
-/// The least silence after a sudden death: a term of two seconds, of which half a second may have passed, and a margin. If
-/// two replicas told the same levels, there would be none.
+/// The shortest silence after a sudden death: a term of two seconds, of which half a second may
+/// have passed, and a margin. If two replicas published the same levels, there would be none.
 const LEAST_SILENCE: Duration = Duration::from_secs(1);
 
-async fn three(stand: &Stand) -> [Running; 3] {
+async fn three(servers: &Servers) -> [DriverManagement; 3] {
     [
-        stand.service().await,
-        stand.service().await,
-        stand.service().await,
+        DriverManagement::start(servers).await,
+        DriverManagement::start(servers).await,
+        DriverManagement::start(servers).await,
     ]
 }
 
-async fn stop(services: impl IntoIterator<Item = Running>) {
+async fn stop(services: impl IntoIterator<Item = DriverManagement>) {
     for service in services {
         service.stop().await;
     }
 }
 
-/// The idle drivers of two zones and the predicted supply of them, as a replica knows them.
-async fn known(service: &Running) -> (Vec<u64>, Vec<f64>) {
-    let zones = [grand_central(), financial_district()].map(Zone::at);
-    let mut idle = Vec::new();
-    for zone in zones {
-        idle.push(service.supply(zone).await["idle_drivers"].as_u64().unwrap());
-    }
-    (idle, service.predicted(&zones).await.unwrap())
+/// The drivers who are idle in midtown and downtown, as a replica knows them.
+async fn idle(service: &DriverManagement) -> [u64; 2] {
+    [
+        service.idle_at(midtown()).await,
+        service.idle_at(downtown()).await,
+    ]
 }
 
-#[tokio::test]
-async fn every_driver_counts_once_whichever_replica_hears_of_it() {
-    let stand = Stand::start().await;
-    let services = three(&stand).await;
-    let mut drivers = Vec::new();
-    for number in 0..12 {
-        let service = &services[number % 3];
-        drivers.push(service.driver_goes_online(grand_central()).await);
-    }
-    for service in &services {
-        eventually("every replica knows all drivers", async || {
-            (known(service).await.0 == [12, 0]).then_some(())
+async fn all_know(services: &[DriverManagement], expected: [u64; 2]) {
+    for service in services {
+        until("every replica knows the idle drivers", async || {
+            idle(service).await == expected
         })
         .await;
     }
+}
 
-    // Each is heard of by another replica now: six move, three leave, and one is sent downtown.
+#[tokio::test]
+async fn every_driver_counts_once_in_each_replica() {
+    let servers = Servers::start().await;
+    let services = three(&servers).await;
+    let mut drivers = Vec::new();
+    for number in 0..12 {
+        let service = &services[number % 3];
+        drivers.push(service.driver_goes_online(midtown()).await);
+    }
+    all_know(&services, [12, 0]).await;
+
+    // Each now reports to another replica: six move and three leave.
     for (number, driver) in drivers.iter().enumerate() {
         let service = &services[(number + 1) % 3];
         match number {
             0..6 => {
-                let report =
-                    json!({"positions": [{"driver_id": driver, "position": financial_district()}]});
-                let answer = service.rest.post("/v1/positions", report).await;
-                assert_eq!(answer.body, json!({"accepted": 1, "ignored": 0}));
+                let answer = service.driver_moves(*driver, downtown()).await;
+                assert_eq!(answer, json!({"accepted": 1, "ignored": 0}));
             }
             6..9 => {
-                service.driver_is(*driver, "offline", grand_central()).await;
+                service.driver_is(*driver, "offline", midtown()).await;
             }
             _ => {}
         }
     }
-    // A replica that had not heard of the moves yet might send a driver who is downtown by now.
-    for service in &services {
-        eventually("every replica knows who moved and who left", async || {
-            (known(service).await.0 == [3, 6]).then_some(())
-        })
-        .await;
-    }
-    let sent = services[2]
-        .dispatch_patiently(Uuid::now_v7(), grand_central(), financial_district())
-        .await;
+    // A replica that does not know of the moves yet might send a driver who is downtown by now.
+    all_know(&services, [3, 6]).await;
+    let sent = services[2].dispatch_patiently(Uuid::now_v7()).await;
     assert!(sent.is_some());
+    all_know(&services, [2, 6]).await;
     for service in &services {
-        eventually("every replica knows it all", async || {
-            (known(service).await == (vec![2, 6], vec![2.0, 7.0])).then_some(())
+        until("every replica predicts the same supply", async || {
+            service.predicted().await == [2.0, 7.0]
         })
         .await;
     }
@@ -106,200 +102,171 @@ async fn every_driver_counts_once_whichever_replica_hears_of_it() {
 }
 
 #[tokio::test]
-async fn a_change_that_commits_late_is_not_missed() {
-    let stand = Stand::start().await;
-    let services = three(&stand).await;
-    let driver = services[0].driver_goes_online(grand_central()).await;
-    for service in &services {
-        eventually("the driver is known", async || {
-            (known(service).await.0 == [1, 0]).then_some(())
-        })
-        .await;
-    }
+async fn late_commit_is_not_missed() {
+    let servers = Servers::start().await;
+    let services = three(&servers).await;
+    let driver = services[0].driver_goes_online(midtown()).await;
+    all_know(&services, [1, 0]).await;
 
-    // An operator's transaction begins before what comes next, and ends after it.
-    let mut operator = stand.connection_of("driver_management").await;
+    // An operator's transaction begins before the next change, and ends after it.
+    let mut operator = servers.connection_as(ROLE).await;
     let mut late = operator.begin().await.unwrap();
     sqlx::query("UPDATE driver SET status = 'offline', version = version + 1 WHERE driver_id = $1")
         .bind(driver)
         .execute(&mut *late)
         .await
         .unwrap();
-    services[1].driver_goes_online(financial_district()).await;
-    for service in &services {
-        eventually("what began later is known", async || {
-            (known(service).await.0 == [1, 1]).then_some(())
-        })
-        .await;
-    }
+    services[1].driver_goes_online(downtown()).await;
+    all_know(&services, [1, 1]).await;
     late.commit().await.unwrap();
-    for service in &services {
-        eventually("what ended later is known", async || {
-            (known(service).await.0 == [0, 1]).then_some(())
-        })
-        .await;
-    }
+    all_know(&services, [0, 1]).await;
     stop(services).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn replicas_never_send_one_driver_to_two_rides() {
+async fn replicas_never_share_a_driver_between_rides() {
     const DRIVERS: usize = 20;
     const RIDES: usize = 30;
-    let stand = Stand::start().await;
-    let services = three(&stand).await;
+    let servers = Servers::start().await;
+    let services = three(&servers).await;
     for number in 0..DRIVERS {
-        services[number % 3]
-            .driver_goes_online(grand_central())
-            .await;
+        services[number % 3].driver_goes_online(midtown()).await;
     }
-    for service in &services {
-        eventually("all drivers are known", async || {
-            (known(service).await.0 == [DRIVERS as u64, 0]).then_some(())
-        })
-        .await;
-    }
+    all_know(&services, [DRIVERS as u64, 0]).await;
 
     // Every ride asks every replica, as a dispatcher does that had no answer from the one before.
     let rides: Vec<Uuid> = (0..RIDES).map(|_| Uuid::now_v7()).collect();
-    let questions = rides.iter().flat_map(|ride| {
+    let requests = rides.iter().flat_map(|ride| {
         services.iter().map(async |service| {
-            let (pickup, dropoff) = (grand_central(), financial_district());
-            let sent = service.dispatch_patiently(*ride, pickup, dropoff).await;
+            let sent = service.dispatch_patiently(*ride).await;
             sent.map(|driver| (*ride, driver.driver_id))
         })
     });
-    let answers: HashSet<(Uuid, String)> =
-        join_all(questions).await.into_iter().flatten().collect();
+    let answers = join_all(requests).await.into_iter().flatten();
+    let answers: HashSet<(Uuid, String)> = answers.collect();
     let served: HashSet<&Uuid> = answers.iter().map(|(ride, _)| ride).collect();
     let drivers: HashSet<&String> = answers.iter().map(|(_, driver)| driver).collect();
     assert_eq!(served.len(), answers.len(), "a ride got two drivers");
     assert_eq!(drivers.len(), answers.len(), "two rides share a driver");
-    assert_eq!(
-        drivers.len(),
-        DRIVERS,
-        "a driver stayed idle while a ride went without"
-    );
-    for service in &services {
-        eventually("nobody is idle", async || {
-            (known(service).await.0 == [0, 0]).then_some(())
-        })
-        .await;
-    }
+    assert_eq!(drivers.len(), DRIVERS, "a driver stayed idle");
+    all_know(&services, [0, 0]).await;
     stop(services).await;
 }
 
 #[tokio::test]
-async fn of_two_that_end_together_the_word_of_one_stays() {
-    let stand = Stand::start().await;
-    stand.service().await.stop().await;
-    let pool = stand.pool(4);
+async fn last_report_stays_when_two_leave() {
+    let servers = Servers::start().await;
+    DriverManagement::start(&servers).await.stop().await;
+    let pool = servers.pool_as(ROLE, 4);
     let both = [Uuid::now_v7(), Uuid::now_v7()];
     let mut connection = pool.acquire().await.unwrap();
     for replica in both {
-        replicas::report(&mut connection, replica, Utc::now())
-            .await
-            .unwrap();
+        let report = change_log::report_as_of(&mut connection, replica, Utc::now());
+        report.await.unwrap();
     }
 
-    // Both look before either has left: nobody can delete a row that somebody holds.
+    // Both look before either has left: neither can delete a row that another transaction holds.
     let mut held = connection.begin().await.unwrap();
-    sqlx::query("SELECT FROM replica FOR UPDATE")
-        .execute(&mut *held)
-        .await
-        .unwrap();
-    let leave = |replica| {
+    let hold = sqlx::query("SELECT FROM replica FOR UPDATE");
+    hold.execute(&mut *held).await.unwrap();
+    let leaving = both.map(|replica| {
         let pool = pool.clone();
-        tokio::spawn(async move { replicas::leave(&pool, replica).await })
-    };
-    let leaving = both.map(leave);
-    let mut admin = stand.admin().await;
-    eventually("both wait", async || {
-        (waiting_for_locks(&mut admin).await == 2).then_some(())
+        tokio::spawn(async move { change_log::leave(&pool, replica).await })
+    });
+    let mut admin = servers.admin().await;
+    until("both wait", async || {
+        waiting_for_locks(&mut admin).await == 2
     })
     .await;
     held.rollback().await.unwrap();
     for left in join_all(leaving).await {
         left.unwrap().unwrap();
     }
-    let words = "SELECT ended FROM replica WHERE replica_id = ANY($1)";
-    let words = sqlx::query_scalar(words).bind(both).fetch_all(&pool);
-    let words: Vec<bool> = words.await.unwrap();
-    assert_eq!(words, [true]);
+    let ended = "SELECT ended FROM replica WHERE replica_id = ANY($1)";
+    let ended = sqlx::query_scalar(ended).bind(both).fetch_all(&pool);
+    let ended: Vec<bool> = ended.await.unwrap();
+    assert_eq!(ended, [true]);
 }
 
 #[tokio::test]
-async fn the_last_word_stays_until_somebody_speaks_again() {
-    let stand = Stand::start().await;
-    stand.service().await.stop().await;
-    let pool = stand.pool(1);
+async fn last_report_stays_until_the_next() {
+    let servers = Servers::start().await;
+    DriverManagement::start(&servers).await.stop().await;
+    let pool = servers.pool_as(ROLE, 1);
     let long_ago = "UPDATE replica SET seen_at = now() - interval '1 hour'";
     sqlx::query(long_ago).execute(&pool).await.unwrap();
-    let words = async || -> i64 {
-        let words = "SELECT count(*) FROM supply_watermark WHERE as_of > 'epoch'";
-        sqlx::query_scalar(words).fetch_one(&pool).await.unwrap()
+    let reports = async || -> i64 {
+        let reports = "SELECT count(*) FROM supply_watermark WHERE as_of > 'epoch'";
+        sqlx::query_scalar(reports).fetch_one(&pool).await.unwrap()
     };
 
     let newcomer = Uuid::now_v7();
-    Journal::of(newcomer).clean(&pool).await.unwrap();
-    assert_eq!(words().await, 1, "nobody else has a word");
-    let mut connection = pool.acquire().await.unwrap();
-    replicas::report(&mut connection, newcomer, Utc::now())
+    ChangeLog::new(pool.clone(), newcomer)
+        .prune()
         .await
         .unwrap();
+    assert_eq!(reports().await, 1, "no other replica has reported");
+    let mut connection = pool.acquire().await.unwrap();
+    let report = change_log::report_as_of(&mut connection, newcomer, Utc::now());
+    report.await.unwrap();
     drop(connection);
-    Journal::of(newcomer).clean(&pool).await.unwrap();
+    ChangeLog::new(pool.clone(), newcomer)
+        .prune()
+        .await
+        .unwrap();
     let known = sqlx::query_scalar("SELECT replica_id FROM replica").fetch_all(&pool);
     let known: Vec<Uuid> = known.await.unwrap();
     assert_eq!(known, [newcomer]);
 }
 
 #[tokio::test]
-async fn without_postgres_every_replica_goes_on_with_what_it_knows() {
-    let mut stand = Stand::start().await;
-    let [one, other] = [stand.service().await, stand.service().await];
-    let driver = one.driver_goes_online(grand_central()).await;
-    eventually("the driver is known", async || {
-        (known(&other).await.0 == [1, 0]).then_some(())
-    })
-    .await;
-    stand.postgres.kill().await;
+async fn replicas_go_on_without_postgres() {
+    let mut servers = Servers::start().await;
+    let one = DriverManagement::start(&servers).await;
+    let services = [DriverManagement::start(&servers).await];
+    let driver = one.driver_goes_online(midtown()).await;
+    all_know(&services, [1, 0]).await;
+    servers.postgres.kill().await;
 
-    let as_of = async || other.supply(Zone::at(grand_central())).await["as_of"].clone();
-    let last_heard = eventually("nothing more is heard", async || {
+    let [other] = &services;
+    let as_of = async || other.supply(Zone::at(midtown())).await["as_of"].clone();
+    let last_heard = eventually("the supply's as_of stands still", async || {
         let before = as_of().await;
         tokio::time::sleep(Duration::from_millis(400)).await;
         (before == as_of().await).then_some(before)
     })
     .await;
-    assert_eq!(known(&other).await, (vec![1, 0], vec![1.0, 0.0]));
-    assert_eq!(as_of().await, last_heard, "it tells when it heard last");
-    let refused = other.dispatch(Uuid::now_v7(), grand_central(), financial_district());
-    assert_eq!(refused.await.unwrap_err().code(), Code::Unavailable);
+    assert_eq!(idle(other).await, [1, 0]);
+    assert_eq!(other.predicted().await, [1.0, 0.0]);
+    assert_eq!(as_of().await, last_heard, "its age says so");
+    let refused = other.dispatch(Uuid::now_v7()).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unavailable);
 
-    stand.postgres.restart().await.unwrap();
-    one.driver_is(driver, "offline", grand_central()).await;
-    eventually("it hears again", async || {
-        (known(&other).await.0 == [0, 0] && as_of().await != last_heard).then_some(())
+    servers.postgres.restart().await.unwrap();
+    one.driver_is(driver, "offline", midtown()).await;
+    all_know(&services, [0, 0]).await;
+    until("the supply's as_of moves on", async || {
+        as_of().await != last_heard
     })
     .await;
-    stop([one, other]).await;
+    one.stop().await;
+    stop(services).await;
 }
 
 #[tokio::test]
-async fn one_replica_tells_the_levels_and_another_takes_over_when_it_hangs_leaves_or_dies() {
-    let stand = Stand::start().await;
-    let mut process = serving(&stand).await;
-    let watermarks = Watermarks::of(&stand).await;
+async fn another_replica_takes_over_the_lease() {
+    let servers = Servers::start().await;
+    let mut process = ready_process(&servers).await;
+    let watermarks = Watermarks::of(&servers).await;
     watermarks.next().await;
-    let service = stand.service().await;
-    service.driver_goes_online(grand_central()).await;
+    let service = DriverManagement::start(&servers).await;
+    service.driver_goes_online(midtown()).await;
 
-    signal(&process, "STOP");
+    signal(process.id(), "STOP");
     let silence = watermarks.silence().await;
-    assert!(silence >= LEAST_SILENCE, "two told levels: {silence:?}");
+    assert!(silence >= LEAST_SILENCE, "two published: {silence:?}");
     assert!(silence <= TAKEN_OVER_WITHIN, "hung for {silence:?}");
-    signal(&process, "CONT");
+    signal(process.id(), "CONT");
 
     service.stop().await;
     let left = Instant::now();
@@ -307,32 +274,22 @@ async fn one_replica_tells_the_levels_and_another_takes_over_when_it_hangs_leave
     let silence = left.elapsed();
     assert!(silence <= TAKEN_OVER_WITHIN, "gone for {silence:?}");
 
-    let service = stand.service().await;
+    let service = DriverManagement::start(&servers).await;
     process.kill().unwrap();
     process.wait().unwrap();
     let silence = watermarks.silence().await;
-    assert!(silence >= LEAST_SILENCE, "two told levels: {silence:?}");
+    assert!(silence >= LEAST_SILENCE, "two published: {silence:?}");
     assert!(silence <= TAKEN_OVER_WITHIN, "dead for {silence:?}");
     service.stop().await;
 }
 
-fn signal(process: &Child, name: &str) {
-    let sent = Command::new("kill")
-        .args(["-s", name, &process.id().to_string()])
-        .status();
-    assert!(sent.unwrap().success());
-}
-
-/// The watermarks of the feed, as they come.
-struct Watermarks(async_nats::jetstream::stream::Stream);
+/// The watermarks of the supply stream, as they come.
+struct Watermarks(Stream);
 
 impl Watermarks {
-    async fn of(stand: &Stand) -> Self {
-        let client = nats::connect(&stand.nats.url(), "watermarks")
-            .await
-            .unwrap();
-        let jetstream = nats::jetstream(client);
-        let stream = eventually("the stream of supply", async || {
+    async fn of(servers: &Servers) -> Self {
+        let jetstream = servers.jetstream().await;
+        let stream = eventually("there is a stream of supply", async || {
             jetstream.get_stream(SUPPLY.name).await.ok()
         });
         Self(stream.await)
@@ -346,13 +303,10 @@ impl Watermarks {
     /// Waits for one that is not there yet.
     async fn next(&self) {
         let known = self.last().await;
-        eventually("a new watermark", async || {
-            (self.last().await > known).then_some(())
-        })
-        .await;
+        until("a new watermark", async || self.last().await > known).await;
     }
 
-    /// How long the longest pause is that begins within the next moment, from now on.
+    /// How long the longest pause is that begins within the next moments.
     async fn silence(&self) -> Duration {
         let began = Instant::now();
         let (mut last, mut at, mut longest) = (self.last().await, began, Duration::ZERO);
@@ -366,4 +320,11 @@ impl Watermarks {
         }
         longest
     }
+}
+
+/// How many connections wait for a lock.
+pub(crate) async fn waiting_for_locks(admin: &mut PgConnection) -> i64 {
+    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
+    let waiting = sqlx::query_scalar(waiting).fetch_one(admin);
+    waiting.await.unwrap()
 }

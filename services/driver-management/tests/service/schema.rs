@@ -1,198 +1,167 @@
-//! What the process does with a schema: it makes it, or waits for the job that does, or refuses one that is not for it.
+//! What the process does with a schema: it makes it, or waits for the job that does, or refuses one
+//! that is not for it.
 
-use std::process::{Command, Output, Stdio};
+use std::{
+    net::TcpStream,
+    process::{Command, Stdio},
+};
 
 use driver_management::store::MIGRATIONS;
 use platform::{
-    schema::{self, Migrations, SchemaError},
+    schema::{self, Migrations},
     start_up::StartUp,
 };
 use private_servers::{free_port, spawn_tied};
-use sqlx::{AssertSqlSafe, Connection as _, PgPool};
+use sqlx::{AssertSqlSafe, Connection as _};
+use test_harness::{Servers, until};
 
-use crate::support::{Rest, Stand, eventually, waiting_for_locks};
+use crate::{
+    process,
+    replicas::waiting_for_locks,
+    support::{DriverManagement, ROLE, arguments},
+};
 
 #[tokio::test]
-async fn a_schema_newer_than_the_program_stops_the_start_with_one_line() {
-    let stand = Stand::start().await;
-    drop(stand.service().await);
+async fn newer_schema_stops_the_start() {
+    let servers = Servers::start().await;
+    drop(DriverManagement::start(&servers).await);
     as_owner(
-        &stand,
+        &servers,
         "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
          VALUES (4711, 'of next year', true, '', 0)",
     )
     .await;
-    for migrations in ["start", "job"] {
-        let refusal = refused(&stand, migrations);
-        assert!(
-            refusal.contains("the schema is newer than this program"),
-            "{refusal}"
-        );
-        assert!(refusal.contains("its step 4711"), "{refusal}");
-    }
+    let refusal = "the schema is newer than this program, which does not know its step 4711";
+    assert_start_is_refused(&servers, refusal);
 }
 
 #[tokio::test]
-async fn a_schema_that_somebody_changed_stops_the_start_with_one_line() {
-    let stand = Stand::start().await;
-    drop(stand.service().await);
-    as_owner(&stand, "UPDATE _sqlx_migrations SET checksum = ''").await;
-    for migrations in ["start", "job"] {
-        let refusal = refused(&stand, migrations);
-        assert!(
-            refusal.contains("step 1 of the schema is not the one"),
-            "{refusal}"
-        );
-    }
+async fn changed_schema_stops_the_start() {
+    let servers = Servers::start().await;
+    drop(DriverManagement::start(&servers).await);
+    as_owner(&servers, "UPDATE _sqlx_migrations SET checksum = ''").await;
+    assert_start_is_refused(&servers, "step 1 of the schema is not the one");
 }
 
 #[tokio::test]
-async fn a_server_that_is_too_old_stops_the_start_with_one_line() {
-    let stand = Stand::start().await;
+async fn old_server_stops_the_start() {
+    let servers = Servers::start().await;
     // A real server that says of itself what an old one would.
-    let older = "CREATE FUNCTION driver.current_setting(text) RETURNS text LANGUAGE sql
-         AS $$ SELECT CASE $1 WHEN 'server_version_num' THEN '140011' ELSE '14.11' END $$";
-    as_owner(&stand, older).await;
     as_owner(
-        &stand,
-        "ALTER ROLE driver_management SET search_path = driver, pg_catalog",
+        &servers,
+        "CREATE FUNCTION driver.current_setting(text) RETURNS text LANGUAGE sql
+         AS $$ SELECT CASE $1 WHEN 'server_version_num' THEN '140011' ELSE '14.11' END $$;
+         ALTER ROLE driver_management SET search_path = driver, pg_catalog",
     )
     .await;
-    for migrations in ["start", "job"] {
-        let refusal = refused(&stand, migrations);
-        assert!(
-            refusal.contains("PostgreSQL 14.11 is too old: version 15 or later"),
-            "{refusal}"
-        );
-    }
+    let refusal = "PostgreSQL 14.11 is too old: version 15 or later";
+    assert_start_is_refused(&servers, refusal);
 }
 
 #[tokio::test]
-async fn the_service_waits_for_the_job_and_then_serves() {
-    let stand = Stand::start().await;
+async fn service_waits_for_the_migration_job() {
+    let servers = Servers::start().await;
     let port = free_port().unwrap();
-    let mut service = command(&stand, port, "job");
+    let mut service = command(&servers, port, "job");
     service.stderr(Stdio::null());
     let mut service = spawn_tied(service).unwrap();
-    let address = format!("127.0.0.1:{port}").parse().unwrap();
-    eventually("the process listens", async || {
-        std::net::TcpStream::connect(address).ok()
+    until("the process listens", async || {
+        TcpStream::connect(("127.0.0.1", port)).is_ok()
     })
     .await;
     assert!(service.try_wait().unwrap().is_none(), "it waits");
-    let mut connection = stand.connection_of("driver_management").await;
+    let mut connection = servers.connection_as(ROLE).await;
     let tables = "SELECT count(*) FROM pg_tables WHERE schemaname = 'driver'";
-    let tables: i64 = sqlx::query_scalar(tables)
-        .fetch_one(&mut connection)
-        .await
-        .unwrap();
+    let tables = sqlx::query_scalar(tables).fetch_one(&mut connection);
+    let tables: i64 = tables.await.unwrap();
     assert_eq!(tables, 0, "and changes nothing");
 
     for time in ["first", "second"] {
-        let migrated = Command::new(env!("CARGO_BIN_EXE_driver-management"))
-            .arg("migrate")
-            .env("DATABASE_URL", stand.database_url("driver_management"))
-            .output()
-            .unwrap();
+        let mut job = process::command();
+        job.arg("migrate");
+        job.env("DATABASE_URL", servers.database_url(ROLE));
+        let migrated = job.output().unwrap();
         assert!(migrated.status.success(), "the {time} time: {migrated:?}");
     }
-    let rest = Rest::of(address).await;
-    eventually("the process is ready", async || {
-        (rest.get_plain("/readyz").await.status == 200).then_some(())
-    })
-    .await;
+    process::becomes_ready(port).await;
 }
 
 #[tokio::test]
-async fn a_step_that_meets_a_lock_is_tried_again() {
-    let stand = Stand::start().await;
-    let pool = stand.pool(2);
+async fn step_that_meets_a_lock_is_repeated() {
+    let servers = Servers::start().await;
+    let pool = servers.pool_as(ROLE, 2);
     schema::prepare(&pool, &MIGRATIONS[..1], Migrations::Start)
         .await
         .unwrap();
-    let mut reader = stand.connection_of("driver_management").await;
+    let mut reader = servers.connection_as(ROLE).await;
     let mut reading = reader.begin().await.unwrap();
-    sqlx::query("LOCK TABLE driver")
-        .execute(&mut *reading)
-        .await
-        .unwrap();
+    let lock = sqlx::query("LOCK TABLE driver");
+    lock.execute(&mut *reading).await.unwrap();
 
-    let preparing = tokio::spawn(schema_is_prepared(pool.clone()));
-    let mut admin = stand.admin().await;
-    for waits in [true, false] {
-        eventually("a step meets the lock, and gives up", async || {
-            (waiting_for_locks(&mut admin).await == i64::from(waits)).then_some(())
-        })
-        .await;
-    }
+    let preparing = tokio::spawn(async move {
+        let start = StartUp::begin();
+        schema::prepare_when_up(&start, &pool, MIGRATIONS, Migrations::Start).await
+    });
+    a_lock_is_waited_for_and_given_up(&servers).await;
     reading.rollback().await.unwrap();
     preparing.await.unwrap().unwrap();
+    let mut admin = servers.admin().await;
     let held = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'";
-    let held: i64 = sqlx::query_scalar(held)
-        .fetch_one(&mut admin)
-        .await
-        .unwrap();
+    let held = sqlx::query_scalar(held).fetch_one(&mut admin);
+    let held: i64 = held.await.unwrap();
     assert_eq!(held, 0, "the next one can migrate");
 }
 
 #[tokio::test]
 async fn start_waits_until_drivers_can_be_read() {
-    let stand = Stand::start().await;
-    drop(stand.service().await);
-    let mut migration = stand.connection_of("driver_management").await;
+    let servers = Servers::start().await;
+    drop(DriverManagement::start(&servers).await);
+    let mut migration = servers.connection_as(ROLE).await;
     let mut migrating = migration.begin().await.unwrap();
-    sqlx::query("LOCK TABLE driver")
-        .execute(&mut *migrating)
-        .await
-        .unwrap();
+    let lock = sqlx::query("LOCK TABLE driver");
+    lock.execute(&mut *migrating).await.unwrap();
 
     let port = free_port().unwrap();
-    let mut service = command(&stand, port, "job");
+    let mut service = command(&servers, port, "job");
     service.stderr(Stdio::null());
     let _service = spawn_tied(service).unwrap();
-    let mut admin = stand.admin().await;
+    a_lock_is_waited_for_and_given_up(&servers).await;
+    migrating.rollback().await.unwrap();
+    process::becomes_ready(port).await;
+}
+
+async fn a_lock_is_waited_for_and_given_up(servers: &Servers) {
+    let mut admin = servers.admin().await;
     for waits in [true, false] {
-        eventually("the service meets the lock, and gives up", async || {
-            (waiting_for_locks(&mut admin).await == i64::from(waits)).then_some(())
+        until("a statement meets the lock, and gives up", async || {
+            waiting_for_locks(&mut admin).await == i64::from(waits)
         })
         .await;
     }
-    migrating.rollback().await.unwrap();
-    let rest = Rest::of(format!("127.0.0.1:{port}").parse().unwrap()).await;
-    eventually("the process is ready", async || {
-        (rest.get_plain("/readyz").await.status == 200).then_some(())
-    })
-    .await;
 }
 
-async fn schema_is_prepared(pool: PgPool) -> Result<(), SchemaError> {
-    let start = StartUp::begin();
-    schema::prepare_when_up(&start, &pool, MIGRATIONS, Migrations::Start).await
+async fn as_owner(servers: &Servers, statements: &str) {
+    let mut connection = servers.connection_as(ROLE).await;
+    let statements = sqlx::raw_sql(AssertSqlSafe(statements.to_owned()));
+    statements.execute(&mut connection).await.unwrap();
 }
 
-async fn as_owner(stand: &Stand, statement: &str) {
-    let mut connection = stand.connection_of("driver_management").await;
-    let statement = sqlx::raw_sql(AssertSqlSafe(statement.to_owned()));
-    statement.execute(&mut connection).await.unwrap();
+/// The process ends with one line that has these words, whether it makes the schema or waits for
+/// the job.
+fn assert_start_is_refused(servers: &Servers, words: &str) {
+    for migrations in ["start", "job"] {
+        let output = command(servers, 0, migrations).output().unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{stderr}");
+        let lines = stderr.lines().filter(|line| !line.contains("INFO"));
+        let lines: Vec<&str> = lines.collect();
+        assert!(lines.len() == 1 && lines[0].contains(words), "{stderr}");
+    }
 }
 
-/// The one line with which the process ends.
-fn refused(stand: &Stand, migrations: &str) -> String {
-    let Output { status, stderr, .. } = command(stand, 0, migrations).output().unwrap();
-    let stderr = String::from_utf8(stderr).unwrap();
-    assert_eq!(status.code(), Some(1), "{stderr}");
-    let mut lines: Vec<&str> = stderr
-        .lines()
-        .filter(|line| !line.contains("INFO"))
-        .collect();
-    assert_eq!(lines.len(), 1, "{stderr}");
-    lines.remove(0).to_owned()
-}
-
-fn command(stand: &Stand, port: u16, migrations: &str) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_driver-management"));
-    command
-        .args(&stand.arguments(port)[1..])
-        .env("MIGRATIONS", migrations);
+fn command(servers: &Servers, port: u16, migrations: &str) -> Command {
+    let mut command = process::command();
+    command.args(&arguments(servers, port)[1..]);
+    command.env("MIGRATIONS", migrations);
     command
 }

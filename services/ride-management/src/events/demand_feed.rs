@@ -1,13 +1,13 @@
-//! The two ways in which demand is published besides the gRPC answer: levels on JetStream for the `events` dataflow,
-//! and a watermark beside the counts in PostgreSQL for the `database` dataflow. Two loops, because neither may wait
-//! for the other's server.
+//! The two ways in which demand is published besides the gRPC answer: levels on JetStream for the
+//! `events` dataflow, and a watermark beside the counts in PostgreSQL for the `database` dataflow.
+//! Two loops, because neither may wait for the other's server.
 
 use std::time::Duration;
 
 use feeds::{
-    level_feed::{LevelFeed, Levels},
-    origins::Origins,
-    replicas::Journal,
+    change_log::ChangeLog,
+    snapshot_publisher::{SnapshotPublisher, SnapshotSource},
+    trace_links::{PendingTraceLinks, Sink},
 };
 use marketplace::{time::MarketTime, view::Level};
 use platform::{
@@ -27,9 +27,9 @@ use tracing::{Instrument, field::Empty, info_span};
 use crate::{app::App, error::Error};
 
 /// Publishes the demand of every zone.
-pub type DemandFeed = LevelFeed<App>;
+pub type DemandFeed = SnapshotPublisher<App>;
 
-impl Levels for App {
+impl SnapshotSource for App {
     const FEED: &'static str = "surge.v1.demand";
 
     const STREAMS: &'static [(&'static str, &'static str)] =
@@ -41,24 +41,29 @@ impl Levels for App {
         self.now()
     }
 
-    fn levels(&self) -> (MarketTime, Vec<f64>) {
+    fn snapshot(&self) -> (MarketTime, Vec<f64>) {
         let as_of = self.known_as_of();
         let levels = self.all_demands(as_of);
         (as_of, levels.iter().map(|level| level.value).collect())
     }
 
-    fn level(&self, index: usize, value: f64, as_of: MarketTime) -> (String, PublishMessage) {
+    fn level_message(
+        &self,
+        index: usize,
+        value: f64,
+        as_of: MarketTime,
+    ) -> (String, PublishMessage) {
         let zone = self.zones()[index];
         let level = v1::DemandLevel::new(zone, Level { value, as_of });
         let message = nats::message("surge.v1.DemandLevel", level.encode_to_vec());
         (demand_of(zone), message)
     }
 
-    fn origins(&self) -> &Origins {
+    fn trace_links(&self) -> &PendingTraceLinks {
         App::origins(self)
     }
 
-    fn watermark(&self, as_of: MarketTime) -> (String, PublishMessage) {
+    fn watermark_message(&self, as_of: MarketTime) -> (String, PublishMessage) {
         let as_of = Some(timestamp(as_of));
         let watermark = v1::Watermark { as_of }.encode_to_vec();
         let message = nats::message("surge.v1.Watermark", watermark);
@@ -66,18 +71,19 @@ impl Levels for App {
     }
 }
 
-/// Keeps the watermark in the database moving, so that its readers can tell a quiet city from a dead service, and this
-/// replica's count in step with the others.
+/// Keeps the watermark in the database moving, so that its readers can tell a quiet city from a
+/// dead service, and this replica's count in step with the others.
 #[derive(Debug)]
 pub struct WatermarkKeeper {
     app: App,
-    journal: Journal,
+    journal: ChangeLog,
     every: Duration,
 }
 
 impl WatermarkKeeper {
-    /// A keeper that moves the watermark `every` so often in real time, and has counted up to this place in the journal.
-    pub const fn new(app: App, journal: Journal, every: Duration) -> Self {
+    /// A keeper that moves the watermark `every` so often in real time, and has counted up to this
+    /// place in the journal.
+    pub const fn new(app: App, journal: ChangeLog, every: Duration) -> Self {
         Self {
             app,
             journal,
@@ -93,7 +99,7 @@ impl WatermarkKeeper {
         let span = sampling::background_span(|| {
             info_span!("publish ride.demand_watermark", surge.origins = Empty)
         });
-        self.app.origins().link_rows(&span);
+        self.app.origins().take_links(Sink::Rows, &span);
         let marking = self.app.mark_demand(&mut self.journal);
         marking.instrument(span).await?;
         // Not part of the trace: it does nothing for the watermark.

@@ -1,6 +1,7 @@
-//! Follows the trips of drivers, pickups and drop-offs, and moves rides on. A message is acknowledged after its effect
-//! is committed, so each takes effect at least once, and since repeating it changes nothing, that is exactly once.
-//! What can never take effect is put aside with the reason; it does not hold up the others.
+//! Follows the trips of drivers, pickups and drop-offs, and moves rides on. A message is
+//! acknowledged after its effect is committed, so each takes effect at least once, and since
+//! repeating it changes nothing, that is exactly once. What can never take effect is put aside with
+//! the reason; it does not hold up the others.
 
 use std::time::Duration;
 
@@ -30,7 +31,8 @@ use crate::{
     ride::{Change, Outcome},
 };
 
-/// Name of the durable consumer: all replicas of the service share it, and each message goes to one of them.
+/// Name of the durable consumer: all replicas of the service share it, and each message goes to one
+/// of them.
 const DURABLE: &str = "ride-management";
 
 /// Messages that one step takes at most.
@@ -42,10 +44,12 @@ const MAX_UNACKNOWLEDGED: i64 = 256;
 /// When a message that was not acknowledged is delivered again, for example after a crash.
 const ACK_WAIT: Duration = Duration::from_secs(10);
 
-/// How long a step waits for messages; this is also how long the follower takes to stop on a good day.
+/// How long a step waits for messages; this is also how long the follower takes to stop on a good
+/// day.
 const POLL: Duration = Duration::from_millis(500);
 
-/// When to stop waiting for the server's word that the batch is over: a server that died says nothing.
+/// When to stop waiting for the server's word that the batch is over: a server that died says
+/// nothing.
 const SILENCE: Duration = Duration::from_secs(2);
 
 /// How long to wait after a failure, and before a message that met one is delivered again.
@@ -116,7 +120,8 @@ impl TripFollower {
         let mut failure = None;
         while let Some(delivery) = timeout(SILENCE, deliveries.next()).await? {
             let delivery = delivery?;
-            // After one failure the rest of the batch would fail the same way, slowly: give it back at once.
+            // After one failure the rest of the batch would fail the same way, slowly: give it back
+            // at once.
             match &failure {
                 None => failure = self.take_in(&delivery).await.err(),
                 Some(_) => delivery.ack_with(AckKind::Nak(Some(RETRY))).await?,
@@ -127,7 +132,8 @@ impl TripFollower {
         failure.map_or(Ok(taken_in), Err)
     }
 
-    /// Goes on until `shutdown`. A step that has begun is finished, so that no message waits for its second delivery.
+    /// Goes on until `shutdown`. A step that has begun is finished, so that no message waits for
+    /// its second delivery.
     pub async fn run(mut self, shutdown: CancellationToken) {
         let mut work = WorkLoop::new("the follower of trips", &shutdown);
         let mut period = Duration::ZERO;

@@ -1,19 +1,39 @@
-//! A server that hangs: it is there, its connections stand, and nothing answers.
+//! Signals to processes that a test has started, and a server that hangs.
 
-use std::{fs, process::Command};
+use std::{
+    fs,
+    process::{Child, Command, ExitStatus},
+};
 
-/// A process and its children, stopped until this is dropped.
-pub(crate) struct Frozen {
+use crate::eventually;
+
+/// Sends a signal, such as `STOP`, to a process that the test has started.
+pub fn signal(pid: u32, name: &str) {
+    let sent = Command::new("kill")
+        .args(["-s", name, &pid.to_string()])
+        .status();
+    assert!(sent.unwrap().success(), "{name} to {pid}");
+}
+
+/// How a process ended, once it has.
+pub async fn exit_status(process: &mut Child) -> ExitStatus {
+    eventually("the process ends", async || process.try_wait().unwrap()).await
+}
+
+/// A process and its children that are stopped until this value is dropped: the server is there,
+/// its connections are open, and it does not answer.
+#[derive(Debug)]
+pub struct Frozen {
     pids: Vec<u32>,
 }
 
 impl Frozen {
     /// Stops the process, and then its children: it can start no more of them.
-    pub(crate) fn freeze(parent: u32) -> Self {
+    pub fn freeze(parent: u32) -> Self {
         let mut frozen = Self { pids: vec![parent] };
-        send("STOP", parent);
+        signal(parent, "STOP");
         for child in children_of(parent) {
-            send("STOP", child);
+            signal(child, "STOP");
             frozen.pids.push(child);
         }
         assert!(frozen.pids.len() > 1, "PostgreSQL has children");
@@ -24,17 +44,9 @@ impl Frozen {
 impl Drop for Frozen {
     fn drop(&mut self) {
         for pid in &self.pids {
-            send("CONT", *pid);
+            signal(*pid, "CONT");
         }
     }
-}
-
-/// Sends a signal to a process that the test has started.
-pub(crate) fn send(signal: &str, pid: u32) {
-    let sent = Command::new("kill")
-        .args(["-s", signal, &pid.to_string()])
-        .status();
-    assert!(sent.unwrap().success(), "{signal} to {pid}");
 }
 
 fn children_of(parent: u32) -> Vec<u32> {

@@ -1,5 +1,5 @@
-//! A driver-management that does what the test says. The real one has tests of its own, and the two meet in the
-//! end-to-end tests of the suite; here it must be possible for it to be slow, away or out of drivers at will.
+//! A stand-in for driver-management that a test can make slow, or leave without drivers. The real
+//! one has tests of its own, and the two meet in the end-to-end tests of the suite.
 
 use std::{
     collections::HashMap,
@@ -16,12 +16,13 @@ use surge_proto::{
         supply_service_server::{SupplyService, SupplyServiceServer},
     },
 };
+use test_harness::{midtown, until};
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status, Streaming, async_trait, transport::Server};
 use uuid::Uuid;
 
-use super::{eventually, real_now};
+use crate::support::real_now;
 
 /// Drivers that can be sent to rides.
 #[derive(Clone, Default)]
@@ -32,14 +33,15 @@ pub(crate) struct Drivers {
 #[derive(Default)]
 struct State {
     idle: usize,
-    /// Longer than ride-management waits, when it is to be missed.
+    /// How long a dispatch takes; ride-management misses an answer that takes longer than its
+    /// deadline.
     answers_after: Duration,
     on_rides: HashMap<Uuid, Uuid>,
     dispatches: usize,
 }
 
 impl Drivers {
-    /// A driver-management with so many idle drivers, and its URL.
+    /// A driver-management with this number of idle drivers, and its URL.
     pub(crate) async fn open(idle: usize) -> (Self, String) {
         let drivers = Self::default();
         drivers.state().idle = idle;
@@ -75,7 +77,7 @@ impl Drivers {
     }
 
     pub(crate) async fn all_are_free(&self) {
-        eventually("free drivers", async || (self.busy() == 0).then_some(())).await;
+        until("all drivers are free", async || self.busy() == 0).await;
     }
 
     fn answers_after(&self) -> Duration {
@@ -102,7 +104,8 @@ impl SupplyService for Service {
             state.dispatches += 1;
             state.send_to(ride_id)
         };
-        // The driver is sent already: what may get lost is the answer. A test may let it go earlier than it first said.
+        // The driver is sent already: only the answer may get lost. A test may shorten the delay
+        // meanwhile.
         while asked.elapsed() < self.0.answers_after() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
@@ -124,14 +127,14 @@ impl SupplyService for Service {
         &self,
         _: Request<GetSupplyRequest>,
     ) -> Result<Response<GetSupplyResponse>, Status> {
-        Err(Status::unimplemented("nobody asks for it here"))
+        Err(Status::unimplemented("not part of the tests"))
     }
 
     async fn report_positions(
         &self,
         _: Request<Streaming<ReportPositionsRequest>>,
     ) -> Result<Response<ReportPositionsResponse>, Status> {
-        Err(Status::unimplemented("nobody moves here"))
+        Err(Status::unimplemented("not part of the tests"))
     }
 }
 
@@ -148,7 +151,7 @@ impl State {
         self.on_rides.insert(ride_id, driver_id);
         Some(DispatchedDriver {
             driver_id: driver_id.to_string(),
-            position: Some(super::midtown().into()),
+            position: Some(midtown().into()),
             pickup_due_at: Some(timestamp(real_now() + Duration::from_secs(120))),
             dropoff_due_at: Some(timestamp(real_now() + Duration::from_secs(1_320))),
         })

@@ -1,63 +1,56 @@
 //! Good days: a ride from its request to its end, and what a quote is good for.
 
-#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
-
-mod support;
-
 use std::time::Duration;
 
 use futures::future::join_all;
 use http::StatusCode;
 use prost::Message as _;
 use serde_json::{Value, json};
-use support::{City, downtown, driver_of, drivers::Drivers, point, quote, real_now, token, wish};
 use surge_proto::{
     subjects::RIDES,
-    v1::{self, TripStage},
+    v1::{RideEvent, TripStage},
 };
+use test_harness::{RestAnswer, Servers, downtown, until};
 use uuid::Uuid;
 
-#[tokio::test]
-async fn a_ride_is_matched_picked_up_and_completed() {
-    let city = City::build().await;
-    let (drivers, supply_url) = Drivers::open(1).await;
-    let rides = city.open(&["--supply-url", &supply_url]).await;
+use crate::{
+    drivers::Drivers,
+    support::{RideManagement, driver_of, driver_reports, quote, real_now, request_body, token},
+};
 
-    let requested = rides.request(Uuid::now_v7(), &quote()).await;
-    assert_eq!(requested.status, StatusCode::CREATED);
-    let ride = requested.body;
+#[tokio::test]
+async fn ride_is_matched_picked_up_and_completed() {
+    let servers = Servers::start().await;
+    let (drivers, supply_url) = Drivers::open(1).await;
+    let rides = RideManagement::start_at(&servers, &supply_url).await;
+
+    let ride = rides.new_ride().await;
     assert_eq!(ride["state"], "matched");
     assert_eq!(ride["fare_cents"], 2_769);
     assert_eq!(ride["surge_multiplier"], 1.3);
     assert!(ride["pickup_due_at"].is_string() && ride["ended_at"].is_null());
 
     let driver = driver_of(&ride);
-    city.driver_reports(&ride, driver, TripStage::PickedUp)
-        .await;
+    driver_reports(&servers, &ride, driver, TripStage::PickedUp).await;
     rides.ride_when(&ride, "picked_up").await;
     let too_late = rides.cancel(&ride).await;
     assert_eq!(too_late.status, StatusCode::CONFLICT);
-    assert!(
-        too_late.body["detail"]
-            .as_str()
-            .unwrap()
-            .contains("picked_up")
-    );
+    let detail = too_late.body["detail"].as_str().unwrap();
+    assert!(detail.contains("picked_up"), "{detail}");
 
-    city.driver_reports(&ride, driver, TripStage::DroppedOff)
-        .await;
+    driver_reports(&servers, &ride, driver, TripStage::DroppedOff).await;
     let completed = rides.ride_when(&ride, "completed").await;
     assert!(completed["picked_up_at"].is_string() && completed["ended_at"].is_string());
     assert_eq!(drivers.dispatches(), 1);
 }
 
 #[tokio::test]
-async fn every_state_that_a_ride_enters_is_told() {
-    let city = City::build().await;
+async fn every_state_of_a_ride_is_published() {
+    let servers = Servers::start().await;
     let (_drivers, supply_url) = Drivers::open(1).await;
-    let rides = city.open(&["--supply-url", &supply_url]).await;
-    let served = rides.request(Uuid::now_v7(), &quote()).await.body;
-    let unserved = rides.request(Uuid::now_v7(), &quote()).await.body;
+    let rides = RideManagement::start_at(&servers, &supply_url).await;
+    let served = rides.new_ride().await;
+    let unserved = rides.new_ride().await;
     rides.cancel(&served).await;
 
     for (state, ride) in [
@@ -67,39 +60,35 @@ async fn every_state_that_a_ride_enters_is_told() {
         ("cancelled", &served),
     ] {
         let subject = format!("surge.v1.rides.{state}");
-        let is_of = |event: v1::RideEvent| event.ride_id == ride["ride_id"].as_str().unwrap();
-        let message = city.last_message(RIDES, &subject, |message| {
-            is_of(v1::RideEvent::decode(message.payload.clone()).unwrap())
+        let is_of = |event: RideEvent| event.ride_id == ride["ride_id"].as_str().unwrap();
+        let message = servers.last_message(RIDES.name, &subject, |message| {
+            is_of(RideEvent::decode(message.payload.clone()).unwrap())
         });
         let message = message.await;
         let schema = message.headers.get("Surge-Schema").unwrap();
         assert_eq!(schema.as_str(), "surge.v1.RideEvent");
-        let event = v1::RideEvent::decode(message.payload).unwrap();
+        let event = RideEvent::decode(message.payload).unwrap();
         let named = format!("RIDE_STATE_{}", state.to_uppercase());
         assert_eq!(event.state().as_str_name(), named);
     }
 }
 
 #[tokio::test]
-async fn without_a_driver_near_a_ride_is_unserved() {
-    let city = City::build().await;
+async fn ride_without_a_near_driver_is_unserved() {
+    let servers = Servers::start().await;
     let (_drivers, supply_url) = Drivers::open(0).await;
-    let rides = city.open(&["--supply-url", &supply_url]).await;
-    let answer = rides.request(Uuid::now_v7(), &quote()).await;
-    assert_eq!(answer.status, StatusCode::CREATED);
-    assert_eq!(answer.body["state"], "unserved");
-    assert_eq!(
-        rides.cancel(&answer.body).await.status,
-        StatusCode::CONFLICT
-    );
+    let rides = RideManagement::start_at(&servers, &supply_url).await;
+    let ride = rides.new_ride().await;
+    assert_eq!(ride["state"], "unserved");
+    assert_eq!(rides.cancel(&ride).await.status, StatusCode::CONFLICT);
 }
 
 #[tokio::test]
-async fn cancelling_frees_the_driver_and_may_be_repeated() {
-    let city = City::build().await;
+async fn cancelling_frees_the_driver() {
+    let servers = Servers::start().await;
     let (drivers, supply_url) = Drivers::open(1).await;
-    let rides = city.open(&["--supply-url", &supply_url]).await;
-    let ride = rides.request(Uuid::now_v7(), &quote()).await.body;
+    let rides = RideManagement::start_at(&servers, &supply_url).await;
+    let ride = rides.new_ride().await;
     assert_eq!(drivers.busy(), 1);
 
     let cancelled = rides.cancel(&ride).await;
@@ -108,19 +97,19 @@ async fn cancelling_frees_the_driver_and_may_be_repeated() {
     assert_eq!(drivers.busy(), 0);
     assert_eq!(rides.cancel(&ride).await.body, cancelled.body);
 
-    let next = rides.request(Uuid::now_v7(), &quote()).await.body;
+    let next = rides.new_ride().await;
     assert_eq!(next["state"], "matched", "the freed driver serves the next");
 }
 
 #[tokio::test]
-async fn a_quote_buys_one_ride_however_often_it_is_shown() {
-    let city = City::build().await;
+async fn quote_buys_one_ride() {
+    let servers = Servers::start().await;
     let (drivers, supply_url) = Drivers::open(9).await;
-    let rides = city.open(&["--supply-url", &supply_url]).await;
+    let rides = RideManagement::start_at(&servers, &supply_url).await;
     let (rider, quote) = (Uuid::now_v7(), quote());
 
     let answers = join_all((0..8).map(|_| rides.request_patiently(rider, &quote))).await;
-    let created = |answer: &&support::Answer| answer.status == StatusCode::CREATED;
+    let created = |answer: &&RestAnswer| answer.status == StatusCode::CREATED;
     assert_eq!(answers.iter().filter(created).count(), 1);
     let id = &answers[0].body["ride_id"];
     for answer in &answers {
@@ -134,47 +123,41 @@ async fn a_quote_buys_one_ride_however_often_it_is_shown() {
 }
 
 #[tokio::test]
-async fn a_quote_holds_for_its_own_trip_until_it_expires() {
-    let city = City::build().await;
+async fn quote_holds_for_its_trip_until_expiry() {
+    let servers = Servers::start().await;
     let (_drivers, supply_url) = Drivers::open(9).await;
-    let rides = city.open(&["--supply-url", &supply_url]).await;
+    let rides = RideManagement::start_at(&servers, &supply_url).await;
     let rider = Uuid::now_v7();
 
-    let mut other_trip = wish(rider, &quote());
+    let mut other_trip = request_body(rider, &quote());
     other_trip["dropoff"] = json!({ "lat": 40.80, "lon": -73.95 });
-    refused(
-        rides.post("/v1/rides", &other_trip).await,
-        StatusCode::CONFLICT,
-        "another trip",
-    );
+    let answer = rides.rest.post("/v1/rides", &other_trip).await;
+    refused(answer, StatusCode::CONFLICT, "another trip");
 
     let mut expired = quote();
     expired.expires_at = real_now();
-    refused(
-        rides.request(rider, &expired).await,
-        StatusCode::CONFLICT,
-        "expired",
-    );
+    let answer = rides.request(rider, &expired).await;
+    refused(answer, StatusCode::CONFLICT, "expired");
 
-    let mut tampered = wish(rider, &quote());
+    let mut tampered = request_body(rider, &quote());
     let changed = token(&quote()).replacen(|c: char| c.is_ascii_lowercase(), "A", 1);
     tampered["quote"] = Value::String(changed);
-    let answer = rides.post("/v1/rides", &tampered).await;
+    let answer = rides.rest.post("/v1/rides", &tampered).await;
     assert_eq!(answer.body["field"], "quote");
     refused(answer, StatusCode::BAD_REQUEST, "no quote of this system");
 }
 
 #[tokio::test]
-async fn a_rider_who_missed_the_answer_finds_the_ride_after_the_quote_has_expired() {
-    let city = City::build().await;
+async fn repeated_request_finds_ride_after_expiry() {
+    let servers = Servers::start().await;
     let (_drivers, supply_url) = Drivers::open(1).await;
-    let rides = city.open(&["--supply-url", &supply_url]).await;
+    let rides = RideManagement::start_at(&servers, &supply_url).await;
     let rider = Uuid::now_v7();
     let mut quote = quote();
-    quote.expires_at = real_now() + Duration::from_secs(2);
+    quote.expires_at = real_now() + Duration::from_secs(5);
     let ride = rides.request(rider, &quote).await.body;
-    support::eventually("the end of the quote", async || {
-        (real_now() >= quote.expires_at).then_some(())
+    until("the quote has expired", async || {
+        real_now() >= quote.expires_at
     })
     .await;
 
@@ -186,27 +169,22 @@ async fn a_rider_who_missed_the_answer_finds_the_ride_after_the_quote_has_expire
 }
 
 #[tokio::test]
-async fn the_wish_names_the_points_of_the_quote() {
-    let city = City::build().await;
-    let rides = city.open(&[]).await;
-    let mut boston = wish(Uuid::now_v7(), &quote());
+async fn request_has_the_points_of_the_quote() {
+    let servers = Servers::start().await;
+    let rides = RideManagement::start(&servers).await;
+    let mut boston = request_body(Uuid::now_v7(), &quote());
     boston["pickup"] = json!({ "lat": 42.36, "lon": -71.06 });
-    let answer = rides.post("/v1/rides", &boston).await;
+    let answer = rides.rest.post("/v1/rides", &boston).await;
     assert_eq!(answer.body["field"], "pickup");
     refused(answer, StatusCode::BAD_REQUEST, "outside the service area");
 
-    let mut nearly = wish(Uuid::now_v7(), &quote());
-    nearly["dropoff"] = point(downtown());
+    let mut nearly = request_body(Uuid::now_v7(), &quote());
     nearly["dropoff"]["lat"] = json!(downtown().lat() + 1e-9);
-    let answer = rides.post("/v1/rides", &nearly).await;
-    assert_eq!(
-        answer.status,
-        StatusCode::CREATED,
-        "the last bit is no other place"
-    );
+    let answer = rides.rest.post("/v1/rides", &nearly).await;
+    assert_eq!(answer.status, StatusCode::CREATED, "the same place");
 }
 
-fn refused(answer: support::Answer, status: StatusCode, why: &str) {
+fn refused(answer: RestAnswer, status: StatusCode, why: &str) {
     assert_eq!(answer.status, status, "{:?}", answer.body);
     assert_eq!(answer.content_type, "application/problem+json");
     let detail = answer.body["detail"].as_str().unwrap();

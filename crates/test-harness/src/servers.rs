@@ -1,0 +1,113 @@
+//! A PostgreSQL and a nats-server for one test alone.
+
+use std::{fs::Permissions, os::unix::fs::PermissionsExt};
+
+use async_nats::jetstream::{self, message::StreamMessage};
+use private_servers::{Nats, NatsSettings, Password, Postgres, PostgresSettings};
+use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool};
+use tempfile::TempDir;
+
+use crate::{eventually, until};
+
+/// A private PostgreSQL with the suite's roles and empty schemas, and a private nats-server. Both
+/// end with this value.
+#[derive(Debug)]
+pub struct Servers {
+    /// PostgreSQL; a test may kill and restart it.
+    pub postgres: Postgres,
+    /// nats-server; a test may kill and restart it.
+    pub nats: Nats,
+    password: Password,
+    // The last field: the servers end before their folder goes.
+    _folder: TempDir,
+}
+
+impl Servers {
+    /// Starts both and makes the roles.
+    pub async fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        // PostgreSQL may have to run as another user, who needs to enter the folder.
+        std::fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
+        let postgres = PostgresSettings {
+            base_dir: folder.path().to_owned(),
+            ..PostgresSettings::default()
+        };
+        let nats = NatsSettings {
+            base_dir: folder.path().to_owned(),
+            ..NatsSettings::default()
+        };
+        let servers = Self {
+            postgres: Postgres::start(postgres).await.unwrap(),
+            nats: Nats::start(nats).await.unwrap(),
+            password: Password::generate(),
+            _folder: folder,
+        };
+        servers.make_roles().await;
+        servers
+    }
+
+    async fn make_roles(&self) {
+        let mut admin = self.admin().await;
+        let roles = include_str!("../../../services/roles.sql");
+        sqlx::raw_sql(roles).execute(&mut admin).await.unwrap();
+        for role in ["driver_management", "ride_management", "price_optimization"] {
+            let alter = format!("ALTER ROLE {role} PASSWORD '{}'", self.password.reveal());
+            let alter = sqlx::raw_sql(AssertSqlSafe(alter));
+            alter.execute(&mut admin).await.unwrap();
+        }
+    }
+
+    /// A connection of the superuser.
+    pub async fn admin(&self) -> PgConnection {
+        let url = self.postgres.admin_url();
+        PgConnection::connect(&url).await.unwrap()
+    }
+
+    /// A connection as the role of one of the services.
+    pub async fn connection_as(&self, role: &str) -> PgConnection {
+        let url = self.database_url(role);
+        PgConnection::connect(&url).await.unwrap()
+    }
+
+    /// A pool of at most `connections` connections as the role of one of the services.
+    pub fn pool_as(&self, role: &str, connections: u32) -> PgPool {
+        platform::postgres::pool(&self.database_url(role), "a test", connections).unwrap()
+    }
+
+    /// The URL with which a service connects as its role.
+    pub fn database_url(&self, role: &str) -> String {
+        self.postgres.url(role, &self.password, "postgres")
+    }
+
+    /// A client that is connected to NATS.
+    pub async fn nats_client(&self) -> async_nats::Client {
+        let url = self.nats.url();
+        let client = platform::nats::connect(&url, "a test").await.unwrap();
+        until("there is a connection to NATS", async || {
+            platform::nats::probe(&client).is_ok()
+        })
+        .await;
+        client
+    }
+
+    /// JetStream, to read what services publish and to publish in their place.
+    pub async fn jetstream(&self) -> jetstream::Context {
+        platform::nats::jetstream(self.nats_client().await)
+    }
+
+    /// The last message on `subject`, once there is one for which `wanted` holds.
+    pub async fn last_message(
+        &self,
+        stream: &str,
+        subject: &str,
+        wanted: impl Fn(&StreamMessage) -> bool,
+    ) -> StreamMessage {
+        let jetstream = self.jetstream().await;
+        eventually(&format!("a message on {subject}"), async || {
+            let stream = jetstream.get_stream(stream).await.ok()?;
+            let message = stream.get_last_raw_message_by_subject(subject).await.ok()?;
+            wanted(&message).then_some(message)
+        })
+        .await
+    }
+}
