@@ -20,7 +20,7 @@ const LIST: &str = include_str!("words.txt");
 fn entries() -> Vec<Entry> {
     let lines = LIST
         .lines()
-        .filter(|line| !line.is_empty() && !line.starts_with('#'));
+        .filter(|line| !line.is_empty() && !line.starts_with(['#', '=']));
     lines
         .map(|line| {
             let (forms, write) = line.split_once("->").expect("`words -> what to write`");
