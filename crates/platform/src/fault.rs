@@ -2,13 +2,15 @@
 //! A service maps its own error type to a [`Fault`] in one `match`; both edges follow from it.
 
 use axum::{
-    Json,
+    BoxError, Json,
     http::{HeaderValue, StatusCode, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
 use tonic::{Code, Status};
 use tracing::error;
+
+use crate::http::REQUEST_DEADLINE;
 
 /// The kinds of fault that a caller can tell apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,6 +136,21 @@ impl Fault {
             field: Some(bounded(field.to_string())),
             ..Self::new(Kind::InvalidArgument, detail)
         }
+    }
+
+    /// What the caller learns when a layer of an edge gave up: [`tower::timeout`] or [`tower::load_shed`].
+    pub(crate) fn of_layer(error: &BoxError) -> Self {
+        if error.is::<tower::timeout::error::Elapsed>() {
+            let detail = format!("not done within {REQUEST_DEADLINE:?}");
+            return Self::new(Kind::DeadlineExceeded, detail);
+        }
+        if error.is::<tower::load_shed::error::Overloaded>() {
+            return Self::new(
+                Kind::Unavailable,
+                "too many requests at once; repeat it later",
+            );
+        }
+        Self::internal(error)
     }
 
     /// Our own fault. The cause is logged here, once; the caller learns only that there was one.

@@ -13,13 +13,10 @@ use sqlx::{
     Connection, PgConnection, PgPool,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tracing::{Instrument, Span, field::Empty, info_span};
 
-use crate::{
-    deadline::{self, Passed},
-    metrics::{clients, on_scrape},
-};
+use crate::metrics::{clients, on_scrape};
 
 /// How long a request may wait for a connection, and so how soon a dead database is noticed.
 pub const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -114,9 +111,9 @@ pub async fn within<T, E: From<sqlx::Error>>(
     limit: Duration,
     operation: impl Future<Output = Result<T, impl Into<E>>>,
 ) -> Result<T, E> {
-    match deadline::within(limit, operation).await {
+    match timeout(limit, operation).await {
         Ok(outcome) => outcome.map_err(Into::into),
-        Err(Passed) => Err(sqlx::Error::Io(overdue(limit)).into()),
+        Err(_elapsed) => Err(sqlx::Error::Io(overdue(limit)).into()),
     }
 }
 

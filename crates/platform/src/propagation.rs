@@ -3,7 +3,7 @@
 //! is linked to it, because its reader is somebody else's request.
 
 use async_nats::HeaderMap as NatsHeaders;
-use http::HeaderName;
+use http::{HeaderName, HeaderValue};
 pub use opentelemetry::trace::TraceId;
 use opentelemetry::{
     Context,
@@ -11,7 +11,6 @@ use opentelemetry::{
     trace::TraceContextExt,
 };
 use opentelemetry_sdk::propagation::TraceContextPropagator;
-use tonic::metadata::{MetadataKey, MetadataMap, MetadataValue};
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
@@ -68,13 +67,13 @@ fn decision_of(caller: &Context) -> Beginning {
     }
 }
 
-/// Writes the current trace context to the metadata of an outgoing gRPC call. A callee is also told that there is none,
-/// or it would begin a trace in the middle of a request.
-pub fn inject_grpc(metadata: &mut MetadataMap) {
+/// Writes the current trace context to the headers of an outgoing gRPC call. Where there is none, the headers say so, or
+/// the callee would begin a trace in the middle of a request.
+pub fn inject_http(headers: &mut http::HeaderMap) {
     if Span::current().is_disabled() {
-        metadata.insert(TRACEPARENT, MetadataValue::from_static(UNSAMPLED));
+        headers.insert(&TRACEPARENT_HEADER, HeaderValue::from_static(UNSAMPLED));
     } else {
-        inject(&mut GrpcCarrier(metadata));
+        inject(&mut HttpInjector(headers));
     }
 }
 
@@ -157,12 +156,12 @@ impl Extractor for HttpCarrier<'_> {
     }
 }
 
-struct GrpcCarrier<'a>(&'a mut MetadataMap);
+struct HttpInjector<'a>(&'a mut http::HeaderMap);
 
-impl Injector for GrpcCarrier<'_> {
+impl Injector for HttpInjector<'_> {
     fn set(&mut self, key: &str, value: String) {
-        let key = MetadataKey::from_bytes(key.as_bytes());
-        if let (Ok(key), Ok(value)) = (key, MetadataValue::try_from(value)) {
+        let key = HeaderName::from_bytes(key.as_bytes());
+        if let (Ok(key), Ok(value)) = (key, HeaderValue::try_from(value)) {
             self.0.insert(key, value);
         }
     }

@@ -1,37 +1,46 @@
-//! Binds and serves the two edges of a service. Listeners are bound before anything else starts, so a busy port is a
-//! clear error and port 0 works for tests.
+//! Binds and serves the two edges of a service.
+//!
+//! Listeners are bound before anything else starts, so that a busy port is a clear error and tests can use port 0.
+//! Connections are bounded in time: one that sends no complete request head within [`HEAD_DEADLINE`] is closed, and a gRPC
+//! caller that answers no ping is gone.
 
-use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, time::Duration};
 
-use axum::{Router, body::Body, response::Response};
-use futures::{FutureExt, future::BoxFuture, stream};
-use http::Request;
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::{rt::TokioIo, server::graceful::GracefulShutdown};
-use tokio::net::TcpListener;
+use axum::{Router, serve::Listener};
+use futures::{StreamExt, TryFutureExt, future::ready};
+use hyper::server::conn::http1;
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    server::graceful::GracefulShutdown,
+    service::TowerToHyperService,
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    time::{sleep, timeout},
+};
 use tokio_util::sync::CancellationToken;
-use tonic::{service::Routes, transport::Server};
+use tonic::{
+    service::Routes,
+    transport::{Server, server::TcpIncoming},
+};
 use tracing::info;
 
-use crate::{
-    http::HttpEdge,
-    prompt::Prompt,
-    shards::{self, Inbox, Shards},
-    shutdown,
-    turns::Turns,
-};
+use crate::shutdown;
 
-/// How long a connection may be open, from its start or its last answer on, without a complete head of a request; at most a
-/// quarter longer. One that is idle ends by it too, and so does one that sends a byte now and then to keep us busy.
+/// How long a caller may take for the complete head of a request, counted from the start of the connection or from the
+/// last answer. It is also the idle (keep-alive) timeout.
 const HEAD_DEADLINE: Duration = Duration::from_secs(60);
 
-/// With this a connection of HTTP/2 begins (RFC 9113, 3.4). It may take as long as a head.
+/// The first bytes of every HTTP/2 connection (RFC 9113, 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// How often a gRPC connection is asked whether its caller is still there. Streams without a deadline end with it.
+/// gRPC connections that may wait for their preface at the same time; more wait in the listener's backlog.
+const SILENT_CONNECTIONS: usize = 4_096;
+
+/// How often the server pings a gRPC connection. Streams without a deadline end with a caller that is gone.
 const PING_EVERY: Duration = Duration::from_secs(30);
 
-/// How long a caller may take to answer that.
+/// How long a caller may take to answer a ping.
 const PING_DEADLINE: Duration = Duration::from_secs(10);
 
 /// The two bound listeners of a service.
@@ -112,105 +121,84 @@ pub async fn bind(variable: &'static str, address: SocketAddr) -> Result<TcpList
 /// When an edge fails.
 pub async fn serve(
     listeners: Listeners,
-    http: HttpEdge,
+    http: Router,
     grpc: Routes,
     token: CancellationToken,
 ) -> Result<(), ServeError> {
     let at = listeners.addresses()?;
     info!(http = %at.http, grpc = %at.grpc, "serving HTTP on {} and gRPC on {}", at.http, at.grpc);
-    let shards = Shards::start().map_err(ServeError::Http)?;
-    let http_edge = shards.serve(listeners.http, &token, |inbox| {
-        serve_http_shard(inbox, http.clone(), token.clone())
-    });
-    let grpc_edge = shards.serve(listeners.grpc, &token, |inbox| {
-        serve_grpc_shard(inbox, grpc.clone(), token.clone())
-    });
-    let both = async { tokio::try_join!(http_edge, grpc_edge).map(|_| ()) };
+    let http = serve_http(listeners.http, http, token.clone()).map_err(ServeError::Http);
+    let grpc = serve_grpc(listeners.grpc, grpc, token.clone());
+    let both = async { tokio::try_join!(http, grpc).map(|_| ()) };
     shutdown::with_deadline(&token, both)
         .await
         .unwrap_or(Ok(()))
 }
 
-/// The connections of the HTTP edge that fall to one shard. axum's own `serve` would find out first whether a connection
-/// speaks HTTP/1 or HTTP/2, and pay for that with every request.
-async fn serve_http_shard(
-    mut inbox: Inbox,
-    http: HttpEdge,
+/// Serves HTTP until `token` is cancelled. This is `axum::serve` with a deadline for request heads, which that has not.
+///
+/// # Errors
+/// None today.
+pub async fn serve_http(
+    mut listener: TcpListener,
+    routes: Router,
     token: CancellationToken,
-) -> Result<(), ServeError> {
+) -> io::Result<()> {
     let open = GracefulShutdown::new();
-    while let Some(Some(connection)) = token.run_until_cancelled(shards::next_of(&mut inbox)).await
+    let mut server = http1::Builder::new();
+    server
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_DEADLINE);
+    // Not the listener's own `accept`: this one goes on after errors such as too many open files.
+    while let Some((stream, _)) = token
+        .run_until_cancelled(Listener::accept(&mut listener))
+        .await
     {
-        let turns = Arc::new(Turns::default());
-        let answer = answering(http.clone(), Arc::clone(&turns));
-        let connection = TokioIo::new(connection);
-        let served = http1::Builder::new().serve_connection(connection, service_fn(answer));
-        let served = open.watch(served);
-        tokio::spawn(async move {
-            tokio::select! {
-                biased;
-                // It fails when the caller breaks off, which is the caller's own affair.
-                _ = served => {}
-                () = turns.silence(HEAD_DEADLINE) => {}
-            }
-        });
+        // Small answers must not wait for an acknowledgement; without this the worst case is only slower.
+        let _ = stream.set_nodelay(true);
+        let service = TowerToHyperService::new(routes.clone());
+        let connection = server.serve_connection(TokioIo::new(stream), service);
+        // It fails when the caller breaks off, which is the caller's own affair.
+        tokio::spawn(open.watch(connection));
     }
     open.shutdown().await;
     Ok(())
 }
 
-/// Answers the requests of one connection, and keeps count of whose turn it is.
-fn answering(
-    http: HttpEdge,
-    turns: Arc<Turns>,
-) -> impl Fn(Request<Incoming>) -> BoxFuture<'static, Result<Response, Infallible>> {
-    move |request| {
-        turns.pass();
-        let answer = http.answer(request.map(Body::new));
-        let turns = Arc::clone(&turns);
-        let passing = answer.inspect(move |_| turns.pass());
-        passing.map(Ok).boxed()
-    }
-}
-
-async fn serve_grpc_shard(
-    inbox: Inbox,
-    grpc: Routes,
+async fn serve_grpc(
+    listener: TcpListener,
+    routes: Routes,
     token: CancellationToken,
 ) -> Result<(), ServeError> {
-    let connections = stream::unfold(inbox, async |mut inbox| {
-        let connection = shards::next_of(&mut inbox).await?;
-        let connection = Prompt::new(connection, PREFACE.len(), HEAD_DEADLINE);
-        Some((Ok::<_, std::io::Error>(connection), inbox))
-    });
+    let connections = TcpIncoming::from(listener)
+        .with_nodelay(Some(true))
+        .map(|connection| async { with_preface(connection?).await })
+        .buffer_unordered(SILENT_CONNECTIONS)
+        .filter(|connection| ready(connection.is_ok()));
     Server::builder()
         .http2_keepalive_interval(Some(PING_EVERY))
         .http2_keepalive_timeout(Some(PING_DEADLINE))
-        .add_routes(grpc)
+        .add_routes(routes)
         .serve_with_incoming_shutdown(connections, token.cancelled_owned())
         .await?;
     Ok(())
 }
 
-/// Serves HTTP alone, and without shards, until `token` is cancelled.
-///
-/// # Errors
-/// When the edge fails.
-pub async fn serve_http(
-    listener: TcpListener,
-    http: HttpEdge,
-    token: CancellationToken,
-) -> std::io::Result<()> {
-    use axum::serve::ListenerExt;
-    let answer = async move |request| http.answer(request).await;
-    let routes = Router::new().fallback(answer);
-    let listener = listener.tap_io(|stream| {
-        // Small answers must not wait for an acknowledgement; without this the worst case is only slower.
-        let _ = stream.set_nodelay(true);
-    });
-    axum::serve(listener, routes)
-        .with_graceful_shutdown(token.cancelled_owned())
-        .await
+/// The connection once its caller has sent the preface. The server pings only connections that have begun.
+async fn with_preface(connection: TcpStream) -> io::Result<TcpStream> {
+    let begun = async {
+        let mut first = [0; PREFACE.len()];
+        loop {
+            match connection.peek(&mut first).await? {
+                0 => return Err(io::Error::from(io::ErrorKind::UnexpectedEof)),
+                read if read == PREFACE.len() => return Ok(()),
+                // Peeking does not wait for more than is there.
+                _ => sleep(Duration::from_millis(10)).await,
+            }
+        }
+    };
+    timeout(HEAD_DEADLINE, begun).await??;
+    Ok(connection)
 }
 
 #[cfg(test)]
@@ -218,54 +206,36 @@ mod tests {
     use axum::routing::get;
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
-        net::TcpStream,
-        sync::mpsc,
-        time::{Instant, sleep, timeout},
+        time::Instant,
     };
 
-    use prometheus_client::registry::Registry;
-    use utoipa::openapi::OpenApi;
-
     use super::*;
-    use crate::{clock::MarketClock, health::Health, http, metrics::EdgeMetrics};
 
-    async fn http_shard(inbox: Inbox) -> Result<(), ServeError> {
-        let routes = Router::new().route("/", get(async || "well"));
-        let http = http::edge(
-            (routes, OpenApi::default()),
-            Health::new(MarketClock::real_time()),
-            Registry::default(),
-            EdgeMetrics::register(&mut Registry::default()),
-        );
-        serve_http_shard(inbox, http, CancellationToken::new()).await
-    }
-
-    async fn grpc_shard(inbox: Inbox) -> Result<(), ServeError> {
-        serve_grpc_shard(inbox, Routes::default(), CancellationToken::new()).await
-    }
-
-    /// A connection that `shard` serves; time passes as soon as nobody has anything to do.
-    async fn served<F>(shard: impl FnOnce(Inbox) -> F) -> TcpStream
+    /// A connection to an edge; time passes as soon as nobody has anything to do.
+    async fn connect<F, E>(edge: impl FnOnce(TcpListener) -> F) -> TcpStream
     where
-        F: Future<Output = Result<(), ServeError>> + Send + 'static,
+        F: Future<Output = Result<(), E>> + Send + 'static,
+        E: Send + 'static,
     {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let client = TcpStream::connect(listener.local_addr().unwrap()).await;
-        let (accepted, _) = listener.accept().await.unwrap();
-        let (sender, inbox) = mpsc::channel(1);
-        sender.send(accepted.into_std().unwrap()).await.unwrap();
-        let shard = shard(inbox);
-        tokio::spawn(async move {
-            // As long as the sender lives, the shard waits for more.
-            let _sender = sender;
-            shard.await
-        });
-        client.unwrap()
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(edge(listener));
+        TcpStream::connect(address).await.unwrap()
+    }
+
+    async fn connect_http() -> TcpStream {
+        let routes = Router::new().route("/", get(async || "well"));
+        connect(|listener| serve_http(listener, routes, CancellationToken::new())).await
+    }
+
+    async fn connect_grpc() -> TcpStream {
+        let token = CancellationToken::new();
+        connect(|listener| serve_grpc(listener, Routes::default(), token)).await
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_head_that_comes_byte_by_byte_is_not_waited_for_without_end() {
-        let mut connection = served(http_shard).await;
+    async fn slow_request_head_ends_at_deadline() {
+        let mut connection = connect_http().await;
         let begun = Instant::now();
         let mut head = b"GET / HTTP/1.1\r\nhost: x\r\nslowly: ".to_vec();
         head.resize(1_000, b'a');
@@ -282,24 +252,36 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_connection_that_says_nothing_ends() {
-        let mut connection = served(http_shard).await;
+    async fn silent_connection_ends_at_deadline() {
+        let mut connection = connect_http().await;
         let begun = Instant::now();
-        assert_eq!(connection.read(&mut [0]).await.unwrap(), 0);
+        ends(&mut connection).await;
         assert!(begun.elapsed() >= HEAD_DEADLINE);
     }
 
-    /// Waits for the end of a connection, by a reset or otherwise; the other side may tell its settings before.
+    #[tokio::test(start_paused = true)]
+    async fn idle_connection_ends_at_deadline() {
+        let mut connection = connect_http().await;
+        connection
+            .write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+            .await
+            .unwrap();
+        let begun = Instant::now();
+        ends(&mut connection).await;
+        assert!(begun.elapsed() >= HEAD_DEADLINE);
+    }
+
+    /// Waits for the end of a connection, by a reset or otherwise; the other side may send its settings before.
     async fn ends(connection: &mut TcpStream) {
-        let mut told = Vec::new();
-        let end = timeout(2 * HEAD_DEADLINE, connection.read_to_end(&mut told));
+        let mut answer = Vec::new();
+        let end = timeout(2 * HEAD_DEADLINE, connection.read_to_end(&mut answer));
         assert!(end.await.is_ok(), "it does not end");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_grpc_connection_that_does_not_begin_ends() {
+    async fn grpc_connection_without_preface_ends() {
         for beginning in [&[], &PREFACE[..PREFACE.len() - 1]] {
-            let mut connection = served(grpc_shard).await;
+            let mut connection = connect_grpc().await;
             let begun = Instant::now();
             connection.write_all(beginning).await.unwrap();
             ends(&mut connection).await;
@@ -310,15 +292,15 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_grpc_connection_that_has_begun_may_be_idle() {
-        let mut connection = served(grpc_shard).await;
+    async fn idle_grpc_connection_lives_while_pinged() {
+        let mut connection = connect_grpc().await;
         let no_settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
         connection.write_all(PREFACE).await.unwrap();
         connection.write_all(&no_settings).await.unwrap();
         let begun = Instant::now();
         ends(&mut connection).await;
-        let asked_in_vain = PING_EVERY + PING_DEADLINE;
-        let bound = asked_in_vain..asked_in_vain + Duration::from_secs(5);
+        let pinged_in_vain = PING_EVERY + PING_DEADLINE;
+        let bound = pinged_in_vain..pinged_in_vain + Duration::from_secs(5);
         let lasted = begun.elapsed();
         assert!(bound.contains(&lasted), "{lasted:?}");
     }

@@ -29,7 +29,6 @@ use marketplace::zone::ServiceArea;
 use platform::{
     clock::MarketClock,
     health::Health,
-    http::HttpEdge,
     metrics::EdgeMetrics,
     nats, postgres,
     process::{self, Identity},
@@ -78,7 +77,7 @@ pub fn main(mut arguments: Vec<String>) -> ExitCode {
 pub struct Service {
     listeners: Listeners,
     app: App,
-    http: HttpEdge,
+    http: axum::Router,
     metrics: EdgeMetrics,
     positions: PositionWriter,
     follower: Follower,

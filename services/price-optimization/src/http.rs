@@ -11,7 +11,7 @@ use marketplace::{
 };
 use platform::{
     fault::{Fault, Problem},
-    http::{SizedJson, StrictJson},
+    http::StrictJson,
 };
 use serde::{Deserialize, Serialize, Serializer};
 use surge_proto::DataflowMode;
@@ -29,9 +29,6 @@ use crate::{
 
 /// Request header that picks the dataflow mode of one quote.
 static DATAFLOW_HEADER: HeaderName = HeaderName::from_static("surge-dataflow");
-
-/// Room for a quote in JSON: they have some 450 bytes.
-const QUOTE_BYTES: usize = 640;
 
 /// The routes of the API, and what describes them.
 pub(crate) fn router(app: App) -> (axum::Router, openapi::OpenApi) {
@@ -136,9 +133,9 @@ async fn post_quote(
     State(app): State<App>,
     NamedMode(mode): NamedMode,
     StrictJson(trip): StrictJson<QuoteRequest>,
-) -> Result<SizedJson<QuoteResponse, QUOTE_BYTES>, Fault> {
+) -> Result<Json<QuoteResponse>, Fault> {
     let signed = app.pricing().quote(trip.pickup, trip.dropoff, mode).await?;
-    Ok(SizedJson(signed.into()))
+    Ok(Json(signed.into()))
 }
 
 /// Explain how supply and demand reached a quote.

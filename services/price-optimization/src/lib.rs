@@ -28,7 +28,6 @@ use marketplace::zone::ServiceArea;
 use platform::{
     clock::MarketClock,
     health::Health,
-    http::HttpEdge,
     metrics::EdgeMetrics,
     nats, postgres,
     process::{self, Identity},
@@ -93,7 +92,7 @@ pub fn main(mut arguments: Vec<String>) -> ExitCode {
 pub struct Service {
     listeners: Listeners,
     app: App,
-    http: HttpEdge,
+    http: axum::Router,
     metrics: EdgeMetrics,
     store: Store,
     migrations: Migrations,

@@ -37,7 +37,7 @@ impl Supply {
     /// # Errors
     /// When one of `urls` is none.
     pub fn at(urls: &str) -> Result<Self, UrlError> {
-        let channel = grpc::channel(urls, CALL_DEADLINE, Calls::Act)?;
+        let channel = grpc::channel(urls, CALL_DEADLINE, Calls::NonIdempotent)?;
         Ok(Self { channel })
     }
 

@@ -31,8 +31,9 @@ use std::{
 use async_trait::async_trait;
 use futures::future::BoxFuture;
 use marketplace::{time::MarketTime, zone::Zone};
-use platform::{clock::MarketClock, deadline::within};
+use platform::clock::MarketClock;
 use surge_proto::DataflowMode;
+use tokio::time::timeout;
 use tracing::{Instrument, info_span, warn};
 
 use crate::{
@@ -116,7 +117,7 @@ impl Dataflows {
     ) -> Result<MarketObservation, Error> {
         let span =
             info_span!("dataflow", otel.name = format!("dataflow {mode}"), surge.dataflow = %mode);
-        let answer = within(self.deadline, self.of(mode).market_view(zones));
+        let answer = timeout(self.deadline, self.of(mode).market_view(zones));
         let answer = answer.instrument(span).await;
         let answer = answer.unwrap_or(Err(DataflowError::Deadline(self.deadline)));
         let market = answer.map_err(|cause| Error::Dataflow { mode, cause })?;

@@ -61,8 +61,8 @@ impl RequestDataflow {
     /// When a URL cannot be used.
     pub fn connect(config: &Config) -> anyhow::Result<Self> {
         let deadline = config.dataflow_deadline;
-        let supply = grpc::channel(&config.supply_url, deadline, grpc::Calls::Read);
-        let demand = grpc::channel(&config.demand_url, deadline, grpc::Calls::Read);
+        let supply = grpc::channel(&config.supply_url, deadline, grpc::Calls::Idempotent);
+        let demand = grpc::channel(&config.demand_url, deadline, grpc::Calls::Idempotent);
         Ok(Self {
             supply: supply.context("SUPPLY_URL is wrong")?,
             demand: demand.context("DEMAND_URL is wrong")?,
@@ -194,7 +194,8 @@ mod tests {
     #[tokio::test]
     async fn future_of_a_quote_is_small() {
         let deadline = Duration::from_secs(1);
-        let callee = grpc::channel("http://127.0.0.1:1", deadline, grpc::Calls::Read).unwrap();
+        let callee =
+            grpc::channel("http://127.0.0.1:1", deadline, grpc::Calls::Idempotent).unwrap();
         let dataflow = RequestDataflow {
             supply: callee.clone(),
             demand: callee,

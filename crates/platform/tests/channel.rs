@@ -1,5 +1,5 @@
-//! Calls to a callee with several replicas. Each replica is a real gRPC server on a runtime of its own, so that killing it
-//! does to its callers what the death of a process does: connections break in the middle of calls.
+//! Calls to a callee with several replicas. Each replica is a real gRPC server on a runtime of its own, so that the test can
+//! kill it as a process dies: its connections break in the middle of calls.
 
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 #![expect(clippy::print_stdout, reason = "docs/kubernetes.md has the figures")]
@@ -15,10 +15,7 @@ use std::{
 };
 
 use futures::{FutureExt, future::join_all};
-use platform::{
-    balance::{BalancedChannel, Calls, Settings},
-    grpc::is_overdue,
-};
+use platform::grpc::{Calls, Resolver, Settings, TracedChannel, channel_with, is_overdue};
 use surge_proto::v1::{
     DispatchRequest, DispatchResponse, GetSupplyRequest, GetSupplyResponse, ReleaseRequest,
     ReleaseResponse, ReportPositionsRequest, ReportPositionsResponse,
@@ -29,20 +26,20 @@ use tokio::{runtime::Runtime, sync::watch, task::JoinHandle};
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Code, Request, Response, Status, Streaming, transport::Server};
 
-/// Longest wait for anything to come true.
+/// Longest wait for a condition.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Longer than any call here should take.
 const DEADLINE: Duration = Duration::from_secs(5);
 
-/// What a replica takes for a call, so that there are always some in flight.
+/// How long a replica works on a call, so that there are always some in flight.
 const WORK: Duration = Duration::from_millis(1);
 
 #[tokio::test(flavor = "multi_thread")]
-async fn load_is_spread_over_all_replicas() {
+async fn spreads_load_over_all_replicas() {
     for (in_all, at_once) in [(3_000, 16), (900, 1)] {
         let replicas = Replica::three();
-        let channel = Callee::of(&replicas).channel(Calls::Read);
+        let channel = Callee::of(&replicas).channel(Calls::Idempotent);
         let errors = load(&channel, in_all, at_once).await;
 
         let shares = replicas.each_ref().map(Replica::taken);
@@ -58,9 +55,9 @@ async fn load_is_spread_over_all_replicas() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn when_a_replica_dies_what_it_had_in_flight_fails_and_nothing_else() {
+async fn dying_replica_fails_only_calls_in_flight() {
     let mut replicas = Replica::three();
-    let channel = Callee::of(&replicas).channel(Calls::Act);
+    let channel = Callee::of(&replicas).channel(Calls::NonIdempotent);
     let held = held_at(&replicas[2], &replicas, &channel).await;
     let in_flight = replicas[2].taken();
 
@@ -74,13 +71,17 @@ async fn when_a_replica_dies_what_it_had_in_flight_fails_and_nothing_else() {
     assert!(!errors.iter().any(is_overdue), "away, not slow: {errors:?}");
 
     let later = load(&channel, 600, 8).await;
-    assert_eq!(later.len(), 0, "nobody is sent to the dead: {later:?}");
+    assert_eq!(
+        later.len(),
+        0,
+        "no call goes to the dead replica: {later:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_read_that_was_in_flight_is_made_at_another_replica() {
+async fn repeats_idempotent_call_at_another_replica() {
     let mut replicas = Replica::three();
-    let channel = Callee::of(&replicas).channel(Calls::Read);
+    let channel = Callee::of(&replicas).channel(Calls::Idempotent);
     let held = held_at(&replicas[2], &replicas, &channel).await;
     let in_all = held.len();
 
@@ -95,8 +96,8 @@ async fn a_read_that_was_in_flight_is_made_at_another_replica() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_death_under_load_costs_at_most_what_was_in_flight() {
-    for calls in [Calls::Act, Calls::Read] {
+async fn death_under_load_fails_calls_in_flight() {
+    for calls in [Calls::NonIdempotent, Calls::Idempotent] {
         let mut replicas = Replica::three();
         let channel = Callee::of(&replicas).channel(calls);
         let (in_all, at_once) = (3_000, 16);
@@ -108,15 +109,19 @@ async fn a_death_under_load_costs_at_most_what_was_in_flight() {
             "{calls:?}: {} of {in_all} calls failed; {at_once} were in flight",
             errors.len()
         );
-        let tolerated = if calls == Calls::Act { at_once } else { 0 };
+        let tolerated = if calls == Calls::NonIdempotent {
+            at_once
+        } else {
+            0
+        };
         assert!(errors.len() <= tolerated, "{errors:?}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_replica_that_comes_back_is_used_again() {
+async fn uses_returned_replica_again() {
     let mut replicas = Replica::three();
-    let channel = Callee::of(&replicas).channel(Calls::Act);
+    let channel = Callee::of(&replicas).channel(Calls::NonIdempotent);
     replicas[0].die().await;
     assert_eq!(load(&channel, 100, 4).await.len(), 0);
 
@@ -125,9 +130,10 @@ async fn a_replica_that_comes_back_is_used_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_replica_that_hangs_is_left_to_rest() {
+async fn ejects_replica_that_hangs() {
     let replicas = Replica::three();
-    let channel = Callee::of(&replicas).channel_within(Duration::from_millis(250), Calls::Read);
+    let channel =
+        Callee::of(&replicas).channel_within(Duration::from_millis(250), Calls::Idempotent);
     replicas[0].hold();
     let (in_all, at_once) = (3_000, 8);
     let errors = load(&channel, in_all, at_once).await;
@@ -140,10 +146,10 @@ async fn a_replica_that_hangs_is_left_to_rest() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_replica_that_is_found_later_is_used() {
+async fn uses_replica_found_later() {
     let replicas = Replica::three();
     let callee = Callee::of(&replicas[..1]);
-    let channel = callee.channel(Calls::Act);
+    let channel = callee.channel(Calls::NonIdempotent);
     assert_eq!(load(&channel, 50, 4).await.len(), 0);
     assert_eq!(replicas[0].taken(), 50);
 
@@ -152,16 +158,16 @@ async fn a_replica_that_is_found_later_is_used() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_replica_that_is_gone_from_the_name_finishes_what_it_has() {
+async fn removed_replica_finishes_calls_in_progress() {
     let replicas = Replica::three();
     let callee = Callee::of(&replicas);
-    let channel = callee.channel(Calls::Act);
+    let channel = callee.channel(Calls::NonIdempotent);
     let held = held_at(&replicas[0], &replicas, &channel).await;
 
     callee.answers(&replicas[1..]);
-    let before = callee.asked();
-    // The answer of the second look-up from now on has been told when there is a third.
-    eventually(|| callee.asked() > before + 2).await;
+    let before = callee.lookups();
+    // The balancer has the result of the second lookup from now on when there is a third.
+    eventually(|| callee.lookups() > before + 2).await;
     let in_flight = replicas[0].taken();
     assert_eq!(load(&channel, 100, 4).await.len(), 0);
     assert_eq!(replicas[0].taken(), in_flight, "no new calls");
@@ -171,22 +177,22 @@ async fn a_replica_that_is_gone_from_the_name_finishes_what_it_has() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_resolver_that_knows_nothing_loses_nobody() {
+async fn keeps_replicas_when_lookup_is_empty() {
     let replicas = Replica::three();
     let callee = Callee::of(&replicas);
-    let channel = callee.channel(Calls::Act);
+    let channel = callee.channel(Calls::NonIdempotent);
     assert_eq!(load(&channel, 30, 1).await.len(), 0);
-    let before = callee.asked();
+    let before = callee.lookups();
     callee.answers(&[]);
-    eventually(|| callee.asked() > before + 2).await;
+    eventually(|| callee.lookups() > before + 2).await;
     assert_eq!(load(&channel, 30, 1).await.len(), 0);
 }
 
 #[tokio::test]
-async fn nobody_there_is_away_and_not_slow() {
+async fn unreachable_callee_is_unavailable_not_overdue() {
     let mut replicas = Replica::three();
-    let nameless = Callee::of(&[]).channel(Calls::Read);
-    let dead = Callee::of(&replicas).channel(Calls::Read);
+    let nameless = Callee::of(&[]).channel(Calls::Idempotent);
+    let dead = Callee::of(&replicas).channel(Calls::Idempotent);
     for replica in &mut replicas {
         replica.die().await;
     }
@@ -201,7 +207,7 @@ async fn nobody_there_is_away_and_not_slow() {
 async fn held_at(
     one: &Replica,
     all: &[Replica],
-    channel: &BalancedChannel,
+    channel: &TracedChannel,
 ) -> Vec<JoinHandle<Result<(), Status>>> {
     one.hold();
     let calls: Vec<_> = (0..40)
@@ -219,8 +225,8 @@ async fn errors_of(calls: Vec<JoinHandle<Result<(), Status>>>) -> Vec<Status> {
     answers.filter_map(Result::err).collect()
 }
 
-/// Waits until all replicas get calls, of which none may fail.
-async fn used(replicas: &[Replica], channel: &BalancedChannel) {
+/// Makes calls, of which none may fail, until all replicas got some.
+async fn used(replicas: &[Replica], channel: &TracedChannel) {
     let before: Vec<usize> = replicas.iter().map(Replica::taken).collect();
     within(async {
         while replicas
@@ -234,9 +240,9 @@ async fn used(replicas: &[Replica], channel: &BalancedChannel) {
     .await;
 }
 
-/// Asks `in_all` times, `at_once` at any moment; returns what failed.
+/// Makes `in_all` calls, `at_once` at any moment; returns the errors.
 fn load(
-    channel: &BalancedChannel,
+    channel: &TracedChannel,
     in_all: usize,
     at_once: usize,
 ) -> impl Future<Output = Vec<Status>> + use<> {
@@ -260,7 +266,7 @@ fn load(
     }
 }
 
-async fn ask(channel: BalancedChannel) -> Result<(), Status> {
+async fn ask(channel: TracedChannel) -> Result<(), Status> {
     let zones = vec!["872a100d6ffffff".to_owned()];
     let mut client = SupplyServiceClient::new(channel);
     client.get_supply(GetSupplyRequest { zones }).await?;
@@ -269,7 +275,7 @@ async fn ask(channel: BalancedChannel) -> Result<(), Status> {
 
 async fn within<T>(future: impl Future<Output = T>) -> T {
     let outcome = tokio::time::timeout(PATIENCE, future).await;
-    outcome.expect("it should have come true by now")
+    outcome.expect("the condition should hold by now")
 }
 
 async fn eventually(condition: impl Fn() -> bool) {
@@ -285,7 +291,7 @@ async fn eventually(condition: impl Fn() -> bool) {
 #[derive(Clone, Default)]
 struct Callee {
     addresses: Arc<Mutex<Vec<SocketAddr>>>,
-    asked: Arc<AtomicUsize>,
+    lookups: Arc<AtomicUsize>,
 }
 
 impl Callee {
@@ -299,26 +305,27 @@ impl Callee {
         *self.addresses.lock().unwrap() = replicas.iter().map(|one| one.address).collect();
     }
 
-    fn asked(&self) -> usize {
-        self.asked.load(SeqCst)
+    fn lookups(&self) -> usize {
+        self.lookups.load(SeqCst)
     }
 
-    fn channel(&self, calls: Calls) -> BalancedChannel {
+    fn channel(&self, calls: Calls) -> TracedChannel {
         self.channel_within(DEADLINE, calls)
     }
 
-    fn channel_within(&self, deadline: Duration, calls: Calls) -> BalancedChannel {
+    fn channel_within(&self, deadline: Duration, calls: Calls) -> TracedChannel {
         let callee = self.clone();
         let settings = Settings {
-            look_up: Arc::new(move |_| {
-                callee.asked.fetch_add(1, SeqCst);
+            deadline,
+            calls,
+            resolver: Resolver::new(move |_| {
+                callee.lookups.fetch_add(1, SeqCst);
                 let addresses = callee.addresses.lock().unwrap().clone();
                 std::future::ready(Ok(addresses)).boxed()
             }),
-            look_up_every: Duration::from_millis(100),
-            ..Settings::new(deadline, calls)
+            lookup_every: Duration::from_millis(100),
         };
-        BalancedChannel::open("http://driver-management:7201", settings).unwrap()
+        channel_with("http://driver-management:7201", settings).unwrap()
     }
 }
 
@@ -361,7 +368,7 @@ impl Replica {
         self.runtime = Some(runtime);
     }
 
-    /// Calls that have come to it.
+    /// Calls that it received.
     fn taken(&self) -> usize {
         self.supply.taken.load(SeqCst)
     }
@@ -427,20 +434,20 @@ impl SupplyService for Supply {
         &self,
         _: Request<Streaming<ReportPositionsRequest>>,
     ) -> Result<Response<ReportPositionsResponse>, Status> {
-        Err(Status::unimplemented("nobody asks"))
+        Err(Status::unimplemented("not called here"))
     }
 
     async fn dispatch(
         &self,
         _: Request<DispatchRequest>,
     ) -> Result<Response<DispatchResponse>, Status> {
-        Err(Status::unimplemented("nobody asks"))
+        Err(Status::unimplemented("not called here"))
     }
 
     async fn release(
         &self,
         _: Request<ReleaseRequest>,
     ) -> Result<Response<ReleaseResponse>, Status> {
-        Err(Status::unimplemented("nobody asks"))
+        Err(Status::unimplemented("not called here"))
     }
 }

@@ -1,0 +1,192 @@
+//! The gRPC edge: one list of tower layers around the services of a process, the twin of [`crate::http`]. Calls to other
+//! services leave by [`channel`].
+//!
+//! # How this works
+//!
+//! ```text
+//!              call in                                      answer out
+//!                 |                                             ^
+//!   trace         |  opens the server span                      |  status into the span
+//!   measure       |  starts the clock                           |  observes method, status and duration
+//!   blame caller  |                                             |  bytes that are no protobuf: INVALID_ARGUMENT
+//!   catch panic   |                                             |  a panic becomes INTERNAL
+//!   refuse        |                                             |  an error of the next two becomes UNAVAILABLE
+//!   load shed     |  refuses at once while the limit is used up |
+//!   concurrency   |  counts the calls in progress               |
+//!   deadline      |  starts the deadline of the method          |  gives up: DEADLINE_EXCEEDED
+//!                 v                                             |
+//!              service ------------------------------------------
+//! ```
+//!
+//! gRPC answers with HTTP status 200 whatever happened; the outcome is the header `grpc-status`.
+
+mod client;
+mod discovery;
+mod replica;
+mod status;
+
+use std::{any::Any, sync::Arc};
+
+use axum::{
+    BoxError,
+    error_handling::HandleErrorLayer,
+    extract::{Request, State},
+    middleware::{Next, from_fn, from_fn_with_state, map_response},
+    response::Response,
+};
+use tokio::time::{Instant, timeout};
+use tonic::{Code, Status, service::Routes};
+use tower::{ServiceBuilder, limit::GlobalConcurrencyLimitLayer};
+use tower_http::catch_panic::CatchPanicLayer;
+use tracing::{Instrument, Span, field::Empty, info_span};
+
+use self::status::{blame_caller, code_of, is_server_fault, name_of};
+pub use self::{
+    client::{Calls, Settings, TracedChannel, UrlError, call, channel, channel_with, is_overdue},
+    discovery::{Host, Resolver},
+};
+use crate::{
+    fault::{Fault, Kind},
+    http::{CONCURRENT_REQUESTS, REQUEST_DEADLINE},
+    metrics::EdgeMetrics,
+    propagation,
+};
+
+/// Puts the layers around the gRPC services of a process.
+pub fn edge(services: Routes, metrics: EdgeMetrics) -> Routes {
+    let layers = ServiceBuilder::new()
+        .layer(from_fn(trace))
+        .layer(from_fn_with_state(metrics, measure))
+        .layer(map_response(blame_caller))
+        .layer(CatchPanicLayer::custom(panicked))
+        .layer(HandleErrorLayer::new(refuse))
+        .load_shed()
+        .layer(GlobalConcurrencyLimitLayer::new(CONCURRENT_REQUESTS))
+        .layer(from_fn(deadline));
+    Routes::from(services.into_axum_router().layer(layers))
+}
+
+/// Runs the call under a server span, and writes the outcome into it.
+async fn trace(request: Request, next: Next) -> Response {
+    let span = server_span(&request);
+    let response = next.run(request).instrument(span.clone()).await;
+    let code = code_of(response.headers());
+    span.record("rpc.response.status_code", name_of(code));
+    if is_server_fault(code) {
+        span.record("otel.status_code", "ERROR");
+        span.record("error.type", name_of(code));
+    }
+    response
+}
+
+/// Observes how long the call took, by method and status.
+async fn measure(State(metrics): State<EdgeMetrics>, request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let method = Arc::from(method_of(&request));
+    let response = next.run(request).await;
+    let code = code_of(response.headers());
+    // A method that does not exist has whatever name a stranger gave it: all of these are one label.
+    let known = match code {
+        Code::Unimplemented => Arc::from("_OTHER"),
+        _ => method,
+    };
+    metrics.rpc_answered(known, name_of(code), started.elapsed(), &Span::current());
+    response
+}
+
+/// Ends a call that takes too long.
+async fn deadline(request: Request, next: Next) -> Response {
+    if is_unlimited(method_of(&request)) {
+        return next.run(request).await;
+    }
+    match timeout(REQUEST_DEADLINE, next.run(request)).await {
+        Ok(response) => response,
+        Err(_elapsed) => {
+            let detail = format!("not done within {REQUEST_DEADLINE:?}");
+            Status::from(Fault::new(Kind::DeadlineExceeded, detail)).into_http()
+        }
+    }
+}
+
+/// A client stream and a health watch live as long as their caller wants. One whose caller is gone without a word ends
+/// too, because the server pings its connections ([`crate::serve`]).
+fn is_unlimited(method: &str) -> bool {
+    matches!(
+        method,
+        "surge.v1.SupplyService/ReportPositions" | "grpc.health.v1.Health/Watch"
+    ) || method.starts_with("grpc.reflection.")
+}
+
+fn panicked(_: Box<dyn Any + Send>) -> Response {
+    Status::from(Fault::internal("a handler panicked")).into_http()
+}
+
+async fn refuse(error: BoxError) -> Response {
+    Status::from(Fault::of_layer(&error)).into_http()
+}
+
+/// Package, service and method, such as `surge.v1.SupplyService/GetSupply`.
+fn method_of(request: &Request) -> &str {
+    request.uri().path().trim_start_matches('/')
+}
+
+/// A span by OpenTelemetry's semantic conventions for RPC servers, as a child of the caller's. Health checks and
+/// reflection have none.
+fn server_span(request: &Request) -> Span {
+    let method = method_of(request);
+    if method.starts_with("grpc.") {
+        return Span::none();
+    }
+    propagation::continue_from_http(request.headers(), || {
+        info_span!(
+            "RPC",
+            otel.name = method,
+            otel.kind = "server",
+            otel.status_code = Empty,
+            rpc.system.name = "grpc",
+            rpc.method = method,
+            rpc.response.status_code = Empty,
+            error.type = Empty,
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::{Router, body::Body, routing::post};
+    use prometheus_client::registry::Registry;
+    use tower::ServiceExt;
+
+    use super::*;
+
+    async fn answer(path: &str, handler: axum::routing::MethodRouter) -> Response {
+        let services = Routes::from(Router::new().route(path, handler));
+        let metrics = EdgeMetrics::register(&mut Registry::default());
+        let call = Request::post(path).body(Body::empty()).unwrap();
+        let edge = edge(services, metrics).into_axum_router();
+        edge.oneshot(call).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn panic_becomes_internal() {
+        async fn panics() -> String {
+            panic!("a bug")
+        }
+        let answer = answer("/surge.v1.Any/Call", post(panics)).await;
+        assert_eq!(answer.status(), 200);
+        assert_eq!(code_of(answer.headers()), Code::Internal);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn slow_call_becomes_deadline_exceeded() {
+        let answer = answer("/surge.v1.Any/Call", post(std::future::pending::<String>)).await;
+        assert_eq!(code_of(answer.headers()), Code::DeadlineExceeded);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn long_stream_has_no_deadline() {
+        let slow = async || tokio::time::sleep(100 * REQUEST_DEADLINE).await;
+        let answer = answer("/surge.v1.SupplyService/ReportPositions", post(slow)).await;
+        assert_eq!(code_of(answer.headers()), Code::Ok);
+    }
+}
