@@ -62,7 +62,7 @@ pub struct Args {
 
 /// The result, printed as JSON.
 #[derive(Debug, Serialize)]
-pub struct Answer {
+pub struct AskAnswer {
     /// Whether the figures may be believed.
     pub valid: bool,
     /// Why not.
@@ -120,7 +120,7 @@ pub async fn run(args: Args) -> anyhow::Result<u8> {
     let before = processor_micros();
     let load = load(&args, rate, &quotes, &stop).await;
     let used = processor_micros() - before;
-    let answer = Answer::of(&load, args.mode, rate, used, stop.is_cancelled());
+    let answer = AskAnswer::of(&load, args.mode, rate, used, stop.is_cancelled());
     anstream::println!("{}", serde_json::to_string(&answer)?);
     Ok(answer.exit_code())
 }
@@ -152,7 +152,7 @@ async fn load(args: &Args, rate: u32, quotes: &RoundRobin, stop: &CancellationTo
     quotes.run(schedule, max_in_flight, stop).await
 }
 
-impl Answer {
+impl AskAnswer {
     fn of(
         load: &LoadResult,
         mode: DataflowMode,

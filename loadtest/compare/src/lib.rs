@@ -35,8 +35,8 @@ use tokio_util::sync::CancellationToken;
 pub use args::Args;
 use judge::NotComparable;
 use judge::baseline::{Circumstances, Older};
-use measure::{Progress, Services};
-use report::Report;
+use measure::{Progress, TestedServices};
+use report::CompareReport;
 pub use scenario::Scenario;
 
 /// Compares as the options say, prints the table and writes the reports. Ctrl-C gives the partial
@@ -45,7 +45,7 @@ pub use scenario::Scenario;
 /// # Errors
 /// When there was nothing to measure: a service or a mode is missing, or the run was interrupted
 /// before it began. Also when a report cannot be written, after the table was printed.
-pub async fn run(args: Args) -> anyhow::Result<Outcome> {
+pub async fn run(args: Args) -> anyhow::Result<CompareOutcome> {
     run_until(args, city::interrupt::on_signal()).await
 }
 
@@ -53,17 +53,17 @@ pub async fn run(args: Args) -> anyhow::Result<Outcome> {
 ///
 /// # Errors
 /// As [`run`].
-pub async fn run_until(args: Args, stop: CancellationToken) -> anyhow::Result<Outcome> {
+pub async fn run_until(args: Args, stop: CancellationToken) -> anyhow::Result<CompareOutcome> {
     if let Some(path) = &args.from {
-        let report = Report::read(path)?;
+        let report = CompareReport::read(path)?;
         render::redraw(&report, &args.html)?;
         let interrupted = false;
-        return Ok(Outcome {
+        return Ok(CompareOutcome {
             report,
             interrupted,
         });
     }
-    let services = Services::connect(&args)?;
+    let services = TestedServices::connect(&args)?;
     let ready = stop.run_until_cancelled(services.ready(&args)).await;
     let (clock, warnings) = ready.ok_or(Interrupted)??;
     let (scenario, purpose) = (args.scenario.name(), args.scenario.purpose());
@@ -76,7 +76,7 @@ pub async fn run_until(args: Args, stop: CancellationToken) -> anyhow::Result<Ou
     let interrupted = run.interrupted;
     let report = judge::report(run, warnings, older);
     render::publish(&report, &args.json, &args.html)?;
-    Ok(Outcome {
+    Ok(CompareOutcome {
         report,
         interrupted,
     })
@@ -99,14 +99,14 @@ fn older(args: &Args, clock: &MarketClock) -> anyhow::Result<Option<Older>> {
 
 /// The end of a comparison.
 #[derive(Debug, Clone)]
-pub struct Outcome {
+pub struct CompareOutcome {
     /// The figures, as in `compare.json`.
-    pub report: Report,
+    pub report: CompareReport,
     /// Whether it was stopped before its end.
     pub interrupted: bool,
 }
 
-impl Outcome {
+impl CompareOutcome {
     /// The code to exit with: 0 for a valid run, 130 for an interrupted one, 1 for one that is
     /// void.
     pub const fn exit_code(&self) -> u8 {

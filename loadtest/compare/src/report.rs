@@ -30,7 +30,7 @@ pub(crate) const LATENCY_LIMIT: Duration = Duration::from_millis(50);
 
 /// One comparison.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Report {
+pub struct CompareReport {
     /// [`SCHEMA`].
     pub schema: String,
     /// When the run began, RFC 3339, real time.
@@ -79,7 +79,7 @@ pub struct Report {
     pub breakpoint: Option<Breakpoint>,
 }
 
-impl Report {
+impl CompareReport {
     /// Reads a report from a file.
     ///
     /// # Errors
@@ -244,7 +244,7 @@ pub struct ModeFigures {
     /// Age of the older feed behind the price, real time.
     pub data_age_ms: AgeMillis,
     /// Quoted multiplier minus that of the oracle.
-    pub multiplier_error: MultiplierError,
+    pub multiplier_error: ErrorFigures,
     /// Highest rate with p99 at or under 50 ms and no error: the median of the rounds.
     pub capacity_per_s: Option<f64>,
     /// The lowest and the highest of the rounds.
@@ -284,7 +284,7 @@ pub struct AgeMillis {
 /// How far the quoted multipliers were from those of the oracle; `null` also where the oracle
 /// cannot be trusted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
-pub struct MultiplierError {
+pub struct ErrorFigures {
     /// Mean absolute difference.
     pub mean_abs: Option<f64>,
     /// Share of quotes wrong by 0.2 or more, 0 to 1.
@@ -296,16 +296,16 @@ pub struct MultiplierError {
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct Floors {
     /// A bare HTTP handler: the floor of `events`.
-    pub http: Floor,
+    pub http: FloorFigures,
     /// A bare HTTP handler with two bare gRPC calls: the floor of `request`.
-    pub rpc_fanout: Floor,
+    pub rpc_fanout: FloorFigures,
     /// A bare HTTP handler with one indexed SQL read: the floor of `database`.
-    pub sql_row: Floor,
+    pub sql_row: FloorFigures,
 }
 
 impl Floors {
     /// The floor of a mode.
-    pub(crate) const fn under(&self, mode: DataflowMode) -> &Floor {
+    pub(crate) const fn under(&self, mode: DataflowMode) -> &FloorFigures {
         match mode {
             DataflowMode::Events => &self.http,
             DataflowMode::Request => &self.rpc_fanout,
@@ -316,7 +316,7 @@ impl Floors {
 
 /// One bare server.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
-pub struct Floor {
+pub struct FloorFigures {
     /// Highest rate with p99 at or under 50 ms and no error: the median of the rounds.
     pub capacity_per_s: Option<f64>,
     /// The lowest and the highest of the rounds.
@@ -486,12 +486,12 @@ pub struct Baseline {
     /// run turned out void.
     pub differences: Vec<String>,
     /// The figures that both runs have, of the modes that both measured.
-    pub modes: BTreeMap<DataflowMode, Vec<Change>>,
+    pub modes: BTreeMap<DataflowMode, Vec<FigureChange>>,
 }
 
 /// One figure in two runs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Change {
+pub struct FigureChange {
     /// Its key in the figures of a mode.
     pub figure: String,
     /// In the older run.
@@ -536,7 +536,7 @@ pub struct Series {
     /// Latency by percentile, of each mode.
     pub latency_curve: BTreeMap<DataflowMode, Vec<CurvePoint>>,
     /// Every rate that was tried in the search for capacities, in the order of trying.
-    pub probes: Vec<Probe>,
+    pub probes: Vec<CapacityProbe>,
     /// Length of an interval of `timeline` and of `zones`, real seconds; 0 when nothing was
     /// measured.
     pub interval_s: u32,
@@ -559,7 +559,7 @@ pub struct CurvePoint {
 
 /// One rate that was tried.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Probe {
+pub struct CapacityProbe {
     /// The mode that was asked, or whose floor was asked.
     pub mode: DataflowMode,
     /// Whether the bare server of the mode was asked instead of the mode.
@@ -629,9 +629,9 @@ pub struct Moment {
 
 /// A hand-made report without data of charts; no run ever gave these figures.
 #[cfg(test)]
-pub(crate) fn example() -> Report {
-    let report = Report::parse(include_str!("../tests/data/made-up.json")).unwrap();
-    Report {
+pub(crate) fn example() -> CompareReport {
+    let report = CompareReport::parse(include_str!("../tests/data/made-up.json")).unwrap();
+    CompareReport {
         series: Series::default(),
         ..report
     }
@@ -639,8 +639,8 @@ pub(crate) fn example() -> Report {
 
 /// The same report with a few points of everything that is drawn.
 #[cfg(test)]
-pub(crate) fn example_with_series() -> Report {
-    Report::parse(include_str!("../tests/data/made-up.json")).unwrap()
+pub(crate) fn example_with_series() -> CompareReport {
+    CompareReport::parse(include_str!("../tests/data/made-up.json")).unwrap()
 }
 
 #[cfg(test)]
@@ -677,7 +677,7 @@ mod tests {
 
     #[test]
     fn report_of_earlier_build_keeps_every_key() {
-        let written = serde_json::to_value(Report::parse(FROM_BEFORE).unwrap()).unwrap();
+        let written = serde_json::to_value(CompareReport::parse(FROM_BEFORE).unwrap()).unwrap();
         assert_kept("", &serde_json::from_str(FROM_BEFORE).unwrap(), &written);
     }
 
@@ -687,14 +687,14 @@ mod tests {
         for key in ["series", "extent", "stolen", "oracle_doubts"] {
             old.as_object_mut().unwrap().remove(key).unwrap();
         }
-        let report = Report::parse(&old.to_string()).unwrap();
+        let report = CompareReport::parse(&old.to_string()).unwrap();
         assert!(report.is_complete(), "nothing says otherwise");
         assert_eq!(report.series, Series::default());
     }
 
     #[test]
     fn another_format_is_named() {
-        let refused = Report::parse(r#"{"schema": "surge.compare/2"}"#).unwrap_err();
+        let refused = CompareReport::parse(r#"{"schema": "surge.compare/2"}"#).unwrap_err();
         assert!(refused.to_string().contains("surge.compare/2"), "{refused}");
     }
 }

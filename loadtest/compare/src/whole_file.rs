@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
-/// Replaces the file, making its folder if missing; whoever the umask lets may read it.
+/// Replaces the file, making its folder if missing; the umask decides who may read it.
 ///
 /// # Errors
-/// When the disk does not take it; whatever was at `path` is then still there.
+/// When the disk refuses it; the file at `path` then stays as it was.
 pub fn replace(path: &Path, content: &[u8]) -> anyhow::Result<()> {
     write(path, content, 0o666)
 }
@@ -46,12 +46,12 @@ fn write_into(path: &Path, content: &[u8]) -> io::Result<()> {
 }
 
 fn write_whole(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
-    // A link stays a link: what it leads to is replaced.
+    // A link stays a link: its target is replaced.
     let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let folder = folder_of(&path);
     fs::create_dir_all(&folder)?;
     let mut file = tempfile::Builder::new()
-        .permissions(Permissions::from_mode(mode)) // less what the umask takes
+        .permissions(Permissions::from_mode(mode)) // less the bits of the umask
         .tempfile_in(folder)?;
     file.write_all(content)?;
     // A full disk may show only now, and a file that has its name already must not turn out empty
@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_is_replaced_whole_and_leaves_nothing_beside_it() {
+    fn file_is_replaced_whole() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("report/compare.json");
         replace(&path, b"old").unwrap();
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_names_the_file_and_keeps_what_was_there() {
+    fn failure_names_file_and_keeps_content() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("taken");
         fs::create_dir(&path).unwrap();
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_link_leads_to_is_replaced_and_the_link_stays() {
+    fn target_of_link_is_replaced() {
         let folder = tempfile::tempdir().unwrap();
         let (file, link) = (folder.path().join("file"), folder.path().join("link"));
         fs::write(&file, "old").unwrap();
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn a_private_file_is_its_owners_alone() {
+    fn private_file_is_readable_by_owner_only() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("secret");
         replace_private(&path, b"1").unwrap();
@@ -118,7 +118,7 @@ mod tests {
 
     /// The kernel's own full disk.
     #[test]
-    fn a_full_device_is_written_into_and_says_that_it_is_full() {
+    fn full_device_is_reported_as_full() {
         let full = Path::new("/dev/full");
         let refused = replace(full, b"new").unwrap_err();
         let cause = refused.downcast_ref::<io::Error>().unwrap();

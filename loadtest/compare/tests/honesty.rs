@@ -21,56 +21,59 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const STANDSTILL: Duration = Duration::from_millis(500);
 
 #[test]
-fn a_server_that_stood_still_shows_it_in_p99_and_max() {
+fn stalled_server_shows_in_p99_and_max() {
     let server = Server::start();
     // Half a second of five is a tenth of all quotes.
     let generator = Generator::start(&server.url, &["--rate", "200", "--seconds", "5"]);
     stand_still(&server.process);
-    let (code, told) = generator.end();
-    let p99 = micros(&told, "p99");
+    let (code, result) = generator.end();
+    let p99 = micros(&result, "p99");
     assert!(p99 > 400_000, "p99 of {p99} us hides the standstill");
-    assert!(micros(&told, "max") >= p99);
+    assert!(micros(&result, "max") >= p99);
     assert_eq!(
-        told["quotes"], 1_000,
-        "every quote was asked and answered: {told}"
+        result["quotes"], 1_000,
+        "every quote was requested and answered: {result}"
     );
-    // The service was slow, and the generator was not: a busy machine apart, the figures stand.
-    let reasons = told["void_reasons"].as_array().unwrap();
-    let was_taken_away = reasons.iter().any(is_theft);
-    assert!(was_taken_away || micros(&told, "p50") < 200_000, "{told}");
-    let about_itself = reasons.iter().all(|it| is_lateness(it) || is_theft(it));
-    assert!(about_itself, "{told}");
-    assert_eq!(code == Some(0), told["valid"] == true);
+    // The service was slow, and the generator was not: on a quiet machine the figures stand.
+    let reasons = result["void_reasons"].as_array().unwrap();
+    let under_steal = reasons.iter().any(is_steal);
+    assert!(under_steal || micros(&result, "p50") < 200_000, "{result}");
+    let about_itself = reasons.iter().all(|it| is_lateness(it) || is_steal(it));
+    assert!(about_itself, "{result}");
+    assert_eq!(code == Some(0), result["valid"] == true);
 }
 
 #[test]
-fn a_generator_that_stood_still_voids_its_run() {
+fn stalled_generator_voids_its_run() {
     let server = Server::start();
     let generator = Generator::start(&server.url, &["--rate", "200", "--seconds", "4"]);
     stand_still(&generator.process);
-    let (code, told) = generator.end();
-    assert_eq!(code, Some(1), "{told}");
-    assert_eq!(told["valid"], false);
+    let (code, result) = generator.end();
+    assert_eq!(code, Some(1), "{result}");
+    assert_eq!(result["valid"], false);
     assert!(
-        told["void_reasons"]
+        result["void_reasons"]
             .as_array()
             .unwrap()
             .iter()
             .any(is_lateness),
-        "{told}"
+        "{result}"
     );
-    assert!(told["late_us"]["max"].as_u64().unwrap() > 400_000, "{told}");
+    assert!(
+        result["late_us"]["max"].as_u64().unwrap() > 400_000,
+        "{result}"
+    );
 }
 
 #[test]
-fn a_server_that_dies_voids_the_run() {
+fn dying_server_voids_the_run() {
     let mut server = Server::start();
     let generator = Generator::start(&server.url, &["--rate", "200", "--seconds", "3"]);
     server.process.kill().unwrap();
-    let (code, told) = generator.end();
-    assert_eq!(code, Some(1), "{told}");
-    assert!(told["errors"].as_u64().unwrap() > 0, "{told}");
-    let reasons = told["void_reasons"].to_string();
+    let (code, result) = generator.end();
+    assert_eq!(code, Some(1), "{result}");
+    assert!(result["errors"].as_u64().unwrap() > 0, "{result}");
+    let reasons = result["void_reasons"].to_string();
     assert!(reasons.contains("quotes failed"), "{reasons}");
     assert!(
         reasons.contains("refused") || reasons.contains("broke"),
@@ -79,36 +82,36 @@ fn a_server_that_dies_voids_the_run() {
 }
 
 #[test]
-fn a_server_that_never_answers_again_counts_with_the_time_it_was_waited_for() {
+fn silent_server_counts_with_its_timeout() {
     let server = Server::start();
     let generator = Generator::start(&server.url, &["--rate", "100", "--seconds", "2"]);
     signal(&server.process, Signal::STOP);
-    let (code, told) = generator.end();
-    assert_eq!(code, Some(1), "{told}");
-    assert!(micros(&told, "max") >= 1_990_000, "{told}");
+    let (code, result) = generator.end();
+    assert_eq!(code, Some(1), "{result}");
+    assert!(micros(&result, "max") >= 1_990_000, "{result}");
     let (quotes, errors) = (
-        told["quotes"].as_u64().unwrap(),
-        told["errors"].as_u64().unwrap(),
+        result["quotes"].as_u64().unwrap(),
+        result["errors"].as_u64().unwrap(),
     );
-    assert_eq!(quotes + errors, 200, "none vanishes: {told}");
+    assert_eq!(quotes + errors, 200, "none vanishes: {result}");
 }
 
 #[test]
-fn an_interrupted_run_tells_what_it_has() {
+fn interrupted_run_keeps_its_figures() {
     let server = Server::start();
     let generator = Generator::start(&server.url, &["--rate", "100", "--seconds", "600"]);
     signal(&generator.process, Signal::INT);
-    let (code, told) = generator.end();
-    assert_eq!(code, Some(130), "{told}");
-    assert!(told["quotes"].as_u64().unwrap() > 0, "{told}");
+    let (code, result) = generator.end();
+    assert_eq!(code, Some(130), "{result}");
+    assert!(result["quotes"].as_u64().unwrap() > 0, "{result}");
     assert!(
-        told["void_reasons"].to_string().contains("interrupted"),
-        "{told}"
+        result["void_reasons"].to_string().contains("interrupted"),
+        "{result}"
     );
 }
 
 #[test]
-fn an_address_where_nobody_listens_is_named() {
+fn unreachable_address_is_named() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     drop(listener);
@@ -124,13 +127,13 @@ fn is_lateness(reason: &Value) -> bool {
     reason.contains("missed its schedule") || reason.contains("stood still")
 }
 
-/// Whether it is that the machine was taken away, which is told before what came of it.
-fn is_theft(reason: &Value) -> bool {
+/// Whether it is CPU steal, which is named before its effects.
+fn is_steal(reason: &Value) -> bool {
     reason.as_str().unwrap().contains("hypervisor")
 }
 
-fn micros(told: &Value, percentile: &str) -> u64 {
-    told["latency_us"][percentile].as_u64().unwrap()
+fn micros(result: &Value, percentile: &str) -> u64 {
+    result["latency_us"][percentile].as_u64().unwrap()
 }
 
 /// The duration of the standstill is what is tested, so it is slept.
@@ -185,13 +188,13 @@ impl Generator {
         Self { process }
     }
 
-    /// Waits for its end; gives the exit code and what it told.
+    /// Waits for its end; gives the exit code and the result.
     fn end(mut self) -> (Option<i32>, Value) {
-        let mut told = String::new();
+        let mut result = String::new();
         let mut output = self.process.stdout.take().unwrap();
-        output.read_to_string(&mut told).unwrap();
+        output.read_to_string(&mut result).unwrap();
         let code = self.process.wait().unwrap().code();
-        (code, serde_json::from_str(&told).expect(&told))
+        (code, serde_json::from_str(&result).expect(&result))
     }
 }
 
@@ -216,10 +219,10 @@ fn ask(url: &str, options: &[&str]) -> Command {
 
 /// Reads on in the background, so that what is printed later does not fail.
 fn first_line(output: impl Read + Send + 'static) -> String {
-    let (told, lines) = mpsc::channel();
+    let (result, lines) = mpsc::channel();
     std::thread::spawn(move || {
         for line in BufReader::new(output).lines().map_while(Result::ok) {
-            told.send(line).ok();
+            result.send(line).ok();
         }
     });
     lines

@@ -12,14 +12,14 @@ use marketplace::MarketTime;
 use surge_proto::DataflowMode;
 
 use super::changes;
-use crate::report::{Baseline, Machine, Report, Workload};
+use crate::report::{Baseline, CompareReport, Machine, Workload};
 use crate::wording::new_york;
 
 /// An older run, with which a new one is going to be compared.
 #[derive(Debug)]
 pub(crate) struct Older {
     path: String,
-    report: Report,
+    report: CompareReport,
     differences: Vec<String>,
 }
 
@@ -30,7 +30,8 @@ impl Older {
     /// [`NotComparable`] when it is no report, or when the runs differ and the user did not say
     /// `anyway`.
     pub(crate) fn read(path: &Path, planned: &Circumstances, anyway: bool) -> anyhow::Result<Self> {
-        let report = Report::read(path).map_err(|error| NotComparable(format!("{error:#}")))?;
+        let report =
+            CompareReport::read(path).map_err(|error| NotComparable(format!("{error:#}")))?;
         let path = path.display().to_string();
         let differences = planned.differences(&report);
         if !differences.is_empty() && !anyway {
@@ -49,7 +50,7 @@ impl Older {
     }
 
     /// The changes from it to the new run.
-    pub(crate) fn changes_to(self, now: &Report) -> Baseline {
+    pub(crate) fn changes_to(self, now: &CompareReport) -> Baseline {
         let mut differences = self.differences;
         if !now.valid {
             differences.push("this run is void".to_owned());
@@ -82,7 +83,7 @@ pub(crate) struct Circumstances {
 
 impl Circumstances {
     /// Each difference from an older run, with both values.
-    fn differences(&self, older: &Report) -> Vec<String> {
+    fn differences(&self, older: &CompareReport) -> Vec<String> {
         let (was, is) = (&older.workload, &self.workload);
         let older_modes: Vec<DataflowMode> = older.modes.keys().copied().collect();
         let names = |modes: &[DataflowMode]| {
@@ -128,7 +129,7 @@ impl Circumstances {
 
     /// The hour of the market, where it is another: day of the week and time of day must agree to a
     /// quarter of an hour.
-    fn other_hour(&self, older: &Report) -> Option<String> {
+    fn other_hour(&self, older: &CompareReport) -> Option<String> {
         const WEEK: i64 = 7 * 24 * 3_600 * 1_000;
         const MOST: i64 = Duration::from_secs(15 * 60).as_millis() as i64;
         let was = older.city.measured_from.as_deref()?;
@@ -173,7 +174,7 @@ mod tests {
         }
     }
 
-    fn file(report: &Report) -> tempfile::NamedTempFile {
+    fn file(report: &CompareReport) -> tempfile::NamedTempFile {
         let file = tempfile::NamedTempFile::new().unwrap();
         serde_json::to_writer(&file, report).unwrap();
         file

@@ -6,11 +6,15 @@
 
 use surge_proto::DataflowMode;
 
-use crate::report::{Baseline, Change, FLOOR_CAPACITY, Interval, Report, Verdict};
+use crate::report::{Baseline, CompareReport, FLOOR_CAPACITY, FigureChange, Interval, Verdict};
 use crate::statistics::{BLOCKS, batch_means_half_width, half_width, median};
 
 /// Every figure of a mode that both runs have.
-pub(super) fn changes(before: &Report, now: &Report, mode: DataflowMode) -> Vec<Change> {
+pub(super) fn changes(
+    before: &CompareReport,
+    now: &CompareReport,
+    mode: DataflowMode,
+) -> Vec<FigureChange> {
     let change = |figure: &Figure| {
         let (before, old_noise) = (figure.of)(before, mode);
         let (now, new_noise) = (figure.of)(now, mode);
@@ -24,7 +28,7 @@ pub(super) fn changes(before: &Report, now: &Report, mode: DataflowMode) -> Vec<
             Some(_) if difference < 0.0 => figure.less,
             Some(_) => figure.more,
         };
-        Some(Change {
+        Some(FigureChange {
             figure: figure.key.to_owned(),
             before,
             now,
@@ -54,7 +58,7 @@ struct Figure {
     less: Verdict,
     more: Verdict,
     /// Its value in a run, and its noise there.
-    of: fn(&Report, DataflowMode) -> WithNoise,
+    of: fn(&CompareReport, DataflowMode) -> WithNoise,
 }
 
 const FIGURES: [Figure; 9] = [
@@ -157,7 +161,7 @@ const FIGURES: [Figure; 9] = [
 
 /// The noise of a figure that every interval of the measurement has.
 fn timeline_noise(
-    report: &Report,
+    report: &CompareReport,
     mode: DataflowMode,
     figure: fn(&Interval) -> Option<f64>,
 ) -> Option<f64> {
@@ -165,7 +169,7 @@ fn timeline_noise(
     batch_means_half_width(&intervals.map(figure).collect::<Vec<_>>())
 }
 
-fn capacity(report: &Report, mode: DataflowMode) -> WithNoise {
+fn capacity(report: &CompareReport, mode: DataflowMode) -> WithNoise {
     let figures = &report.modes[&mode];
     search_result(
         report,
@@ -175,7 +179,7 @@ fn capacity(report: &Report, mode: DataflowMode) -> WithNoise {
     )
 }
 
-fn capacity_of_floor(report: &Report, mode: DataflowMode) -> WithNoise {
+fn capacity_of_floor(report: &CompareReport, mode: DataflowMode) -> WithNoise {
     let floor = report.floors.under(mode);
     search_result(
         report,
@@ -189,7 +193,7 @@ fn capacity_of_floor(report: &Report, mode: DataflowMode) -> WithNoise {
 /// to the next rate that failed, since a search does not look between the two. A single round has
 /// none.
 fn search_result(
-    report: &Report,
+    report: &CompareReport,
     (mode, floor): (DataflowMode, bool),
     capacity: Option<f64>,
     range: Option<[u32; 2]>,
@@ -209,11 +213,11 @@ fn search_result(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::{Probe, example, example_with_series};
+    use crate::report::{CapacityProbe, example, example_with_series};
 
     const MODE: DataflowMode = DataflowMode::Events;
 
-    fn run(capacity: f64, range: Option<[u32; 2]>) -> Report {
+    fn run(capacity: f64, range: Option<[u32; 2]>) -> CompareReport {
         let mut report = example();
         let figures = report.modes.get_mut(&MODE).unwrap();
         figures.capacity_per_s = Some(capacity);
@@ -221,7 +225,7 @@ mod tests {
         report
     }
 
-    fn capacity_verdict(before: &Report, now: &Report) -> Verdict {
+    fn capacity_verdict(before: &CompareReport, now: &CompareReport) -> Verdict {
         let changes = changes(before, now, MODE);
         let mut changes = changes.iter();
         changes
@@ -260,7 +264,7 @@ mod tests {
     #[test]
     fn agreeing_rounds_keep_step_of_search() {
         let mut report = run(1_000.0, Some([1_000, 1_000]));
-        let probe = |rate_per_s| Probe {
+        let probe = |rate_per_s| CapacityProbe {
             mode: MODE,
             floor: false,
             rate_per_s,
@@ -295,7 +299,7 @@ mod tests {
     #[test]
     fn changed_floors_reveal_changed_machine() {
         let percent = |now: [f64; 3]| {
-            let change = |now| Change {
+            let change = |now| FigureChange {
                 figure: FLOOR_CAPACITY.to_owned(),
                 before: 1_000.0,
                 now,

@@ -2,12 +2,12 @@
 
 use std::cmp::Ordering;
 
-use crate::report::{ModeFigures, Report};
+use crate::report::{CompareReport, ModeFigures};
 use crate::wording::findings as say;
 use crate::wording::findings::Named;
 
 /// The findings of a report, a sentence each; empty when there is too little to compare.
-pub(crate) fn findings(report: &Report) -> Vec<String> {
+pub(crate) fn findings(report: &CompareReport) -> Vec<String> {
     let fastest = least(report, |mode| Some(mode.latency_us.p50? as f64));
     let freshest = least(report, |mode| mode.data_age_ms.p50);
     let mut findings = Vec::new();
@@ -38,7 +38,7 @@ fn price_of_freshness(fastest: Named<'_>, freshest: Named<'_>) -> Option<String>
 }
 
 /// How many quotes of the mode with the oldest data are wrong, and which modes are right.
-fn price_of_age(report: &Report) -> Vec<String> {
+fn price_of_age(report: &CompareReport) -> Vec<String> {
     const ACCURATE: f64 = 0.001;
     let share = |figures: &ModeFigures| figures.multiplier_error.share_off_by_0_2;
     let stalest = least(report, |mode| mode.data_age_ms.p50.map(|age| -age));
@@ -57,7 +57,7 @@ fn price_of_age(report: &Report) -> Vec<String> {
     wrong.into_iter().chain(accurate).collect()
 }
 
-fn highest_capacity(report: &Report) -> Option<String> {
+fn highest_capacity(report: &CompareReport) -> Option<String> {
     let (mode, figures) = least(report, |mode| mode.capacity_per_s.map(|rate| -rate))?;
     let alone = report.modes.len() == 1;
     Some(say::highest_capacity(
@@ -68,7 +68,7 @@ fn highest_capacity(report: &Report) -> Option<String> {
     ))
 }
 
-fn generator_share(report: &Report) -> Option<String> {
+fn generator_share(report: &CompareReport) -> Option<String> {
     let (micros, cpus) = (report.generator.cpu_us_per_quote?, report.machine.cpus?);
     let rate = report.workload.rate_per_s;
     let share = f64::from(rate) * micros / 1e6 / cpus as f64;
@@ -76,7 +76,10 @@ fn generator_share(report: &Report) -> Option<String> {
 }
 
 /// The mode with the smallest figure, of those that have one.
-fn least(report: &Report, figure: impl Fn(&ModeFigures) -> Option<f64>) -> Option<Named<'_>> {
+fn least(
+    report: &CompareReport,
+    figure: impl Fn(&ModeFigures) -> Option<f64>,
+) -> Option<Named<'_>> {
     let known = report
         .modes
         .iter()

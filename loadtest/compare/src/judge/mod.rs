@@ -29,13 +29,17 @@ pub(crate) use self::findings::findings;
 pub(crate) use self::market::findings as market_findings;
 pub(crate) use self::validity::void_reasons;
 use crate::measure::{self, Run, machine};
-use crate::report::{Generator, Market, Report, SCHEMA};
+use crate::report::{CompareReport, Generator, Market, SCHEMA};
 
 /// The report of a run: the only place where one is made. `warnings` are those from before the run.
-pub(crate) fn report(run: Run, warnings: Vec<String>, older: Option<baseline::Older>) -> Report {
+pub(crate) fn report(
+    run: Run,
+    warnings: Vec<String>,
+    older: Option<baseline::Older>,
+) -> CompareReport {
     let void_reasons = void_reasons(&run.load, &run.capacities, run.interrupted);
     let oracle_doubts = oracle::doubts(&run);
-    let facts = oracle::without_errors_in_doubt(Report {
+    let facts = oracle::without_errors_in_doubt(CompareReport {
         schema: SCHEMA.to_owned(),
         started_at: run.started_at.to_rfc3339_opts(SecondsFormat::Millis, true),
         git: machine::git_commit(),
@@ -62,7 +66,7 @@ pub(crate) fn report(run: Run, warnings: Vec<String>, older: Option<baseline::Ol
         workload: run.workload,
     });
     let facts = without_floors_of_another_transport(facts);
-    Report {
+    CompareReport {
         warnings: [facts.warnings.clone(), validity::warnings(&facts)].concat(),
         baseline: older.map(|older| older.changes_to(&facts)),
         ..facts
@@ -71,7 +75,7 @@ pub(crate) fn report(run: Run, warnings: Vec<String>, older: Option<baseline::Ol
 
 /// Bare servers speak HTTP only. Quotes over another transport cannot be compared with them, and
 /// the load generator's share of those was not measured.
-fn without_floors_of_another_transport(mut report: Report) -> Report {
+fn without_floors_of_another_transport(mut report: CompareReport) -> CompareReport {
     if report.workload.transport != Transport::Http {
         report.generator = Generator::default();
         for mode in report.modes.values_mut() {

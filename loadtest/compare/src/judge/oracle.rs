@@ -7,7 +7,7 @@ use surge_proto::DataflowMode;
 
 use crate::measure::Run;
 use crate::measure::mode_statistics::ModeStatistics;
-use crate::report::{MultiplierError, Report};
+use crate::report::{CompareReport, ErrorFigures};
 use crate::wording::validity;
 
 /// `request` reads the market live, so it must agree with the oracle. Rounding to tenths turns a
@@ -43,12 +43,12 @@ fn doubts_of(modes: &BTreeMap<DataflowMode, ModeStatistics>) -> Vec<String> {
 
 /// The report without multiplier errors, where the oracle is in doubt: a figure that nobody should
 /// believe is not printed, and neither is a sentence or a chart that is derived from it.
-pub(super) fn without_errors_in_doubt(mut report: Report) -> Report {
+pub(super) fn without_errors_in_doubt(mut report: CompareReport) -> CompareReport {
     if report.oracle_doubts.is_empty() {
         return report;
     }
     for mode in report.modes.values_mut() {
-        mode.multiplier_error = MultiplierError::default();
+        mode.multiplier_error = ErrorFigures::default();
     }
     for interval in report.series.timeline.values_mut().flatten() {
         interval.multiplier_error_mean_abs = None;

@@ -8,7 +8,7 @@ use surge_proto::DataflowMode;
 use crate::measure::capacity::{Capacities, Capacity};
 use crate::measure::mode_statistics::{Failures, ModeStatistics};
 use crate::measure::round_robin::LoadResult;
-use crate::report::{CpuSteal, Report};
+use crate::report::{CompareReport, CpuSteal};
 use crate::wording::validity as say;
 
 /// Why the run is void; empty when it is valid.
@@ -98,7 +98,7 @@ fn faults_of(mode: DataflowMode, statistics: &ModeStatistics) -> Vec<String> {
 }
 
 /// What a reader should be wary of although the run is valid.
-pub(super) fn warnings(report: &Report) -> Vec<String> {
+pub(super) fn warnings(report: &CompareReport) -> Vec<String> {
     let modes = report
         .modes
         .iter()

@@ -58,21 +58,23 @@ struct CpuTicks {
 impl CpuTicks {
     /// `None` where the operating system does not count them.
     fn now() -> Option<Self> {
-        Self::parse(&std::fs::read_to_string("/proc/stat").ok()?)
+        #[cfg(target_os = "linux")]
+        {
+            use procfs::CurrentSI as _;
+            Self::of(&procfs::KernelStats::current().ok()?.total)
+        }
+        #[cfg(not(target_os = "linux"))]
+        None
     }
 
-    /// The line of all processors: user, nice, system, idle, iowait, irq, softirq, steal. The time
-    /// of guests comes after, and is in user already.
-    fn parse(stat: &str) -> Option<Self> {
-        let line = stat.lines().find_map(|line| line.strip_prefix("cpu "))?;
-        let ticks = line
-            .split_whitespace()
-            .take(8)
-            .map(|ticks| ticks.parse().ok());
-        let ticks = ticks.collect::<Option<Vec<u64>>>()?;
+    /// The time of guests is not added: it is in user time already.
+    #[cfg(target_os = "linux")]
+    fn of(time: &procfs::CpuTime) -> Option<Self> {
+        let stolen = time.steal?;
+        let system = time.system + time.iowait? + time.irq? + time.softirq?;
         Some(Self {
-            all: ticks.iter().sum(),
-            stolen: *ticks.get(7)?,
+            all: time.user + time.nice + time.idle + system + stolen,
+            stolen,
         })
     }
 
@@ -127,17 +129,20 @@ mod tests {
         Some(CpuTicks { all, stolen })
     }
 
+    #[cfg(target_os = "linux")]
     #[test]
-    fn steal_is_the_eighth_figure() {
-        let stat = "cpu  100 10 50 800 20 5 5 10 40 0\ncpu0 1 1 1 1 1 1 1 1 1 1\nintr 1\n";
-        assert_eq!(CpuTicks::parse(stat), ticks(1_000, 10));
-        assert_eq!(
-            CpuTicks::parse("cpu  1 2 3\n"),
-            None,
-            "a kernel without steal"
-        );
-        assert_eq!(CpuTicks::parse("cpu0 1 2 3 4 5 6 7 8\n"), None);
-        assert_eq!(CpuTicks::parse("cpu  1 2 3 4 5 6 7 many\n"), None);
+    fn guest_time_is_not_counted_twice() {
+        use procfs::{FromBufReadSI as _, KernelStats};
+
+        let ticks_of = |cpu: &str| {
+            let rest = "ctxt 1\nbtime 1\nprocesses 1\nprocs_running 1\nprocs_blocked 0\n";
+            let stat = format!("cpu  {cpu}\ncpu0 1 1 1 1 1 1 1 1 1 1\n{rest}");
+            let info = procfs::current_system_info();
+            let stats = KernelStats::from_buf_read(stat.as_bytes(), info).unwrap();
+            CpuTicks::of(&stats.total)
+        };
+        assert_eq!(ticks_of("100 10 50 800 20 5 5 10 40 0"), ticks(1_000, 10));
+        assert_eq!(ticks_of("1 2 3 4"), None, "a kernel without steal");
     }
 
     #[test]

@@ -47,7 +47,7 @@ use self::mode_statistics::{ModeStatistics, percentiles};
 use self::price_map::PriceMap;
 pub(crate) use self::progress::Progress;
 use self::round_robin::{LoadResult, MOST_IN_FLIGHT, RoundRobin};
-pub(crate) use self::services::Services;
+pub(crate) use self::services::TestedServices;
 use self::time_series::TimeSeries;
 use crate::args::Args;
 use crate::report::{
@@ -77,7 +77,7 @@ pub(crate) struct Run {
 /// Measures on services that are ready, until the end or until `stop`.
 pub(crate) async fn run(
     args: &Args,
-    services: &Services,
+    services: &TestedServices,
     clock: MarketClock,
     progress: Progress,
     stop: &CancellationToken,
@@ -169,7 +169,7 @@ const REHEARSAL: Duration = Duration::from_secs(2);
 /// The phases of a run on a living city.
 struct Phases<'a> {
     args: &'a Args,
-    services: &'a Services,
+    services: &'a TestedServices,
     city: City,
     clock: MarketClock,
     progress: Progress,
@@ -184,7 +184,7 @@ struct Phases<'a> {
 impl<'a> Phases<'a> {
     fn new(
         args: &'a Args,
-        services: &'a Services,
+        services: &'a TestedServices,
         city: City,
         clock: MarketClock,
         progress: Progress,

@@ -11,7 +11,7 @@ use engine::{CheckedQuote, QuoteFailure};
 use hdrhistogram::Histogram;
 use marketplace::Multiplier;
 
-use crate::report::{AgeMillis, LatencyMicros, MultiplierError};
+use crate::report::{AgeMillis, ErrorFigures, LatencyMicros};
 use crate::statistics::LatencyTrend;
 
 /// The running sums of one mode.
@@ -183,9 +183,9 @@ impl Deviation {
     }
 
     /// Mean and share of large errors; nothing was compared without an oracle.
-    pub(crate) fn error(&self) -> MultiplierError {
+    pub(crate) fn error(&self) -> ErrorFigures {
         let mean = |sum: f64| (self.compared > 0).then(|| sum / self.compared as f64);
-        MultiplierError {
+        ErrorFigures {
             mean_abs: mean(self.sum_of_tenths as f64 / 10.0),
             share_off_by_0_2: mean(self.off_by_two_tenths as f64),
         }

@@ -18,7 +18,7 @@ use crate::args::Args;
 use crate::wording::validity;
 
 /// The services under test, and the clients that speak to them.
-pub(crate) struct Services {
+pub(crate) struct TestedServices {
     pub(crate) target: Target,
     /// The city's own connections, so that its calls never wait behind quotes of the load.
     pub(crate) client: Client,
@@ -26,7 +26,7 @@ pub(crate) struct Services {
     load_thread: LoadThread,
 }
 
-impl Services {
+impl TestedServices {
     pub(crate) fn connect(args: &Args) -> anyhow::Result<Self> {
         const CITY_DEADLINE: Duration = Duration::from_secs(2);
         let target = args.target.resolve()?;
@@ -108,7 +108,7 @@ async fn service_is_ready(client: &Client, base: &str, deadline: Instant) -> Res
             return Ok(());
         }
         if Instant::now() >= deadline {
-            let down = answer.json().map(|readiness: Readiness| readiness.down());
+            let down = answer.json().map(|readiness: ReadyAnswer| readiness.down());
             return Err(down.unwrap_or_else(|_| format!("status {}", answer.status)));
         }
         tokio::time::sleep(BETWEEN_ATTEMPTS).await;
@@ -164,18 +164,18 @@ const BETWEEN_ATTEMPTS: Duration = Duration::from_millis(200);
 
 /// The answer of `/readyz`.
 #[derive(Deserialize)]
-struct Readiness {
+struct ReadyAnswer {
     status: String,
-    dependencies: BTreeMap<String, Dependency>,
+    dependencies: BTreeMap<String, ReadyDependency>,
 }
 
 #[derive(Deserialize)]
-struct Dependency {
+struct ReadyDependency {
     status: String,
     reason: Option<String>,
 }
 
-impl Readiness {
+impl ReadyAnswer {
     /// The dependencies that keep the service from being ready.
     fn down(self) -> String {
         let dependencies = self.dependencies.into_iter();
@@ -244,7 +244,7 @@ mod tests {
 
     #[test]
     fn unready_service_names_its_missing_dependency() {
-        let readiness: Readiness = serde_json::from_str(
+        let readiness: ReadyAnswer = serde_json::from_str(
             r#"{"status": "unready", "dependencies":
                 {"nats": {"status": "down", "needed": true, "reason": "refused"},
                  "postgres": {"status": "up", "needed": true}}}"#,

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
-use crate::report::Report;
+use crate::report::CompareReport;
 use crate::whole_file;
 
 /// Prints the table, then writes the figures and the page.
@@ -20,9 +20,10 @@ use crate::whole_file;
 /// # Errors
 /// When a file cannot be written: a full disk does not cost the table, and one file does not cost
 /// the other.
-pub(crate) fn publish(report: &Report, json: &Path, html: &Path) -> anyhow::Result<()> {
+pub(crate) fn publish(report: &CompareReport, json: &Path, html: &Path) -> anyhow::Result<()> {
     anstream::print!("{}", table::render(report));
-    let keeps_good = !report.is_good() && Report::read(json).is_ok_and(|there| there.is_good());
+    let keeps_good =
+        !report.is_good() && CompareReport::read(json).is_ok_and(|there| there.is_good());
     let [json_to, html_to] = [json, html].map(|path| {
         let kind = if report.valid { "partial" } else { "void" };
         if keeps_good {
@@ -49,7 +50,7 @@ pub(crate) fn publish(report: &Report, json: &Path, html: &Path) -> anyhow::Resu
 ///
 /// # Errors
 /// When the page cannot be written.
-pub(crate) fn redraw(report: &Report, html: &Path) -> anyhow::Result<()> {
+pub(crate) fn redraw(report: &CompareReport, html: &Path) -> anyhow::Result<()> {
     anstream::print!("{}", table::render(report));
     write_page(report, html)?;
     anstream::println!("Page: {}", html.display());
@@ -67,12 +68,12 @@ fn beside(path: &Path, kind: &str) -> PathBuf {
     }
 }
 
-fn write_figures(report: &Report, path: &Path) -> anyhow::Result<()> {
+fn write_figures(report: &CompareReport, path: &Path) -> anyhow::Result<()> {
     let json = serde_json::to_string_pretty(report)?;
     whole_file::replace(path, format!("{json}\n").as_bytes()).with_context(|| remedy("--json"))
 }
 
-fn write_page(report: &Report, path: &Path) -> anyhow::Result<()> {
+fn write_page(report: &CompareReport, path: &Path) -> anyhow::Result<()> {
     whole_file::replace(path, page::render(report).as_bytes()).with_context(|| remedy("--html"))
 }
 
@@ -100,7 +101,7 @@ mod tests {
         for oracle_doubts in [vec![], vec!["another city is running".to_owned()]] {
             report.oracle_doubts = oracle_doubts;
             publish(&report, &json, &live).unwrap();
-            redraw(&Report::read(&json).unwrap(), &again).unwrap();
+            redraw(&CompareReport::read(&json).unwrap(), &again).unwrap();
             assert!(fs::read(&live).unwrap() == fs::read(&again).unwrap());
         }
     }
@@ -113,16 +114,16 @@ mod tests {
         bad.valid = false;
         publish(&bad, &json, &html).unwrap();
         assert!(
-            !Report::read(&json).unwrap().valid,
+            !CompareReport::read(&json).unwrap().valid,
             "there was nothing to keep"
         );
         publish(&good, &json, &html).unwrap();
         let page = fs::read(&html).unwrap();
         publish(&bad, &json, &html).unwrap();
-        assert!(Report::read(&json).unwrap().is_good());
+        assert!(CompareReport::read(&json).unwrap().is_good());
         assert!(fs::read(&html).unwrap() == page);
         assert!(
-            !Report::read(&folder.path().join("compare.void.json"))
+            !CompareReport::read(&folder.path().join("compare.void.json"))
                 .unwrap()
                 .valid
         );

@@ -6,12 +6,12 @@ use surge_proto::DataflowMode;
 
 use super::charts;
 use crate::judge;
-use crate::report::{Baseline, Floor, MarketCost, ModeFigures, Report};
-use crate::wording::columns::{CAPACITIES, Column, FIGURES, MARKET};
+use crate::report::{Baseline, CompareReport, FloorFigures, MarketCost, ModeFigures};
+use crate::wording::columns::{CAPACITIES, FIGURES, MARKET, TableColumn};
 use crate::wording::{self, UNKNOWN, changes, market, validity};
 
 /// The whole page.
-pub(crate) fn render(report: &Report) -> String {
+pub(crate) fn render(report: &CompareReport) -> String {
     html! {
         (DOCTYPE)
         html lang="en" {
@@ -49,7 +49,7 @@ pub(crate) fn render(report: &Report) -> String {
     .into_string()
 }
 
-fn heading(report: &Report) -> Markup {
+fn heading(report: &CompareReport) -> Markup {
     let coverage = report.extent.as_ref().map(validity::coverage);
     html! {
         h1 { (wording::TITLE) }
@@ -74,7 +74,7 @@ fn scrolling(label: &str, table: &Markup) -> Markup {
     html! { div.scroll tabindex="0" role="region" aria-label=(label) { (table) } }
 }
 
-fn heads<Row, Reference>(rows: &str, columns: &[Column<Row, Reference>]) -> Markup {
+fn heads<Row, Reference>(rows: &str, columns: &[TableColumn<Row, Reference>]) -> Markup {
     html! {
         thead {
             tr {
@@ -91,9 +91,13 @@ fn heads<Row, Reference>(rows: &str, columns: &[Column<Row, Reference>]) -> Mark
 }
 
 /// Where the oracle cannot be trusted, its columns have one cell, which says why.
-fn mode_table(report: &Report, columns: &[Column<ModeFigures, Floor>], label: &str) -> Markup {
+fn mode_table(
+    report: &CompareReport,
+    columns: &[TableColumn<ModeFigures, FloorFigures>],
+    label: &str,
+) -> Markup {
     let doubted = !report.oracle_doubts.is_empty();
-    let is_hidden = |column: &Column<_, _>| doubted && column.needs_oracle;
+    let is_hidden = |column: &TableColumn<_, _>| doubted && column.needs_oracle;
     let hidden = columns.iter().filter(|column| is_hidden(column)).count();
     let table = html! {
         table {
@@ -203,7 +207,7 @@ const fn how_it_works(mode: DataflowMode) -> &'static str {
     }
 }
 
-fn circumstances(report: &Report) -> Markup {
+fn circumstances(report: &CompareReport) -> Markup {
     let (cpus, memory) = (report.machine.cpus, report.machine.memory_gib);
     let unknown = || UNKNOWN.to_owned();
     html! {

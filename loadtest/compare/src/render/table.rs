@@ -7,8 +7,8 @@ use anstyle::{AnsiColor, Style};
 use comfy_table::{CellAlignment, LineStyle, Table, TableStyle};
 
 use crate::judge;
-use crate::report::{Baseline, Floor, ModeFigures, Report};
-use crate::wording::columns::{CAPACITIES, Column, FIGURES, MARKET};
+use crate::report::{Baseline, CompareReport, FloorFigures, ModeFigures};
+use crate::wording::columns::{CAPACITIES, FIGURES, MARKET, TableColumn};
 use crate::wording::{self, changes, market, validity};
 
 /// Columns of text.
@@ -19,7 +19,7 @@ const WIDTH: usize = 80;
 const NOT_SHOWN: &str = "*";
 
 /// The whole text, with colour codes that the printing stream strips where they are not wanted.
-pub(crate) fn render(report: &Report) -> String {
+pub(crate) fn render(report: &CompareReport) -> String {
     let bold = Style::new().bold();
     let red = bold.fg_color(Some(AnsiColor::Red.into()));
     let mut text = Text::default();
@@ -80,7 +80,7 @@ pub(crate) fn render(report: &Report) -> String {
     text.0
 }
 
-fn heading(report: &Report) -> String {
+fn heading(report: &CompareReport) -> String {
     let suffix = match (report.valid, report.is_complete()) {
         (true, true) => "",
         (true, false) => ": PARTIAL",
@@ -128,7 +128,7 @@ impl Text {
     }
 }
 
-fn modes(report: &Report, columns: &[Column<ModeFigures, Floor>]) -> Table {
+fn modes(report: &CompareReport, columns: &[TableColumn<ModeFigures, FloorFigures>]) -> Table {
     let rows = report.modes.iter();
     let rows = rows.map(|(mode, figures)| (mode.to_string(), figures, report.floors.under(*mode)));
     table("dataflow", columns, rows, report.oracle_doubts.is_empty())
@@ -137,13 +137,13 @@ fn modes(report: &Report, columns: &[Column<ModeFigures, Floor>]) -> Table {
 /// A table of named rows: the names of its columns stand on their units.
 fn table<'a, Row: 'a, Reference: 'a>(
     names: &str,
-    columns: &[Column<Row, Reference>],
+    columns: &[TableColumn<Row, Reference>],
     rows: impl Iterator<Item = (String, &'a Row, &'a Reference)>,
     trusts_oracle: bool,
 ) -> Table {
     let mut table = Table::new();
     table.load_style(RULED);
-    let head = |column: &Column<_, _>| match column.unit {
+    let head = |column: &TableColumn<_, _>| match column.unit {
         "" => column.name.to_owned(),
         unit => format!("{}\n{unit}", column.name),
     };
@@ -199,9 +199,9 @@ mod tests {
     use surge_proto::DataflowMode;
 
     use super::*;
-    use crate::report::{Change, Verdict, example};
+    use crate::report::{FigureChange, Verdict, example};
 
-    fn plain(report: &Report) -> String {
+    fn plain(report: &CompareReport) -> String {
         anstream::adapter::strip_str(&render(report)).to_string()
     }
 
@@ -217,7 +217,7 @@ mod tests {
             figures.cpu_us_per_quote = Some(149.0);
         }
         report.floors.http.capacity_range_per_s = Some([100_404, 111_444]);
-        let change = Change {
+        let change = FigureChange {
             figure: "multiplier_error.mean_abs".to_owned(),
             before: 0.1,
             now: 0.2,

@@ -39,13 +39,13 @@ struct Load {
     seconds: Option<u32>,
     /// The rates of the measurement, one after the other; constant without any.
     #[serde(default)]
-    steps: Vec<Step>,
+    steps: Vec<RateChange>,
 }
 
 /// A part of the measurement.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Step {
+struct RateChange {
     /// Its length, in proportion to the other steps'.
     #[serde(deserialize_with = "whole::<_, 1, 1_000>")]
     share: u32,

@@ -1,6 +1,6 @@
 //! The changes since a baseline.
 
-use crate::report::{Baseline, Change, FLOOR_CAPACITY, Verdict};
+use crate::report::{Baseline, FLOOR_CAPACITY, FigureChange, Verdict};
 use crate::wording::UNKNOWN;
 
 /// The heads of the columns of [`rows`].
@@ -43,7 +43,7 @@ pub(crate) fn machine(percent: f64) -> String {
 
 /// One row per change.
 pub(crate) fn rows(baseline: &Baseline) -> Vec<[String; 7]> {
-    let row_of = |(mode, changes): (&_, &Vec<Change>)| {
+    let row_of = |(mode, changes): (&_, &Vec<FigureChange>)| {
         let mode = ToString::to_string(mode);
         changes
             .iter()
@@ -53,7 +53,7 @@ pub(crate) fn rows(baseline: &Baseline) -> Vec<[String; 7]> {
     baseline.modes.iter().flat_map(row_of).collect()
 }
 
-fn row(mode: &str, change: &Change) -> [String; 7] {
+fn row(mode: &str, change: &FigureChange) -> [String; 7] {
     let (name, unit, factor, decimals) = match change.figure.as_str() {
         "latency_us.p50" => ("latency p50", " ms", 0.001, 2),
         "latency_us.p99" => ("latency p99", " ms", 0.001, 2),
@@ -105,7 +105,7 @@ mod tests {
 
     #[test]
     fn change_has_noise_and_verdict() {
-        let change = Change {
+        let change = FigureChange {
             figure: "latency_us.p50".to_owned(),
             before: 400.0,
             now: 300.0,
@@ -126,7 +126,7 @@ mod tests {
 
     #[test]
     fn change_from_zero_has_no_percentage() {
-        let change = Change {
+        let change = FigureChange {
             figure: "multiplier_error.mean_abs".to_owned(),
             before: 0.0,
             now: 0.1,

@@ -1,11 +1,11 @@
 //! The columns of the tables: name, unit, what the figure means, and how it is written.
 
 use super::{UNKNOWN, decimals, milliseconds, percent};
-use crate::report::{Estimate, Floor, MarketFigure, MarketRow, ModeFigures};
+use crate::report::{Estimate, FloorFigures, MarketFigure, MarketRow, ModeFigures};
 
 /// A column after the first, for rows of one type beside a reference of another: the floor of a
 /// mode, or the row of fresh data.
-pub(crate) struct Column<Row, Reference> {
+pub(crate) struct TableColumn<Row, Reference> {
     /// Its name, broken into lines so that the whole table fits 80 columns.
     pub(crate) name: &'static str,
     /// The unit of its figures; empty for counts.
@@ -18,7 +18,7 @@ pub(crate) struct Column<Row, Reference> {
     pub(crate) needs_oracle: bool,
 }
 
-impl<Row, Reference> Column<Row, Reference> {
+impl<Row, Reference> TableColumn<Row, Reference> {
     /// The name in one line.
     pub(crate) fn title(&self) -> String {
         self.name.replace('\n', " ")
@@ -26,22 +26,22 @@ impl<Row, Reference> Column<Row, Reference> {
 }
 
 /// All modes in the same market at the same time.
-pub(crate) const FIGURES: [Column<ModeFigures, Floor>; 9] = [
-    Column {
+pub(crate) const FIGURES: [TableColumn<ModeFigures, FloorFigures>; 9] = [
+    TableColumn {
         name: "quotes",
         unit: "",
         meaning: "Price quotes that were answered. Each answer was checked.",
         cell: |mode, _| mode.quotes.to_string(),
         needs_oracle: false,
     },
-    Column {
+    TableColumn {
         name: "errors",
         unit: "",
         meaning: "Quotes requested that brought no answer in time, or a wrong one.",
         cell: |mode, _| mode.errors.to_string(),
         needs_oracle: false,
     },
-    Column {
+    TableColumn {
         name: "degraded",
         unit: "",
         meaning: "Quotes priced without surge because the service had no data younger than 15 \
@@ -49,7 +49,7 @@ pub(crate) const FIGURES: [Column<ModeFigures, Floor>; 9] = [
         cell: |mode, _| mode.degraded.to_string(),
         needs_oracle: false,
     },
-    Column {
+    TableColumn {
         name: "latency\np50",
         unit: "ms",
         meaning: "Half of the quotes were answered within this time, counted from the moment at \
@@ -57,14 +57,14 @@ pub(crate) const FIGURES: [Column<ModeFigures, Floor>; 9] = [
         cell: |mode, _| milliseconds(mode.latency_us.p50),
         needs_oracle: false,
     },
-    Column {
+    TableColumn {
         name: "latency\np99",
         unit: "ms",
         meaning: "99 of 100 quotes were answered within this time.",
         cell: |mode, _| milliseconds(mode.latency_us.p99),
         needs_oracle: false,
     },
-    Column {
+    TableColumn {
         name: "data\nage\np50",
         unit: "s",
         meaning: "Age of the supply and demand figures behind the price, in real seconds: half \
@@ -72,14 +72,14 @@ pub(crate) const FIGURES: [Column<ModeFigures, Floor>; 9] = [
         cell: |mode, _| seconds(mode.data_age_ms.p50),
         needs_oracle: false,
     },
-    Column {
+    TableColumn {
         name: "data\nage\np99",
         unit: "s",
         meaning: "99 of 100 quotes were made from data younger than this.",
         cell: |mode, _| seconds(mode.data_age_ms.p99),
         needs_oracle: false,
     },
-    Column {
+    TableColumn {
         name: "multiplier\nerror",
         unit: "mean |Δ|",
         meaning: "Mean distance between the surge multiplier quoted and the right one at that \
@@ -88,7 +88,7 @@ pub(crate) const FIGURES: [Column<ModeFigures, Floor>; 9] = [
         cell: |mode, _| decimals(mode.multiplier_error.mean_abs, 3),
         needs_oracle: true,
     },
-    Column {
+    TableColumn {
         name: "wrong\nby ≥\n0.2",
         unit: "%",
         meaning: "Share of the quotes whose multiplier was wrong by two steps of 0.1 or more.",
@@ -98,8 +98,8 @@ pub(crate) const FIGURES: [Column<ModeFigures, Floor>; 9] = [
 ];
 
 /// The capacity of each mode and of its floor.
-pub(crate) const CAPACITIES: [Column<ModeFigures, Floor>; 7] = [
-    Column {
+pub(crate) const CAPACITIES: [TableColumn<ModeFigures, FloorFigures>; 7] = [
+    TableColumn {
         name: "capacity",
         unit: "quotes/s",
         meaning: "The highest rate at which every quote was answered, 99 of 100 within 50 ms, and \
@@ -108,14 +108,14 @@ pub(crate) const CAPACITIES: [Column<ModeFigures, Floor>; 7] = [
         cell: |mode, _| decimals(mode.capacity_per_s, 0),
         needs_oracle: false,
     },
-    Column {
+    TableColumn {
         name: "of all\nrounds",
         unit: "quotes/s",
         meaning: "The lowest and the highest of the rounds: how far to trust the median.",
         cell: |mode, _| range(mode.capacity_range_per_s),
         needs_oracle: false,
     },
-    Column {
+    TableColumn {
         name: "CPU\ntime",
         unit: "us/quote",
         meaning: "Processor time of the three services for one quote, without what the city costs \
@@ -123,7 +123,7 @@ pub(crate) const CAPACITIES: [Column<ModeFigures, Floor>; 7] = [
         cell: |mode, _| decimals(mode.cpu_us_per_quote, 0),
         needs_oracle: false,
     },
-    Column {
+    TableColumn {
         name: "floor",
         unit: "quotes/s",
         meaning: "The capacity of a minimal server built on the same libraries: HTTP alone for \
@@ -131,14 +131,14 @@ pub(crate) const CAPACITIES: [Column<ModeFigures, Floor>; 7] = [
         cell: |_, floor| decimals(floor.capacity_per_s, 0),
         needs_oracle: false,
     },
-    Column {
+    TableColumn {
         name: "of all\nrounds",
         unit: "quotes/s",
         meaning: "The lowest and the highest of the floor's rounds.",
         cell: |_, floor| range(floor.capacity_range_per_s),
         needs_oracle: false,
     },
-    Column {
+    TableColumn {
         name: "floor's\np50",
         unit: "ms",
         meaning: "Half of the answers of the minimal server came within this time, at the rate of \
@@ -146,7 +146,7 @@ pub(crate) const CAPACITIES: [Column<ModeFigures, Floor>; 7] = [
         cell: |_, floor| milliseconds(floor.latency_us.p50),
         needs_oracle: false,
     },
-    Column {
+    TableColumn {
         name: "share\nof floor",
         unit: "%",
         meaning: "Capacity of the mode over capacity of its floor: the part that prices, traces, \
@@ -158,36 +158,36 @@ pub(crate) const CAPACITIES: [Column<ModeFigures, Floor>; 7] = [
 
 /// The simulated evenings: the error as it is, the other figures of all rows but the first as
 /// differences to fresh data.
-pub(crate) const MARKET: [Column<MarketRow, MarketRow>; 7] = [
-    Column {
+pub(crate) const MARKET: [TableColumn<MarketRow, MarketRow>; 7] = [
+    TableColumn {
         name: "error",
         unit: "|Δ|",
         meaning: "Mean distance between the multiplier quoted and the right one at that instant.",
         cell: |row, _| decimals(mean(row, MarketFigure::MultiplierErrorMeanAbs), 3),
         needs_oracle: false,
     },
-    Column {
+    TableColumn {
         name: "wrong\nby ≥\n0.2",
         unit: "%",
         meaning: "Share of the quotes whose multiplier was wrong by two steps of 0.1 or more.",
         cell: |row, _| percent(mean(row, MarketFigure::ShareOffBy02), 1),
         needs_oracle: false,
     },
-    Column {
+    TableColumn {
         name: "un-\nserved",
         unit: "riders",
         meaning: "Riders who accepted the price and found no car soon enough.",
         cell: |row, _| difference(row, MarketFigure::Unserved, 1.0, 0),
         needs_oracle: false,
     },
-    Column {
+    TableColumn {
         name: "wait",
         unit: "s",
         meaning: "Mean wait of the riders who were driven, market seconds.",
         cell: |row, _| difference(row, MarketFigure::MeanWaitMin, 60.0, 0),
         needs_oracle: false,
     },
-    Column {
+    TableColumn {
         name: "value",
         unit: "k$, %",
         meaning: "What the riders who were driven would have paid at most, up to five times the \
@@ -195,7 +195,7 @@ pub(crate) const MARKET: [Column<MarketRow, MarketRow>; 7] = [
         cell: |row, fresh| in_percent(row, fresh, MarketFigure::ValueUsd),
         needs_oracle: false,
     },
-    Column {
+    TableColumn {
         name: "rides",
         unit: "driven",
         meaning: "Rides driven. More is not better by itself: without surge more rides are driven \
@@ -203,7 +203,7 @@ pub(crate) const MARKET: [Column<MarketRow, MarketRow>; 7] = [
         cell: |row, _| difference(row, MarketFigure::Completed, 1.0, 0),
         needs_oracle: false,
     },
-    Column {
+    TableColumn {
         name: "revenue",
         unit: "k$, %",
         meaning: "What the riders who were driven paid.",

@@ -16,7 +16,7 @@ use chrono::{DateTime, FixedOffset};
 use engine::Transport;
 use marketplace::{Calendar, MarketTime};
 
-use crate::report::{Arrivals, Report};
+use crate::report::{Arrivals, CompareReport};
 
 /// The name of the comparison.
 pub(crate) const TITLE: &str = "One market, priced by each dataflow";
@@ -29,7 +29,7 @@ pub(crate) const CAPACITY_TITLE: &str =
 pub(crate) const UNKNOWN: &str = "-";
 
 /// The market and the load, in a few short lines.
-pub(crate) fn workload(report: &Report) -> Vec<String> {
+pub(crate) fn workload(report: &CompareReport) -> Vec<String> {
     let (workload, city) = (&report.workload, &report.city);
     let mut lines = Vec::new();
     if let (Some(from), Some(until)) = (&city.measured_from, &city.measured_until)
@@ -72,7 +72,7 @@ pub(crate) fn workload(report: &Report) -> Vec<String> {
 }
 
 /// What the load generator takes for itself, where that was measured.
-pub(crate) fn generator(report: &Report) -> Option<String> {
+pub(crate) fn generator(report: &CompareReport) -> Option<String> {
     let generator = &report.generator;
     let (ceiling, micros) = generator.ceiling_per_s.zip(generator.cpu_us_per_quote)?;
     Some(format!(

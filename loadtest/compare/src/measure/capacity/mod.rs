@@ -32,9 +32,9 @@ use super::floors::FloorProcess;
 use super::mode_statistics::percentiles;
 use super::progress::Steps;
 use super::round_robin::Trips;
-use super::services::Services;
+use super::services::TestedServices;
 use crate::args::Args;
-use crate::report::{CpuSteal, Floor, Probe};
+use crate::report::{CapacityProbe, CpuSteal, FloorFigures};
 use crate::statistics::{median, rounded};
 use crate::wording::validity;
 
@@ -97,7 +97,7 @@ pub(crate) struct Capacity {
     /// The highest sustained rate of each round.
     pub(crate) rounds: Vec<u32>,
     /// Every rate that was tried.
-    pub(crate) probes: Vec<Probe>,
+    pub(crate) probes: Vec<CapacityProbe>,
     /// Latency of a floor at the quiet rate, microseconds.
     quiet: Histogram<u64>,
     /// Processor time of all probes that held.
@@ -153,8 +153,8 @@ impl Capacity {
     }
 
     /// The figures of a floor.
-    pub(crate) fn floor(&self) -> Floor {
-        Floor {
+    pub(crate) fn floor(&self) -> FloorFigures {
+        FloorFigures {
             capacity_per_s: self.median(),
             capacity_range_per_s: self.range(),
             latency_us: percentiles(&self.quiet),
@@ -218,7 +218,7 @@ impl SearchCount {
 
 /// Searches in rounds until done, or until `stop`; what was found until then stays.
 pub(super) async fn search(
-    services: &Services,
+    services: &TestedServices,
     modes: &[DataflowMode],
     trips: &Trips,
     effort: Effort,
@@ -274,7 +274,7 @@ pub(super) async fn search(
 }
 
 /// Processor time that is used without quotes, because of the city.
-async fn idle_rate(services: &Services) -> CpuSeconds {
+async fn idle_rate(services: &TestedServices) -> CpuSeconds {
     // Long enough for a batch run or none; it costs little beside a quote.
     const IDLE: Duration = Duration::from_secs(1);
     let before = CpuReading::take(&services.client, &services.target).await;

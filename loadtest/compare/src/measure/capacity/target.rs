@@ -12,8 +12,8 @@ use super::{Capacity, Effort, is_sustained, micros_per_quote, most_in_flight};
 use crate::measure::cpu_time::{CpuReading, CpuSeconds};
 use crate::measure::mode_statistics::percentiles;
 use crate::measure::round_robin::{LoadResult, RoundRobin, Trips};
-use crate::measure::services::Services;
-use crate::report::Probe;
+use crate::measure::services::TestedServices;
+use crate::report::CapacityProbe;
 
 /// A mode or a floor in the rounds.
 pub(super) struct SearchTarget<'a> {
@@ -21,12 +21,12 @@ pub(super) struct SearchTarget<'a> {
     pub(super) is_floor: bool,
     pub(super) found: Capacity,
     quotes: RoundRobin,
-    services: &'a Services,
+    services: &'a TestedServices,
 }
 
 impl<'a> SearchTarget<'a> {
     pub(super) fn new(
-        services: &'a Services,
+        services: &'a TestedServices,
         client: QuoteClient,
         mode: DataflowMode,
         trips: &Trips,
@@ -147,7 +147,7 @@ impl<'a> SearchTarget<'a> {
             found.used = found.used.plus(used);
             found.quotes += statistics.quotes;
         }
-        found.probes.push(Probe {
+        found.probes.push(CapacityProbe {
             mode: self.mode,
             floor: self.is_floor,
             rate_per_s: rate,

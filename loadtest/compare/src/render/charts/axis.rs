@@ -9,7 +9,7 @@ use plotters::coord::ranged1d::{KeyPointHint, NoDefaultFormatting, Ranged, Value
 pub(super) struct Axis {
     /// Its quantity, with the unit.
     pub(super) name: &'static str,
-    scale: Scale,
+    scale: AxisScale,
     /// The first and the last value.
     pub(super) ends: (f64, f64),
     /// The values with a number.
@@ -17,7 +17,7 @@ pub(super) struct Axis {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Scale {
+enum AxisScale {
     Linear,
     Log,
     /// Percentiles: from 90 to 99 is as long as from 99 to 99.9.
@@ -40,7 +40,7 @@ impl Axis {
         let ticks = (0..=(high - low) as u32).map(|n| (low + f64::from(n)) * step);
         Some(Self {
             name,
-            scale: Scale::Linear,
+            scale: AxisScale::Linear,
             ends: (low * step, high * step),
             ticks: ticks.collect(),
         })
@@ -63,7 +63,7 @@ impl Axis {
         }
         Some(Self {
             name,
-            scale: Scale::Log,
+            scale: AxisScale::Log,
             ends,
             ticks,
         })
@@ -75,7 +75,7 @@ impl Axis {
         let nines = [0.0, 50.0, 90.0, 99.0, 99.9, 99.99, 99.999, 99.9999];
         Self {
             name,
-            scale: Scale::Percentiles,
+            scale: AxisScale::Percentiles,
             ends: (0.0, last),
             ticks: nines.into_iter().filter(|tick| *tick <= last).collect(),
         }
@@ -84,9 +84,9 @@ impl Axis {
     /// The position of a value, in units of the axis.
     fn place(&self, value: f64) -> f64 {
         match self.scale {
-            Scale::Linear => value,
-            Scale::Log => value.log10(),
-            Scale::Percentiles => 2.0 - (100.0 - value).log10(),
+            AxisScale::Linear => value,
+            AxisScale::Log => value.log10(),
+            AxisScale::Percentiles => 2.0 - (100.0 - value).log10(),
         }
     }
 }

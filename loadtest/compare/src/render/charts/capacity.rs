@@ -4,11 +4,11 @@ use maud::Markup;
 use surge_proto::DataflowMode;
 
 use super::axis::{Axis, number};
-use super::chart::{Chart, Mark, Point, Rule, Trace};
+use super::chart::{Chart, ChartPoint, ChartRule, ChartSeries, Mark};
 use super::palette::Palette;
-use crate::report::{LATENCY_LIMIT, Probe, Report};
+use crate::report::{CapacityProbe, CompareReport, LATENCY_LIMIT};
 
-pub(super) fn section(report: &Report) -> Markup {
+pub(super) fn section(report: &CompareReport) -> Markup {
     let charts = report.modes.keys().filter_map(|mode| chart(report, *mode));
     let figures: Vec<Markup> = charts.map(|chart| chart.figure()).collect();
     super::section(
@@ -21,16 +21,16 @@ pub(super) fn section(report: &Report) -> Markup {
     )
 }
 
-fn chart(report: &Report, mode: DataflowMode) -> Option<Chart> {
+fn chart(report: &CompareReport, mode: DataflowMode) -> Option<Chart> {
     let probes = report
         .series
         .probes
         .iter()
         .filter(|probe| probe.mode == mode && !probe.repeated);
-    let probes: Vec<&Probe> = probes.collect();
-    let has_latency = |probe: &&Probe| !probe.floor && probe.latency_us.p99.is_some();
+    let probes: Vec<&CapacityProbe> = probes.collect();
+    let has_latency = |probe: &&CapacityProbe| !probe.floor && probe.latency_us.p99.is_some();
     probes.iter().find(|probe| has_latency(probe))?;
-    let traces: Vec<Trace> = [(true, true), (true, false), (false, true), (false, false)]
+    let traces: Vec<ChartSeries> = [(true, true), (true, false), (false, true), (false, false)]
         .map(|(floor, held)| {
             let kind = probes
                 .iter()
@@ -44,11 +44,11 @@ fn chart(report: &Report, mode: DataflowMode) -> Option<Chart> {
         report.modes[&mode].capacity_per_s,
         report.floors.under(mode).capacity_per_s,
     );
-    let limit = Rule::Across(limit_ms, Palette::Reference);
+    let limit = ChartRule::Across(limit_ms, Palette::Reference);
     let capacities = [(floor, Palette::Floor), (own, Palette::Mode(mode))];
     let capacities = capacities
         .into_iter()
-        .filter_map(|(rate, colour)| Some(Rule::Upright(rate?, colour)));
+        .filter_map(|(rate, colour)| Some(ChartRule::Upright(rate?, colour)));
     Some(Chart {
         caption: format!(
             "{mode}: 99 of 100 quotes within so many ms, by quotes requested per second; both \
@@ -69,25 +69,25 @@ fn trace<'a>(
     mode: DataflowMode,
     floor: bool,
     held: bool,
-    probes: impl Iterator<Item = &'a Probe>,
-) -> Trace {
+    probes: impl Iterator<Item = &'a CapacityProbe>,
+) -> ChartSeries {
     let (name, colour) = match floor {
         true => ("its floor", Palette::Floor),
         false => (mode.as_str(), Palette::Mode(mode)),
     };
     let verdict = if held { "sustained" } else { "not sustained" };
-    let point = |probe: &Probe| {
+    let point = |probe: &CapacityProbe| {
         let ms = |micros: u64| micros as f64 / 1000.0;
         let (p50, p99) = (ms(probe.latency_us.p50?), ms(probe.latency_us.p99?));
         let rate = f64::from(probe.rate_per_s);
         let at = number(rate);
-        Some(Point {
+        Some(ChartPoint {
             x: rate,
             y: p99,
             hint: format!("{name} at {at} quotes/s, {verdict}: p50 {p50:.1} ms, p99 {p99:.1} ms"),
         })
     };
-    Trace {
+    ChartSeries {
         name: name.to_owned(),
         colour,
         mark: if held { Mark::Dots } else { Mark::Crosses },

@@ -25,12 +25,12 @@ pub(super) struct Chart {
     pub(super) alternative: String,
     pub(super) x: Axis,
     pub(super) y: Axis,
-    pub(super) rules: Vec<Rule>,
-    pub(super) traces: Vec<Trace>,
+    pub(super) rules: Vec<ChartRule>,
+    pub(super) traces: Vec<ChartSeries>,
 }
 
 /// A straight line across the chart.
-pub(super) enum Rule {
+pub(super) enum ChartRule {
     /// From left to right at a value of y.
     Across(f64, Palette),
     /// From top to bottom at a value of x.
@@ -38,11 +38,11 @@ pub(super) enum Rule {
 }
 
 /// Points of one kind.
-pub(super) struct Trace {
+pub(super) struct ChartSeries {
     pub(super) name: String,
     pub(super) colour: Palette,
     pub(super) mark: Mark,
-    pub(super) points: Vec<Point>,
+    pub(super) points: Vec<ChartPoint>,
 }
 
 /// How points are drawn.
@@ -59,7 +59,7 @@ pub(super) enum Mark {
 }
 
 /// A point, and the text that the pointer shows over it.
-pub(super) struct Point {
+pub(super) struct ChartPoint {
     pub(super) x: f64,
     pub(super) y: f64,
     pub(super) hint: String,
@@ -139,13 +139,13 @@ impl Chart {
         Ok(plane)
     }
 
-    fn draw_trace(&self, trace: &Trace, plane: &mut Plane<'_>) -> Result<(), Unwritable> {
+    fn draw_trace(&self, trace: &ChartSeries, plane: &mut Plane<'_>) -> Result<(), Unwritable> {
         let places = trace.points.iter().map(Self::place);
         match trace.mark {
             Mark::Line { width, gap } => {
                 let parts = trace.points.chunk_by(|one, next| next.x - one.x <= gap);
-                let line = |part: &[Point]| {
-                    let places: Vec<Place> = part.iter().map(Self::place).collect();
+                let line = |part: &[ChartPoint]| {
+                    let places: Vec<Coordinates> = part.iter().map(Self::place).collect();
                     PathElement::new(places, stroke(trace.colour, width))
                 };
                 plane.draw_series(parts.map(line))?;
@@ -162,19 +162,19 @@ impl Chart {
         Ok(())
     }
 
-    fn place(point: &Point) -> Place {
+    fn place(point: &ChartPoint) -> Coordinates {
         (point.x, point.y)
     }
 
-    fn ends(&self, rule: &Rule) -> (Vec<Place>, Palette) {
+    fn ends(&self, rule: &ChartRule) -> (Vec<Coordinates>, Palette) {
         match *rule {
-            Rule::Across(y, colour) => (vec![(self.x.ends.0, y), (self.x.ends.1, y)], colour),
-            Rule::Upright(x, colour) => (vec![(x, self.y.ends.0), (x, self.y.ends.1)], colour),
+            ChartRule::Across(y, colour) => (vec![(self.x.ends.0, y), (self.x.ends.1, y)], colour),
+            ChartRule::Upright(x, colour) => (vec![(x, self.y.ends.0), (x, self.y.ends.1)], colour),
         }
     }
 }
 
-type Place = (f64, f64);
+type Coordinates = (f64, f64);
 
 type Plane<'a> = ChartContext<'a, SVGBackend<'a>, Cartesian2d<Axis, Axis>>;
 
@@ -198,7 +198,7 @@ fn text() -> TextStyle<'static> {
 }
 
 /// An invisible disk that the pointer finds more easily than a line.
-fn hint(point: &Point, (x, y): (impl Display, impl Display)) -> Markup {
+fn hint(point: &ChartPoint, (x, y): (impl Display, impl Display)) -> Markup {
     html! {
         circle cx=(x) cy=(y) r="11" fill-opacity="0" { title { (point.hint) } }
     }

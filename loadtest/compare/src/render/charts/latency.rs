@@ -4,11 +4,11 @@ use maud::Markup;
 use surge_proto::DataflowMode;
 
 use super::axis::{Axis, number};
-use super::chart::{Chart, Mark, Point, Trace};
+use super::chart::{Chart, ChartPoint, ChartSeries, Mark};
 use super::palette::Palette;
-use crate::report::{CurvePoint, Report};
+use crate::report::{CompareReport, CurvePoint};
 
-pub(super) fn section(report: &Report) -> Markup {
+pub(super) fn section(report: &CompareReport) -> Markup {
     let figures: Vec<Markup> = curve(report).iter().map(Chart::figure).collect();
     super::section(
         "Latency, quote by quote",
@@ -18,11 +18,11 @@ pub(super) fn section(report: &Report) -> Markup {
     )
 }
 
-fn curve(report: &Report) -> Option<Chart> {
+fn curve(report: &CompareReport) -> Option<Chart> {
     let curves = report.series.latency_curve.iter();
     let trace =
         |(mode, curve): (&_, &Vec<_>)| Some(trace(*mode, curve, report.modes.get(mode)?.quotes));
-    let traces: Vec<Trace> = curves.map(trace).collect::<Option<_>>()?;
+    let traces: Vec<ChartSeries> = curves.map(trace).collect::<Option<_>>()?;
     let latencies = traces.iter().flat_map(|trace| &trace.points);
     let most = report.modes.values().map(|figures| figures.quotes).max()?;
     Some(Chart {
@@ -37,7 +37,7 @@ fn curve(report: &Report) -> Option<Chart> {
     })
 }
 
-fn trace(mode: DataflowMode, curve: &[CurvePoint], quotes: u64) -> Trace {
+fn trace(mode: DataflowMode, curve: &[CurvePoint], quotes: u64) -> ChartSeries {
     // The slowest is drawn at the percentile of the last quote, and not beyond every percentile.
     let slowest = 100.0 - 100.0 / (quotes.max(1) as f64);
     let point = |point: &CurvePoint| {
@@ -46,14 +46,14 @@ fn trace(mode: DataflowMode, curve: &[CurvePoint], quotes: u64) -> Trace {
             100.0 => format!("all {quotes}"),
             percentile => format!("{} %", number(percentile)),
         };
-        Point {
+        ChartPoint {
             x: point.percentile.min(slowest),
             y: latency_ms,
             hint: format!("{mode}: {share} within {latency_ms:.2} ms"),
         }
     };
     let certain = |point: &&CurvePoint| point.percentile == 100.0 || point.percentile <= slowest;
-    Trace {
+    ChartSeries {
         name: mode.to_string(),
         colour: Palette::Mode(mode),
         mark: Mark::Line {
@@ -64,7 +64,7 @@ fn trace(mode: DataflowMode, curve: &[CurvePoint], quotes: u64) -> Trace {
     }
 }
 
-fn alternative(report: &Report) -> String {
+fn alternative(report: &CompareReport) -> String {
     let ms = |micros: Option<u64>| {
         micros.map_or_else(
             || "unknown".to_owned(),

@@ -7,11 +7,11 @@ use marketplace::{Multiplier, Position, Zone};
 use maud::{Markup, html};
 
 use super::choice;
-use crate::report::{Moment, Report};
+use crate::report::{CompareReport, Moment};
 use crate::wording;
 
 /// The map at a moment that the reader chooses.
-pub(super) fn section(report: &Report) -> Markup {
+pub(super) fn section(report: &CompareReport) -> Markup {
     let moments: Vec<&Moment> = report
         .series
         .map

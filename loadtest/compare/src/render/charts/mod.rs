@@ -15,11 +15,11 @@ mod timeline;
 
 use maud::{Markup, html};
 
-use crate::report::Report;
+use crate::report::CompareReport;
 use crate::wording::validity;
 
 /// Every chart that there is data for.
-pub(crate) fn all(report: &Report) -> Markup {
+pub(crate) fn all(report: &CompareReport) -> Markup {
     html! {
         (latency::section(report))
         (timeline::section(report))

@@ -5,13 +5,13 @@ use marketplace::Multiplier;
 use maud::{Markup, html};
 
 use super::axis::Axis;
-use super::chart::{Chart, Mark, Point, Trace};
+use super::chart::{Chart, ChartPoint, ChartSeries, Mark};
 use super::choice;
 use super::palette::Palette;
-use crate::report::{Interval, Report, ZoneSeries};
+use crate::report::{CompareReport, Interval, ZoneSeries};
 use crate::statistics::mean;
 
-pub(super) fn section(report: &Report) -> Markup {
+pub(super) fn section(report: &CompareReport) -> Markup {
     let figures = CHARTS
         .iter()
         .filter_map(|chart| Some(over_time(report, chart)?.figure()));
@@ -71,7 +71,7 @@ const CHARTS: [TimeChart; 4] = [
     },
 ];
 
-fn over_time(report: &Report, chart: &TimeChart) -> Option<Chart> {
+fn over_time(report: &CompareReport, chart: &TimeChart) -> Option<Chart> {
     let timeline = report.series.timeline.iter();
     let traces = timeline.map(|(mode, intervals)| {
         let figures = intervals.iter().map(chart.figure);
@@ -83,7 +83,7 @@ fn over_time(report: &Report, chart: &TimeChart) -> Option<Chart> {
             figures,
         )
     });
-    let traces: Vec<Trace> = traces.collect();
+    let traces: Vec<ChartSeries> = traces.collect();
     let points = || traces.iter().flat_map(|trace| &trace.points);
     let axis = if chart.logarithmic {
         Axis::log
@@ -120,21 +120,21 @@ fn over_time(report: &Report, chart: &TimeChart) -> Option<Chart> {
 }
 
 fn line(
-    report: &Report,
+    report: &CompareReport,
     colour: Palette,
     name: &str,
     unit: &str,
     figures: impl Iterator<Item = Option<f64>>,
-) -> Trace {
+) -> ChartSeries {
     // A line leaps over this many intervals; more without a quote are shown as a gap.
     const MOST_MISSING: f64 = 5.0;
     let interval_s = f64::from(report.series.interval_s);
     let point = |(interval, figure): (usize, Option<f64>)| {
         let (x, y) = (interval as f64 * interval_s, figure?);
         let hint = format!("{name}, second {x:.0}: {} {unit}", short(y));
-        Some(Point { x, y, hint })
+        Some(ChartPoint { x, y, hint })
     };
-    Trace {
+    ChartSeries {
         name: name.to_owned(),
         colour,
         mark: Mark::Line {
@@ -152,7 +152,7 @@ fn short(value: f64) -> String {
 }
 
 /// The multiplier in the busiest zones, of which the reader chooses one.
-pub(super) fn zones(report: &Report) -> Markup {
+pub(super) fn zones(report: &CompareReport) -> Markup {
     let chart = |zone: &ZoneSeries| Some((label(zone), multipliers(report, zone)?.figure()));
     let charts: Vec<_> = report.series.zones.iter().filter_map(chart).collect();
     html! {
@@ -167,7 +167,7 @@ pub(super) fn zones(report: &Report) -> Markup {
     }
 }
 
-fn multipliers(report: &Report, zone: &ZoneSeries) -> Option<Chart> {
+fn multipliers(report: &CompareReport, zone: &ZoneSeries) -> Option<Chart> {
     let series = |colour, name: &str, multipliers: &[Option<Multiplier>]| {
         let values = multipliers
             .iter()
