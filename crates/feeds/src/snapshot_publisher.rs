@@ -244,7 +244,7 @@ impl<S: SnapshotSource> SnapshotPublisher<S> {
         as_of: S::AsOf,
     ) -> Result<(), SnapshotError> {
         // Checked first: a client without a connection queues messages.
-        nats::probe(&self.client).map_err(SnapshotError::Away)?;
+        nats::health_check(&self.client).map_err(SnapshotError::Away)?;
         if is_resync {
             // The streams are there unless the server is new.
             for (name, subjects) in S::STREAMS {

@@ -1,9 +1,10 @@
-//! Work that a process repeats beside its requests: writing positions, relaying an outbox, following a stream.
+//! Work that a process repeats beside its requests: writing positions, relaying an outbox,
+//! following a stream.
 //!
 //! # How this works
-//! Each worker has a function `step`, which does the work once and returns a `Result`, and a function `run`, which
-//! repeats the step until the process shuts down. Tests call `step`, as often as they like and without waiting; the
-//! service spawns `run`, and every `run` has the same form:
+//! Each worker has a function `step`, which does the work once and returns a `Result`, and a
+//! function `run`, which repeats the step until the process shuts down. Tests call `step`, as often
+//! as they like and without waiting; the service spawns `run`, and every `run` has the same form:
 //!
 //! ```ignore
 //! let mut work = WorkLoop::new("the writing of positions", &shutdown);
@@ -13,15 +14,16 @@
 //! ```
 //!
 //! ```text
-//!  |step|......|step|......|step that takes longer|step|......   never two at a time, none is made up for
+//!  |step|......|step|......|step that takes longer|step|......      never two at a time
 //!  <- period -><- period -><------- its time ----->
 //! ```
 //!
-//! At shutdown a pause ends at once. Whether a step ends too, the worker says: [`WorkLoop::run`] drops a step at its next
-//! `.await`, while a step whose outcome goes to [`WorkLoop::record`] is finished first.
+//! At shutdown a pause ends at once. Whether a step ends too, the worker says: [`WorkLoop::run`]
+//! drops a step at its next `.await`, while a step whose outcome goes to [`WorkLoop::record`] is
+//! finished first.
 //!
-//! A step that fails is repeated like any other: the server that it needs may be back by then. [`FailureLog`] logs the
-//! first failure and the recovery, and no failure between them.
+//! A step that fails is repeated like any other: the server that it needs may be back by then.
+//! [`FailureLog`] logs the first failure and the recovery, and no failure between them.
 
 use std::{
     fmt::Display,
@@ -43,7 +45,8 @@ pub struct WorkLoop {
 }
 
 impl WorkLoop {
-    /// A loop until `shutdown`. The name of the work reads as the subject of a sentence: "the outbox".
+    /// A loop until `shutdown`. The name of the work reads as the subject of a sentence: "the
+    /// outbox".
     pub fn new(work: impl Into<String>, shutdown: &CancellationToken) -> Self {
         Self {
             failures: FailureLog::new(work),
@@ -52,8 +55,8 @@ impl WorkLoop {
         }
     }
 
-    /// Waits until a `period` after the begin of the step before this one, for the first step not at all. False once the
-    /// process shuts down.
+    /// Waits until a `period` after the begin of the step before this one, for the first step not
+    /// at all. False once the process shuts down.
     pub async fn next_step(&mut self, period: Duration) -> bool {
         if let Some(began) = self.began {
             let due = sleep_until(began + period);
@@ -84,8 +87,8 @@ impl WorkLoop {
     }
 }
 
-/// Logs when repeated work begins to fail and when it works again: a loop that fails four times a second would otherwise
-/// write four lines a second.
+/// Logs when repeated work begins to fail and when it works again: a loop that fails four times a
+/// second would otherwise write four lines a second.
 #[derive(Debug)]
 pub struct FailureLog {
     work: String,
@@ -93,7 +96,8 @@ pub struct FailureLog {
 }
 
 impl FailureLog {
-    /// A log of work that does not fail yet. Its name reads as the subject of a sentence: "the outbox".
+    /// A log of work that does not fail yet. Its name reads as the subject of a sentence: "the
+    /// outbox".
     pub fn new(work: impl Into<String>) -> Self {
         Self {
             work: work.into(),

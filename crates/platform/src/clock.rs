@@ -1,12 +1,22 @@
-//! The market clock. A replay runs faster than life; every process derives the same market time from the same three
-//! settings, so nothing has to be synchronised. Latencies and deadlines stay in real time.
+//! The market clock. A replay runs faster than real time, and every process must show the same
+//! market time without asking another. So each computes it from the same three settings:
+//!
+//! ```text
+//!  market time = START + (real time - ANCHOR) * SPEED
+//!
+//!  real      12:00:00 (ANCHOR)      12:00:30        12:01:00
+//!  market    17:00 (START)          17:30           18:00          at SPEED 60
+//! ```
+//!
+//! Forecast windows, data ages and calendars are in market time; latencies, deadlines and periods
+//! of loops in real time.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
-/// The market clock's settings, part of every service's configuration.
+/// The settings of the market clock.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct ClockConfig {
     /// Market time at the anchor, RFC 3339. Default: market time is real time.
@@ -17,9 +27,15 @@ pub struct ClockConfig {
     #[arg(long, env = "MARKET_CLOCK_SPEED", default_value_t = 1.0, value_parser = speed)]
     pub market_clock_speed: f64,
 
-    /// Real time at which the market clock showed MARKET_CLOCK_START, RFC 3339, or @PATH of a file that holds it. Give
-    /// every process the same; default: the start of this process, which suits a process that is alone.
-    #[arg(long, env = "MARKET_CLOCK_ANCHOR", value_name = "TIME|@PATH", value_parser = anchor)]
+    /// Real time at which the market clock showed MARKET_CLOCK_START, RFC 3339, or @PATH of a file
+    /// with that time. Give every process the same. Default: the start of this process, which suits
+    /// a process that is alone.
+    #[arg(
+        long,
+        env = "MARKET_CLOCK_ANCHOR",
+        value_name = "TIME|@PATH",
+        value_parser = anchor
+    )]
     pub market_clock_anchor: Option<DateTime<Utc>>,
 }
 
@@ -30,8 +46,13 @@ fn speed(text: &str) -> Result<f64, String> {
     }
 }
 
-/// A time, or where it is written: containers that are made at different times can share a file, but no environment.
+/// A time, or the file that holds it: containers that start at different times can share a file,
+/// but no environment.
 fn anchor(text: &str) -> Result<DateTime<Utc>, String> {
+    let time = |text: &str| {
+        text.parse::<DateTime<Utc>>()
+            .map_err(|error| error.to_string())
+    };
     let Some(path) = text.strip_prefix('@') else {
         return time(text);
     };
@@ -39,20 +60,16 @@ fn anchor(text: &str) -> Result<DateTime<Utc>, String> {
     time(written.trim_end()).map_err(|error| format!("{path} holds no time: {error}"))
 }
 
-fn time(text: &str) -> Result<DateTime<Utc>, String> {
-    let time = text.parse::<DateTime<Utc>>();
-    time.map_err(|error| error.to_string())
-}
-
-/// An instant of real time, in microseconds since the Unix epoch: eight bytes to take down in passing, and a date when
-/// somebody asks.
+/// An instant of real time, in microseconds since the Unix epoch. It takes eight bytes and no
+/// conversion to keep one; it becomes a date when somebody reads it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RealTime(i64);
 
 impl RealTime {
-    /// The operating system's clock.
+    /// The time on the clock of the operating system.
     pub fn now() -> Self {
-        Self(real_now_micros())
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH);
+        Self(since_epoch.map_or(0, |since| since.as_micros() as i64))
     }
 
     /// The instant `micros` microseconds after the Unix epoch.
@@ -83,7 +100,7 @@ impl From<RealTime> for DateTime<Utc> {
     }
 }
 
-/// Maps real time to market time: `start + (now - anchor) * speed`.
+/// Converts real time to market time.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct MarketClock {
     start_millis: i64,
@@ -91,7 +108,7 @@ pub struct MarketClock {
     speed: f64,
 }
 
-/// What a service tells others about its clock, so that a replay can run on the very same one.
+/// A reading of the clock, from which a replay can make the same clock.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct ClockReading {
     /// Market time, now.
@@ -105,7 +122,8 @@ pub struct ClockReading {
 }
 
 impl MarketClock {
-    /// A clock that shows `start_millis` (market) at `anchor_millis` (real), both since the Unix epoch.
+    /// A clock that shows `start_millis` (market) at `anchor_millis` (real), both since the Unix
+    /// epoch.
     pub const fn new(start_millis: i64, anchor_millis: i64, speed: f64) -> Self {
         Self {
             start_millis,
@@ -114,40 +132,36 @@ impl MarketClock {
         }
     }
 
-    /// Market time is real time.
+    /// A clock whose market time is real time.
     pub const fn real_time() -> Self {
         Self::new(0, 0, 1.0)
     }
 
-    /// The clock that the configuration asks for.
+    /// The clock of a configuration.
     pub fn from_config(config: &ClockConfig) -> Self {
-        let Some(start) = config.market_clock_start else {
-            let anchor = config
-                .market_clock_anchor
-                .map_or_else(real_now_millis, |anchor| anchor.timestamp_millis());
-            return match config.market_clock_speed {
-                1.0 => Self::real_time(),
-                speed => Self::new(anchor, anchor, speed),
-            };
-        };
-        let anchor = config
-            .market_clock_anchor
-            .map_or_else(real_now_millis, |anchor| anchor.timestamp_millis());
-        Self::new(start.timestamp_millis(), anchor, config.market_clock_speed)
+        let anchor = config.market_clock_anchor.unwrap_or_else(Utc::now);
+        let (anchor, speed) = (anchor.timestamp_millis(), config.market_clock_speed);
+        match config.market_clock_start {
+            Some(start) => Self::new(start.timestamp_millis(), anchor, speed),
+            None if speed == 1.0 => Self::real_time(),
+            None => Self::new(anchor, anchor, speed),
+        }
     }
 
     /// Market time in milliseconds since the Unix epoch.
     pub fn now_millis(&self) -> i64 {
-        self.at_real_micros(real_now_micros())
+        self.at_real_micros(RealTime::now().0)
     }
 
-    /// Market time in milliseconds at a real time in microseconds: at speed 60, a market millisecond is 17 of them.
+    /// Market time in milliseconds at a real time in microseconds. Microseconds, because a market
+    /// millisecond at speed 60 has 17 of them.
     pub fn at_real_micros(&self, real_micros: i64) -> i64 {
         let elapsed_micros = (real_micros - self.anchor_millis * 1_000) as f64;
         self.start_millis + (elapsed_micros * self.speed / 1_000.0) as i64
     }
 
-    /// The real time at which the market clock shows `market_millis`, to as much as a market millisecond tells.
+    /// The real time at which the market clock shows `market_millis`, exact to a market
+    /// millisecond.
     pub fn real_time_of(&self, market_millis: i64) -> RealTime {
         let elapsed_millis = market_millis.saturating_sub(self.start_millis) as f64;
         let real_micros = (elapsed_millis * 1_000.0 / self.speed) as i64;
@@ -159,34 +173,21 @@ impl MarketClock {
         self.speed
     }
 
-    /// How long a stretch of market time takes in real time.
+    /// The real time that a duration of market time takes.
     pub fn real_duration(&self, market: Duration) -> Duration {
         market.div_f64(self.speed)
     }
 
-    /// The clock, read for others.
+    /// The clock as `/readyz` shows it.
     pub fn reading(&self) -> ClockReading {
+        let time = |millis| DateTime::from_timestamp_millis(millis).unwrap_or_default();
         ClockReading {
-            now: instant(self.now_millis()),
-            start: instant(self.start_millis),
-            anchor: instant(self.anchor_millis),
+            now: time(self.now_millis()),
+            start: time(self.start_millis),
+            anchor: time(self.anchor_millis),
             speed: self.speed,
         }
     }
-}
-
-fn instant(millis: i64) -> DateTime<Utc> {
-    DateTime::from_timestamp_millis(millis).unwrap_or_default()
-}
-
-fn real_now_millis() -> i64 {
-    real_now_micros() / 1_000
-}
-
-fn real_now_micros() -> i64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_micros() as i64)
 }
 
 #[cfg(test)]
@@ -194,7 +195,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_market_hour_takes_a_minute_at_speed_sixty() {
+    fn market_hour_takes_minute_at_speed_sixty() {
         let clock = MarketClock::new(1_000_000, 500, 60.0);
         assert_eq!(clock.at_real_micros(500_000), 1_000_000);
         assert_eq!(clock.at_real_micros(60_500_000), 1_000_000 + 3_600_000);
@@ -203,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn the_way_back_to_real_time_loses_less_than_a_market_millisecond() {
+    fn real_time_of_market_time_is_exact() {
         let clock = MarketClock::new(1_396_645_200_000, 1_700_000_000_000, 60.0);
         for real_micros in [1_700_000_000_000_000, 1_700_000_123_456_789] {
             let market = clock.at_real_micros(real_micros);
@@ -215,16 +216,13 @@ mod tests {
     }
 
     #[test]
-    fn without_settings_market_time_is_real_time() {
-        let clock = MarketClock::real_time();
-        assert_eq!(
-            clock.at_real_micros(1_700_000_000_123_000),
-            1_700_000_000_123
-        );
+    fn market_time_is_real_time_by_default() {
+        let market = MarketClock::real_time().at_real_micros(1_700_000_000_123_000);
+        assert_eq!(market, 1_700_000_000_123);
     }
 
     #[test]
-    fn an_anchor_may_be_written_in_a_file() {
+    fn anchor_is_read_from_file() {
         let written = std::env::temp_dir().join(format!("surge-anchor-{}", std::process::id()));
         let by_path = format!("@{}", written.display());
         std::fs::write(&written, "2014-04-04T21:00:00Z\n").unwrap();
@@ -238,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn a_speed_that_stands_still_or_runs_backwards_is_refused() {
+    fn rejects_speed_that_is_not_positive() {
         for text in ["0", "-1", "nan", "inf", "fast", "1e9"] {
             assert!(speed(text).is_err(), "{text}");
         }

@@ -1,5 +1,5 @@
-//! Configuration comes from the environment (or flags of the same names), is read once, and a mistake in it stops the
-//! start with one line that names the variable.
+//! Configuration comes from the environment (or flags of the same names), is read once, and a
+//! mistake in it stops the start with one line that names the variable.
 
 use std::{
     fs, io,

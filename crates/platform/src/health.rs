@@ -1,5 +1,15 @@
-//! `/livez` says that the process runs; `/readyz` asks every dependency, now, and says which of them is needed.
-//! A dependency that is away but not needed leaves the service ready: that is what independence means here.
+//! Health of a service, as an orchestrator asks for it.
+//!
+//! `/livez` says that the process runs. `/readyz` asks every dependency at that moment, and its
+//! answer lists each of them with its state and whether the service needs it:
+//!
+//! ```text
+//!  postgres  up              ──┐
+//!  nats      down, not needed ─┼─▶ 503 unready: a dependency that is needed is down
+//!  peer      down, needed    ──┘
+//! ```
+//!
+//! So a service stays ready while a server is away that its present work does not depend on.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -14,13 +24,13 @@ use serde::Serialize;
 
 use crate::clock::{ClockReading, MarketClock};
 
-/// How long a dependency may take to answer a probe.
-const PROBE_DEADLINE: Duration = Duration::from_millis(500);
+/// How long a dependency may take to answer a health check.
+const CHECK_DEADLINE: Duration = Duration::from_millis(500);
 
-type Probe = Arc<dyn Fn() -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
+type HealthCheck = Arc<dyn Fn() -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
 type Needed = Arc<dyn Fn() -> bool + Send + Sync>;
 
-/// What a service depends on, and how to ask each dependency whether it is there.
+/// The dependencies of a service, each with its health check.
 #[derive(Clone)]
 pub struct Health {
     clock: MarketClock,
@@ -30,19 +40,19 @@ pub struct Health {
 #[derive(Clone)]
 struct Dependency {
     name: &'static str,
-    probe: Probe,
+    check: HealthCheck,
     needed: Needed,
 }
 
 #[derive(Serialize)]
 struct Readiness {
     status: &'static str,
-    dependencies: BTreeMap<&'static str, Probed>,
+    dependencies: BTreeMap<&'static str, DependencyHealth>,
     market_clock: ClockReading,
 }
 
 #[derive(Serialize)]
-struct Probed {
+struct DependencyHealth {
     status: &'static str,
     needed: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -68,23 +78,23 @@ impl Health {
 
     /// Adds a dependency that the service always needs.
     #[must_use]
-    pub fn needs<F>(self, name: &'static str, probe: F) -> Self
+    pub fn needs<F>(self, name: &'static str, check: F) -> Self
     where
         F: Fn() -> BoxFuture<'static, Result<(), String>> + Send + Sync + 'static,
     {
-        self.needs_while(name, || true, probe)
+        self.needs_while(name, || true, check)
     }
 
     /// Adds a dependency that the service needs while `needed` says so.
     #[must_use]
-    pub fn needs_while<F, N>(mut self, name: &'static str, needed: N, probe: F) -> Self
+    pub fn needs_while<F, N>(mut self, name: &'static str, needed: N, check: F) -> Self
     where
         F: Fn() -> BoxFuture<'static, Result<(), String>> + Send + Sync + 'static,
         N: Fn() -> bool + Send + Sync + 'static,
     {
         self.dependencies.push(Dependency {
             name,
-            probe: Arc::new(probe),
+            check: Arc::new(check),
             needed: Arc::new(needed),
         });
         self
@@ -99,13 +109,13 @@ impl Health {
 }
 
 async fn readyz(health: Health) -> Response {
-    let probed = join_all(health.dependencies.iter().map(Dependency::ask)).await;
-    let ready = probed
+    let checked = join_all(health.dependencies.iter().map(Dependency::check)).await;
+    let ready = checked
         .iter()
-        .all(|(_, probed)| probed.status == "up" || !probed.needed);
+        .all(|(_, health)| health.status == "up" || !health.needed);
     let readiness = Readiness {
         status: if ready { "ready" } else { "unready" },
-        dependencies: probed.into_iter().collect(),
+        dependencies: checked.into_iter().collect(),
         market_clock: health.clock.reading(),
     };
     let status = match ready {
@@ -116,19 +126,19 @@ async fn readyz(health: Health) -> Response {
 }
 
 impl Dependency {
-    async fn ask(&self) -> (&'static str, Probed) {
-        let answer = tokio::time::timeout(PROBE_DEADLINE, (self.probe)()).await;
+    async fn check(&self) -> (&'static str, DependencyHealth) {
+        let answer = tokio::time::timeout(CHECK_DEADLINE, (self.check)()).await;
         let reason = match answer {
             Ok(Ok(())) => None,
             Ok(Err(reason)) => Some(reason),
-            Err(_) => Some(format!("no answer within {PROBE_DEADLINE:?}")),
+            Err(_) => Some(format!("no answer within {CHECK_DEADLINE:?}")),
         };
-        let probed = Probed {
+        let health = DependencyHealth {
             status: if reason.is_none() { "up" } else { "down" },
             needed: (self.needed)(),
             reason,
         };
-        (self.name, probed)
+        (self.name, health)
     }
 }
 
@@ -143,13 +153,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_a_dependency_that_is_needed_makes_a_service_unready() {
+    async fn only_needed_dependency_makes_service_unready() {
         let down = || async { Err("refused".to_owned()) }.boxed();
         let health = Health::new(MarketClock::real_time());
         assert_eq!(status(health.clone()).await, StatusCode::OK);
 
-        let leaning = health.clone().needs("nats", down);
-        assert_eq!(status(leaning).await, StatusCode::SERVICE_UNAVAILABLE);
+        let dependent = health.clone().needs("nats", down);
+        assert_eq!(status(dependent).await, StatusCode::SERVICE_UNAVAILABLE);
 
         let independent = health.needs_while("nats", || false, down);
         assert_eq!(status(independent).await, StatusCode::OK);

@@ -1,5 +1,11 @@
-//! What every service stands on, and nothing about rides: telemetry and its propagation, health, faults, shutdown,
-//! the market clock, and the edges to HTTP, gRPC, PostgreSQL and NATS. A service composes these in its `lib.rs`.
+//! The parts that every service has in common, and nothing about rides. A service composes them in
+//! its `lib.rs`.
+//!
+//! * The life of a process: [`config`], [`process`], [`start_up`], [`background`], [`shutdown`].
+//! * Edges and servers: [`http`], [`grpc`], [`serve`], [`postgres`], [`schema`], [`nats`].
+//! * What others see of it: [`health`], [`fault`], [`metrics`], [`telemetry`], [`sampling`],
+//!   [`propagation`].
+//! * [`clock`]: market time.
 
 pub mod background;
 pub mod clock;
@@ -8,12 +14,12 @@ pub mod fault;
 pub mod grpc;
 pub mod health;
 pub mod http;
+mod identity;
 pub mod metrics;
 pub mod nats;
 pub mod postgres;
 pub mod process;
 pub mod propagation;
-mod resource;
 pub mod sampling;
 pub mod schema;
 pub mod serve;

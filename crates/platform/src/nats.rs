@@ -1,5 +1,16 @@
-//! NATS JetStream: a connection that outlives the server, streams and buckets that are what was asked for, and
-//! messages that carry their schema and their trace.
+//! NATS JetStream: the connection, streams and buckets, and messages that carry their schema and
+//! their trace.
+//!
+//! ```text
+//!  publisher ── Surge-Schema, traceparent ──▶ stream, 7 days ──▶ consumer ──▶ done
+//!                                                                  │ can never take effect
+//!                                                                  ▼
+//!                               dead letter: Surge-Dead-Reason, Surge-Dead-Subject
+//! ```
+//!
+//! The client connects in the background and connects again by itself, so a process starts, and
+//! works, while NATS is away. Servers older than 2.10 ignore settings that they do not know; so a
+//! stream is compared with what was asked for.
 
 use std::{
     sync::{OnceLock, atomic::Ordering},
@@ -35,25 +46,25 @@ pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a stream keeps its messages.
 const MAX_AGE: Duration = Duration::from_secs(7 * 24 * 3_600);
 
-/// How much disk a stream may take; the oldest messages go first. The server sets it aside: it refuses a stream when it has
-/// less left than this.
+/// Most bytes of disk that a stream may take; the oldest messages go first. The server reserves
+/// them, and refuses a stream when fewer are free.
 pub const STREAM_BYTES_LIMIT: i64 = 512 * 1024 * 1024;
 
-/// What went wrong between us and NATS.
+/// Why NATS did not do what a process asked of it.
 #[derive(Debug, thiserror::Error)]
 pub enum NatsError {
     /// The URL cannot be used.
     #[error("NATS_URL cannot be used: {0}")]
     Url(String),
-    /// The server did not do what was asked.
+    /// The server refused a request.
     #[error("NATS refused {what}: {why}")]
     Refused {
-        /// What was asked for.
+        /// The request.
         what: String,
         /// Its answer.
         why: String,
     },
-    /// The server took the stream, but not all of its settings.
+    /// The server made the stream, but ignored a setting.
     #[error("stream {stream} is not as asked for ({setting}); is nats-server older than 2.9?")]
     Different {
         /// The stream.
@@ -72,8 +83,9 @@ impl NatsError {
     }
 }
 
-/// Connects in the background and stays connected: also when the server is not there yet, or goes and comes back. Of a
-/// cluster, give the URLs of all nodes with commas between: one of them is connected to, another when that is lost.
+/// Connects in the background, also when the server is not there yet, and again whenever the
+/// connection is lost. `urls` holds the URLs of all nodes of a cluster, with commas between; the
+/// client uses one of them at a time.
 ///
 /// # Errors
 /// When a URL cannot be used.
@@ -99,8 +111,8 @@ pub async fn connect(urls: &str, name: &str) -> Result<Client, NatsError> {
         .map_err(|error| NatsError::Url(error.to_string()))
 }
 
-/// The NATS of this process, as its spans name it: of a cluster the node that was given first. There is one, so what is set
-/// first stays.
+/// The NATS server of this process, as its spans name it: of a cluster the first node. A process
+/// has one, so the first connection decides.
 static SERVER: OnceLock<(String, u16)> = OnceLock::new();
 
 /// The host of the NATS server of this process, as spans name it.
@@ -108,12 +120,13 @@ pub fn server_address() -> Option<&'static str> {
     SERVER.get().map(|(address, _)| address.as_str())
 }
 
-/// Signed, as whole numbers are in a span.
+/// The port of the NATS server of this process, signed as whole numbers in a span are.
 pub fn server_port() -> Option<i64> {
     SERVER.get().map(|(_, port)| i64::from(*port))
 }
 
-/// The client does not read the user and the password of a URL by itself. All nodes of a cluster have the same.
+/// The client does not read the user and the password of a URL by itself. All nodes of a cluster
+/// share them.
 fn login(server: &ServerAddr) -> ConnectOptions {
     match (server.username(), server.password()) {
         (Some(user), Some(password)) => {
@@ -139,8 +152,8 @@ pub fn jetstream(client: Client) -> Context {
     context
 }
 
-/// On how many nodes each stream is kept, for the configurations of the services: 1, or 3 or 5 of a cluster of at least as
-/// many. A stream outlives the loss of the lesser half of its nodes.
+/// Parses the number of nodes that keep each stream: 1, or 3 or 5 of a cluster of at least as many.
+/// A stream survives the loss of fewer than half of its nodes.
 ///
 /// # Errors
 /// When it is another number.
@@ -151,12 +164,12 @@ pub fn stream_replicas(text: &str) -> Result<usize, String> {
     }
 }
 
-/// Makes sure that a stream of `name` takes `subjects` and keeps them by limits, on disk, on so many nodes. A stream that is
-/// on another number of nodes is moved to this one.
+/// Makes sure that the stream `name` takes `subjects` and keeps them by limits, on disk, on
+/// `replicas` nodes. Moves a stream that is on another number of nodes.
 ///
 /// # Errors
-/// When NATS is away, a cluster has no leader or too few nodes at this moment, or the stream is not what was asked for:
-/// older servers drop settings without a word. Whoever needs it asks again.
+/// When NATS is away, a cluster has no leader or too few nodes at this moment, or the server
+/// ignored a setting. The caller may try again.
 pub async fn ensure_stream(
     context: &Context,
     name: &str,
@@ -171,7 +184,7 @@ pub async fn ensure_stream(
         discard: DiscardPolicy::Old,
         max_age: MAX_AGE,
         max_bytes: STREAM_BYTES_LIMIT,
-        // No limit. The server says -1 for it too, so that the comparison below holds.
+        // No limit, in the form in which the server returns it.
         max_messages_per_subject: -1,
         duplicate_window: Duration::from_secs(120),
         num_replicas: replicas,
@@ -210,8 +223,8 @@ fn same(asked: &Config, got: &Config) -> Result<(), NatsError> {
     })
 }
 
-/// Opens the key-value bucket `name`, made by hand as a stream: asking nats-server 2.9 to make one fails, because the
-/// client expects account figures that 2.9 does not send.
+/// Opens the key-value bucket `name`, and makes it as a stream if it is not there: the client's own
+/// call fails on nats-server 2.9, which does not send the account figures that the client expects.
 ///
 /// # Errors
 /// When NATS is away or refuses.
@@ -240,7 +253,7 @@ pub async fn ensure_bucket(
         .map_err(|error| NatsError::refused(format!("bucket {name}"), error))
 }
 
-/// A message that says what it is (`Surge-Schema`) and which trace made it.
+/// A message that names its schema (`Surge-Schema`) and its trace.
 pub fn message(schema: &str, payload: Vec<u8>) -> PublishMessage {
     let mut headers = HeaderMap::new();
     headers.insert("Surge-Schema", schema);
@@ -250,14 +263,15 @@ pub fn message(schema: &str, payload: Vec<u8>) -> PublishMessage {
         .payload(Bytes::from(payload))
 }
 
-/// Header of a dead letter that says why it is one.
+/// Header of a dead letter with the reason why its message could not take effect.
 pub const DEAD_REASON: &str = "Surge-Dead-Reason";
 
-/// Puts a message that cannot be read aside, on `subject` of the stream `dead`, with the reason; returns once it is kept.
+/// Keeps a message that can never take effect as a dead letter, with the reason, on `subject` of
+/// the stream `dead`. Returns once JetStream has acknowledged it.
 ///
 /// # Errors
 /// When NATS is away or refuses.
-pub async fn bury(
+pub async fn dead_letter(
     context: &Context,
     dead: &str,
     dead_subjects: &str,
@@ -267,9 +281,10 @@ pub async fn bury(
     reason: impl ToString,
 ) -> Result<(), NatsError> {
     ensure_stream(context, dead, dead_subjects, replicas).await?;
-    // Not the message's own headers: under its own id the letter would be dropped as a duplicate of it.
+    // Not the message's own headers: JetStream would drop the letter as a duplicate of the message
+    // with the same id.
     let mut headers = HeaderMap::new();
-    // A reason is one line; a header cannot hold more.
+    // A header holds one line.
     let reason = reason.to_string().replace(['\r', '\n'], " ");
     headers.insert(DEAD_REASON, reason.as_str());
     headers.insert("Surge-Dead-Subject", message.subject.as_str());
@@ -287,7 +302,7 @@ pub async fn bury(
 /// Registers whether `client` is connected, and how often it has connected.
 pub fn register(registry: &mut Registry, client: Client) {
     on_scrape(registry, move |scrape| {
-        let connected = i64::from(probe(&client).is_ok());
+        let connected = i64::from(health_check(&client).is_ok());
         let help = "Whether there is a connection to NATS";
         scrape.gauge("surge_nats_connected", help, connected);
         let connects = client.statistics().connects.load(Ordering::Relaxed);
@@ -296,11 +311,11 @@ pub fn register(registry: &mut Registry, client: Client) {
     });
 }
 
-/// Counts what a subscriber takes in from a stream.
+/// The metrics and spans of a consumer of one stream.
 #[derive(Clone, Copy, Debug)]
-pub struct Intake {
+pub struct ConsumerTelemetry {
     stream: &'static str,
-    /// What the subjects of the stream have in common.
+    /// The common part of the stream's subjects, such as `surge.v1.trips`.
     destination: &'static str,
 }
 
@@ -310,32 +325,33 @@ pub fn producer_of(message: &Message) -> Option<&str> {
     Some(headers.get(propagation::TRACEPARENT)?.as_str())
 }
 
-/// What became of a message.
+/// The outcome of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Processed {
     /// It took effect.
     Done,
-    /// It could not take effect now, and will come again.
+    /// It could not take effect now; JetStream will deliver it again.
     Failed,
-    /// It can never take effect.
-    Dead,
+    /// It can never take effect, and became a dead letter.
+    DeadLettered,
 }
 
-impl Intake {
-    /// Counts for the stream of that name, which takes `subjects`.
-    pub fn of(stream: &'static str, subjects: &'static str) -> Self {
+impl ConsumerTelemetry {
+    /// The telemetry of a consumer of `stream`, which takes `subjects`.
+    pub fn new(stream: &'static str, subjects: &'static str) -> Self {
         Self {
             stream,
             destination: subjects.trim_end_matches(".>"),
         }
     }
 
-    /// What the subjects of the stream have in common, such as `surge.v1.trips`.
+    /// The common part of the stream's subjects, such as `surge.v1.trips`.
     pub const fn destination(&self) -> &'static str {
         self.destination
     }
 
-    /// The span under which a message is taken in: a trace of its own, linked to the one that published it.
+    /// The span under which a message is processed: a trace of its own, linked to the publisher's
+    /// trace.
     pub fn process_span(&self, message: &Message) -> Span {
         let info = message.info().ok();
         propagation::take_up(producer_of(message), || {
@@ -356,10 +372,10 @@ impl Intake {
         })
     }
 
-    /// A message came.
+    /// Counts a message that was received.
     pub fn received(&self, message: &Message) {
         if let Ok(info) = message.info() {
-            // Two clocks, that of the broker and ours: a hop that seems to end before it began is none.
+            // The broker and this process have different clocks: a hop below zero counts as zero.
             let published = SystemTime::from(info.published);
             let hop = SystemTime::now().duration_since(published);
             clients::received(Received {
@@ -372,25 +388,25 @@ impl Intake {
         }
     }
 
-    /// What became of it, after `took` and under `span`.
+    /// Counts the outcome of a message, after `took` and under `span`.
     pub fn processed(&self, what: Processed, took: Duration, span: &Span) {
         let error_type = match what {
             Processed::Done => "",
             Processed::Failed => "failed",
-            Processed::Dead => "dead",
+            Processed::DeadLettered => "dead",
         };
         clients::processed(self.destination, error_type, took, span);
-        if what == Processed::Dead {
-            clients::buried(self.stream);
+        if what == Processed::DeadLettered {
+            clients::dead_lettered(self.stream);
         }
     }
 }
 
-/// Asks the connection for a sign of life.
+/// Checks the health of the connection.
 ///
 /// # Errors
 /// When there is no connection.
-pub fn probe(client: &Client) -> Result<(), String> {
+pub fn health_check(client: &Client) -> Result<(), String> {
     match client.connection_state() {
         State::Connected => Ok(()),
         state => Err(format!("connection is {state}")),

@@ -1,4 +1,9 @@
-//! The life of a service process, the same for all: configuration, telemetry, work until a signal, drain, exit code.
+//! The life of a process, the same for every service and job.
+//!
+//! ```text
+//!  configuration ─▶ telemetry ─▶ work ───────────▶ drain ──────▶ last spans ─▶ exit code
+//!   64: wrong        64: wrong    SIGTERM, Ctrl-C   5 s at most                 0 done, 1 failed
+//! ```
 
 use std::{fmt::Display, future::Future, process::ExitCode};
 
@@ -6,23 +11,16 @@ use clap::Parser;
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
+pub use crate::identity::Identity;
 use crate::{
     config::{self, EXIT_USAGE, Refused},
     shutdown,
     telemetry::Telemetry,
 };
 
-/// Who the process is.
-#[derive(Clone, Copy, Debug)]
-pub struct Identity {
-    /// `service.name` of its telemetry.
-    pub name: &'static str,
-    /// `service.version` of its telemetry.
-    pub version: &'static str,
-}
-
-/// Reads the configuration from `arguments` and the environment, then runs `life` until it ends by itself or by a
-/// signal. Exit codes: 0 ended well, 1 failed, 64 was asked for the impossible.
+/// Reads the configuration from `arguments` and the environment, then runs `life` until it ends by
+/// itself or by a signal, which cancels its token. Exit codes: 0 it ended well, 1 it failed, 64 the
+/// configuration makes no sense.
 pub fn run<C, F, E>(
     identity: Identity,
     arguments: impl IntoIterator<Item = String>,
@@ -33,21 +31,46 @@ where
     F: Future<Output = Result<(), E>>,
     E: Display,
 {
-    match config::parse(arguments) {
-        Ok(config) => live(identity, config, life),
+    let config = match config::parse(arguments) {
+        Ok(config) => config,
         Err(Refused::Informed(text)) => {
-            tell(text.trim_end());
-            ExitCode::SUCCESS
+            print(text.trim_end());
+            return ExitCode::SUCCESS;
         }
-        Err(Refused::Mistake(line)) => {
-            tell(format_args!("{}: {line}", identity.name));
-            ExitCode::from(EXIT_USAGE)
+        Err(Refused::Mistake(line)) => return refuse(identity, line),
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            print(format_args!("{}: no runtime: {error}", identity.name));
+            return ExitCode::FAILURE;
         }
-    }
+    };
+    runtime.block_on(async {
+        let telemetry = match Telemetry::start(identity) {
+            Ok(telemetry) => telemetry,
+            Err(error) => return refuse(identity, error),
+        };
+        let outcome = match shutdown::on_signal() {
+            Ok(token) => life(config, token)
+                .await
+                .map_err(|error| format!("{error:#}")),
+            Err(error) => Err(format!("cannot listen for signals: {error}")),
+        };
+        if let Err(reason) = &outcome {
+            error!(error.message = reason, "stopped: {reason}");
+        }
+        // The exporter flushes with blocking calls.
+        let _ = tokio::task::spawn_blocking(|| telemetry.finish()).await;
+        outcome.map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS)
+    })
 }
 
-/// [`run`] for a service, whose life has two parts: `start`, which a signal cuts short, and `serve`, which a signal asks to
-/// finish what it has begun.
+/// [`run`] for a service, whose life has two parts: a signal cuts `start` short, and asks `serve`
+/// to finish what it has begun.
 pub fn run_service<C, S, F, G, E>(
     identity: Identity,
     arguments: impl IntoIterator<Item = String>,
@@ -68,65 +91,12 @@ where
     })
 }
 
-fn live<C, F, E>(
-    identity: Identity,
-    config: C,
-    life: impl FnOnce(C, CancellationToken) -> F,
-) -> ExitCode
-where
-    F: Future<Output = Result<(), E>>,
-    E: Display,
-{
-    let runtime = match tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-    {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            tell(format_args!(
-                "{}: cannot start a runtime: {error}",
-                identity.name
-            ));
-            return ExitCode::FAILURE;
-        }
-    };
-    runtime.block_on(async {
-        let telemetry = match Telemetry::start(identity) {
-            Ok(telemetry) => telemetry,
-            Err(error) => {
-                tell(format_args!("{}: {error}", identity.name));
-                return ExitCode::from(EXIT_USAGE);
-            }
-        };
-        let code = until_signal(config, life).await;
-        // The exporter flushes with blocking calls.
-        let _ = tokio::task::spawn_blocking(|| telemetry.finish()).await;
-        code
-    })
+fn refuse(identity: Identity, reason: impl Display) -> ExitCode {
+    print(format_args!("{}: {reason}", identity.name));
+    ExitCode::from(EXIT_USAGE)
 }
 
-async fn until_signal<C, F, E>(config: C, life: impl FnOnce(C, CancellationToken) -> F) -> ExitCode
-where
-    F: Future<Output = Result<(), E>>,
-    E: Display,
-{
-    let ended = match shutdown::on_signal() {
-        Ok(token) => life(config, token)
-            .await
-            .map_err(|error| format!("{error:#}")),
-        Err(error) => Err(format!("cannot listen for signals: {error}")),
-    };
-    match ended {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(reason) => {
-            error!(error.message = reason, "stopped: {reason}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-/// Before telemetry is up, and for `--help`, there is only the terminal.
 #[expect(clippy::print_stderr, reason = "telemetry is not up yet")]
-fn tell(text: impl Display) {
+fn print(text: impl Display) {
     eprintln!("{text}");
 }

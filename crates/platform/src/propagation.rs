@@ -1,14 +1,23 @@
-//! W3C trace context across every kind of edge: HTTP headers, gRPC metadata, NATS headers, and a `traceparent` column
-//! in a database row. An answer that waits (HTTP, gRPC) continues the trace; data that was left for later (NATS, rows)
-//! is linked to it, because its reader is somebody else's request.
+//! How a trace goes on in another process: W3C trace context in HTTP headers, gRPC metadata, NATS
+//! headers, and in a column `traceparent` of database rows.
+//!
+//! ```text
+//!  quote ──▶ call ──▶ callee's span     the quote waits: the callee continues its trace
+//!  publisher ~~ message ~~▶ quote       the message waited: the quote's trace links to it
+//! ```
+//!
+//! A message or a row that was left for later is linked, because its reader belongs to another
+//! request, and to many publishers at once.
+
+use std::collections::HashMap;
 
 use async_nats::HeaderMap as NatsHeaders;
 use http::{HeaderName, HeaderValue};
 pub use opentelemetry::trace::TraceId;
 use opentelemetry::{
     Context,
-    propagation::{Extractor, Injector, TextMapPropagator},
-    trace::TraceContextExt,
+    propagation::TextMapPropagator,
+    trace::{SpanContext, TraceContextExt},
 };
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use tracing::Span;
@@ -19,22 +28,27 @@ use crate::sampling::{self, Beginning};
 /// Name of the header, and of the column, that carries the trace context.
 pub const TRACEPARENT: &str = "traceparent";
 
-/// [`TRACEPARENT`], ready to be looked up.
 static TRACEPARENT_HEADER: HeaderName = HeaderName::from_static(TRACEPARENT);
 
 static TRACE_HEADER: HeaderName = HeaderName::from_static(sampling::TRACE_HEADER);
 
-/// Makes the first span of a request: the child of the span in its headers, or the first of a trace, or disabled, as the
-/// caller or the sampler decides.
+/// A `traceparent` that says only that the caller does not trace its request.
+const UNSAMPLED: &str = "00-00000000000000000000000000000001-0000000000000001-00";
+
+/// Makes the first span of a request: the child of the span in its headers, or the first of a
+/// trace, or disabled, as the caller or the sampler decides.
 pub fn continue_from_http(headers: &http::HeaderMap, make: impl FnOnce() -> Span) -> Span {
     let asked = headers.get(&TRACE_HEADER).is_some_and(|on| on == "on");
     let traceparent = headers.get(&TRACEPARENT_HEADER);
     // Nearly every call of our own services carries `UNSAMPLED`, and it needs no parsing.
     let caller = traceparent.filter(|value| *value != UNSAMPLED);
-    let caller = caller.map(|_| extract(&HttpCarrier(headers)));
+    let caller = caller.map(|_| {
+        let names = [TRACEPARENT, "tracestate"].into_iter();
+        extract(names.filter_map(|name| Some((name, headers.get(name)?.to_str().ok()?))))
+    });
     let beginning = match &caller {
         _ if asked => Beginning::SampledRequest,
-        Some(caller) => decision_of(caller),
+        Some(caller) => decision_of(caller.span().span_context()),
         None if traceparent.is_some() => Beginning::UnsampledRequest,
         None => Beginning::Request,
     };
@@ -46,8 +60,16 @@ pub fn continue_from_http(headers: &http::HeaderMap, make: impl FnOnce() -> Span
     span
 }
 
-/// Makes the span under which a process takes up a message or a row of another trace: a trace of its own, linked to that
-/// one, and sampled like that one.
+fn decision_of(caller: &SpanContext) -> Beginning {
+    match (caller.is_valid(), caller.is_sampled()) {
+        (false, _) => Beginning::Request,
+        (true, true) => Beginning::SampledRequest,
+        (true, false) => Beginning::UnsampledRequest,
+    }
+}
+
+/// Makes the span under which a process takes up a message or a row of another trace: a trace of
+/// its own, linked to that one, and sampled like that one.
 pub fn take_up(producer: Option<&str>, make: impl FnOnce() -> Span) -> Span {
     let Some(producer) = producer else {
         return sampling::background_span(make);
@@ -57,145 +79,84 @@ pub fn take_up(producer: Option<&str>, make: impl FnOnce() -> Span) -> Span {
     span
 }
 
-fn decision_of(caller: &Context) -> Beginning {
-    let span = caller.span();
-    let caller = span.span_context();
-    match (caller.is_valid(), caller.is_sampled()) {
-        (false, _) => Beginning::Request,
-        (true, true) => Beginning::SampledRequest,
-        (true, false) => Beginning::UnsampledRequest,
-    }
-}
-
-/// Writes the current trace context to the headers of an outgoing gRPC call. Where there is none, the headers say so, or
-/// the callee would begin a trace in the middle of a request.
+/// Writes the current trace context to the headers of an outgoing gRPC call. Without a trace the
+/// headers say so, or the callee would begin one in the middle of a request.
 pub fn inject_http(headers: &mut http::HeaderMap) {
     if Span::current().is_disabled() {
         headers.insert(&TRACEPARENT_HEADER, HeaderValue::from_static(UNSAMPLED));
-    } else {
-        inject(&mut HttpInjector(headers));
+        return;
+    }
+    for (name, value) in current() {
+        if let (Ok(name), Ok(value)) = (name.parse::<HeaderName>(), value.parse::<HeaderValue>()) {
+            headers.insert(name, value);
+        }
     }
 }
 
-/// A `traceparent` that says no more than that nobody traces this.
-const UNSAMPLED: &str = "00-00000000000000000000000000000001-0000000000000001-00";
-
 /// Writes the current trace context to the headers of a NATS message.
 pub fn inject_nats(headers: &mut NatsHeaders) {
-    inject(&mut NatsCarrier(headers));
+    for (key, value) in current() {
+        headers.insert(key, value);
+    }
 }
 
-/// The current trace context as a `traceparent` value for a database row; `None` outside a sampled trace.
+/// The current trace context as a `traceparent` value for a database row; `None` outside a sampled
+/// trace.
 pub fn traceparent() -> Option<String> {
-    let mut column = Column(None);
-    inject(&mut column);
-    column.0
+    current().remove(TRACEPARENT)
 }
 
-/// Links `span` to the trace that produced what it reads.
+/// The headers of the current trace context; none outside a sampled trace.
+fn current() -> HashMap<String, String> {
+    let mut headers = HashMap::new();
+    let span = Span::current();
+    if sampled_trace(&span).is_some() {
+        TraceContextPropagator::new().inject_context(&span.context(), &mut headers);
+        headers.retain(|_, value| !value.is_empty());
+    }
+    headers
+}
+
+fn extract<'a>(headers: impl IntoIterator<Item = (&'a str, &'a str)>) -> Context {
+    let headers = headers.into_iter();
+    let headers = headers.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let headers: HashMap<String, String> = headers.collect();
+    TraceContextPropagator::new().extract_with_context(&Context::new(), &headers)
+}
+
+/// Links `span` to the trace of the producer that left this `traceparent`.
 pub fn link(span: &Span, traceparent: &str) {
     if span.is_disabled() {
         return;
     }
-    let producer = extract(&Column(Some(traceparent.to_owned())));
+    let producer = extract([(TRACEPARENT, traceparent)]);
     let producer = producer.span().span_context().clone();
     if producer.is_valid() {
         span.add_link(producer);
     }
 }
 
-/// The id under which the trace of `span` is found, 32 hexadecimal digits; `None` when nobody traces, and outside a
-/// sampled trace: its id would open nothing.
+/// The id of the trace of `span`, 32 hexadecimal digits; `None` outside a sampled trace, whose id
+/// would open nothing.
 pub fn trace_id(span: &Span) -> Option<String> {
     sampled_trace(span).map(|trace| trace.to_string())
 }
 
-/// The trace of `span`, if it is sampled: [`trace_id`] for whoever need not write it out.
+/// The trace of `span`, if it is sampled: [`trace_id`] for a caller that need not write it out.
 pub fn sampled_trace(span: &Span) -> Option<TraceId> {
     if span.is_disabled() {
         return None;
     }
-    let context = span.context();
-    let span = context.span();
-    let trace = span.span_context();
-    trace.is_sampled().then(|| trace.trace_id())
+    sampled(span.context().span().span_context())
 }
 
-/// The trace that a producer left in a `traceparent`, if it was sampled: any other would open nothing.
+/// The trace in a `traceparent` that a producer left, if it is valid and sampled.
 pub fn trace_left_in(traceparent: &str) -> Option<TraceId> {
-    let producer = extract(&Column(Some(traceparent.to_owned())));
-    let span = producer.span();
-    let trace = span.span_context();
-    (trace.is_valid() && trace.is_sampled()).then(|| trace.trace_id())
+    sampled(extract([(TRACEPARENT, traceparent)]).span().span_context())
 }
 
-fn inject(carrier: &mut dyn Injector) {
-    let span = Span::current();
-    if span.is_disabled() {
-        return;
-    }
-    let context = span.context();
-    if context.span().span_context().is_sampled() {
-        TraceContextPropagator::new().inject_context(&context, carrier);
-    }
-}
-
-fn extract(carrier: &dyn Extractor) -> Context {
-    TraceContextPropagator::new().extract_with_context(&Context::new(), carrier)
-}
-
-struct HttpCarrier<'a>(&'a http::HeaderMap);
-
-impl Extractor for HttpCarrier<'_> {
-    fn get(&self, key: &str) -> Option<&str> {
-        self.0.get(key)?.to_str().ok()
-    }
-
-    fn keys(&self) -> Vec<&str> {
-        self.0.keys().map(http::HeaderName::as_str).collect()
-    }
-}
-
-struct HttpInjector<'a>(&'a mut http::HeaderMap);
-
-impl Injector for HttpInjector<'_> {
-    fn set(&mut self, key: &str, value: String) {
-        let key = HeaderName::from_bytes(key.as_bytes());
-        if let (Ok(key), Ok(value)) = (key, HeaderValue::try_from(value)) {
-            self.0.insert(key, value);
-        }
-    }
-}
-
-struct NatsCarrier<'a>(&'a mut NatsHeaders);
-
-impl Injector for NatsCarrier<'_> {
-    fn set(&mut self, key: &str, value: String) {
-        if !value.is_empty() {
-            self.0.insert(key, value.as_str());
-        }
-    }
-}
-
-/// A row has room for the `traceparent` alone; `tracestate` stays behind.
-struct Column(Option<String>);
-
-impl Injector for Column {
-    fn set(&mut self, key: &str, value: String) {
-        if key == TRACEPARENT {
-            self.0 = Some(value);
-        }
-    }
-}
-
-impl Extractor for Column {
-    fn get(&self, key: &str) -> Option<&str> {
-        self.0.as_deref().filter(|_| key == TRACEPARENT)
-    }
-
-    fn keys(&self) -> Vec<&str> {
-        vec![TRACEPARENT]
-    }
+fn sampled(span: &SpanContext) -> Option<TraceId> {
+    (span.is_valid() && span.is_sampled()).then(|| span.trace_id())
 }
 
 #[cfg(test)]
@@ -214,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn the_trace_that_a_producer_left_is_read_if_it_can_be_opened() {
+    fn reads_producers_trace_if_sampled() {
         let left = |flags| format!("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-{flags}");
         let trace = trace_left_in(&left("01")).unwrap();
         assert_eq!(trace.to_string(), "0af7651916cd43dd8448eb211c80319c");
@@ -224,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_trace_that_can_be_opened_has_an_id() {
+    fn only_sampled_trace_has_id() {
         let sampled = trace_id_sampled_by(Sampler::AlwaysOn).unwrap();
         assert_eq!(sampled.len(), 32);
         assert_eq!(trace_id_sampled_by(Sampler::AlwaysOff), None);

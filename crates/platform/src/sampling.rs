@@ -1,8 +1,10 @@
-//! Which traces are made. The decision falls where a trace would begin, before its first span is described.
+//! Which traces are made. The decision falls where a trace would begin, before its first span is
+//! described.
 //!
 //! # How this works
-//! A span that nobody will look at costs a quote more than the quote itself. So a layer of the subscriber keeps unwanted
-//! spans from being made at all; the sampler of the SDK, which decides inside each span, has nothing to decide here.
+//! A span that nobody will look at costs a quote more than the quote itself. So a layer of the
+//! subscriber keeps unwanted spans from being made at all; the sampler of the SDK, which decides
+//! inside each span, has nothing to decide here.
 //!
 //! ```text
 //!  request ────▶ its caller samples it, or sends `surge-trace: on` ──▶ yes
@@ -12,10 +14,11 @@
 //!  every later span ───────────────────────▶ a parent in this process? ─▶ yes or no
 //! ```
 //!
-//! The default sampler is a *token bucket*: it holds at most 20 tokens, gains 20 a second, and each trace that begins in
-//! this process takes one. A quote that a person sends by hand finds a token; of a load test's 10,000 quotes a second, 20
-//! are traced, and the test costs what it costs. Background work has a bucket of its own, so that requests leave tokens
-//! to it: a quote in mode `events` links to the publisher's traces.
+//! The default sampler is a *token bucket*: it holds at most 20 tokens, gains 20 a second, and each
+//! trace that begins in this process takes one. A quote that a person sends by hand finds a token;
+//! of a load test's 10,000 quotes a second, 20 are traced, and the test costs what it costs.
+//! Background work has a bucket of its own, so that requests leave tokens to it: a quote in mode
+//! `events` links to the publisher's traces.
 
 use std::{
     cell::Cell,
@@ -47,14 +50,14 @@ pub(crate) enum Beginning {
     Background,
 }
 
-/// Makes the first span of work that no request asked for, such as one round of a publisher, unless the sampler decides
-/// against it.
+/// Makes the first span of work that no request asked for, such as one round of a publisher, unless
+/// the sampler decides against it.
 pub fn background_span(make: impl FnOnce() -> Span) -> Span {
     first_span(Beginning::Background, make)
 }
 
-/// Makes the first span of a trace in this process. Where the sampler decides against it, this span is disabled, and so is
-/// every span below it.
+/// Makes the first span of a trace in this process. Where the sampler decides against it, this span
+/// is disabled, and so is every span below it.
 pub(crate) fn first_span(beginning: Beginning, make: impl FnOnce() -> Span) -> Span {
     struct Reset;
     impl Drop for Reset {
@@ -106,7 +109,8 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for HeadSampling {
 }
 
 /// The sampler that `OTEL_TRACES_SAMPLER` and `OTEL_TRACES_SAMPLER_ARG` choose
-/// (<https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/>), and `ratelimiting` besides.
+/// (<https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/>), and
+/// `ratelimiting` besides.
 #[derive(Debug)]
 pub struct Sampler {
     rule: Rule,
@@ -119,7 +123,7 @@ pub struct Sampler {
 enum Rule {
     /// This share of them, 0 to 1.
     Share(f64),
-    /// At most so many a second of requests, and as many of background work.
+    /// At most this number a second of requests, and as many of background work.
     PerSecond {
         traces: f64,
         requests: TokenBucket,
@@ -212,8 +216,9 @@ impl fmt::Display for Sampler {
     }
 }
 
-/// A token bucket without a clerk: nobody fills it. It remembers when it would be full again if nobody took a token, and
-/// each token taken moves that moment on by the time in which one token comes in.
+/// A token bucket without a clerk: nobody fills it. It remembers when it would be full again if
+/// nobody took a token, and each token taken moves that moment on by the time in which one token
+/// comes in.
 #[derive(Debug)]
 struct TokenBucket {
     made: Instant,
@@ -223,7 +228,8 @@ struct TokenBucket {
 }
 
 impl TokenBucket {
-    /// A bucket that gains this many tokens a second, and is full with as many, but with one at least.
+    /// A bucket that gains this many tokens a second, and is full with as many, but with one at
+    /// least.
     fn full(tokens_per_second: f64) -> Self {
         Self {
             made: Instant::now(),
@@ -261,7 +267,8 @@ fn number_within(text: &str, least: f64, most: f64) -> Option<f64> {
     number.filter(|number| (least..=most).contains(number))
 }
 
-/// A number from 0 to 1. No two hashers of the standard library have the same keys, which is random enough for sampling.
+/// A number from 0 to 1. No two hashers of the standard library have the same keys, which is random
+/// enough for sampling.
 fn chance() -> f64 {
     RandomState::new().hash_one(()) as f64 / u64::MAX as f64
 }

@@ -1,16 +1,18 @@
 //! The schema of a service in PostgreSQL, brought up to date in numbered steps.
 //!
 //! # How this works
-//! The steps are SQL files that the program contains; sqlx's migrator runs those that are missing, under a lock, and
-//! writes each into the table `_sqlx_migrations` with a checksum of its text. Two processes may do so:
+//! The steps are SQL files that the program contains; sqlx's migrator runs those that are missing,
+//! under a lock, and writes each into the table `_sqlx_migrations` with a checksum of its text. Two
+//! processes may do so:
 //!
 //! ```text
-//!  MIGRATIONS=start   the service itself, when it starts: one process to run, the choice of the local stack
-//!  MIGRATIONS=job     `<service> migrate`, once per version; services wait for it and change nothing (Kubernetes)
+//!  MIGRATIONS=start   the service itself, when it starts: the choice of the local stack
+//!  MIGRATIONS=job     `<service> migrate`, once per version; services wait for it (Kubernetes)
 //! ```
 //!
-//! A service never works on a schema that it does not know. Where the schema is newer, or a step has another text, or the
-//! server is too old, it refuses to start; where steps are missing it waits for the job, within its start-up deadline.
+//! A service never works on a schema that it does not know. Where the schema is newer, or a step
+//! has another text, or the server is too old, it refuses to start; where steps are missing it
+//! waits for the job, within its start-up deadline.
 
 use std::{borrow::Cow, collections::BTreeMap, process::ExitCode};
 
@@ -24,8 +26,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::{
+    identity::Identity,
     postgres::{self, is_away},
-    process::{self, Identity},
+    process,
     start_up::StartUp,
 };
 
@@ -47,7 +50,8 @@ pub enum Migrations {
 /// The settings of a process that uses a schema.
 #[derive(Args, Clone, Copy, Debug)]
 pub struct SchemaConfig {
-    /// Who brings the schema up to date: this process at its start, or the job `migrate`, for which it then waits.
+    /// Who brings the schema up to date: this process at its start, or the job `migrate`, for which
+    /// it then waits.
     #[arg(long, env = "MIGRATIONS", default_value = "start")]
     pub migrations: Migrations,
 }
@@ -63,12 +67,14 @@ pub enum SchemaError {
     },
     /// A newer program has changed the schema.
     #[error(
-        "the schema is newer than this program, which does not know its step {0}: start the newer program"
+        "the schema is newer than this program, which does not know its step {0}: \
+         start the newer program"
     )]
     Newer(i64),
     /// The text of a step was changed after the step had been run.
     #[error(
-        "step {0} of the schema is not the one that this program knows: start the program that made it"
+        "step {0} of the schema is not the one that this program knows: \
+         start the program that made it"
     )]
     Different(i64),
     /// The job has not run yet.
@@ -94,7 +100,8 @@ impl From<MigrateError> for SchemaError {
 }
 
 impl SchemaError {
-    /// Whether a retry is of no use until a person has changed the program, the schema or the server.
+    /// Whether a retry is of no use until a person has changed the program, the schema or the
+    /// server.
     pub const fn is_final(&self) -> bool {
         matches!(
             self,
@@ -102,7 +109,8 @@ impl SchemaError {
         )
     }
 
-    /// Whether a retry may succeed within seconds. A step deadlocks where a query of another process holds its tables.
+    /// Whether a retry may succeed within seconds. A step deadlocks where a query of another
+    /// process holds its tables.
     fn may_pass(&self) -> bool {
         match self {
             Self::Older(_) => true,
@@ -115,8 +123,8 @@ impl SchemaError {
     }
 }
 
-/// Brings the schema of the pool's role to the newest of `steps`, or with [`Migrations::Job`] only checks that it is there.
-/// Several processes may do so at the same time.
+/// Brings the schema of the pool's role to the newest of `steps`, or with [`Migrations::Job`] only
+/// checks that it is there. Several processes may do so at the same time.
 ///
 /// # Errors
 /// See [`SchemaError`].
@@ -152,8 +160,8 @@ pub async fn prepare_when_up(
     start.when_up(SchemaError::may_pass, prepare).await
 }
 
-/// The migrator's lock belongs to its connection, and a migrator that fails does not release it. So the connection is
-/// closed afterwards, lest every other process wait.
+/// The migrator's lock belongs to its connection, and a migrator that fails does not release it. So
+/// the connection is closed afterwards, lest every other process wait.
 async fn migrate(pool: &PgPool, steps: &[Step]) -> Result<(), SchemaError> {
     let mut connection = pool.acquire().await?;
     connection.close_on_drop();

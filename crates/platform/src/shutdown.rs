@@ -1,4 +1,5 @@
-//! The end of a process: the first SIGTERM or Ctrl-C asks everything to finish, and a deadline stands behind it.
+//! The end of a process. The first SIGTERM or Ctrl-C cancels a token, upon which every part
+//! finishes what it has begun; a deadline ends the parts that do not.
 
 use std::{future::Future, time::Duration};
 

@@ -1,8 +1,8 @@
 //! The start of a service that cannot work without PostgreSQL.
 //!
-//! On a laptop, in compose and on Kubernetes, a service often starts before its database does, or beside nine others
-//! that all connect at the same moment. So each step of a start that needs PostgreSQL is tried again until it succeeds,
-//! and one deadline bounds all the steps together:
+//! On a laptop, in compose and on Kubernetes, a service often starts before its database does, or
+//! beside nine others that all connect at the same moment. So each step of a start that needs
+//! PostgreSQL is tried again until it succeeds, and one deadline bounds all the steps together:
 //!
 //! ```text
 //!  begin      schema: away, away, done         read the state: no connection, done       serve
@@ -45,8 +45,8 @@ impl StartUp {
         }
     }
 
-    /// Runs `step` until it succeeds, until it fails with an error of which `may_pass` says that waiting is of no use, or
-    /// until the deadline. A step that has no answer by then is dropped.
+    /// Runs `step` until it succeeds, until it fails with an error of which `may_pass` says that
+    /// waiting is of no use, or until the deadline. A step that has no answer by then is dropped.
     ///
     /// # Errors
     /// The last error of the step, or a time-out of the connection.

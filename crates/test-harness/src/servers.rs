@@ -84,7 +84,7 @@ impl Servers {
         let url = self.nats.url();
         let client = platform::nats::connect(&url, "a test").await.unwrap();
         until("there is a connection to NATS", async || {
-            platform::nats::probe(&client).is_ok()
+            platform::nats::health_check(&client).is_ok()
         })
         .await;
         client

@@ -121,7 +121,7 @@ impl Service {
         let lease = Lease::new("publishes the levels of supply", replica);
         let relay = Relay::new(pool.clone(), nats::jetstream(nats.clone()), TRIP_EVENTS);
 
-        let mut registry = platform::metrics::registry(IDENTITY);
+        let mut registry = platform::telemetry::registry(IDENTITY);
         let metrics = EdgeMetrics::register(&mut registry);
         postgres::register_pool(&mut registry, IDENTITY.name, pool.clone());
         nats::register(&mut registry, nats.clone());
@@ -203,5 +203,9 @@ fn health(clock: MarketClock, pool: PgPool, nats: Client) -> Health {
     Health::new(clock)
         .needs("postgres", move || postgres::probe(pool.clone()).boxed())
         // Supply is answered without NATS too; events and levels wait for it.
-        .needs_while("nats", || false, move || ready(nats::probe(&nats)).boxed())
+        .needs_while(
+            "nats",
+            || false,
+            move || ready(nats::health_check(&nats)).boxed(),
+        )
 }

@@ -94,7 +94,7 @@ impl ModeControl {
     }
 
     async fn bucket(&self) -> Result<Store, Error> {
-        nats::probe(&self.nats).map_err(|_| Error::Switch("NATS is away".to_owned()))?;
+        nats::health_check(&self.nats).map_err(|_| Error::Switch("NATS is away".to_owned()))?;
         let jetstream = nats::jetstream(self.nats.clone());
         nats::ensure_bucket(&jetstream, CONTROL_BUCKET, self.stream_replicas)
             .await

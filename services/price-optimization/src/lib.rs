@@ -131,7 +131,7 @@ impl Service {
         );
         let health = health(clock, nats.clone(), &control, &dataflows);
 
-        let mut registry = platform::metrics::registry(IDENTITY);
+        let mut registry = platform::telemetry::registry(IDENTITY);
         let metrics = EdgeMetrics::register(&mut registry);
         postgres::register_pool(&mut registry, IDENTITY.name, pool);
         nats::register(&mut registry, nats);
@@ -205,7 +205,7 @@ fn health(
     control: &ModeControl,
     dataflows: &Dataflows,
 ) -> Health {
-    let nats = move || ready(nats::probe(&nats)).boxed();
+    let nats = move || ready(nats::health_check(&nats)).boxed();
     let mut health = Health::new(clock).needs_while("nats", || false, nats);
     for mode in DataflowMode::ALL {
         for (dependency, check) in dataflows.of(mode).health_checks() {
@@ -221,7 +221,7 @@ async fn run_batch(config: BatchConfig, shutdown: CancellationToken) -> anyhow::
     let pool = postgres::pool(&config.database_url, BATCH_IDENTITY.name, 1)
         .context("DATABASE_URL is wrong")?;
     let clock = MarketClock::from_config(&config.clock);
-    let mut registry = platform::metrics::registry(BATCH_IDENTITY);
+    let mut registry = platform::telemetry::registry(BATCH_IDENTITY);
     let edges = EdgeMetrics::register(&mut registry);
     postgres::register_pool(&mut registry, BATCH_IDENTITY.name, pool.clone());
     let metrics = BatchMetrics::register(&mut registry);

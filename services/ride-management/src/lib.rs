@@ -137,7 +137,7 @@ impl Service {
             .await
             .context("the forecast cannot be rebuilt from the database of DATABASE_URL")?;
 
-        let mut registry = platform::metrics::registry(IDENTITY);
+        let mut registry = platform::telemetry::registry(IDENTITY);
         postgres::register_pool(&mut registry, IDENTITY.name, pool.clone());
         nats::register(&mut registry, client.clone());
         let relay = Relay::new(pool.clone(), nats::jetstream(client.clone()), RIDE_EVENTS);
@@ -238,7 +238,7 @@ impl Service {
             .needs_while(
                 "nats",
                 || false,
-                move || probed(nats::probe(&client)).boxed(),
+                move || probed(nats::health_check(&client)).boxed(),
             )
             .needs_while(
                 "driver-management",

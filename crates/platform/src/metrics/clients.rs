@@ -1,11 +1,13 @@
-//! What this process sees of the servers that it calls: PostgreSQL, NATS and other services. A client span and its
-//! duration are one observation, made in one place; and as the span goes to the one subscriber of the process, so does the
-//! duration go to the one set of histograms here. Everything else has its registry handed down.
+//! What this process observes of the servers that it calls: PostgreSQL, NATS and other services.
+//!
+//! A client span and its duration are one observation, made in one place. The span goes to the one
+//! subscriber of the process, so the duration goes to the one set of histograms in this file; all
+//! other metrics have their registry passed to them. The label names are those of the semantic
+//! conventions.
 
 use std::{borrow::Cow, sync::LazyLock, time::Duration};
 
 use prometheus_client::{
-    encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::{Registry, Unit},
 };
@@ -13,153 +15,129 @@ use tracing::Span;
 
 use super::latency::{LatencyFamily, latency_family};
 
+/// A set of labels, each a name and a value.
+type Labels<const N: usize> = [(&'static str, Cow<'static, str>); N];
+
+/// The client side of a process.
+#[derive(Debug)]
+struct Clients {
+    calls: LatencyFamily<Labels<3>>,
+    queries: LatencyFamily<Labels<4>>,
+    publishing: LatencyFamily<Labels<4>>,
+    processing: LatencyFamily<Labels<3>>,
+    hops: LatencyFamily<Labels<1>>,
+    sent: Family<Labels<3>, Counter>,
+    consumed: Family<Labels<2>, Counter>,
+    redelivered: Family<Labels<1>, Counter>,
+    dead_lettered: Family<Labels<1>, Counter>,
+    pending: Family<Labels<1>, Gauge>,
+}
+
 static CLIENTS: LazyLock<Clients> = LazyLock::new(|| Clients {
     calls: latency_family(),
     queries: latency_family(),
     publishing: latency_family(),
     processing: latency_family(),
+    hops: latency_family(),
     sent: Family::default(),
     consumed: Family::default(),
     redelivered: Family::default(),
     dead_lettered: Family::default(),
     pending: Family::default(),
-    hops: latency_family(),
 });
 
-/// The client side of a process.
-#[derive(Debug)]
-struct Clients {
-    calls: LatencyFamily<CallLabels>,
-    queries: LatencyFamily<QueryLabels>,
-    publishing: LatencyFamily<PublishLabels>,
-    processing: LatencyFamily<MessageLabels>,
-    sent: Family<MessageLabels, Counter>,
-    consumed: Family<ConsumedLabels, Counter>,
-    redelivered: Family<StreamLabel, Counter>,
-    dead_lettered: Family<StreamLabel, Counter>,
-    pending: Family<StreamLabel, Gauge>,
-    hops: LatencyFamily<StreamLabel>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct CallLabels {
-    rpc_system_name: &'static str,
-    rpc_method: &'static str,
-    rpc_response_status_code: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct QueryLabels {
-    db_system_name: &'static str,
-    db_operation_name: &'static str,
-    db_query_summary: &'static str,
-    error_type: Cow<'static, str>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct PublishLabels {
-    messaging_system: &'static str,
-    messaging_operation_name: &'static str,
-    messaging_destination_name: &'static str,
-    error_type: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct MessageLabels {
-    messaging_system: &'static str,
-    messaging_destination_name: &'static str,
-    error_type: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ConsumedLabels {
-    messaging_system: &'static str,
-    messaging_destination_name: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct StreamLabel {
-    stream: &'static str,
-}
-
-const NATS: &str = "nats";
-
-/// Registers all of it.
-pub(super) fn register(registry: &mut Registry) {
-    register_durations(registry);
-    let help = "Messages given to JetStream";
-    registry.register("messaging_client_sent_messages", help, CLIENTS.sent.clone());
-    let help = "Messages received from JetStream";
-    registry.register(
-        "messaging_client_consumed_messages",
+/// Registers the metrics of the client side.
+pub(crate) fn register(registry: &mut Registry) {
+    let clients = &*CLIENTS;
+    let help = "Time until a gRPC call to another service was answered";
+    register_durations(registry, "rpc_client_call_duration", help, &clients.calls);
+    let help = "Time until PostgreSQL had done what it was asked";
+    register_durations(
+        registry,
+        "db_client_operation_duration",
         help,
-        CLIENTS.consumed.clone(),
+        &clients.queries,
     );
+    let help = "Time until JetStream had acknowledged a batch of messages";
+    register_durations(
+        registry,
+        "messaging_client_operation_duration",
+        help,
+        &clients.publishing,
+    );
+    let help = "Time to take in a message";
+    register_durations(
+        registry,
+        "messaging_process_duration",
+        help,
+        &clients.processing,
+    );
+    let help = "Time from when the broker had a message until it was received";
+    register_durations(registry, "surge_message_hop", help, &clients.hops);
+    let help = "Messages given to JetStream";
+    registry.register("messaging_client_sent_messages", help, clients.sent.clone());
+    let (name, help) = (
+        "messaging_client_consumed_messages",
+        "Messages received from JetStream",
+    );
+    registry.register(name, help, clients.consumed.clone());
     let help = "Messages that came again, because their first delivery was not acknowledged";
     registry.register(
         "surge_messages_redelivered",
         help,
-        CLIENTS.redelivered.clone(),
+        clients.redelivered.clone(),
     );
-    let help = "Messages put aside, because they can never take effect";
+    let help = "Messages that became dead letters: they can never take effect";
     registry.register(
         "surge_messages_dead_lettered",
         help,
-        CLIENTS.dead_lettered.clone(),
+        clients.dead_lettered.clone(),
     );
     let help = "Messages that the stream still had for this consumer after the newest one";
     registry.register(
         "surge_consumer_pending_messages",
         help,
-        CLIENTS.pending.clone(),
+        clients.pending.clone(),
     );
 }
 
-fn register_durations(registry: &mut Registry) {
-    let name = "rpc_client_call_duration";
-    let help = "Time until a gRPC call to another service was answered";
-    registry.register_with_unit(name, help, Unit::Seconds, CLIENTS.calls.clone());
-    let name = "db_client_operation_duration";
-    let help = "Time until PostgreSQL had done what it was asked";
-    registry.register_with_unit(name, help, Unit::Seconds, CLIENTS.queries.clone());
-    let name = "messaging_client_operation_duration";
-    let help = "Time until JetStream had acknowledged a batch of messages";
-    registry.register_with_unit(name, help, Unit::Seconds, CLIENTS.publishing.clone());
-    let name = "surge_message_hop";
-    let help = "Time from when the broker had a message until it was received";
-    registry.register_with_unit(name, help, Unit::Seconds, CLIENTS.hops.clone());
-    let name = "messaging_process_duration";
-    let help = "Time to take in a message";
-    registry.register_with_unit(name, help, Unit::Seconds, CLIENTS.processing.clone());
+fn register_durations<const N: usize>(
+    registry: &mut Registry,
+    name: &str,
+    help: &str,
+    family: &LatencyFamily<Labels<N>>,
+) {
+    registry.register_with_unit(name, help, Unit::Seconds, family.clone());
 }
 
-/// A gRPC call was answered.
+/// Counts a gRPC call that was answered.
 pub(crate) fn called(method: &'static str, status: &'static str, took: Duration, span: &Span) {
-    let labels = CallLabels {
-        rpc_system_name: "grpc",
-        rpc_method: method,
-        rpc_response_status_code: status,
-    };
+    let labels = [
+        ("rpc_system_name", "grpc".into()),
+        ("rpc_method", method.into()),
+        ("rpc_response_status_code", status.into()),
+    ];
     CLIENTS.calls.get_or_create(&labels).observe(took, span);
 }
 
-/// PostgreSQL did something, or failed; `summary` begins with the operation.
+/// Counts an operation of PostgreSQL. Its `summary` begins with the name of the operation.
 pub(crate) fn queried(
     summary: &'static str,
     error_type: Option<Cow<'static, str>>,
     took: Duration,
     span: &Span,
 ) {
-    let labels = QueryLabels {
-        db_system_name: "postgresql",
-        db_operation_name: summary.split(' ').next().unwrap_or(summary),
-        db_query_summary: summary,
-        error_type: error_type.unwrap_or_default(),
-    };
+    let operation = summary.split(' ').next().unwrap_or(summary);
+    let labels = [
+        ("db_system_name", "postgresql".into()),
+        ("db_operation_name", operation.into()),
+        ("db_query_summary", summary.into()),
+        ("error_type", error_type.unwrap_or_default()),
+    ];
     CLIENTS.queries.get_or_create(&labels).observe(took, span);
 }
 
-/// JetStream acknowledged a batch of messages, or did not.
+/// Counts a batch of messages that JetStream acknowledged, or did not.
 pub fn published(
     destination: &'static str,
     messages: usize,
@@ -168,48 +146,42 @@ pub fn published(
     span: &Span,
 ) {
     let error_type = if acknowledged { "" } else { "unacknowledged" };
-    let sent = MessageLabels {
-        messaging_system: NATS,
-        messaging_destination_name: destination,
-        error_type,
-    };
-    CLIENTS.sent.get_or_create(&sent).inc_by(messages as u64);
-    let publishing = PublishLabels {
-        messaging_system: NATS,
-        messaging_operation_name: "publish",
-        messaging_destination_name: destination,
-        error_type,
-    };
+    let sent = CLIENTS
+        .sent
+        .get_or_create_owned(&message_labels(destination, error_type));
+    sent.inc_by(messages as u64);
+    let labels = [
+        ("messaging_system", "nats".into()),
+        ("messaging_operation_name", "publish".into()),
+        ("messaging_destination_name", destination.into()),
+        ("error_type", error_type.into()),
+    ];
     CLIENTS
         .publishing
-        .get_or_create(&publishing)
+        .get_or_create(&labels)
         .observe(took, span);
 }
 
-/// A message came from a stream.
+/// A message that a consumer received from a stream.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Received {
     pub(crate) stream: &'static str,
     pub(crate) destination: &'static str,
-    /// The how manieth delivery of it this is.
+    /// The sequence number of this delivery among all deliveries of the message, from 1.
     pub(crate) deliveries: i64,
-    /// How many messages are still to come.
+    /// The number of messages that the stream still has for the consumer.
     pub(crate) pending: u64,
-    /// Time since the broker has it.
+    /// The time since the broker has the message.
     pub(crate) hop: Duration,
 }
 
-/// A message came.
+/// Counts a message that was received.
 pub(crate) fn received(message: Received) {
-    let consumed = ConsumedLabels {
-        messaging_system: NATS,
-        messaging_destination_name: message.destination,
-    };
-    CLIENTS.consumed.get_or_create(&consumed).inc();
-    let stream = StreamLabel {
-        stream: message.stream,
-    };
-    // Both counters exist from the first message on: one that appears with its first event hides that event from a rate.
+    let [system, destination, _] = message_labels(message.destination, "");
+    CLIENTS.consumed.get_or_create(&[system, destination]).inc();
+    let stream = [("stream", message.stream.into())];
+    // Both counters exist from the first message on: a counter that appears with its first event
+    // hides it from a rate.
     let redelivered = CLIENTS.redelivered.get_or_create_owned(&stream);
     if message.deliveries > 1 {
         redelivered.inc();
@@ -221,28 +193,30 @@ pub(crate) fn received(message: Received) {
     hops.observe(message.hop, &Span::none());
 }
 
-/// A message was taken in, or failed, or is dead.
+/// Counts a message that was processed, with success or without.
 pub(crate) fn processed(
     destination: &'static str,
     error_type: &'static str,
     took: Duration,
     span: &Span,
 ) {
-    let labels = MessageLabels {
-        messaging_system: NATS,
-        messaging_destination_name: destination,
-        error_type,
-    };
+    let labels = message_labels(destination, error_type);
     CLIENTS
         .processing
         .get_or_create(&labels)
         .observe(took, span);
 }
 
-/// A message of `stream` was put aside.
-pub(crate) fn buried(stream: &'static str) {
-    CLIENTS
-        .dead_lettered
-        .get_or_create(&StreamLabel { stream })
-        .inc();
+/// Counts a message of `stream` that became a dead letter.
+pub(crate) fn dead_lettered(stream: &'static str) {
+    let labels = [("stream", stream.into())];
+    CLIENTS.dead_lettered.get_or_create(&labels).inc();
+}
+
+fn message_labels(destination: &'static str, error_type: &'static str) -> Labels<3> {
+    [
+        ("messaging_system", "nats".into()),
+        ("messaging_destination_name", destination.into()),
+        ("error_type", error_type.into()),
+    ]
 }

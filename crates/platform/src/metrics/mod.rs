@@ -1,5 +1,6 @@
-//! Prometheus metrics: one registry per process, made at the start and passed down. Names follow the semantic
-//! conventions of OpenTelemetry in their Prometheus spelling; docs/telemetry.md has them all.
+//! Prometheus metrics. A process makes one registry at its start and passes it to the parts that
+//! count. Names follow the semantic conventions of OpenTelemetry in their Prometheus spelling;
+//! docs/telemetry.md has them all.
 
 pub mod clients;
 mod latency;
@@ -8,7 +9,12 @@ mod scrape;
 
 use std::{sync::Arc, time::Duration};
 
-use axum::{Router, http::header::CONTENT_TYPE, response::IntoResponse, routing::get};
+use axum::{
+    Router,
+    http::{StatusCode, header::CONTENT_TYPE},
+    response::IntoResponse,
+    routing::get,
+};
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
     metrics::info::Info,
@@ -20,13 +26,12 @@ pub use self::{
     latency::{Durations, LATENCY_BUCKETS_SECONDS, LatencyFamily, latency_family},
     scrape::{Scrape, on_scrape},
 };
-use crate::{fault::Fault, process::Identity, resource, telemetry};
+use crate::identity::Identity;
 
-/// The registry of a process, with what every process tells of itself.
-pub fn registry(identity: Identity) -> Registry {
-    let mut registry = Registry::default();
-    process::register(&mut registry);
-    let target = Info::new(resource::target_labels(identity));
+/// Registers the metrics that every process has, but those of its telemetry.
+pub(crate) fn register(registry: &mut Registry, identity: Identity) {
+    process::register(registry);
+    let target = Info::new(identity.labels());
     registry.register("target", "What this process is", target);
     let profile = if cfg!(debug_assertions) {
         "debug"
@@ -35,9 +40,7 @@ pub fn registry(identity: Identity) -> Registry {
     };
     let build = Info::new([("version", identity.version), ("profile", profile)]);
     registry.register("surge_build", "How this process was built", build);
-    clients::register(&mut registry);
-    telemetry::register(&mut registry);
-    registry
+    clients::register(registry);
 }
 
 /// Requests that the edges of a service answered.
@@ -115,7 +118,8 @@ impl EdgeMetrics {
     }
 }
 
-/// A method as a label; whatever a stranger invents counts as `_OTHER`, so that labels stay bounded.
+/// A method as a label. A method that is not in the list counts as `_OTHER`, so that the number of
+/// labels stays bounded.
 pub(crate) fn known_method(method: &http::Method) -> &'static str {
     match method.as_str() {
         "GET" => "GET",
@@ -137,9 +141,9 @@ pub(crate) fn router(registry: Registry) -> Router {
     )
 }
 
-fn exposition(registry: &Registry) -> Result<impl IntoResponse + use<>, Fault> {
+fn exposition(registry: &Registry) -> Result<impl IntoResponse + use<>, StatusCode> {
     let mut text = String::new();
-    encode(&mut text, registry).map_err(Fault::internal)?;
+    encode(&mut text, registry).map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
     let open_metrics = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     Ok(([(CONTENT_TYPE, open_metrics)], text))
 }

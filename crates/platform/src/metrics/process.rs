@@ -1,5 +1,5 @@
-//! What the operating system knows about this process. Memory, files and threads come from `/proc`, which only Linux has;
-//! elsewhere these three metrics are absent.
+//! What the operating system knows about this process. Memory, files and threads come from `/proc`,
+//! which only Linux has; elsewhere these three metrics are absent.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

@@ -1,5 +1,5 @@
-//! Figures that are not counted but looked up, at the moment when Prometheus scrapes: connections in a pool, drivers by
-//! status, memory of the process.
+//! Figures that are not counted but looked up, at the moment when Prometheus scrapes: connections
+//! in a pool, drivers by status, memory of the process.
 
 use std::fmt;
 

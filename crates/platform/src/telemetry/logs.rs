@@ -1,5 +1,6 @@
-//! How a log line reads. On a terminal: compact, for people. Elsewhere: one JSON object a line, with the trace and the span
-//! that it belongs to where that trace is sampled, so that a line leads to its trace and a trace to its lines.
+//! The form of a log line. On a terminal it is compact, for people. Elsewhere it is one JSON
+//! object, with the ids of its trace and span where that trace is sampled, so that a line leads to
+//! its trace and a trace to its lines.
 
 use std::{
     fmt,
@@ -25,8 +26,8 @@ use tracing_subscriber::{
 
 use crate::metrics::on_scrape;
 
-/// The layer that writes log lines to standard error. Logs are made of events alone: wording the fields of every span would
-/// cost more than the quotes that it is about.
+/// The layer that writes log lines to standard error. It takes events alone: to format the fields
+/// of every span would cost more than the quotes.
 pub(super) fn layer() -> Box<dyn Layer<tracing_subscriber::Registry> + Send + Sync> {
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let is_event = filter_fn(|metadata| metadata.is_event());
@@ -41,8 +42,7 @@ pub(super) fn layer() -> Box<dyn Layer<tracing_subscriber::Registry> + Send + Sy
     }
 }
 
-/// Counts log lines by level: a process that begins to warn is worth a look. As there is one subscriber in a process, there
-/// is one count.
+/// Counts log lines by level. A process has one subscriber, and so one count.
 #[derive(Debug)]
 pub(super) struct Counting;
 
@@ -130,11 +130,10 @@ mod tests {
     use super::*;
     use crate::propagation;
 
-    /// Keeps what is written.
     #[derive(Clone, Default)]
-    struct Paper(Arc<Mutex<Vec<u8>>>);
+    struct Buffer(Arc<Mutex<Vec<u8>>>);
 
-    impl io::Write for Paper {
+    impl io::Write for Buffer {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             self.0.lock().unwrap().write(bytes)
         }
@@ -145,12 +144,12 @@ mod tests {
     }
 
     #[test]
-    fn a_line_names_the_span_that_it_was_written_under_and_only_that() {
-        let paper = Paper::default();
-        let pen = paper.clone();
+    fn line_names_span_it_was_written_under() {
+        let buffer = Buffer::default();
+        let writer = buffer.clone();
         let provider = SdkTracerProvider::builder().build();
         let lines = tracing_subscriber::fmt::layer()
-            .with_writer(move || pen.clone())
+            .with_writer(move || writer.clone())
             .event_format(JsonLines);
         let subscriber = tracing_subscriber::registry()
             .with(lines)
@@ -162,7 +161,7 @@ mod tests {
             propagation::trace_id(&span).unwrap()
         });
 
-        let text = String::from_utf8(paper.0.lock().unwrap().clone()).unwrap();
+        let text = String::from_utf8(buffer.0.lock().unwrap().clone()).unwrap();
         let lines: Vec<Value> = text
             .lines()
             .map(|line| serde_json::from_str(line).unwrap())

@@ -1,6 +1,16 @@
-//! Logs and traces of a process. Logs go to standard error: JSON for machines, plain lines on a terminal. Traces go to
-//! the collector that the standard `OTEL_*` variables name; with none named, no span leaves the process. Telemetry that
-//! fails never fails a request: spans wait in a bounded queue, and what does not fit is dropped and counted.
+//! Logs, traces and metrics of a process.
+//!
+//! ```text
+//!  info!, info_span! ─▶ RUST_LOG ─▶ HeadSampling ─┬─▶ spans ─▶ bounded queue ─▶ collector
+//!                                                 ├─▶ log lines ─▶ standard error
+//!                                                 └─▶ counts of log lines
+//!  registry ◀── Prometheus scrapes /metrics
+//! ```
+//!
+//! Log lines are JSON for machines and plain text on a terminal. Traces go to the collector that
+//! the standard `OTEL_*` variables name; without one no span leaves the process. Telemetry that
+//! fails never fails a request: when the queue of spans is full, the process drops new ones and
+//! counts them.
 
 mod logs;
 mod spans;
@@ -16,10 +26,19 @@ use tracing_subscriber::{
 };
 
 use crate::{
-    process::Identity,
-    resource,
+    identity::Identity,
+    metrics,
     sampling::{HeadSampling, Sampler, UnknownSampler},
 };
+
+/// A registry with the metrics that every process has.
+pub fn registry(identity: Identity) -> Registry {
+    let mut registry = Registry::default();
+    metrics::register(&mut registry, identity);
+    logs::register(&mut registry);
+    spans::register(&mut registry);
+    registry
+}
 
 /// Telemetry of the process. Keep it until the end, then [`finish`](Telemetry::finish).
 #[derive(Debug)]
@@ -64,16 +83,17 @@ impl Telemetry {
             .with(logs::Counting)
             .with(traces)
             .with(HeadSampling::new(sampler))
-            // Outermost: what it excludes, such as the spans that libraries make for themselves, costs nothing then.
+            // Outermost, so that the spans that it excludes cost nothing: libraries make some for
+            // themselves.
             .with(filter()?)
             .try_init()?;
         Ok(Self { provider })
     }
 
-    /// Exports what is left, within the exporter's own deadline. What cannot be exported is dropped.
+    /// Exports the spans that wait, within the exporter's own deadline, and drops the rest.
     pub fn finish(self) {
         if let Some(provider) = self.provider {
-            // The collector may be gone already; nobody is left to care.
+            // The collector may be gone already, and so may everybody who would want to know.
             let _ = provider.shutdown();
         }
     }
@@ -85,21 +105,16 @@ fn tracer_provider(identity: Identity) -> Result<Option<SdkTracerProvider>, Tele
     }
     let exporter = SpanExporter::builder().with_tonic().build()?;
     let provider = SdkTracerProvider::builder()
-        .with_resource(resource::resource(identity))
+        .with_resource(identity.resource())
         .with_span_processor(spans::processor(exporter))
-        // What is not wanted never becomes a span: `sampling`.
+        // `HeadSampling` has decided before.
         .with_sampler(opentelemetry_sdk::trace::Sampler::AlwaysOn)
         .build();
     Ok(Some(provider))
 }
 
-/// Registers what telemetry tells of itself.
-pub(crate) fn register(registry: &mut Registry) {
-    logs::register(registry);
-    spans::register(registry);
-}
-
-/// What is logged where `RUST_LOG` says nothing else. The SDK would log every export that fails; `spans` logs the first.
+/// `RUST_LOG`, by default `info`. The SDK would log every export that fails; `spans` logs the
+/// first.
 fn filter() -> Result<EnvFilter, TelemetryError> {
     let filter = EnvFilter::builder()
         .with_default_directive(tracing::Level::INFO.into())

@@ -1,7 +1,15 @@
-//! The way of spans out of the process, counted. Between the requests and the exporter stands a queue with a bound: while
-//! the collector is slow or dead the queue fills, and what comes then is dropped and counted, so that neither a quote nor the
-//! memory of the process notices. The SDK has such a queue, but tells nobody what it drops; so the count is kept here, in
-//! front of it.
+//! How spans leave the process, and how many do not.
+//!
+//! ```text
+//!  span ends ─▶ Bounded: is there room? ─▶ BatchSpanProcessor ─▶ Counted ─▶ collector
+//!                  │ no                     (queue of the SDK)     exported or failed
+//!                  ▼
+//!               dropped, and counted
+//! ```
+//!
+//! While the collector is slow or dead the queue fills, and new spans are dropped, so that neither
+//! a quote nor the memory of the process suffers. The SDK's queue drops spans too, but does not say
+//! how many; so the count is kept in front of it.
 
 use std::{
     sync::{
@@ -21,7 +29,7 @@ use prometheus_client::registry::Registry;
 
 use crate::{background::FailureLog, metrics::on_scrape};
 
-/// What became of the spans of this process. As there is one subscriber in a process, there is one of these.
+/// The counts of this process, which has one subscriber.
 static SPANS: Spans = Spans {
     capacity: OnceLock::new(),
     waiting: AtomicUsize::new(0),
@@ -31,10 +39,10 @@ static SPANS: Spans = Spans {
     failed: AtomicUsize::new(0),
 };
 
-/// Counts of spans, by what became of them.
+/// Counts of spans by their fate.
 #[derive(Debug)]
 struct Spans {
-    /// Most spans that may wait; set once there is somebody to send them to.
+    /// Most spans that may wait; set once there is an exporter.
     capacity: OnceLock<usize>,
     waiting: AtomicUsize,
     handed_over: AtomicUsize,
@@ -43,10 +51,10 @@ struct Spans {
     failed: AtomicUsize,
 }
 
-/// Spans that may wait unless `OTEL_BSP_MAX_QUEUE_SIZE` says otherwise, as the specification has it.
+/// The default of `OTEL_BSP_MAX_QUEUE_SIZE` in the specification.
 const STANDARD_CAPACITY: usize = 2_048;
 
-/// A processor that takes spans to `exporter`.
+/// The processor that takes spans to `exporter`.
 pub(super) fn processor<E: SpanExporter + 'static>(exporter: E) -> impl SpanProcessor + 'static {
     let asked = std::env::var("OTEL_BSP_MAX_QUEUE_SIZE").ok();
     let asked = asked.and_then(|size| size.parse().ok());
@@ -65,7 +73,7 @@ pub(super) fn processor<E: SpanExporter + 'static>(exporter: E) -> impl SpanProc
     }
 }
 
-/// Lets no more spans wait than there is room for.
+/// Drops the spans for which the queue has no room.
 #[derive(Debug)]
 struct Bounded {
     capacity: usize,
@@ -81,7 +89,7 @@ impl SpanProcessor for Bounded {
         let room = |waiting| (waiting < self.capacity).then_some(waiting + 1);
         let waiting = &SPANS.waiting;
         match waiting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room) {
-            // No more spans wait in the queue behind than are counted here, so it has room.
+            // The queue of the SDK holds no more spans than are counted here, so it has room.
             Ok(_) => self.batches.on_end(span),
             Err(_full) => {
                 SPANS.dropped.fetch_add(1, Ordering::Relaxed);
@@ -102,7 +110,7 @@ impl SpanProcessor for Bounded {
     }
 }
 
-/// Counts what an exporter could deliver and what it could not, and logs when that changes.
+/// Counts the spans that an exporter delivered or could not deliver, and logs when that changes.
 #[derive(Debug)]
 struct Counted<E> {
     exporter: E,

@@ -12,7 +12,7 @@ use async_nats::jetstream::{
 use futures::StreamExt;
 use platform::{
     background::WorkLoop,
-    nats::{self, Intake, NatsError, Processed},
+    nats::{self, ConsumerTelemetry, NatsError, Processed},
 };
 use prost::Message;
 use surge_proto::{
@@ -167,16 +167,16 @@ impl TripFollower {
     }
 
     async fn take_in(&self, delivery: &Delivery) -> Result<(), FollowError> {
-        let intake = Intake::of(TRIPS.name, TRIPS.subjects);
-        intake.received(delivery);
-        let span = intake.process_span(delivery);
+        let telemetry = ConsumerTelemetry::new(TRIPS.name, TRIPS.subjects);
+        telemetry.received(delivery);
+        let span = telemetry.process_span(delivery);
         let started = Instant::now();
         let taken_in = self.settle(delivery).instrument(span.clone()).await;
         let what = *taken_in.as_ref().unwrap_or(&Processed::Failed);
         if what == Processed::Failed {
             span.record("otel.status_code", "ERROR");
         }
-        intake.processed(what, started.elapsed(), &span);
+        telemetry.processed(what, started.elapsed(), &span);
         taken_in.map(|_| ())
     }
 
@@ -186,7 +186,7 @@ impl TripFollower {
             Ok(None) => Processed::Done,
             Ok(Some(dead)) => {
                 self.put_aside(delivery, &dead).await?;
-                Processed::Dead
+                Processed::DeadLettered
             }
             Err(error) => {
                 delivery.ack_with(AckKind::Nak(Some(RETRY))).await?;
@@ -215,7 +215,7 @@ impl TripFollower {
     async fn put_aside(&self, delivery: &Delivery, dead: &Dead) -> Result<(), FollowError> {
         warn!(error.message = %dead, "put aside a message of {}: {dead}", TRIPS.name);
         let subject = dead_letter(TRIPS);
-        let buried = nats::bury(
+        let buried = nats::dead_letter(
             &self.jetstream,
             DEAD.name,
             DEAD.subjects,

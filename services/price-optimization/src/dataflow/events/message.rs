@@ -118,7 +118,7 @@ pub(super) async fn dead_letter(
         "moved a message of stream {} to the dead letters: {malformed}", stream.name
     );
     let jetstream = nats::jetstream(nats.clone());
-    let kept = nats::bury(
+    let kept = nats::dead_letter(
         &jetstream,
         DEAD.name,
         DEAD.subjects,

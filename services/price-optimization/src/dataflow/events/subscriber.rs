@@ -25,7 +25,7 @@ use marketplace::time::MarketTime;
 use platform::{
     background::WorkLoop,
     clock::{MarketClock, RealTime},
-    nats::{self, Intake, Processed},
+    nats::{self, ConsumerTelemetry, Processed},
 };
 use surge_proto::subjects::{DEMAND, SUPPLY, Stream};
 use tokio::time::Instant;
@@ -118,8 +118,8 @@ impl Subscriber {
 
     /// Applies one message, or moves it to the dead letters if it cannot be parsed.
     pub async fn step(&self, stream: Stream, message: &Message) {
-        let intake = Intake::of(stream.name, stream.subjects);
-        intake.received(message);
+        let telemetry = ConsumerTelemetry::new(stream.name, stream.subjects);
+        telemetry.received(message);
         let (started, received_at) = (Instant::now(), RealTime::now());
         let outcome = match FeedMessage::parse(message, received_at) {
             Ok(parsed) => {
@@ -127,17 +127,17 @@ impl Subscriber {
                 let ends_round = self.apply(&parsed, message, received_at);
                 // One span per round, linked to the trace of its producer.
                 if ends_round && parsed.traceparent.is_some() {
-                    intake.process_span(message);
+                    telemetry.process_span(message);
                 }
                 Processed::Done
             }
             Err(malformed) => {
                 let (nats, replicas) = (&self.nats, self.stream_replicas);
                 dead_letter(nats, replicas, stream, message, &malformed).await;
-                Processed::Dead
+                Processed::DeadLettered
             }
         };
-        intake.processed(outcome, started.elapsed(), &Span::none());
+        telemetry.processed(outcome, started.elapsed(), &Span::none());
     }
 
     /// Applies a message. Returns whether it was a watermark, and news.
