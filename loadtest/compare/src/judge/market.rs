@@ -62,39 +62,37 @@ impl<'a> Tests<'a> {
         for (index, row) in cost.rows.iter().enumerate() {
             for figure in NOTICEABLE {
                 let difference = row.against_fresh.get(&figure);
-                let Some((mean, error)) =
-                    difference.and_then(|it| Some((it.mean, it.standard_error?)))
-                else {
-                    continue;
-                };
-                tests.push(((index, figure), p_value(mean, error, row.seeds as usize)));
+                if let Some(Estimate {
+                    mean,
+                    standard_error: Some(error),
+                }) = difference
+                {
+                    tests.push(((index, figure), p_value(*mean, *error, row.seeds as usize)));
+                }
             }
         }
         let p_values: Vec<f64> = tests.iter().map(|(_, p_value)| *p_value).collect();
-        let rejected = tests.iter().zip(holm(&p_values, LEVEL));
+        let rejected = holm(&p_values, LEVEL);
+        let detected = tests.iter().zip(rejected).filter(|(_, rejected)| *rejected);
         Self {
             cost,
             count: tests.len(),
-            detected: rejected
-                .filter(|(_, rejected)| *rejected)
-                .map(|(test, _)| test.0)
-                .collect(),
+            detected: detected.map(|(test, _)| test.0).collect(),
         }
     }
 
     /// The rows of a kind, fresh data aside.
     fn rows(&self, is_kind: impl Fn(&MarketRow) -> bool) -> Vec<usize> {
-        (1..self.cost.rows.len())
-            .filter(|&row| is_kind(&self.cost.rows[row]))
-            .collect()
+        let rows = 1..self.cost.rows.len();
+        rows.filter(|&row| is_kind(&self.cost.rows[row])).collect()
     }
 
     fn effects(&self, row: usize) -> Vec<(MarketFigure, Estimate)> {
-        let detected = NOTICEABLE
-            .into_iter()
-            .filter(|figure| self.detected.contains(&(row, *figure)));
+        let differences = &self.cost.rows[row].against_fresh;
+        let effect = |figure| self.detected.contains(&(row, figure)).then_some(figure);
+        let detected = NOTICEABLE.into_iter().filter_map(effect);
         detected
-            .map(|figure| (figure, self.cost.rows[row].against_fresh[&figure]))
+            .map(|figure| (figure, differences[&figure]))
             .collect()
     }
 
@@ -104,11 +102,8 @@ impl<'a> Tests<'a> {
         let level = LEVEL / self.count.max(1) as f64;
         let each = rows.iter().filter_map(|&row| {
             let row = &self.cost.rows[row];
-            let error = row
-                .against_fresh
-                .get(&MarketFigure::Unserved)?
-                .standard_error?;
-            detectable(error, row.seeds as usize, level)
+            let unserved = row.against_fresh.get(&MarketFigure::Unserved)?;
+            detectable(unserved.standard_error?, row.seeds as usize, level)
         });
         each.reduce(f64::max)
     }

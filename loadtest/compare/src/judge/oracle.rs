@@ -19,9 +19,7 @@ const LEAST_SURGING: f64 = 0.05;
 
 /// Why the oracle of a run cannot be trusted, a clause each; empty when it can.
 pub(super) fn doubts(run: &Run) -> Vec<String> {
-    let mut doubts = run.city.warnings.clone();
-    doubts.extend(doubts_of(&run.load.modes));
-    doubts
+    [run.city.warnings.clone(), doubts_of(&run.load.modes)].concat()
 }
 
 fn doubts_of(modes: &BTreeMap<DataflowMode, ModeStatistics>) -> Vec<String> {
@@ -34,11 +32,10 @@ fn doubts_of(modes: &BTreeMap<DataflowMode, ModeStatistics>) -> Vec<String> {
     let (compared, surging) = counts.fold((0, 0), |sum, mode| (sum.0 + mode.0, sum.1 + mode.1));
     let surging = (compared > 0).then(|| surging as f64 / compared as f64);
     let quiet = surging.filter(|share| *share < LEAST_SURGING);
-    let disagrees = disagrees.map(validity::request_disagrees);
-    disagrees
-        .into_iter()
-        .chain(quiet.map(validity::quiet_market))
-        .collect()
+    let quiet = quiet.map(validity::quiet_market);
+    // An oracle that is wrong cannot say how calm the market was.
+    let doubt = disagrees.map(validity::request_disagrees).or(quiet);
+    doubt.into_iter().collect()
 }
 
 /// The report without multiplier errors, where the oracle is in doubt: a figure that nobody should

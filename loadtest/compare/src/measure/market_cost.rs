@@ -177,15 +177,12 @@ pub(crate) async fn study(
     let steps = || {
         let done = simulated.load(Ordering::Relaxed);
         let seeds = seeds.likely(done as f64 / pricings as f64, begun.elapsed());
-        Steps {
-            done: done as u64,
-            all: (seeds as usize * pricings) as u64,
-        }
+        let (done, all) = (done as u64, (seeds as usize * pricings) as u64);
+        Steps { done, all }
     };
     let detail = || format!("{} of about {} evenings", steps().done, steps().all);
-    let result = progress
-        .stepwise("market", seeds.length(), steps, detail, work)
-        .await;
+    let shown = progress.during("market", seeds.length(), || Some(steps()), detail, work);
+    let result = shown.await;
     result.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()))
 }
 

@@ -46,6 +46,7 @@ use self::market_cost::{Candidate, SeedPlan};
 use self::mode_statistics::{ModeStatistics, percentiles};
 use self::price_map::PriceMap;
 pub(crate) use self::progress::Progress;
+use self::progress::Steps;
 use self::round_robin::{LoadResult, MOST_IN_FLIGHT, RoundRobin};
 pub(crate) use self::services::TestedServices;
 use self::time_series::TimeSeries;
@@ -150,8 +151,8 @@ pub(crate) async fn run(
 /// The crowds of the scenario, in the measurement that is about to begin.
 fn live_crowds(args: &Args, clock: &MarketClock) -> Vec<Crowd> {
     let start = clock.now() + clock.market(args.warmup(clock));
-    args.scenario
-        .live_crowds(start, clock.market(args.measured_length()))
+    let length = clock.market(args.measured_length());
+    args.scenario.live_crowds(start, length)
 }
 
 /// The evening of this day, with the residents of this city and the crowds of the scenario.
@@ -231,8 +232,9 @@ impl<'a> Phases<'a> {
         let later = self.args.measured_length() + self.after_the_measurement();
         let wait = self.stop.run_until_cancelled(tokio::time::sleep(quiet));
         let progress = self.progress.followed_by(rehearsal + later);
+        let detail = || self.state_of_the_city();
         progress
-            .during("warming up", quiet, || self.state_of_the_city(), wait)
+            .during("warming up", quiet, || None, detail, wait)
             .await;
         if !self.stop.is_cancelled() {
             let schedule = self.constant_rate(rehearsal);
@@ -257,12 +259,8 @@ impl<'a> Phases<'a> {
             Schedule::steps(&steps)
         };
         let (from, begun) = (self.clock.now(), Instant::now());
-        let load = self.load(
-            &recorded,
-            "measuring",
-            schedule,
-            self.after_the_measurement(),
-        );
+        let later = self.after_the_measurement();
+        let load = self.load(&recorded, "measuring", schedule, later);
         let map = self.stop.run_until_cancelled(self.price_map.record(length));
         let (load, map) = tokio::join!(load, map);
         let until = self.clock.now();
@@ -276,18 +274,17 @@ impl<'a> Phases<'a> {
 
     /// Raises the rate until a dataflow fails, where the scenario has a ramp.
     async fn stress_ramp(&self) -> Option<Breakpoint> {
-        let ramp = self
-            .args
-            .scenario
-            .stress_ramp()
-            .filter(|_| !self.stop.is_cancelled())?;
+        if self.stop.is_cancelled() {
+            return None;
+        }
+        let ramp = self.args.scenario.stress_ramp()?;
         let later = self.effort.estimate(self.quotes.modes.len()) + self.seeds.length();
         let work = stress_ramp::run(&self.quotes, ramp, self.args.rate, self.stop);
         let (length, detail) = (stress_ramp::longest(ramp), || self.state_of_the_city());
+        let progress = self.progress.followed_by(later);
         Some(
-            self.progress
-                .followed_by(later)
-                .during("stress", length, detail, work)
+            progress
+                .during("stress", length, || None, detail, work)
                 .await,
         )
     }
@@ -300,19 +297,13 @@ impl<'a> Phases<'a> {
         let (modes, trips) = (&self.quotes.modes, &self.quotes.trips);
         let work = capacity::search(self.services, modes, trips, self.effort, count, self.stop);
         let detail = || {
-            let steps = count.steps();
-            format!(
-                "{} of {} searches, {}",
-                steps.done,
-                steps.all,
-                self.state_of_the_city()
-            )
+            let (Steps { done, all }, city) = (count.steps(), self.state_of_the_city());
+            format!("{done} of {all} searches, {city}")
         };
-        let (progress, length) = (
-            self.progress.followed_by(self.seeds.length()),
-            self.effort.estimate(modes.len()),
-        );
-        let shown = progress.stepwise("capacity", length, || count.steps(), detail, work);
+        let progress = self.progress.followed_by(self.seeds.length());
+        let length = self.effort.estimate(modes.len());
+        let steps = || Some(count.steps());
+        let shown = progress.during("capacity", length, steps, detail, work);
         let (capacities, steal) = cpu_steal::during(shown).await;
         Capacities {
             steal,
@@ -321,12 +312,13 @@ impl<'a> Phases<'a> {
     }
 
     fn constant_rate(&self, length: Duration) -> Schedule {
-        schedule(
-            self.args.arrivals,
-            self.args.rate,
-            length,
-            self.args.replay.seed,
-        )
+        let Args {
+            arrivals,
+            rate,
+            replay,
+            ..
+        } = self.args;
+        schedule(*arrivals, *rate, length, replay.seed)
     }
 
     async fn load(
@@ -339,9 +331,8 @@ impl<'a> Phases<'a> {
         let length = schedule.length();
         let work = quotes.run(schedule, MOST_IN_FLIGHT, self.stop);
         let progress = self.progress.followed_by(later);
-        progress
-            .during(title, length, || self.state_of_the_city(), work)
-            .await
+        let detail = || self.state_of_the_city();
+        progress.during(title, length, || None, detail, work).await
     }
 
     /// About how long everything takes that comes after the measurement.
@@ -406,12 +397,11 @@ fn mode_figures(load: &LoadResult, capacities: &Capacities) -> BTreeMap<Dataflow
 
 /// The figures of the floors.
 pub(crate) fn floors(capacities: &Capacities) -> Floors {
+    let floors = &capacities.floors;
     let under = |mode| {
-        capacities
-            .floors
+        floors
             .get(&mode)
-            .map(Capacity::floor)
-            .unwrap_or_default()
+            .map_or_else(Default::default, Capacity::floor)
     };
     Floors {
         http: under(DataflowMode::Events),

@@ -41,31 +41,10 @@ impl Progress {
         Self { later, ..self }
     }
 
-    /// Runs a phase that takes about `length`; `detail` adds the state of the moment.
+    /// Runs a phase that takes about `length`; `detail` adds the state of the moment. A phase of like
+    /// steps counts them in `steps`, and the time left is estimated from them as soon as one is
+    /// done.
     pub(crate) async fn during<T>(
-        self,
-        title: &'static str,
-        length: Duration,
-        detail: impl Fn() -> String,
-        work: impl Future<Output = T>,
-    ) -> T {
-        self.shown(title, length, || None, detail, work).await
-    }
-
-    /// Runs a phase of `steps`, from which the time left is estimated as soon as one is done.
-    pub(crate) async fn stepwise<T>(
-        self,
-        title: &'static str,
-        length: Duration,
-        steps: impl Fn() -> Steps,
-        detail: impl Fn() -> String,
-        work: impl Future<Output = T>,
-    ) -> T {
-        self.shown(title, length, || Some(steps()), detail, work)
-            .await
-    }
-
-    async fn shown<T>(
         self,
         title: &'static str,
         length: Duration,
@@ -85,15 +64,14 @@ impl Progress {
                 }
                 _ = every.tick() => {}
             }
-            // indicatif estimates from the steps; before the first one, and without steps, the
-            // clock counts.
+            // Before the first step, and without steps, the clock counts.
             let elapsed = bar.elapsed();
             let steps = steps().filter(|steps| steps.done > 0);
             let position = steps.map_or(elapsed.as_millis() as u64, |steps| steps.done);
             bar.set_length(steps.map_or(length.max(elapsed).as_millis() as u64, |steps| steps.all));
             bar.set_position(position);
             let left = match steps {
-                Some(_) => Left::About(bar.eta()),
+                Some(steps) => Left::of_steps(steps, elapsed),
                 None => Left::of(length, elapsed),
             };
             let left = left.in_words(self.later);
@@ -138,6 +116,11 @@ impl Left {
         }
     }
 
+    /// The steps to come take as long as those that were done.
+    fn of_steps(Steps { done, all }: Steps, elapsed: Duration) -> Self {
+        Self::About(elapsed.mul_f64(all.saturating_sub(done) as f64 / done as f64))
+    }
+
     fn in_words(self, later: Duration) -> String {
         // Never nothing while work remains.
         let (least, here) = match self {
@@ -180,6 +163,16 @@ mod tests {
         assert_eq!(words(60), "1 s left");
         assert_eq!(words(62), "1 s left");
         assert_eq!(words(69), "9 s longer than expected");
+    }
+
+    #[test]
+    fn steps_correct_the_expectation() {
+        let words = |done, elapsed| {
+            Left::of_steps(Steps { done, all: 10 }, seconds(elapsed)).in_words(Duration::ZERO)
+        };
+        assert_eq!(words(1, 5), "45 s left");
+        assert_eq!(words(2, 10), "40 s left");
+        assert_eq!(words(10, 50), "1 s left");
     }
 
     #[test]

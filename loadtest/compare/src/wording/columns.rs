@@ -21,7 +21,7 @@ pub(crate) struct TableColumn<Row, Reference> {
 impl<Row, Reference> TableColumn<Row, Reference> {
     /// The name in one line.
     pub(crate) fn title(&self) -> String {
-        self.name.replace('\n', " ")
+        self.name.replace("-\n", "").replace('\n', " ")
     }
 }
 
