@@ -51,7 +51,6 @@ pub(crate) fn machine_change(baseline: &Baseline) -> Option<f64> {
 /// A value and its noise, where they are known.
 type WithNoise = (Option<f64>, Option<f64>);
 
-/// A figure that is compared.
 struct Figure {
     key: &'static str,
     /// The verdicts on less and on more.

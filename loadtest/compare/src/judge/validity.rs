@@ -11,7 +11,6 @@ use crate::measure::round_robin::LoadResult;
 use crate::report::{CompareReport, CpuSteal};
 use crate::wording::validity as say;
 
-/// Why the run is void; empty when it is valid.
 pub(crate) fn void_reasons(
     load: &LoadResult,
     capacities: &Capacities,

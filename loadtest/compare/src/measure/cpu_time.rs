@@ -6,7 +6,6 @@ use std::time::Instant;
 use city::{Client, Target};
 use rustix::time::{ClockId, clock_gettime};
 
-/// Processor time used until one moment.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct CpuReading {
     at: Instant,

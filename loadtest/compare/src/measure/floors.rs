@@ -10,7 +10,6 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
-/// The floor of one mode, running.
 #[derive(Debug)]
 pub(crate) struct FloorProcess {
     /// Where it answers quotes.

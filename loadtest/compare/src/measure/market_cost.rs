@@ -84,7 +84,6 @@ impl SeedPlan {
     }
 }
 
-/// A pricing to compare with fresh data.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Candidate {
     label: String,

@@ -58,7 +58,6 @@ use crate::report::{
 use crate::statistics::rounded;
 use crate::wording::time_of_day;
 
-/// Everything that one run measured.
 pub(crate) struct Run {
     pub(crate) started_at: DateTime<Utc>,
     pub(crate) workload: Workload,
@@ -355,7 +354,6 @@ impl<'a> Phases<'a> {
     }
 }
 
-/// The schedule of a constant rate.
 pub(crate) fn schedule(arrivals: Arrivals, rate: u32, length: Duration, seed: u64) -> Schedule {
     match arrivals {
         Arrivals::Constant => Schedule::constant(rate, length),
@@ -363,7 +361,6 @@ pub(crate) fn schedule(arrivals: Arrivals, rate: u32, length: Duration, seed: u6
     }
 }
 
-/// The figures of every mode.
 fn mode_figures(load: &LoadResult, capacities: &Capacities) -> BTreeMap<DataflowMode, ModeFigures> {
     let per_second = |count: u64, span: Duration| {
         let seconds = span.as_secs_f64();
@@ -395,7 +392,6 @@ fn mode_figures(load: &LoadResult, capacities: &Capacities) -> BTreeMap<Dataflow
     load.modes.iter().map(figures).collect()
 }
 
-/// The figures of the floors.
 pub(crate) fn floors(capacities: &Capacities) -> Floors {
     let floors = &capacities.floors;
     let under = |mode| {

@@ -14,10 +14,8 @@ use marketplace::Multiplier;
 use crate::report::{AgeMillis, ErrorFigures, LatencyMicros};
 use crate::statistics::LatencyTrend;
 
-/// The running sums of one mode.
 #[derive(Debug, Clone)]
 pub(crate) struct ModeStatistics {
-    /// Quotes that were due by the schedule.
     pub(crate) offered: u64,
     /// Quotes answered and found right.
     pub(crate) quotes: u64,
@@ -140,7 +138,6 @@ pub(crate) fn value_at(histogram: &Histogram<u64>, quantile: f64) -> Option<u64>
     (!histogram.is_empty()).then(|| histogram.value_at_quantile(quantile))
 }
 
-/// The percentiles of a histogram of microseconds.
 pub(crate) fn percentiles(histogram: &Histogram<u64>) -> LatencyMicros {
     let at = |quantile| value_at(histogram, quantile);
     LatencyMicros {
@@ -152,7 +149,6 @@ pub(crate) fn percentiles(histogram: &Histogram<u64>) -> LatencyMicros {
     }
 }
 
-/// Failures of one kind.
 #[derive(Debug, Clone)]
 pub(crate) struct Failures {
     pub(crate) count: u64,

@@ -26,7 +26,6 @@ const MOMENTS: u32 = 6;
 /// map.
 const MOST_ZONES: usize = 400;
 
-/// Asks for the multipliers of all zones.
 pub(crate) struct PriceMap {
     /// Not that of the load: its quotes must not wait behind a map.
     pub(crate) client: Client,

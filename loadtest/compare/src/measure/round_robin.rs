@@ -46,7 +46,6 @@ const DRAIN: Duration = QUOTE_DEADLINE.saturating_add(Duration::from_millis(500)
 /// whatever the service does.
 pub(crate) const MOST_IN_FLIGHT: u32 = 65_536;
 
-/// Requests quotes, mode by mode in turn.
 #[derive(Clone)]
 pub(crate) struct RoundRobin {
     pub(crate) client: QuoteClient,
@@ -95,7 +94,6 @@ impl RoundRobin {
     }
 }
 
-/// The outcome of a load.
 #[derive(Debug, Clone)]
 pub(crate) struct LoadResult {
     pub(crate) modes: BTreeMap<DataflowMode, ModeStatistics>,

@@ -23,7 +23,6 @@ const MOST_INTERVALS: u32 = 600;
 /// Zones that keep a time series of their own.
 const BUSIEST: usize = 6;
 
-/// The course of one measurement.
 #[derive(Debug)]
 pub(crate) struct TimeSeries {
     interval_s: u32,
@@ -35,7 +34,6 @@ pub(crate) struct TimeSeries {
 }
 
 impl TimeSeries {
-    /// An empty record of a measurement of this length.
     pub(crate) fn new(modes: &[DataflowMode], seconds: u32) -> Self {
         let interval_s = seconds.div_ceil(MOST_INTERVALS).max(1);
         Self {

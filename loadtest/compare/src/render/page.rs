@@ -10,7 +10,6 @@ use crate::report::{Baseline, CompareReport, FloorFigures, MarketCost, ModeFigur
 use crate::wording::columns::{CAPACITIES, FIGURES, MARKET, TableColumn};
 use crate::wording::{self, UNKNOWN, changes, market, validity};
 
-/// The whole page.
 pub(crate) fn render(report: &CompareReport) -> String {
     html! {
         (DOCTYPE)

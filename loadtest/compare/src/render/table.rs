@@ -11,7 +11,6 @@ use crate::report::{Baseline, CompareReport, FloorFigures, ModeFigures};
 use crate::wording::columns::{CAPACITIES, FIGURES, MARKET, TableColumn};
 use crate::wording::{self, changes, market, validity};
 
-/// Columns of text.
 const WIDTH: usize = 80;
 
 /// The mark of a figure that is not shown because the oracle cannot be trusted; a line below says
@@ -89,7 +88,6 @@ fn heading(report: &CompareReport) -> String {
     format!("\n{}{suffix}", wording::TITLE)
 }
 
-/// What is printed so far.
 #[derive(Default)]
 struct Text(String);
 

@@ -12,10 +12,8 @@ use std::path::Path;
 pub use file::Scenario;
 pub(crate) use file::StressRamp;
 
-/// The scenario of a comparison that names none.
 pub(crate) const DEFAULT: &str = "friday-evening";
 
-/// A name and the file of that name.
 macro_rules! built_in {
     ($name:literal) => {
         (

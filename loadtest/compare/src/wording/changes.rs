@@ -3,14 +3,12 @@
 use crate::report::{Baseline, FLOOR_CAPACITY, FigureChange, Verdict};
 use crate::wording::UNKNOWN;
 
-/// The heads of the columns of [`rows`].
 pub(crate) const HEADS: [&str; 7] = ["dataflow", "figure", "then", "now", "change", "noise", ""];
 
 pub(crate) const NOISE: &str = "Noise: half of a 95 % interval of the difference, from blocks of \
     seconds. For capacity and share of floor: half of the range of the rounds, and the step to \
     the next rate that failed.";
 
-/// The older run.
 pub(crate) fn title(baseline: &Baseline) -> String {
     let commit = baseline.git.as_deref().map(|git| format!(", commit {git}"));
     let commit = commit.unwrap_or_default();
@@ -41,7 +39,6 @@ pub(crate) fn machine(percent: f64) -> String {
     )
 }
 
-/// One row per change.
 pub(crate) fn rows(baseline: &Baseline) -> Vec<[String; 7]> {
     let row_of = |(mode, changes): (&_, &Vec<FigureChange>)| {
         let mode = ToString::to_string(mode);

@@ -25,7 +25,6 @@ impl<Row, Reference> TableColumn<Row, Reference> {
     }
 }
 
-/// All modes in the same market at the same time.
 pub(crate) const FIGURES: [TableColumn<ModeFigures, FloorFigures>; 9] = [
     TableColumn {
         name: "quotes",
@@ -97,7 +96,6 @@ pub(crate) const FIGURES: [TableColumn<ModeFigures, FloorFigures>; 9] = [
     },
 ];
 
-/// The capacity of each mode and of its floor.
 pub(crate) const CAPACITIES: [TableColumn<ModeFigures, FloorFigures>; 7] = [
     TableColumn {
         name: "capacity",

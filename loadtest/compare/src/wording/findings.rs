@@ -4,10 +4,8 @@ use surge_proto::DataflowMode;
 
 use crate::report::{Breakpoint, ModeFigures, RampStep, StepResult};
 
-/// A mode with its figures.
 pub(crate) type Named<'a> = (DataflowMode, &'a ModeFigures);
 
-/// The fastest and the freshest mode.
 pub(crate) fn fastest_and_freshest(fastest: Named<'_>, freshest: Named<'_>) -> String {
     let milliseconds = fastest.1.latency_us.p50.unwrap_or_default() as f64 / 1000.0;
     let age = real_age(freshest.1.data_age_ms.p50.unwrap_or_default());
@@ -49,7 +47,6 @@ pub(crate) fn price_of_age(mode: DataflowMode, share: f64, age_ms: f64, speed: f
     )
 }
 
-/// The modes whose prices are right.
 pub(crate) fn accurate(modes: &[&str]) -> String {
     format!(
         "{}: fewer than 1 in 1000 quotes is wrong by 0.2 or more.",

@@ -45,7 +45,6 @@ fn power(cost: &MarketCost, detectable: Option<f64>) -> String {
     }
 }
 
-/// A row with its detected differences.
 pub(crate) fn effect(row: &MarketRow, differences: &[(MarketFigure, Estimate)]) -> String {
     let parts = differences.iter().map(|(figure, difference)| {
         let (mean, error) = (
@@ -82,7 +81,6 @@ pub(crate) fn youngest_age(age: &MarketRow, younger: Option<&MarketRow>) -> Stri
     }
 }
 
-/// No age has an effect.
 pub(crate) fn no_age(oldest: &MarketRow, cost: &MarketCost, detectable: Option<f64>) -> String {
     format!(
         "We could not detect an effect of data up to {} in {} evenings. {}",

@@ -18,7 +18,6 @@ use marketplace::{Calendar, MarketTime};
 
 use crate::report::{Arrivals, CompareReport};
 
-/// The name of the comparison.
 pub(crate) const TITLE: &str = "One market, priced by each dataflow";
 
 /// The name of the second table.
@@ -89,7 +88,6 @@ pub(crate) fn market_span(from: &str, until: &str) -> Option<String> {
     Some(format!("{from} to {until} in New York"))
 }
 
-/// Hours and minutes in New York.
 pub(crate) fn time_of_day(at: MarketTime) -> String {
     in_new_york(at).map_or_else(|| at.to_string(), |local| local.format("%H:%M").to_string())
 }

@@ -90,7 +90,6 @@ fn steal_during(phase: &str, steal: &CpuSteal) -> String {
     )
 }
 
-/// Invalid samples of the search for capacities.
 pub(crate) fn invalid_probes(steal: &StealByPhase, limit: f64) -> String {
     format!(
         "{} probes for a capacity failed while the hypervisor had more than {:.0} % of the \
@@ -149,7 +148,6 @@ pub(crate) fn no_floor(mode: DataflowMode, reason: &anyhow::Error) -> String {
     format!("the floor of {mode} could not be measured: {reason:#}")
 }
 
-/// `request` disagrees with the oracle.
 pub(crate) fn request_disagrees(mean_error: f64) -> String {
     format!(
         "request reads the market live and must agree with the city, yet it is wrong by \

@@ -38,7 +38,6 @@ use crate::report::{CapacityProbe, CpuSteal, FloorFigures};
 use crate::statistics::{median, rounded};
 use crate::wording::validity;
 
-/// How thorough a search is.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Effort {
     /// Searches of each capacity.
@@ -184,7 +183,6 @@ impl Capacities {
     }
 }
 
-/// The number of searches.
 #[derive(Debug)]
 pub(crate) struct SearchCount {
     pub(crate) planned: u32,

@@ -15,7 +15,6 @@ use crate::measure::round_robin::{LoadResult, RoundRobin, Trips};
 use crate::measure::services::TestedServices;
 use crate::report::CapacityProbe;
 
-/// A mode or a floor in the rounds.
 pub(super) struct SearchTarget<'a> {
     pub(super) mode: DataflowMode,
     pub(super) is_floor: bool,

@@ -17,7 +17,6 @@ use plotters::style::{Color, IntoFont, ShapeStyle, TextStyle};
 use super::axis::Axis;
 use super::palette::{Palette, legend};
 
-/// Two axes and what is drawn between them.
 pub(super) struct Chart {
     /// The words below it.
     pub(super) caption: String,
@@ -37,7 +36,6 @@ pub(super) enum ChartRule {
     Upright(f64, Palette),
 }
 
-/// Points of one kind.
 pub(super) struct ChartSeries {
     pub(super) name: String,
     pub(super) colour: Palette,
@@ -45,7 +43,6 @@ pub(super) struct ChartSeries {
     pub(super) points: Vec<ChartPoint>,
 }
 
-/// How points are drawn.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Mark {
     /// A line of this width; where two neighbours are farther apart in x than `gap`, it is

@@ -10,7 +10,6 @@ use super::choice;
 use crate::report::{CompareReport, Moment};
 use crate::wording;
 
-/// The map at a moment that the reader chooses.
 pub(super) fn section(report: &CompareReport) -> Markup {
     let moments: Vec<&Moment> = report
         .series

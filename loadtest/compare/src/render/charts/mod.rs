@@ -18,7 +18,6 @@ use maud::{Markup, html};
 use crate::report::CompareReport;
 use crate::wording::validity;
 
-/// Every chart that there is data for.
 pub(crate) fn all(report: &CompareReport) -> Markup {
     html! {
         (latency::section(report))

@@ -11,7 +11,6 @@ use maud::{Markup, html};
 use plotters::style::RGBColor;
 use surge_proto::DataflowMode;
 
-/// The colour of a thing that is drawn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Palette {
     Mode(DataflowMode),
@@ -104,7 +103,6 @@ pub(super) fn style() -> String {
     format!("{light}@media (prefers-color-scheme: dark) {{\n{dark}}}\n")
 }
 
-/// The name of each line.
 pub(super) fn legend(entries: &[(Palette, String)]) -> Markup {
     html! {
         p.legend aria-hidden="true" {

@@ -23,7 +23,6 @@ pub(super) fn section(report: &CompareReport) -> Markup {
     )
 }
 
-/// A figure of every mode over time.
 struct TimeChart {
     caption: &'static str,
     /// The quantity and its unit, for readers who do not see the chart.
