@@ -40,8 +40,8 @@ pub struct CompareReport {
     /// The machine on which it ran.
     pub machine: Machine,
     /// The processor time that the hypervisor took away meanwhile.
-    #[serde(default)]
-    pub stolen: StealByPhase,
+    #[serde(default, rename = "stolen")]
+    pub steal: StealByPhase,
     /// The settings of the run.
     pub workload: Workload,
     /// Whether the figures may be believed.
@@ -51,10 +51,10 @@ pub struct CompareReport {
     /// Why the oracle cannot be trusted, a clause each. Then no multiplier error is printed, nor
     /// anything derived from it.
     #[serde(default)]
-    pub oracle_doubts: Vec<String>,
+    pub untrusted_oracle: Vec<String>,
     /// How much of the plan was carried out; `None` in files older than this key.
-    #[serde(default)]
-    pub extent: Option<Coverage>,
+    #[serde(default, rename = "extent")]
+    pub coverage: Option<Coverage>,
     /// What a reader should know besides; a warning does not void the run.
     pub warnings: Vec<String>,
     /// The figures of each mode that was asked.
@@ -107,7 +107,7 @@ impl CompareReport {
 
     /// Whether the run came to its end.
     pub(crate) fn is_complete(&self) -> bool {
-        self.extent.is_none_or(|coverage| coverage.complete)
+        self.coverage.is_none_or(|coverage| coverage.complete)
     }
 
     /// Whether the run is one to keep: valid, and complete.
@@ -136,7 +136,8 @@ pub struct Machine {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct CpuSteal {
     /// Share of the processors' time, 0 to 1.
-    pub stolen_share: f64,
+    #[serde(rename = "stolen_share")]
+    pub share: f64,
     /// The share in the worst second: a short steal is lost in the mean of a long phase.
     pub worst_second_share: f64,
 }
@@ -150,7 +151,8 @@ pub struct StealByPhase {
     /// While quotes were measured.
     pub measurement: Option<CpuSteal>,
     /// During the stress ramp.
-    pub climb: Option<CpuSteal>,
+    #[serde(rename = "climb")]
+    pub stress_ramp: Option<CpuSteal>,
     /// During the search for capacities.
     pub capacity: Option<CpuSteal>,
     /// During the simulated evenings: it makes them fewer, not different.
@@ -573,8 +575,8 @@ pub struct CapacityProbe {
     /// Processor time of the three services for one quote, of a rate that held.
     pub cpu_us_per_quote: Option<f64>,
     /// CPU steal meanwhile, 0 to 1; `None` where the operating system does not count it.
-    #[serde(default)]
-    pub stolen_share: Option<f64>,
+    #[serde(default, rename = "stolen_share")]
+    pub steal_share: Option<f64>,
     /// Whether this is an invalid sample: it failed under much CPU steal, and the rate was tried
     /// again.
     #[serde(default)]
@@ -647,8 +649,8 @@ pub(crate) fn example_with_series() -> CompareReport {
 mod tests {
     use super::*;
 
-    /// Written by a build from before `oracle_doubts` was a key; cut down to a few points of each
-    /// series.
+    /// Written by a build from before `untrusted_oracle` was a key; cut down to a few points of
+    /// each series.
     const FROM_BEFORE: &str = include_str!("../tests/data/from-before.json");
 
     /// Every key of `old` is in `new`, with the same value; numbers may be written differently.
@@ -684,7 +686,7 @@ mod tests {
     #[test]
     fn report_without_optional_keys_is_read() {
         let mut old = serde_json::to_value(example()).unwrap();
-        for key in ["series", "extent", "stolen", "oracle_doubts"] {
+        for key in ["series", "extent", "stolen", "untrusted_oracle"] {
             old.as_object_mut().unwrap().remove(key).unwrap();
         }
         let report = CompareReport::parse(&old.to_string()).unwrap();

@@ -105,7 +105,7 @@ fn two_sided_quantile(level: f64, samples: usize) -> f64 {
     student(samples).map_or(f64::INFINITY, |it| it.inverse_cdf(1.0 - level / 2.0))
 }
 
-/// Student's t distribution for the mean of so many samples.
+/// Student's t distribution for the mean of this many samples.
 fn student(samples: usize) -> Option<StudentsT> {
     StudentsT::new(0.0, 1.0, samples.checked_sub(1)? as f64).ok()
 }

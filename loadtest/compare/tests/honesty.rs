@@ -14,7 +14,7 @@ use serde_json::Value;
 
 const LOADTEST: &str = env!("CARGO_BIN_EXE_loadtest");
 
-/// For a debug build on a busy machine; nothing waits this long when all is well.
+/// For a debug build on a busy machine; nothing waits this long on a quiet machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How long a process stands still.

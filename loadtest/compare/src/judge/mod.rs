@@ -38,17 +38,17 @@ pub(crate) fn report(
     older: Option<baseline::Older>,
 ) -> CompareReport {
     let void_reasons = void_reasons(&run.load, &run.capacities, run.interrupted);
-    let oracle_doubts = oracle::doubts(&run);
-    let facts = oracle::without_errors_in_doubt(CompareReport {
+    let untrusted_oracle = oracle::distrust(&run);
+    let facts = oracle::without_untrusted_errors(CompareReport {
         schema: SCHEMA.to_owned(),
         started_at: run.started_at.to_rfc3339_opts(SecondsFormat::Millis, true),
         git: machine::git_commit(),
         machine: machine::this_machine(),
-        stolen: run.steal,
+        steal: run.steal,
         valid: void_reasons.is_empty(),
         void_reasons,
-        oracle_doubts,
-        extent: Some(run.coverage),
+        untrusted_oracle,
+        coverage: Some(run.coverage),
         warnings: [warnings, run.capacities.warnings.clone()].concat(),
         modes: run.modes,
         floors: measure::floors(&run.capacities),

@@ -18,11 +18,11 @@ const MOST_REQUEST_ERROR: f64 = 0.02;
 const LEAST_SURGING: f64 = 0.05;
 
 /// Why the oracle of a run cannot be trusted, a clause each; empty when it can.
-pub(super) fn doubts(run: &Run) -> Vec<String> {
-    [run.city.warnings.clone(), doubts_of(&run.load.modes)].concat()
+pub(super) fn distrust(run: &Run) -> Vec<String> {
+    [run.city.warnings.clone(), distrust_of(&run.load.modes)].concat()
 }
 
-fn doubts_of(modes: &BTreeMap<DataflowMode, ModeStatistics>) -> Vec<String> {
+fn distrust_of(modes: &BTreeMap<DataflowMode, ModeStatistics>) -> Vec<String> {
     let request = modes.get(&DataflowMode::Request);
     let error = request.and_then(|request| request.deviation.error().mean_abs);
     let disagrees = error.filter(|error| *error > MOST_REQUEST_ERROR);
@@ -34,14 +34,14 @@ fn doubts_of(modes: &BTreeMap<DataflowMode, ModeStatistics>) -> Vec<String> {
     let quiet = surging.filter(|share| *share < LEAST_SURGING);
     let quiet = quiet.map(validity::quiet_market);
     // An oracle that is wrong cannot say how calm the market was.
-    let doubt = disagrees.map(validity::request_disagrees).or(quiet);
-    doubt.into_iter().collect()
+    let reason = disagrees.map(validity::request_disagrees).or(quiet);
+    reason.into_iter().collect()
 }
 
-/// The report without multiplier errors, where the oracle is in doubt: a figure that nobody should
-/// believe is not printed, and neither is a sentence or a chart that is derived from it.
-pub(super) fn without_errors_in_doubt(mut report: CompareReport) -> CompareReport {
-    if report.oracle_doubts.is_empty() {
+/// The report without multiplier errors, where the oracle cannot be trusted: a figure that nobody
+/// should believe is not printed, and neither is a sentence or a chart that is derived from it.
+pub(super) fn without_untrusted_errors(mut report: CompareReport) -> CompareReport {
+    if report.untrusted_oracle.is_empty() {
         return report;
     }
     for mode in report.modes.values_mut() {
@@ -91,25 +91,25 @@ mod tests {
 
     #[test]
     fn agreement_in_busy_market_is_trusted() {
-        assert_eq!(doubts_of(&request(0, 30)), [""; 0]);
-        assert_eq!(doubts_of(&request(4, 30)), [""; 0], "0.020 is allowed");
+        assert_eq!(distrust_of(&request(0, 30)), [""; 0]);
+        assert_eq!(distrust_of(&request(4, 30)), [""; 0], "0.020 is allowed");
     }
 
     #[test]
-    fn live_mode_that_disagrees_is_a_doubt() {
-        let doubts = doubts_of(&request(10, 30));
-        assert!(doubts[0].contains("wrong by 0.050"), "{doubts:?}");
+    fn live_mode_that_disagrees_is_not_trusted() {
+        let reasons = distrust_of(&request(10, 30));
+        assert!(reasons[0].contains("wrong by 0.050"), "{reasons:?}");
     }
 
     #[test]
-    fn calm_market_is_a_doubt() {
-        let doubts = doubts_of(&request(0, 3));
-        assert!(doubts[0].contains("only 3 % of the quotes"), "{doubts:?}");
+    fn calm_market_is_not_trusted() {
+        let reasons = distrust_of(&request(0, 3));
+        assert!(reasons[0].contains("only 3 % of the quotes"), "{reasons:?}");
     }
 
     #[test]
-    fn doubted_report_has_no_multiplier_error() {
-        let trusted = without_errors_in_doubt(example_with_series());
+    fn untrusted_report_has_no_multiplier_error() {
+        let trusted = without_untrusted_errors(example_with_series());
         assert!(
             trusted.modes[&DataflowMode::Events]
                 .multiplier_error
@@ -117,8 +117,8 @@ mod tests {
                 .is_some()
         );
         let mut report = example_with_series();
-        report.oracle_doubts = vec!["another city is running".to_owned()];
-        let report = without_errors_in_doubt(report);
+        report.untrusted_oracle = vec!["another city is running".to_owned()];
+        let report = without_untrusted_errors(report);
         let written = serde_json::to_value(&report).unwrap();
         for mode in ["database", "request", "events"] {
             assert!(written["modes"][mode]["multiplier_error"]["mean_abs"].is_null());

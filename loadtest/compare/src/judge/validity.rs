@@ -105,7 +105,7 @@ pub(super) fn warnings(report: &CompareReport) -> Vec<String> {
     let mut warnings: Vec<String> = modes
         .map(|(mode, figures)| say::degraded(*mode, figures))
         .collect();
-    let steal = &report.stolen;
+    let steal = &report.steal;
     // A void run has the steal of its measurement among its reasons.
     let slows = steal
         .measurement
@@ -132,10 +132,10 @@ mod tests {
     use super::*;
     use crate::report::example;
 
-    fn steal(stolen_share: f64) -> Option<CpuSteal> {
+    fn steal(share: f64) -> Option<CpuSteal> {
         Some(CpuSteal {
-            stolen_share,
-            worst_second_share: stolen_share,
+            share,
+            worst_second_share: share,
         })
     }
 
@@ -252,10 +252,10 @@ mod tests {
     #[test]
     fn much_steal_is_a_warning() {
         let mut report = example();
-        (report.stolen.measurement, report.stolen.capacity) = (steal(0.019), steal(0.02));
+        (report.steal.measurement, report.steal.capacity) = (steal(0.019), steal(0.02));
         assert_eq!(warnings(&report), [""; 0]);
-        (report.stolen.measurement, report.stolen.capacity) = (steal(0.11), steal(0.05));
-        (report.stolen.probes_repeated, report.stolen.probes_spoiled) = (3, 1);
+        (report.steal.measurement, report.steal.capacity) = (steal(0.11), steal(0.05));
+        (report.steal.probes_repeated, report.steal.probes_spoiled) = (3, 1);
         let valid = warnings(&report);
         for (warning, figure) in valid.iter().zip(["took 11 %", "took 5 %", "3 probes"]) {
             assert!(warning.contains(figure), "{warning}");

@@ -1,7 +1,7 @@
 //! CPU steal: processor time that the hypervisor gave to other machines, as Linux counts it in
 //! `/proc/stat`.
 //!
-//! A machine whose processors are taken away for a moment looks like a slow service and like a late
+//! A machine that loses its processors for a moment looks like a slow service and like a late
 //! load generator. So each phase of a run reads the counters at both edges, and every second in
 //! between.
 
@@ -21,12 +21,12 @@ impl CpuSteal {
 
     /// Whether a reader should know.
     pub(crate) fn is_noteworthy(&self) -> bool {
-        self.stolen_share > Self::NOTEWORTHY || self.worst_second_share > Self::INVALIDATES
+        self.share > Self::NOTEWORTHY || self.worst_second_share > Self::INVALIDATES
     }
 
     /// Whether a failure meanwhile says nothing about the service.
     pub(crate) fn invalidates_failure(&self) -> bool {
-        self.stolen_share > Self::INVALIDATES
+        self.share > Self::INVALIDATES
     }
 }
 
@@ -52,7 +52,7 @@ pub(crate) async fn during<T>(work: impl Future<Output = T>) -> (T, Option<CpuSt
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct CpuTicks {
     all: u64,
-    stolen: u64,
+    steal: u64,
 }
 
 impl CpuTicks {
@@ -70,19 +70,19 @@ impl CpuTicks {
     /// The time of guests is not added: it is in user time already.
     #[cfg(target_os = "linux")]
     fn of(time: &procfs::CpuTime) -> Option<Self> {
-        let stolen = time.steal?;
+        let steal = time.steal?;
         let system = time.system + time.iowait? + time.irq? + time.softirq?;
         Some(Self {
-            all: time.user + time.nice + time.idle + system + stolen,
-            stolen,
+            all: time.user + time.nice + time.idle + system + steal,
+            steal,
         })
     }
 
-    /// The share stolen from an earlier moment to this one. Counters that went backwards, as those
-    /// of single processors do when they go off line, count as none.
+    /// The share of steal from an earlier moment to this one. Counters that went backwards, as
+    /// those of single processors do when they go off line, count as none.
     fn share_since(self, earlier: Self) -> Option<f64> {
         let all = self.all.checked_sub(earlier.all).filter(|&all| all > 0)?;
-        Some(self.stolen.saturating_sub(earlier.stolen) as f64 / all as f64)
+        Some(self.steal.saturating_sub(earlier.steal) as f64 / all as f64)
     }
 }
 
@@ -110,12 +110,12 @@ impl StealMeter {
         self.last = now;
     }
 
-    /// The rest of the last second counts in the mean alone: of a few ticks, one stolen would be a
-    /// large share.
+    /// The rest of the last second counts in the mean alone: of a few ticks, one of steal would be
+    /// a large share.
     fn finish(self, now: Option<CpuTicks>) -> Option<CpuSteal> {
         let share = now?.share_since(self.first?)?;
         Some(CpuSteal {
-            stolen_share: crate::statistics::rounded(share, 4),
+            share: crate::statistics::rounded(share, 4),
             worst_second_share: crate::statistics::rounded(self.worst.max(share), 4),
         })
     }
@@ -125,8 +125,8 @@ impl StealMeter {
 mod tests {
     use super::*;
 
-    fn ticks(all: u64, stolen: u64) -> Option<CpuTicks> {
-        Some(CpuTicks { all, stolen })
+    fn ticks(all: u64, steal: u64) -> Option<CpuTicks> {
+        Some(CpuTicks { all, steal })
     }
 
     #[cfg(target_os = "linux")]
@@ -151,7 +151,7 @@ mod tests {
         (1..=59).for_each(|second| meter.read(ticks(second * 200, 0)));
         meter.read(ticks(12_000, 120));
         let steal = meter.finish(ticks(12_000, 120)).unwrap();
-        assert_eq!((steal.stolen_share, steal.worst_second_share), (0.01, 0.6));
+        assert_eq!((steal.share, steal.worst_second_share), (0.01, 0.6));
         assert!(steal.is_noteworthy() && !steal.invalidates_failure());
     }
 
@@ -160,7 +160,7 @@ mod tests {
         let steal = StealMeter::start(ticks(1_000, 7))
             .finish(ticks(1_100, 27))
             .unwrap();
-        assert_eq!((steal.stolen_share, steal.worst_second_share), (0.2, 0.2));
+        assert_eq!((steal.share, steal.worst_second_share), (0.2, 0.2));
         assert!(steal.invalidates_failure());
     }
 
@@ -176,7 +176,7 @@ mod tests {
     #[tokio::test]
     async fn linux_counts_steal() {
         let (_, steal) = during(tokio::time::sleep(Duration::from_millis(100))).await;
-        let share = steal.expect("a tenth of a second has ticks").stolen_share;
+        let share = steal.expect("a tenth of a second has ticks").share;
         assert!((0.0..=1.0).contains(&share), "{share}");
     }
 }

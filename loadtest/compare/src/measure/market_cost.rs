@@ -60,7 +60,7 @@ impl SeedPlan {
         }
     }
 
-    /// Whether a thread that did so many seeds in this time should begin the seed with this number.
+    /// Whether a thread that has `done` seeds in this time should begin the seed with this number.
     fn has_time_for(self, seed: u32, done: u32, elapsed: Duration) -> bool {
         let after_another = elapsed.as_secs_f64() * (1.0 + 1.0 / f64::from(done.max(1)));
         seed < LEAST || after_another < self.within.as_secs_f64()
@@ -74,7 +74,7 @@ impl SeedPlan {
         self.within.min(EVENING * 9 * self.most / 2)
     }
 
-    /// The number of seeds that will be done in the end, going by the time that so many took.
+    /// The number of seeds that will be done in the end, going by the time of those done.
     fn likely(self, done: f64, elapsed: Duration) -> u32 {
         if done <= 0.0 {
             return self.most;

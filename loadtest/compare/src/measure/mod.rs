@@ -130,7 +130,7 @@ pub(crate) async fn run(
         steal: StealByPhase {
             warm_up,
             measurement: load.steal,
-            climb: ramp_steal.filter(|_| ramp.is_some()),
+            stress_ramp: ramp_steal.filter(|_| ramp.is_some()),
             capacity: capacities.steal,
             market: market_steal,
             probes_repeated: capacities.all().map(|capacity| capacity.repeated).sum(),

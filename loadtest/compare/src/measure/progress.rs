@@ -41,9 +41,9 @@ impl Progress {
         Self { later, ..self }
     }
 
-    /// Runs a phase that takes about `length`; `detail` adds the state of the moment. A phase of like
-    /// steps counts them in `steps`, and the time left is estimated from them as soon as one is
-    /// done.
+    /// Runs a phase that takes about `length`; `detail` adds the state of the moment. A phase of
+    /// like steps counts them in `steps`, and the time left is estimated from them as soon as one
+    /// is done.
     pub(crate) async fn during<T>(
         self,
         title: &'static str,

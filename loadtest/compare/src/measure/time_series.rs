@@ -115,18 +115,18 @@ fn figures(statistics: &ModeStatistics) -> Interval {
     }
 }
 
-/// The latency curve of a mode, evenly spaced in nines: as many points from 0 to 90 % as from 90 to
-/// 99 % and from there to 99.9 %, then the slowest quote. More nines would rest on a handful of
+/// The latency curve of a mode: as many points from 0 to 90 % as from 90 to 99 % and from there to
+/// 99.9 %, then the slowest quote. Points beyond would rest on a handful of
 /// quotes.
 pub(crate) fn latency_curve(latency: &Histogram<u64>) -> Vec<CurvePoint> {
-    const POINTS_PER_NINE: u32 = 20;
-    const NINES: u32 = 3;
+    const POINTS_PER_DECADE: u32 = 20;
+    const DECADES: u32 = 3;
     // Rounded, because a hair above 0.99 would ask for one quote more.
     let quantile = |step| {
-        let nines = f64::from(step) / f64::from(POINTS_PER_NINE);
-        crate::statistics::rounded(1.0 - 0.1_f64.powf(nines), 6)
+        let decades = f64::from(step) / f64::from(POINTS_PER_DECADE);
+        crate::statistics::rounded(1.0 - 0.1_f64.powf(decades), 6)
     };
-    let quantiles = (0..=POINTS_PER_NINE * NINES).map(quantile).chain([1.0]);
+    let quantiles = (0..=POINTS_PER_DECADE * DECADES).map(quantile).chain([1.0]);
     let point = |quantile| {
         Some(CurvePoint {
             percentile: quantile * 100.0,
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn curve_climbs_to_the_slowest_quote() {
+    fn curve_rises_to_the_slowest_quote() {
         let mut latency = engine::histogram();
         (1..=1_000).for_each(|micros| latency.record(micros).unwrap());
         let curve = latency_curve(&latency);

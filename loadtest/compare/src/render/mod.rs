@@ -98,8 +98,8 @@ mod tests {
         let [json, live, again] =
             ["a.json", "live.html", "again.html"].map(|name| folder.path().join(name));
         let mut report = example_with_series();
-        for oracle_doubts in [vec![], vec!["another city is running".to_owned()]] {
-            report.oracle_doubts = oracle_doubts;
+        for untrusted_oracle in [vec![], vec!["another city is running".to_owned()]] {
+            report.untrusted_oracle = untrusted_oracle;
             publish(&report, &json, &live).unwrap();
             redraw(&CompareReport::read(&json).unwrap(), &again).unwrap();
             assert!(fs::read(&live).unwrap() == fs::read(&again).unwrap());

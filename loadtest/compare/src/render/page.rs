@@ -49,7 +49,7 @@ pub(crate) fn render(report: &CompareReport) -> String {
 }
 
 fn heading(report: &CompareReport) -> Markup {
-    let coverage = report.extent.as_ref().map(validity::coverage);
+    let coverage = report.coverage.as_ref().map(validity::coverage);
     html! {
         h1 { (wording::TITLE) }
         @if !report.valid {
@@ -95,8 +95,8 @@ fn mode_table(
     columns: &[TableColumn<ModeFigures, FloorFigures>],
     label: &str,
 ) -> Markup {
-    let doubted = !report.oracle_doubts.is_empty();
-    let is_hidden = |column: &TableColumn<_, _>| doubted && column.needs_oracle;
+    let is_untrusted = !report.untrusted_oracle.is_empty();
+    let is_hidden = |column: &TableColumn<_, _>| is_untrusted && column.needs_oracle;
     let hidden = columns.iter().filter(|column| is_hidden(column)).count();
     let table = html! {
         table {
@@ -110,7 +110,7 @@ fn mode_table(
                         }
                         @if hidden > 0 && row == 0 {
                             td.untrusted colspan=(hidden) rowspan=(report.modes.len()) {
-                                (validity::error_not_shown(&report.oracle_doubts))
+                                (validity::error_not_shown(&report.untrusted_oracle))
                             }
                         }
                     }
@@ -216,7 +216,7 @@ fn circumstances(report: &CompareReport) -> Markup {
             dt { "commit" } dd { (report.git.as_deref().unwrap_or(UNKNOWN)) }
             dt { "processors" } dd { (cpus.map_or_else(unknown, |cpus| cpus.to_string())) }
             dt { "memory" } dd { (memory.map_or_else(unknown, |gib| format!("{gib} GiB"))) }
-            dt { "CPU steal" } dd { (validity::steal_by_phase(&report.stolen)) }
+            dt { "CPU steal" } dd { (validity::steal_by_phase(&report.steal)) }
             dt { "format" } dd { (report.schema) }
         }
     }
@@ -224,14 +224,14 @@ fn circumstances(report: &CompareReport) -> Markup {
 
 const STYLE: &str = "
 :root {
-  --ink: #1c2127; --quiet: #5b6470; --paper: #ffffff; --line: #d5dae0; --shade: #f3f5f7;
+  --text: #1c2127; --quiet: #5b6470; --paper: #ffffff; --line: #d5dae0; --shade: #f3f5f7;
   --void: #b3261e; }
 @media (prefers-color-scheme: dark) {
   :root {
-    --ink: #e4e8ec; --quiet: #9aa4af; --paper: #14181d; --line: #343b44; --shade: #1d232a;
+    --text: #e4e8ec; --quiet: #9aa4af; --paper: #14181d; --line: #343b44; --shade: #1d232a;
     --void: #ff8a80; }
 }
-body { margin: 0; background: var(--paper); color: var(--ink);
+body { margin: 0; background: var(--paper); color: var(--text);
   font: 16px/1.5 system-ui, sans-serif; }
 main { max-width: 60rem; margin: 0 auto; padding: 1.5rem 1rem 3rem; }
 h1 { font-size: 1.6rem; line-height: 1.2; margin: 0 0 .75rem; }
@@ -286,7 +286,7 @@ mod tests {
     fn untrusted_oracle_has_reason_in_its_columns() {
         let mut report = example();
         assert!(!render(&report).contains("td class=\"untrusted\""));
-        report.oracle_doubts = vec!["another city is running".to_owned()];
+        report.untrusted_oracle = vec!["another city is running".to_owned()];
         let page = render(&report);
         let cell =
             "<td class=\"untrusted\" colspan=\"2\" rowspan=\"3\">The multiplier error is not shown";

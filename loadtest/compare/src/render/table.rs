@@ -27,8 +27,8 @@ pub(crate) fn render(report: &CompareReport) -> String {
         text.sentence(Style::new(), &line);
     }
     text.table(modes(report, &FIGURES));
-    if !report.oracle_doubts.is_empty() {
-        let why = validity::error_not_shown(&report.oracle_doubts);
+    if !report.untrusted_oracle.is_empty() {
+        let why = validity::error_not_shown(&report.untrusted_oracle);
         text.sentence(red, &format!("{NOT_SHOWN} {why}"));
         text.newline();
     }
@@ -49,7 +49,7 @@ pub(crate) fn render(report: &CompareReport) -> String {
             .map(|row| (row.label.clone(), row, &cost.rows[0]));
         text.table(table("quotes made from data", &MARKET, rows, true));
     }
-    if let Some(coverage) = report.extent.as_ref().filter(|_| !report.is_good()) {
+    if let Some(coverage) = report.coverage.as_ref().filter(|_| !report.is_good()) {
         text.sentence(Style::new(), &validity::coverage(coverage));
     }
     for reason in &report.void_reasons {
@@ -129,10 +129,15 @@ impl Text {
 fn modes(report: &CompareReport, columns: &[TableColumn<ModeFigures, FloorFigures>]) -> Table {
     let rows = report.modes.iter();
     let rows = rows.map(|(mode, figures)| (mode.to_string(), figures, report.floors.under(*mode)));
-    table("dataflow", columns, rows, report.oracle_doubts.is_empty())
+    table(
+        "dataflow",
+        columns,
+        rows,
+        report.untrusted_oracle.is_empty(),
+    )
 }
 
-/// A table of named rows: the names of its columns stand on their units.
+/// A table of named rows: the units of its columns are below their names.
 fn table<'a, Row: 'a, Reference: 'a>(
     names: &str,
     columns: &[TableColumn<Row, Reference>],
@@ -261,7 +266,7 @@ mod tests {
     fn partial_run_says_how_much_was_done() {
         let mut report = example();
         assert!(!plain(&report).contains("Done:"));
-        let coverage = report.extent.as_mut().unwrap();
+        let coverage = report.coverage.as_mut().unwrap();
         (coverage.complete, coverage.planned_searches) = (false, 18);
         let text = plain(&report);
         assert!(
@@ -305,7 +310,7 @@ mod tests {
     #[test]
     fn untrusted_oracle_hides_errors_and_says_why() {
         let mut report = example();
-        report.oracle_doubts = vec!["another city is running on these services".to_owned()];
+        report.untrusted_oracle = vec!["another city is running on these services".to_owned()];
         let text = plain(&report);
         assert_eq!(cells_of_events(&text, NOT_SHOWN), 2, "{text}");
         let words = text.split_whitespace().collect::<Vec<_>>().join(" ");

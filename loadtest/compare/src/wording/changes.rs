@@ -24,7 +24,7 @@ pub(crate) fn caution(baseline: &Baseline) -> Option<String> {
     (!differences.is_empty()).then(|| format!("NOT COMPARABLE, shown all the same: {differences}"))
 }
 
-/// The machine itself has changed by so many percent, judged by the floors.
+/// The machine itself has changed by this many percent, judged by the floors.
 pub(crate) fn machine(percent: f64) -> String {
     let (more, quicker) = if percent > 0.0 {
         ("more", "quicker")

@@ -81,10 +81,7 @@ fn steal_during(phase: &str, steal: &CpuSteal) -> String {
         share if share > 0.0 && share < 0.005 => "less than 1 %".to_owned(),
         share => format!("{:.0} %", share * 100.0),
     };
-    let (mean, worst) = (
-        percent(steal.stolen_share),
-        percent(steal.worst_second_share),
-    );
+    let (mean, worst) = (percent(steal.share), percent(steal.worst_second_share));
     format!(
         "the hypervisor took {mean} of the processors during {phase}, {worst} in the worst second"
     )
@@ -105,15 +102,12 @@ pub(crate) fn steal_by_phase(steal: &StealByPhase) -> String {
     let phases = [
         ("warm-up", steal.warm_up),
         ("measurement", steal.measurement),
-        ("stress ramp", steal.climb),
+        ("stress ramp", steal.stress_ramp),
         ("capacities", steal.capacity),
         ("simulated evenings", steal.market),
     ];
     let known = phases.into_iter().filter_map(|(phase, steal)| {
-        let (mean, worst) = (
-            steal?.stolen_share * 100.0,
-            steal?.worst_second_share * 100.0,
-        );
+        let (mean, worst) = (steal?.share * 100.0, steal?.worst_second_share * 100.0);
         Some(format!(
             "{mean:.1} % during {phase} (worst second {worst:.0} %)"
         ))
@@ -165,10 +159,10 @@ pub(crate) fn quiet_market(surging_share: f64) -> String {
 }
 
 /// In the place of the multiplier error, and of everything that is derived from it.
-pub(crate) fn error_not_shown(doubts: &[String]) -> String {
+pub(crate) fn error_not_shown(reasons: &[String]) -> String {
     format!(
         "The multiplier error is not shown, because {}.",
-        doubts.join("; and because ")
+        reasons.join("; and because ")
     )
 }
 
@@ -235,7 +229,7 @@ mod tests {
     #[test]
     fn steal_is_named_with_its_worst_second() {
         let steal = CpuSteal {
-            stolen_share: 0.004,
+            share: 0.004,
             worst_second_share: 0.6,
         };
         assert_eq!(

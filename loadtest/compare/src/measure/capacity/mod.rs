@@ -83,8 +83,8 @@ impl Effort {
         }
     }
 
-    /// About how long everything takes for so many modes with their floors: some seven probes a
-    /// search, and their last answers.
+    /// About how long everything takes for this number of modes with their floors: some seven
+    /// probes a search, and their last answers.
     pub(crate) fn estimate(&self, modes: usize) -> Duration {
         self.probe * self.search.most_tries.min(7) * 4 / 3 * self.rounds * 2 * modes as u32
     }
@@ -191,7 +191,7 @@ pub(crate) struct SearchCount {
 }
 
 impl SearchCount {
-    /// For so many modes with their floors.
+    /// For this number of modes with their floors.
     pub(crate) fn of(effort: Effort, modes: usize) -> Self {
         Self {
             planned: effort.rounds * 2 * modes as u32,

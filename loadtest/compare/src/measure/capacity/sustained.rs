@@ -103,10 +103,10 @@ mod tests {
     fn failure_under_steal_is_invalid_sample() {
         let failed = LoadResult::nothing(&[MODE]);
         assert!(!is_invalid_sample(&failed, MODE));
-        let under_steal = |stolen_share| LoadResult {
+        let under_steal = |share| LoadResult {
             steal: Some(CpuSteal {
-                stolen_share,
-                worst_second_share: stolen_share,
+                share,
+                worst_second_share: share,
             }),
             ..failed.clone()
         };

@@ -153,7 +153,7 @@ impl<'a> SearchTarget<'a> {
             held,
             latency_us: percentiles(&statistics.latency),
             cpu_us_per_quote: cost.filter(|_| !self.is_floor).map(f64::round),
-            stolen_share: load.steal.map(|steal| steal.stolen_share),
+            steal_share: load.steal.map(|steal| steal.share),
             repeated: false,
         });
         if let Some(failures) = statistics.failures().next() {

@@ -72,12 +72,15 @@ impl Axis {
     /// Percentiles to that of one in `count`, at least to 99.9.
     pub(super) fn percentiles(name: &'static str, count: f64) -> Self {
         let last = 100.0 - 100.0 / count.max(1_000.0);
-        let nines = [0.0, 50.0, 90.0, 99.0, 99.9, 99.99, 99.999, 99.9999];
+        let percentiles = [0.0, 50.0, 90.0, 99.0, 99.9, 99.99, 99.999, 99.9999];
         Self {
             name,
             scale: AxisScale::Percentiles,
             ends: (0.0, last),
-            ticks: nines.into_iter().filter(|tick| *tick <= last).collect(),
+            ticks: percentiles
+                .into_iter()
+                .filter(|tick| *tick <= last)
+                .collect(),
         }
     }
 

@@ -51,8 +51,8 @@ fn chart(report: &CompareReport, mode: DataflowMode) -> Option<Chart> {
         .filter_map(|(rate, colour)| Some(ChartRule::Upright(rate?, colour)));
     Some(Chart {
         caption: format!(
-            "{mode}: 99 of 100 quotes within so many ms, by quotes requested per second; both \
-             axes logarithmic. The line across is the limit of {limit_ms:.0} ms."
+            "{mode}: time within which 99 of 100 quotes were answered, in ms, by quotes requested \
+             per second; both axes logarithmic. The line across is the limit of {limit_ms:.0} ms."
         ),
         alternative: alternative(mode, own, floor),
         x: Axis::log("quotes/s", points().map(|point| point.x).collect())?,

@@ -190,13 +190,13 @@ impl Projection {
 /// Units of a drawing to a degree of latitude: a zone comes to some twenty.
 const UNITS: f64 = 1_000.0;
 
-/// The colours of the zones: from near the paper to far from it, so that they can be told apart
-/// without colour.
+/// The colours of the zones: from near the paper to far from it, so that a reader can distinguish
+/// them without colour.
 pub(crate) const STYLE: &str = "
 :root { --calm: #e9e4ee; --hot: #5b0f73; }
 @media (prefers-color-scheme: dark) { :root { --calm: #2a2630; --hot: #f7c948; } }
 .zone { fill: color-mix(in oklab, var(--hot) var(--heat), var(--calm)); stroke: var(--paper); }
-.zone.off { stroke: var(--ink); stroke-width: 2.5; }
+.zone.off { stroke: var(--text); stroke-width: 2.5; }
 .maps { display: grid; grid-template-columns: repeat(auto-fit, minmax(9.5rem, 1fr)); gap: .75rem; }
 .scale span { display: inline-block; width: 9rem; height: .8em;
   background: linear-gradient(in oklab to right, var(--calm), var(--hot)); }

@@ -25,9 +25,9 @@ pub(crate) fn all(report: &CompareReport) -> Markup {
         (capacity::section(report))
         (timeline::zones(report))
         (map::section(report))
-        @if !report.oracle_doubts.is_empty() {
+        @if !report.untrusted_oracle.is_empty() {
             h2 { "Not drawn: the multiplier error, and the prices of the city" }
-            p { (validity::error_not_shown(&report.oracle_doubts)) }
+            p { (validity::error_not_shown(&report.untrusted_oracle)) }
         }
     }
 }

@@ -159,7 +159,9 @@ pub(super) fn zones(report: &CompareReport) -> Markup {
             h2 { "The price of one zone" }
             p {
                 "What each dataflow quoted for the same pickups"
-                @if report.oracle_doubts.is_empty() { ", over the right multiplier at that instant" }
+                @if report.untrusted_oracle.is_empty() {
+                    ", over the right multiplier at that instant"
+                }
                 ". The zones are those with the most quotes."
             }
             (choice::one_of("Zone, by its middle:", "zone", &charts))
