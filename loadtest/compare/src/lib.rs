@@ -1,9 +1,9 @@
 //! Compares the three dataflows on the same market at the same moment.
 //!
 //! **How this works.** The city brings the market to life. When it has warmed up, every trip is
-//! requested of each mode in turn at a fixed rate; each answer is checked, and its price is held
-//! against the one that is right at that instant. Then each mode is driven to its limit, in turn
-//! with minimal servers built on the same libraries.
+//! requested of each mode in turn at a fixed rate; each answer is checked, and its multiplier is
+//! compared with the right one at that moment. Then each mode is driven to its limit, in turn with
+//! minimal servers built on the same libraries.
 //!
 //! The work has three steps, and imports go one way, from right to left:
 //!
@@ -15,7 +15,8 @@
 //! ```
 //!
 //! A run that cannot be trusted is *void*: the table, the report and the exit code say so.
-//! [`run_until`] is the whole story.
+//! Start to
+//! read at [`run_until`].
 
 mod args;
 pub mod ask;

@@ -137,8 +137,8 @@ mod tests {
         assert_eq!(
             findings(&report)[4..],
             [
-                "events sustains the highest rate, 2731 quotes per second: 62 % of a minimal \
-                 server built on the same libraries.",
+                "events sustains the highest rate, 2731 quotes per second: 62 % of the rate of \
+                 a minimal server built on the same libraries.",
                 // 300 quotes/s of 100 us are 0.03 of one processor of two.
                 "At 300 quotes/s the load generator itself takes 1.5 % of the machine's 2 \
                  processors.",

@@ -3,7 +3,8 @@
 //! **False alarms.** A table of 8 rows and 4 figures is 32 tests. Each at 1 %, one in four tables
 //! shows a difference that is not there. So all of them are corrected together ([`holm`]), such
 //! that one table in twenty has a false one. And an age counts only if all older ages that were
-//! tried have the same effect: what 5 minutes do not do, 1 minute does not do either. Where nothing
+//! tried have the same effect: if data of
+//! 5 minutes has no effect, data of 1 minute has none either. Where nothing
 //! is detected, the sentence says what a run of this size could have detected.
 
 use std::collections::BTreeSet;

@@ -6,9 +6,10 @@
 //! * *Void*: its figures may be those of something else. The generator missed its schedule, answers
 //!   were wrong or missing, a service died, somebody set the clock. Nothing of it is used: no
 //!   finding is printed, and the exit code says so.
-//! * *Partial*: it was interrupted after the measurement. Its figures stand; others are missing.
-//! * *Untrusted oracle*: latencies and ages stand, but what is "right" is not known. Then no
-//!   multiplier error is printed, and in its place stands why.
+//! * *Partial*: it was interrupted after the measurement. The figures that it
+//!   measured are valid; the others are missing.
+//! * *Untrusted oracle*: latencies and ages are valid, but the right multiplier is unknown. Then
+//!   the report prints no multiplier error, and says why.
 //!
 //! This module decides, and [`wording`](crate::wording) says it. It reads what was measured and the
 //! report, and prints nothing.

@@ -1,11 +1,11 @@
 //! What old data costs the market, and not only the price: the same evening, simulated once with
 //! each pricing.
 //!
-//! **How this works.** The live measurement is too short to answer this, and a city that was quoted
-//! other prices is another city. So evenings are simulated without the services
-//! ([`OfflineSimulation`]). A seed makes one population; it lives through the evening once with
-//! fresh data and once with every other pricing, and the differences are taken within the seed.
-//! What the pricings of a seed have in common falls out of them:
+//! **How this works.** The live measurement is too short to answer this, and riders who get other
+//! prices decide differently, so two live runs cannot be compared. So evenings are simulated
+//! without the services ([`OfflineSimulation`]). A seed makes one population; it lives through the
+//! evening once with fresh data and once with every other pricing, and the differences are taken
+//! within the seed. The difference cancels what all pricings of a seed have in common:
 //!
 //! ```text
 //!            fresh   database   request   events   1 min old  ...

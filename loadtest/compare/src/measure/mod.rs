@@ -1,6 +1,6 @@
 //! Measures: everything that a comparison finds out, before anything is judged or printed.
 //!
-//! **How this works.** [`run`] is the whole story, phase by phase:
+//! **How this works.** Start to read at [`run`], which has the phases in their order:
 //!
 //! ```text
 //! city starts

@@ -1,5 +1,4 @@
-//! Records the course of a measurement while it runs: figures by interval and mode, multipliers by
-//! zone.
+//! Records a measurement as time series: figures per interval and mode, multipliers per zone.
 //!
 //! Everything is bounded: a long measurement has longer intervals, and only the busiest zones are
 //! kept in the end.

@@ -64,7 +64,7 @@ pub(crate) fn highest_capacity(
     let rank = if alone { "" } else { "the highest rate, " };
     let share = share.map(|share| {
         let percent = share * 100.0;
-        format!(": {percent:.0} % of a minimal server built on the same libraries")
+        format!(": {percent:.0} % of the rate of a minimal server built on the same libraries")
     });
     format!(
         "{mode} sustains {rank}{rate:.0} quotes per second{}.",

@@ -2,8 +2,8 @@
 //!
 //! **Why floors.** "9,000 quotes per second" says more about the machine than about a dataflow. So
 //! each mode is judged as a share of its *floor*: a minimal server on the same libraries, on the
-//! same machine, in the same run, asked by the same generator. What a mode lacks to 100 % is the
-//! price of prices, traces, metrics and checks.
+//! same machine, in the same run, asked by the same generator. The missing part to 100 % is the
+//! cost of pricing, traces, metrics and checks.
 //!
 //! Modes and floors take turns, round by round, so that a slow moment of the machine falls on all
 //! of them:
