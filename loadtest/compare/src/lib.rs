@@ -14,8 +14,7 @@
 //! report, statistics, scenario, args      plain data and calculations, below all of them
 //! ```
 //!
-//! A run that cannot be trusted is *void*: the table, the report and the exit code say so.
-//! Start to
+//! A run that cannot be trusted is *void*: the table, the report and the exit code say so. Start to
 //! read at [`run_until`].
 
 mod args;
