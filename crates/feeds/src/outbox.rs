@@ -114,21 +114,15 @@ struct Backlog {
     oldest_age_seconds: Gauge<f64, AtomicU64>,
 }
 
-struct OutboxRow {
-    id: Uuid,
-    subject: String,
-    schema: String,
-    payload: Vec<u8>,
-    traceparent: Option<String>,
+platform::from_row! {
+    struct OutboxRow {
+        id: Uuid,
+        subject: String,
+        schema: String,
+        payload: Vec<u8>,
+        traceparent: Option<String>,
+    }
 }
-
-platform::from_row!(OutboxRow {
-    id,
-    subject,
-    schema,
-    payload,
-    traceparent
-});
 
 /// Why a step of the relay failed. No event is lost: the rows stay.
 #[derive(Debug, thiserror::Error)]

@@ -32,8 +32,10 @@ use std::{
 };
 
 use tokio::time::{Instant, sleep_until};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
+
+use crate::shutdown::with_deadline;
 
 /// The loop around the steps of one worker.
 #[derive(Debug)]
@@ -84,6 +86,37 @@ impl WorkLoop {
     /// Whether the latest step failed.
     pub fn is_failing(&self) -> bool {
         self.failures.is_failing()
+    }
+}
+
+/// The workers of a process that end after its edges, and so finish what the last requests left
+/// behind. When this is dropped they end too.
+#[derive(Debug, Default)]
+pub struct Workers {
+    tasks: TaskTracker,
+    ending: CancellationToken,
+}
+
+impl Workers {
+    /// Spawns a worker; its token is cancelled when it is time to end.
+    pub fn spawn<F>(&self, run: impl FnOnce(CancellationToken) -> F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.tasks.spawn(run(self.ending.clone()));
+    }
+
+    /// Ends the workers and waits for them, at most as long as a process may take to drain.
+    pub async fn finish(self) {
+        self.ending.cancel();
+        self.tasks.close();
+        with_deadline(&self.ending, self.tasks.wait()).await;
+    }
+}
+
+impl Drop for Workers {
+    fn drop(&mut self) {
+        self.ending.cancel();
     }
 }
 

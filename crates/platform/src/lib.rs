@@ -17,6 +17,7 @@ pub mod http;
 mod identity;
 pub mod metrics;
 pub mod nats;
+pub mod openapi;
 pub mod postgres;
 pub mod process;
 pub mod propagation;

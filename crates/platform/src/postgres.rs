@@ -85,13 +85,20 @@ async fn settle(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
         .map(|()| true)
 }
 
-/// Reads a row of a query into a struct, each field from the column of its name: `from_row!(Watermark { as_of })`.
+/// Defines a struct for the rows of a query; each field has the column of its name.
 ///
-/// The derive of sqlx does the same, but has cargo build sqlx once more, for the compiler: that is 45 s of processor time
-/// in everyone's first build.
+/// The derive of sqlx does the same, but has cargo build sqlx once more, for the compiler: that is
+/// 45 s of processor time in everyone's first build.
 #[macro_export]
 macro_rules! from_row {
-    ($row:ident { $($column:ident),+ $(,)? }) => {
+    ($(#[$about:meta])* $visible:vis struct $row:ident {
+        $($(#[$meaning:meta])* $public:vis $column:ident: $type:ty),+ $(,)?
+    }) => {
+        $(#[$about])*
+        $visible struct $row {
+            $($(#[$meaning])* $public $column: $type),+
+        }
+
         impl ::sqlx::FromRow<'_, ::sqlx::postgres::PgRow> for $row {
             fn from_row(row: &::sqlx::postgres::PgRow) -> ::core::result::Result<Self, ::sqlx::Error> {
                 ::core::result::Result::Ok(Self {

@@ -1,5 +1,6 @@
-//! The use cases of driver-management, one method each. The edges parse and answer; what happens in
-//! between is here: decide by the rules of `driver`, write through `store`, then tell the `fleet`.
+//! The use cases of driver-management, one method each. The edges parse and answer; between them
+//! each use case decides by the rules of [`crate::driver`], writes through the store, and then
+//! updates the fleet. What it acknowledges is committed.
 
 use std::{sync::Arc, time::Duration};
 
@@ -17,56 +18,56 @@ use crate::{
     driver::{Driver, minutes, stage_between},
     error::Error,
     events,
-    fleet::{Fleet, Reservation, Supply},
-    metrics::Dispatches,
-    store::{Claim, Dispatch, OpenClaim, Store},
+    fleet::{Fleet, ReservedDriver, SupplySnapshot},
+    metrics::DispatchMetrics,
+    store::{Dispatch, DispatchClaim, OpenClaim, Store},
 };
 
-/// How often a change is tried anew when another one came first. A driver has one phone and a ride
-/// one dispatcher, so the second attempt already is rare.
+/// How often a change is tried when another one comes first. A driver has one phone and a ride one
+/// dispatcher, so even the second attempt is rare.
 const ATTEMPTS: usize = 4;
 
-/// How many drivers are tried for a ride. Memory is at most a moment behind the table, so the first
-/// is nearly always it.
+/// How many drivers are tried for a ride. The fleet is at most a moment behind the table, so the
+/// first one nearly always succeeds.
 const CANDIDATES: usize = 8;
 
-/// The use cases. Cheap to clone.
+/// The use cases. Cheap to clone: all clones share their parts.
 #[derive(Clone, Debug)]
 pub struct App(Arc<Parts>);
 
-/// What the use cases stand on.
+/// What the use cases are made of.
 #[derive(Debug)]
 pub struct Parts {
     /// The zones that are served.
     pub area: Arc<ServiceArea>,
-    /// Market time.
+    /// The market clock.
     pub clock: MarketClock,
     /// How far ahead supply is predicted, in market time.
     pub forecast_window: Duration,
-    /// The longest way that a driver is sent on, in market time.
+    /// The longest way to a rider that a driver is sent on, in market time.
     pub max_pickup: Duration,
-    /// Most drivers that are kept.
+    /// Most drivers that the fleet holds.
     pub fleet_limit: usize,
     /// The drivers in memory.
     pub fleet: Arc<Fleet>,
     /// The drivers in PostgreSQL.
     pub store: Store,
-    /// Carries trip events to NATS.
+    /// Publishes trip events; woken when one was committed.
     pub relay: Relay,
-    /// Counts dispatches by outcome.
-    pub dispatches: Dispatches,
-    /// The requests that changed supply.
-    pub origins: Arc<PendingTraceLinks>,
+    /// Counters.
+    pub dispatches: DispatchMetrics,
+    /// The traced requests that changed supply.
+    pub trace_links: Arc<PendingTraceLinks>,
 }
 
-/// A ride that needs a driver.
+/// A ride that waits for a driver.
 #[derive(Clone, Copy, Debug)]
-pub struct RideRequest {
-    /// Which ride.
+pub struct WaitingRide {
+    /// Identifies the ride.
     pub ride_id: Uuid,
     /// Where the rider waits.
     pub pickup: Position,
-    /// Where the rider goes.
+    /// Where the ride ends.
     pub dropoff: Position,
 }
 
@@ -76,7 +77,7 @@ impl App {
         Self(Arc::new(parts))
     }
 
-    /// A driver says what it does, and where. Committed when this returns.
+    /// A driver reports what it does, and where.
     ///
     /// # Errors
     /// [`Error::IllegalTransition`], [`Error::FleetFull`], or that the database is away.
@@ -94,26 +95,26 @@ impl App {
             };
             let after = before.reports(status, position, now)?;
             if self.change(&before, &after).await? {
-                self.0.origins.record_request();
+                self.0.trace_links.record_request();
                 return Ok(after);
             }
         }
         Err(Error::Contended(driver_id))
     }
 
-    /// A driver says where it is: kept in memory at once, in the table a moment later. False when
-    /// the driver is unknown or offline; the report is then left out.
+    /// A driver reports where it is: kept in memory at once, in the table a moment later. False
+    /// when the driver is unknown or offline; then the report is ignored.
     pub fn report_position(&self, driver_id: Uuid, position: Position) -> bool {
-        let is_on_duty = self.0.fleet.moves(driver_id, position);
+        let is_on_duty = self.0.fleet.move_driver(driver_id, position);
         if is_on_duty {
-            self.0.origins.record_request();
+            self.0.trace_links.record_request();
         }
         is_on_duty
     }
 
-    /// The requests that changed supply.
-    pub fn origins(&self) -> &PendingTraceLinks {
-        &self.0.origins
+    /// The traced requests that changed supply.
+    pub fn trace_links(&self) -> &PendingTraceLinks {
+        &self.0.trace_links
     }
 
     /// The zone that a position counts for; `None` outside the service area.
@@ -121,15 +122,15 @@ impl App {
         self.0.area.zone_of(position).ok()
     }
 
-    /// Supply of some zones, all as of one instant.
+    /// Supply of some zones, all as of the same moment.
     ///
     /// # Errors
     /// [`Error::OutsideServiceArea`] names the first zone that is not served.
-    pub fn supply(&self, zones: &[Zone]) -> Result<Supply, Error> {
-        if let Some(stranger) = zones.iter().find(|zone| !self.0.area.contains(**zone)) {
-            return Err(Error::OutsideServiceArea(*stranger));
+    pub fn supply(&self, zones: &[Zone]) -> Result<SupplySnapshot, Error> {
+        match zones.iter().find(|zone| !self.0.area.contains(**zone)) {
+            Some(unserved) => Err(Error::OutsideServiceArea(*unserved)),
+            None => Ok(self.0.fleet.supply(zones, self.0.forecast_window)),
         }
-        Ok(self.0.fleet.supply(zones, self.0.forecast_window))
     }
 
     /// The zones that are served, sorted.
@@ -138,26 +139,26 @@ impl App {
     }
 
     /// Supply of the whole service area, in the order of its zones.
-    pub fn supply_everywhere(&self) -> Supply {
+    pub fn supply_everywhere(&self) -> SupplySnapshot {
         self.0.fleet.supply(self.zones(), self.0.forecast_window)
     }
 
-    /// Sends the nearest idle driver to a ride; `None` when nobody is near enough. A ride that has
-    /// a driver keeps it, however often this is asked.
+    /// Sends the nearest idle driver to a ride; `None` when no driver is near enough. A ride that
+    /// has a driver keeps it, however often a caller repeats the dispatch.
     ///
     /// # Errors
     /// [`Error::RideReleased`], or that the database is away.
-    pub async fn dispatch(&self, ride: RideRequest) -> Result<Option<Dispatch>, Error> {
+    pub async fn dispatch(&self, ride: WaitingRide) -> Result<Option<Dispatch>, Error> {
         let answer = self.driver_for(ride).await;
         self.0.dispatches.count(&answer);
         if matches!(answer, Ok(Some(_))) {
-            self.0.origins.record_request();
+            self.0.trace_links.record_request();
         }
         answer
     }
 
     /// Frees the driver on the way to a ride. False when there is none; a dispatch of the ride that
-    /// comes later, having been overtaken, is then refused.
+    /// arrives after its release is refused.
     ///
     /// # Errors
     /// [`Error::RideUnderWay`] when the rider is in the car, or that the database is away.
@@ -170,9 +171,9 @@ impl App {
                 }
                 Some(driver) if self.free(driver.driver_id, ride_id).await? => return Ok(true),
                 None if store.release_unsent(ride_id, self.now()).await? => return Ok(false),
-                // The ride is known, and was released or driven to its end before.
+                // The table knows the ride: it was released, or driven to its end.
                 None if store.driver_of(ride_id).await?.is_none() => return Ok(false),
-                // It changed under our eyes.
+                // The ride changed between two statements.
                 _ => {}
             }
         }
@@ -198,14 +199,14 @@ impl App {
         let event = stage.zip(before.ride).map(|(stage, ride)| {
             events::trip_progress(stage, ride.ride_id, after.driver_id, after.changed_at)
         });
-        let is_event = event.is_some();
+        let has_event = event.is_some();
         let pending = self.0.fleet.expect_change(after.driver_id);
         if !self.0.store.change(after, event).await? {
-            pending.did_not_happen();
+            pending.not_made();
             return Ok(false);
         }
-        pending.happened(after);
-        if is_event {
+        pending.made(after);
+        if has_event {
             self.0.relay.wake();
         }
         Ok(true)
@@ -215,29 +216,29 @@ impl App {
         let pending = self.0.fleet.expect_change(driver_id);
         match self.0.store.release(ride_id, self.now()).await? {
             Some(driver) => {
-                pending.happened(&driver);
-                self.0.origins.record_request();
+                pending.made(&driver);
+                self.0.trace_links.record_request();
             }
             None => {
-                pending.did_not_happen();
+                pending.not_made();
                 return Ok(false);
             }
         }
         Ok(true)
     }
 
-    async fn driver_for(&self, ride: RideRequest) -> Result<Option<Dispatch>, Error> {
+    async fn driver_for(&self, ride: WaitingRide) -> Result<Option<Dispatch>, Error> {
         match self.0.store.claim(ride.ride_id, self.now()).await? {
-            Claim::Ours(claim) => self.send_nearest(claim, ride).await,
-            Claim::Sent(dispatch) => Ok(Some(dispatch)),
-            Claim::Released => Err(Error::RideReleased(ride.ride_id)),
+            DispatchClaim::Ours(claim) => self.send_nearest(claim, ride).await,
+            DispatchClaim::Sent(dispatch) => Ok(Some(dispatch)),
+            DispatchClaim::Released => Err(Error::RideReleased(ride.ride_id)),
         }
     }
 
     async fn send_nearest(
         &self,
         mut claim: OpenClaim,
-        ride: RideRequest,
+        ride: WaitingRide,
     ) -> Result<Option<Dispatch>, Error> {
         for _ in 0..CANDIDATES {
             let Some(reservation) = self.0.fleet.reserve_nearest(ride.pickup) else {
@@ -246,21 +247,21 @@ impl App {
             let now = self.now();
             let dispatch = plan(&reservation, ride, now);
             if dispatch.pickup_due_at > now + self.0.max_pickup {
-                reservation.change.did_not_happen();
+                reservation.change.not_made();
                 return Ok(None);
             }
             let sent = claim
                 .send(&self.0.store, &dispatch, ride.dropoff, now)
                 .await?;
-            // Without a row memory was behind: dropping the reservation lets the driver be read
-            // again.
+            // Without a row the fleet was behind: the reservation is dropped without an outcome, so
+            // the driver is read again.
             if let Some(driver) = sent {
                 claim.commit().await?;
-                reservation.change.happened(&driver);
+                reservation.change.made(&driver);
                 return Ok(Some(dispatch));
             }
         }
-        // There were drivers, and other replicas were faster each time: that is no answer yet.
+        // There are drivers, but other replicas were faster each time.
         Err(Error::Contended(ride.ride_id))
     }
 
@@ -270,7 +271,7 @@ impl App {
     }
 }
 
-fn plan(reservation: &Reservation<'_>, ride: RideRequest, now: MarketTime) -> Dispatch {
+fn plan(reservation: &ReservedDriver<'_>, ride: WaitingRide, now: MarketTime) -> Dispatch {
     let approach = pickup_minutes(reservation.position, ride.pickup);
     let trip = Trip::estimate(ride.pickup, ride.dropoff);
     let pickup_due_at = now + minutes(approach);

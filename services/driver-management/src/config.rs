@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn the_defaults_are_those_of_the_local_stack() {
+    fn defaults_are_those_of_the_local_stack() {
         let config = configured(&[]).unwrap();
         assert_eq!(config.http_addr.port(), 7101);
         assert_eq!(config.grpc_addr.port(), 7201);
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn a_duration_out_of_bounds_is_refused_with_the_bounds() {
+    fn refused_duration_names_its_bounds() {
         let refused = configured(&["--forecast-window", "2h"])
             .unwrap_err()
             .to_string();
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn a_service_area_may_lie_in_the_west() {
+    fn service_area_may_lie_in_the_west() {
         let config = configured(&["--service-area", "-34.7,-58.6,-34.5,-58.3"]).unwrap();
         assert_eq!(config.service_area.to_string(), "-34.7,-58.6,-34.5,-58.3");
     }

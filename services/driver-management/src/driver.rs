@@ -1,5 +1,18 @@
 //! One driver, and the rules of a driver's day: which status may follow which, and who may say so.
 //! Pure; the table that holds drivers is in `store`, the picture of all of them in `fleet`.
+//!
+//! ```text
+//!             reports           dispatched           rider gets in         rider gets out
+//!   offline ──────────▶ idle ─────────────▶ en_route ─────────────▶ on_trip ──────────────┐
+//!      ▲                │ ▲ ▲                  │                                          │
+//!      └─── reports ────┘ │ └──── released ────┘                                          │
+//!                         └───────────────────────────────────────────────────────────────┘
+//! ```
+//!
+//! A driver reports every step but two: only a dispatch sends a driver on the way, and only a
+//! release calls one back. Once the rider is in the car, the ride is driven to its end.
+
+use std::time::Duration;
 
 use marketplace::{
     fare::Trip,
@@ -12,12 +25,12 @@ use uuid::Uuid;
 
 use crate::error::Error;
 
-/// Everything that is known of a driver: one row of the table.
+/// All that the service knows of a driver: one row of the table.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Driver {
-    /// Who.
+    /// Identifies the driver, who chose it.
     pub driver_id: Uuid,
-    /// Grows by one with every change of status; 0 is a driver who was never written down.
+    /// Grows by one with each report, dispatch and release; 0 for a driver without a row.
     pub version: i64,
     /// What the driver is doing.
     pub status: DriverStatus,
@@ -28,13 +41,13 @@ pub struct Driver {
     /// When that was, in market time.
     pub moved_at: MarketTime,
     /// The ride under way; there is one exactly while the status says so.
-    pub ride: Option<Ride>,
+    pub ride: Option<AssignedRide>,
 }
 
-/// A ride that a driver is on.
+/// The ride that a driver is on.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Ride {
-    /// Which ride.
+pub struct AssignedRide {
+    /// Identifies the ride.
     pub ride_id: Uuid,
     /// Where it ends.
     pub dropoff: Position,
@@ -45,7 +58,7 @@ pub struct Ride {
 }
 
 impl Driver {
-    /// A driver nobody has heard of yet, about to go online.
+    /// A driver without a row, about to go online.
     pub const fn newcomer(driver_id: Uuid, position: Position, now: MarketTime) -> Self {
         Self {
             driver_id,
@@ -58,8 +71,8 @@ impl Driver {
         }
     }
 
-    /// The driver after reporting `asked` at `position`. Repeating the current status is allowed
-    /// and only moves the driver, so a report whose answer was lost can be sent again.
+    /// The driver after reporting `asked` at `position`. Repeating the current status only moves
+    /// the driver, so a report whose answer was lost can be sent again.
     ///
     /// # Errors
     /// [`Error::IllegalTransition`] when the status must not follow the current one.
@@ -110,8 +123,8 @@ impl Driver {
     }
 }
 
-impl Ride {
-    /// The ride with the rider in the car: only now is it known when the trip really began.
+impl AssignedRide {
+    /// The ride with the rider in the car: its trip begins now, so its end is estimated anew.
     fn picked_up_at(self, position: Position, now: MarketTime) -> Self {
         let trip = Trip::estimate(position, self.dropoff);
         Self {
@@ -121,7 +134,7 @@ impl Ride {
     }
 }
 
-/// The step of a trip that lies between two statuses.
+/// The stage that a trip reaches between two statuses.
 pub fn stage_between(before: DriverStatus, after: DriverStatus) -> Option<TripStage> {
     match (before, after) {
         (DriverStatus::EnRoute, DriverStatus::OnTrip) => Some(TripStage::PickedUp),
@@ -130,13 +143,12 @@ pub fn stage_between(before: DriverStatus, after: DriverStatus) -> Option<TripSt
     }
 }
 
-/// Minutes, as estimates give them, as a duration.
-pub fn minutes(minutes: f64) -> std::time::Duration {
-    std::time::Duration::from_secs_f64(minutes * 60.0)
+/// A number of minutes, as estimates give it, as a duration.
+pub fn minutes(minutes: f64) -> Duration {
+    Duration::from_secs_f64(minutes * 60.0)
 }
 
-/// What a driver may report in each status. Only dispatch sends a driver on the way, and a ride
-/// once begun is driven to its end.
+/// What a driver may report in each status.
 const fn may_report(status: DriverStatus) -> &'static [DriverStatus] {
     use DriverStatus::{EnRoute, Idle, Offline, OnTrip};
     match status {
@@ -158,7 +170,7 @@ mod tests {
     }
 
     fn en_route() -> Driver {
-        let ride = Ride {
+        let ride = AssignedRide {
             ride_id: Uuid::now_v7(),
             dropoff: at(40.78),
             pickup_due_at: NOON + minutes(5.0),
@@ -172,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn every_pair_of_statuses_is_either_allowed_or_refused_with_what_is_allowed() {
+    fn only_legal_status_changes_are_accepted() {
         use DriverStatus::{EnRoute, Idle, Offline, OnTrip};
         let legal = [
             (Offline, Idle),
@@ -194,39 +206,31 @@ mod tests {
     }
 
     #[test]
-    fn the_dropoff_is_estimated_anew_when_the_trip_begins() {
+    fn pickup_estimates_the_dropoff_anew() {
         let later = NOON + minutes(9.0);
-        let on_trip = en_route()
-            .reports(DriverStatus::OnTrip, at(40.76), later)
-            .unwrap();
+        let reports_on_trip = |driver: Driver, lat, now| {
+            let on_trip = driver.reports(DriverStatus::OnTrip, at(lat), now);
+            on_trip.unwrap()
+        };
+        let on_trip = reports_on_trip(en_route(), 40.76, later);
         let trip = Trip::estimate(at(40.76), at(40.78));
-        assert_eq!(
-            on_trip.ride.unwrap().dropoff_due_at,
-            later + minutes(trip.minutes)
-        );
+        let due_at = later + minutes(trip.minutes);
+        assert_eq!(on_trip.ride.unwrap().dropoff_due_at, due_at);
 
-        let again = on_trip
-            .reports(DriverStatus::OnTrip, at(40.77), later + minutes(1.0))
-            .unwrap();
-        assert_eq!(
-            again.ride, on_trip.ride,
-            "repeating the report moves only the car"
-        );
+        let again = reports_on_trip(on_trip, 40.77, later + minutes(1.0));
+        assert_eq!(again.ride, on_trip.ride, "a repeated report moves the car");
         assert_eq!(again.changed_at, on_trip.changed_at);
     }
 
     #[test]
-    fn a_dropoff_ends_the_ride() {
-        let on_trip = en_route()
-            .reports(DriverStatus::OnTrip, at(40.76), NOON)
-            .unwrap();
+    fn dropoff_ends_the_ride() {
+        let on_trip = en_route().reports(DriverStatus::OnTrip, at(40.76), NOON);
         let idle = on_trip
-            .reports(DriverStatus::Idle, at(40.78), NOON)
-            .unwrap();
+            .unwrap()
+            .reports(DriverStatus::Idle, at(40.78), NOON);
+        let idle = idle.unwrap();
         assert_eq!((idle.status, idle.ride), (DriverStatus::Idle, None));
-        assert_eq!(
-            stage_between(on_trip.status, idle.status),
-            Some(TripStage::DroppedOff)
-        );
+        let stage = stage_between(DriverStatus::OnTrip, idle.status);
+        assert_eq!(stage, Some(TripStage::DroppedOff));
     }
 }

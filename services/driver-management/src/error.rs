@@ -1,19 +1,26 @@
-//! What can go wrong in driver-management, and what the caller hears of it: one enum, one `match`.
-//! Both edges answer with the [`Fault`] that comes out of it; SQL states become these variants in
-//! `store` and nowhere else.
+//! What can go wrong in driver-management, and what a caller learns of it: one enum, one `match`.
+//! Both edges answer with the [`Fault`] that comes out of it. Errors of the process itself (a bad
+//! setting, a busy port) are not here: they stop the start in `lib.rs`.
 
 use marketplace::{supply::DriverStatus, zone::Zone};
 use platform::{
     fault::{Fault, Kind},
     postgres,
 };
+use surge_proto::convert::Malformed;
 use uuid::Uuid;
 
 /// Why a use case failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The status cannot follow the current one.
-    #[error("the driver is {current} and cannot report {asked}; allowed now: {}", words(.allowed))]
+    /// A field of the request makes no sense.
+    #[error("{0}")]
+    Malformed(#[from] Malformed),
+    /// The reported status cannot follow the current one.
+    #[error(
+        "the driver is {current} and cannot report {asked}; allowed now: {}",
+        names(.allowed)
+    )]
     IllegalTransition {
         /// What the driver is doing.
         current: DriverStatus,
@@ -22,10 +29,10 @@ pub enum Error {
         /// What it may say.
         allowed: &'static [DriverStatus],
     },
-    /// A driver too many.
+    /// The service holds no more drivers.
     #[error("the fleet is full: it holds {0} drivers; raise FLEET_LIMIT")]
     FleetFull(usize),
-    /// A zone that nobody serves.
+    /// The zone is not served.
     #[error("zone {0} is not in the service area")]
     OutsideServiceArea(Zone),
     /// A ride whose rider is already in the car cannot be released.
@@ -37,35 +44,42 @@ pub enum Error {
     /// Others changed the same thing again and again.
     #[error("{0} is being changed by others at this moment; try again")]
     Contended(Uuid),
-    /// The database failed, is away, or did not answer in time.
+    /// PostgreSQL failed, is away, or did not answer in time.
     #[error("PostgreSQL: {0}")]
-    Store(#[from] sqlx::Error),
+    Database(#[from] sqlx::Error),
+}
+
+impl Error {
+    /// Whether PostgreSQL is away, so that trying again later can succeed.
+    pub fn is_outage(&self) -> bool {
+        matches!(self, Self::Database(cause) if postgres::is_away(cause))
+    }
 }
 
 impl From<Error> for Fault {
     fn from(error: Error) -> Self {
-        fault(error)
-    }
-}
-
-fn fault(error: Error) -> Fault {
-    match error {
-        Error::IllegalTransition { .. } => Fault::new(Kind::FailedPrecondition, error),
-        Error::FleetFull(_) => Fault::new(Kind::FailedPrecondition, error),
-        Error::OutsideServiceArea(_) => Fault::new(Kind::NotFound, error),
-        Error::RideUnderWay(_) => Fault::new(Kind::FailedPrecondition, error),
-        Error::RideReleased(_) => Fault::new(Kind::FailedPrecondition, error),
-        Error::Contended(_) => Fault::new(Kind::Unavailable, error),
-        Error::Store(cause) if postgres::is_away(&cause) => {
-            Fault::new(Kind::Unavailable, "PostgreSQL is away; try again")
+        match error {
+            Error::Malformed(malformed) => Self::invalid(malformed.field, malformed.problem),
+            Error::OutsideServiceArea(_) => Self::new(Kind::NotFound, error),
+            Error::IllegalTransition { .. }
+            | Error::FleetFull(_)
+            | Error::RideUnderWay(_)
+            | Error::RideReleased(_) => Self::new(Kind::FailedPrecondition, error),
+            Error::Contended(_) => Self::new(Kind::Unavailable, error),
+            Error::Database(_) if error.is_outage() => {
+                Self::new(Kind::Unavailable, "PostgreSQL is away; try again")
+            }
+            Error::Database(cause) => Self::internal(cause),
         }
-        Error::Store(cause) => Fault::internal(cause),
     }
 }
 
-fn words(statuses: &[DriverStatus]) -> String {
-    let words: Vec<&str> = statuses.iter().map(|status| status.as_str()).collect();
-    words.join(", ")
+fn names(statuses: &[DriverStatus]) -> String {
+    statuses
+        .iter()
+        .map(|status| status.as_str())
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 #[cfg(test)]
@@ -73,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_illegal_transition_tells_what_would_be_legal() {
+    fn illegal_transition_names_the_legal_ones() {
         let error = Error::IllegalTransition {
             current: DriverStatus::EnRoute,
             asked: DriverStatus::Offline,
@@ -88,8 +102,8 @@ mod tests {
     }
 
     #[test]
-    fn a_database_that_is_away_is_told_without_its_words() {
-        let fault = Fault::from(Error::Store(sqlx::Error::PoolTimedOut));
+    fn outage_hides_the_words_of_the_database() {
+        let fault = Fault::from(Error::Database(sqlx::Error::PoolTimedOut));
         assert_eq!(fault.kind(), Kind::Unavailable);
         assert_eq!(fault.detail(), "PostgreSQL is away; try again");
     }

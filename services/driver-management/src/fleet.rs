@@ -1,14 +1,26 @@
-//! The fleet in memory: what GetSupply, the feed and the search for the nearest driver read.
-//! PostgreSQL is the authority for every change of status; the fleet learns of it after the commit.
-//! Positions come here first, and `positions` carries them to the table in batches.
+//! The fleet in memory: where every driver is and what they do, from which the service answers how
+//! much supply a zone has and who is the nearest idle driver.
 //!
-//! Other replicas change drivers too: `follower` brings what they wrote. What this one tells is no
-//! newer than what it has heard of all of them.
+//! # How this works
 //!
-//! Two sets keep memory honest. *Reserved* drivers are being sent to a ride at this moment, so
-//! nobody else gets them. *Doubtful* drivers had a change whose outcome we never learned (a lost
-//! connection, a caller who left): they are not sent anywhere until they have been read again from
-//! the table.
+//! PostgreSQL is the authority for every change of status; the fleet is updated after the commit.
+//! Positions go the other way: they come here first, and `position_writer` writes them in batches.
+//! What other replicas write arrives by `fleet_follower`. A driver's newest version and newest
+//! position win, in whatever order they arrive.
+//!
+//! Between a reservation and the end of its transaction, memory and table may differ. So an idle
+//! driver is in one of three states here:
+//!
+//! ```text
+//!               reserve_nearest             made: the row says en_route
+//!   available ──────────────────▶ reserved ─────────────────────────────▶ on a ride
+//!       ▲  ▲                       │    │
+//!       │  └────── not made ───────┘    │ no outcome: the answer was lost, or the caller left
+//!       │                               ▼
+//!       └───── the row is read ───── in doubt
+//! ```
+//!
+//! Only available drivers are sent to rides. A change of any other driver can come into doubt too.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -26,143 +38,140 @@ use uuid::Uuid;
 
 use crate::driver::Driver;
 
-/// All drivers, as far as this process knows.
+/// All drivers, as this replica knows them.
 #[derive(Debug)]
 pub struct Fleet {
     area: Arc<ServiceArea>,
     clock: MarketClock,
-    // A std mutex: it is held for microseconds, and never across an await.
-    ledger: Mutex<Ledger>,
+    // A std mutex: it is locked for microseconds, and never across an await.
+    state: Mutex<FleetState>,
 }
 
 #[derive(Debug)]
-struct Ledger {
+struct FleetState {
     book: SupplyBook<Uuid>,
-    stamps: HashMap<Uuid, Stamp>,
+    versions: HashMap<Uuid, DriverVersion>,
+    /// Drivers whose position is not in the table yet.
     moved: HashSet<Uuid>,
     reserved: HashSet<Uuid>,
-    /// How many doubts there are of each: one that arises while a driver is read is not cleared by
-    /// that.
-    doubtful: HashMap<Uuid, u32>,
-    /// Whether there was a doubt since the follower asked last.
-    doubted: bool,
-    /// How far we know what other replicas were told; `None` while there are none.
+    /// Drivers in doubt, each with the number of changes without an outcome so far.
+    in_doubt: HashMap<Uuid, u32>,
+    /// Whether a driver came into doubt since the follower asked last.
+    has_new_doubt: bool,
+    /// Up to when this replica has read what the others wrote; `None` while there is no other.
     peers_as_of: Option<MarketTime>,
 }
 
-/// How new our knowledge of a driver is: the newest status and the newest position win, whatever
-/// arrives last.
+/// How new this replica's knowledge of a driver is.
 #[derive(Clone, Copy, Debug)]
-struct Stamp {
+struct DriverVersion {
     version: i64,
     moved_at: MarketTime,
 }
 
-/// A driver's position and when it was reported.
+/// A reported position.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Move {
-    /// Who.
+pub struct DriverPosition {
+    /// Who reported it.
     pub driver_id: Uuid,
-    /// Where.
+    /// The position.
     pub position: Position,
-    /// When, in market time.
+    /// When it was reported, in market time.
     pub moved_at: MarketTime,
 }
 
-/// Supply of some zones, all at one instant.
+/// The supply of some zones at one moment.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Supply {
-    /// The instant, in market time.
+pub struct SupplySnapshot {
+    /// The moment, in market time.
     pub as_of: MarketTime,
-    /// The zones, in the order of the question.
+    /// The zones, in the order in which they were asked for.
     pub zones: Vec<ZoneSupply>,
 }
 
-/// Supply of one zone.
+/// The supply of one zone.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ZoneSupply {
     /// The zone.
     pub zone: Zone,
     /// S: drivers predicted to be available during the next window.
     pub predicted: f64,
-    /// Drivers idle at the instant itself.
+    /// Drivers idle at the moment itself.
     pub idle: u64,
 }
 
 impl Fleet {
     /// A fleet without drivers.
     pub fn new(area: Arc<ServiceArea>, clock: MarketClock) -> Self {
-        let ledger = Ledger {
+        let state = FleetState {
             book: SupplyBook::new(area.clone()),
-            stamps: HashMap::new(),
+            versions: HashMap::new(),
             moved: HashSet::new(),
             reserved: HashSet::new(),
-            doubtful: HashMap::new(),
-            doubted: false,
+            in_doubt: HashMap::new(),
+            has_new_doubt: false,
             peers_as_of: None,
         };
         Self {
             area,
             clock,
-            ledger: Mutex::new(ledger),
+            state: Mutex::new(state),
         }
     }
 
-    /// Takes in what the table says of a driver. What is older than our knowledge changes nothing.
-    pub fn learn(&self, driver: &Driver) {
-        self.lock().learn(driver, &self.area);
+    /// Updates a driver from its row. A row older than what the fleet knows changes nothing.
+    pub fn update(&self, driver: &Driver) {
+        self.lock().update(driver, &self.area);
     }
 
-    /// Takes in what other replicas wrote, which is all that they were told up to `peers_as_of`.
+    /// Updates drivers that other replicas wrote: all their changes up to `peers_as_of`.
     pub fn follow(&self, drivers: &[Driver], peers_as_of: Option<MarketTime>) {
-        // One driver at a time, so that whoever asks for supply meanwhile does not wait for a whole
-        // fleet.
+        // One lock for each driver, so that no request waits for a whole fleet.
         for driver in drivers {
-            self.learn(driver);
+            self.update(driver);
         }
         self.lock().peers_as_of = peers_as_of;
     }
 
-    /// Takes in a position; false when the driver is unknown or offline.
-    pub fn moves(&self, driver_id: Uuid, position: Position) -> bool {
-        let mut ledger = self.lock();
-        // Read under the lock, so that no report is older than an instant that was read before it.
+    /// Moves a driver; false when the driver is unknown or offline.
+    pub fn move_driver(&self, driver_id: Uuid, position: Position) -> bool {
+        let mut state = self.lock();
+        // The clock is read under the lock: then a report is never older than an earlier snapshot.
         let moved_at = self.now();
-        ledger.moves(Move {
+        state.move_driver(DriverPosition {
             driver_id,
             position,
             moved_at,
         })
     }
 
-    /// Supply of `zones`, as of now, or as of when other replicas have been heard.
-    pub fn supply(&self, zones: &[Zone], window: Duration) -> Supply {
-        let ledger = self.lock();
+    /// The supply of `zones` as of now, or as of what this replica has read from the others.
+    pub fn supply(&self, zones: &[Zone], window: Duration) -> SupplySnapshot {
+        let state = self.lock();
         let now = self.now();
-        let as_of = ledger.peers_as_of.map_or(now, |heard| heard.min(now));
+        let as_of = state.peers_as_of.map_or(now, |peers| peers.min(now));
         let supply_of = |zone: &Zone| ZoneSupply {
             zone: *zone,
-            predicted: ledger.book.supply(*zone, as_of, window),
-            // No drop-off is due within no time: what is left are the idle.
-            idle: ledger.book.supply(*zone, as_of, Duration::ZERO) as u64,
+            predicted: state.book.supply(*zone, as_of, window),
+            // No drop-off is due within a window of zero: only the idle drivers count.
+            idle: state.book.supply(*zone, as_of, Duration::ZERO) as u64,
         };
         let zones = zones.iter().map(supply_of).collect();
-        Supply { as_of, zones }
+        SupplySnapshot { as_of, zones }
     }
 
-    /// Reserves the nearest idle driver for the caller alone.
-    pub fn reserve_nearest(&self, pickup: Position) -> Option<Reservation<'_>> {
-        let mut ledger = self.lock();
-        // Those withheld may all be nearer; so many more must be looked at to find one who is free.
-        let limit = 1 + ledger.reserved.len() + ledger.doubtful.len();
-        let nearest = ledger.book.nearest_idle(pickup, limit);
-        let (driver_id, position) = nearest.into_iter().find(|(id, _)| ledger.may_be_sent(id))?;
-        ledger.reserved.insert(driver_id);
-        let change = self.pending(driver_id, true);
-        Some(Reservation {
+    /// Reserves the nearest available driver.
+    pub fn reserve_nearest(&self, pickup: Position) -> Option<ReservedDriver<'_>> {
+        let mut state = self.lock();
+        // All reserved drivers and drivers in doubt may be nearer than the first available one.
+        let limit = 1 + state.reserved.len() + state.in_doubt.len();
+        let nearest = state.book.nearest_idle(pickup, limit);
+        let (driver_id, position) = nearest.into_iter().find(|(id, _)| state.is_available(id))?;
+        state.reserved.insert(driver_id);
+        Some(ReservedDriver {
             driver_id,
             position,
-            change,
+            change: self.pending(driver_id, true),
         })
     }
 
@@ -171,65 +180,60 @@ impl Fleet {
         self.pending(driver_id, false)
     }
 
-    /// Takes the positions that the table does not have yet, and the instant up to which they are
-    /// complete.
-    pub fn take_moves(&self) -> (MarketTime, Vec<Move>) {
-        let mut ledger = self.lock();
+    /// Takes the positions that are not in the table yet, and the moment up to which they are all.
+    pub fn take_positions(&self) -> (MarketTime, Vec<DriverPosition>) {
+        let mut state = self.lock();
         let as_of = self.now();
-        let moved = std::mem::take(&mut ledger.moved);
-        let moves = moved.into_iter().filter_map(|id| ledger.last_move(id));
-        let mut moves: Vec<Move> = moves.collect();
-        // Replicas that write the same drivers in the same order cannot wait for one another in a
-        // circle.
-        moves.sort_unstable_by_key(|known| known.driver_id);
-        (as_of, moves)
+        let moved = std::mem::take(&mut state.moved);
+        let positions = moved.into_iter().filter_map(|id| state.last_position(id));
+        let mut positions: Vec<DriverPosition> = positions.collect();
+        // Replicas that update rows in the same order cannot wait for each other in a circle.
+        positions.sort_unstable_by_key(|reported| reported.driver_id);
+        (as_of, positions)
     }
 
-    /// Gives positions back that could not be written. Their drivers may have moved on; then that
-    /// is written.
-    pub fn put_back(&self, moves: &[Move]) {
-        let mut ledger = self.lock();
-        ledger
-            .moved
-            .extend(moves.iter().map(|known| known.driver_id));
+    /// Gives back positions that could not be written. A driver who has moved on since then is
+    /// written with the newer position.
+    pub fn put_back(&self, positions: &[DriverPosition]) {
+        let ids = positions.iter().map(|reported| reported.driver_id);
+        self.lock().moved.extend(ids);
     }
 
-    /// Drivers who have to be read again, each with the number of doubts so far.
-    pub fn doubtful(&self) -> HashMap<Uuid, u32> {
-        self.lock().doubtful.clone()
+    /// The drivers in doubt, each with the number of changes without an outcome so far.
+    pub fn in_doubt(&self) -> HashMap<Uuid, u32> {
+        self.lock().in_doubt.clone()
     }
 
-    /// Whether anybody has become doubtful since this was asked last. Being read again may have
-    /// been too early for such a driver: what was written may take effect after it.
-    pub fn take_doubt(&self) -> bool {
-        std::mem::take(&mut self.lock().doubted)
+    /// Whether a driver came into doubt since the last call. Reading its row again may come too
+    /// early: the change may take effect later.
+    pub fn take_new_doubt(&self) -> bool {
+        std::mem::take(&mut self.lock().has_new_doubt)
     }
 
-    /// Drivers were read again after `doubtful` was told. Who has become doubtful once more since
-    /// then stays so.
-    pub fn trust_again(&self, doubtful: &HashMap<Uuid, u32>) {
-        let mut ledger = self.lock();
-        ledger
-            .doubtful
-            .retain(|driver_id, doubts| doubtful.get(driver_id) != Some(doubts));
+    /// Ends the doubt about drivers whose rows were read after `in_doubt` was taken, but for those
+    /// with another change without an outcome since then.
+    pub fn resolve(&self, in_doubt: &HashMap<Uuid, u32>) {
+        let mut state = self.lock();
+        let is_unresolved = |id: &Uuid, changes: &mut u32| in_doubt.get(id) != Some(changes);
+        state.in_doubt.retain(is_unresolved);
     }
 
-    /// How many drivers are in each status.
+    /// The number of drivers in each status.
     pub fn counts(&self) -> impl Iterator<Item = (DriverStatus, usize)> + use<> {
         self.lock().book.counts().into_iter()
     }
 
-    /// How many drivers are known, offline ones included.
+    /// The number of known drivers, offline ones included.
     pub fn size(&self) -> usize {
         self.lock().book.len()
     }
 
-    const fn pending(&self, driver_id: Uuid, reserved: bool) -> PendingChange<'_> {
+    const fn pending(&self, driver_id: Uuid, is_reserved: bool) -> PendingChange<'_> {
         PendingChange {
             fleet: self,
             driver_id,
-            reserved,
-            outcome_known: false,
+            is_reserved,
+            has_outcome: false,
         }
     }
 
@@ -237,91 +241,87 @@ impl Fleet {
         MarketTime::from_millis(self.clock.now_millis())
     }
 
-    fn lock(&self) -> MutexGuard<'_, Ledger> {
-        self.ledger
+    fn lock(&self) -> MutexGuard<'_, FleetState> {
+        self.state
             .lock()
-            .expect("nothing panics while it holds the ledger")
+            .expect("no code panics while it holds the fleet")
     }
 }
 
-impl Ledger {
-    fn learn(&mut self, driver: &Driver, area: &ServiceArea) {
-        let known = self.stamps.get(&driver.driver_id).copied();
+impl FleetState {
+    fn update(&mut self, driver: &Driver, area: &ServiceArea) {
+        let known = self.versions.get(&driver.driver_id).copied();
         if known.is_some_and(|known| driver.version <= known.version) {
-            return self.learn_position(driver);
+            return self.update_position(driver);
         }
         let mut state = driver.state(area);
         let mut moved_at = driver.moved_at;
-        if let Some(newer) = self
-            .last_move(driver.driver_id)
-            .filter(|last| last.moved_at > moved_at)
+        if let Some(last) = self.last_position(driver.driver_id)
+            && last.moved_at > moved_at
         {
-            state.position = newer.position;
-            moved_at = newer.moved_at;
-            // The row was written with an older position, perhaps over this one.
+            state.position = last.position;
+            moved_at = last.moved_at;
+            // The row has an older position, which may have been written over this one.
             self.moved.insert(driver.driver_id);
         }
         self.book.update(driver.driver_id, state);
-        let stamp = Stamp {
+        let version = DriverVersion {
             version: driver.version,
             moved_at,
         };
-        self.stamps.insert(driver.driver_id, stamp);
+        self.versions.insert(driver.driver_id, version);
     }
 
-    /// A replica wrote a position that is newer than ours, while the status stayed.
-    fn learn_position(&mut self, driver: &Driver) {
-        let Some(stamp) = self.stamps.get_mut(&driver.driver_id) else {
+    /// Another replica wrote a newer position, while the status stayed.
+    fn update_position(&mut self, driver: &Driver) {
+        let Some(version) = self.versions.get_mut(&driver.driver_id) else {
             return;
         };
-        let known = self.book.get(&driver.driver_id).copied();
-        let Some(state) = known.filter(|_| stamp.moved_at < driver.moved_at) else {
+        let Some(state) = self.book.get(&driver.driver_id).copied() else {
             return;
         };
-        stamp.moved_at = driver.moved_at;
-        let state = DriverState {
-            position: driver.position,
-            ..state
-        };
-        self.book.update(driver.driver_id, state);
+        if version.moved_at < driver.moved_at {
+            version.moved_at = driver.moved_at;
+            let position = driver.position;
+            let state = DriverState { position, ..state };
+            self.book.update(driver.driver_id, state);
+        }
     }
 
-    fn moves(&mut self, report: Move) -> bool {
+    fn move_driver(&mut self, report: DriverPosition) -> bool {
         let Some(state) = self.book.get(&report.driver_id).copied() else {
             return false;
         };
         if state.status == DriverStatus::Offline {
             return false;
         }
-        let state = DriverState {
-            position: report.position,
-            ..state
-        };
+        let position = report.position;
+        let state = DriverState { position, ..state };
         self.book.update(report.driver_id, state);
-        if let Some(stamp) = self.stamps.get_mut(&report.driver_id) {
-            stamp.moved_at = report.moved_at;
+        if let Some(version) = self.versions.get_mut(&report.driver_id) {
+            version.moved_at = report.moved_at;
         }
         self.moved.insert(report.driver_id);
         true
     }
 
-    fn last_move(&self, driver_id: Uuid) -> Option<Move> {
-        Some(Move {
+    fn last_position(&self, driver_id: Uuid) -> Option<DriverPosition> {
+        Some(DriverPosition {
             driver_id,
             position: self.book.get(&driver_id)?.position,
-            moved_at: self.stamps.get(&driver_id)?.moved_at,
+            moved_at: self.versions.get(&driver_id)?.moved_at,
         })
     }
 
-    fn may_be_sent(&self, driver_id: &Uuid) -> bool {
-        !self.reserved.contains(driver_id) && !self.doubtful.contains_key(driver_id)
+    fn is_available(&self, driver_id: &Uuid) -> bool {
+        !self.reserved.contains(driver_id) && !self.in_doubt.contains_key(driver_id)
     }
 }
 
-/// An idle driver who is offered to nobody else until the change is over.
+/// An idle driver whom no other request can reserve until the change is over.
 #[derive(Debug)]
-pub struct Reservation<'a> {
-    /// Who.
+pub struct ReservedDriver<'a> {
+    /// The driver.
     pub driver_id: Uuid,
     /// Where the driver is.
     pub position: Position,
@@ -329,174 +329,155 @@ pub struct Reservation<'a> {
     pub change: PendingChange<'a>,
 }
 
-/// A change that is being written to the table. Dropped before its outcome is known, whatever the
-/// reason, it leaves the driver doubtful.
+/// A change on its way to the table. When it is dropped without an outcome, whatever the reason,
+/// its driver is in doubt.
 #[derive(Debug)]
-#[must_use = "a change whose outcome is not told makes its driver doubtful"]
+#[must_use = "a change without an outcome puts its driver in doubt"]
 pub struct PendingChange<'a> {
     fleet: &'a Fleet,
     driver_id: Uuid,
-    reserved: bool,
-    outcome_known: bool,
+    is_reserved: bool,
+    has_outcome: bool,
 }
 
 impl PendingChange<'_> {
-    /// The change was committed.
-    pub fn happened(mut self, driver: &Driver) {
-        self.fleet.learn(driver);
-        self.outcome_known = true;
+    /// The change was committed, and this is the row.
+    pub fn made(mut self, driver: &Driver) {
+        self.fleet.update(driver);
+        self.has_outcome = true;
     }
 
     /// The change was not made.
-    pub fn did_not_happen(mut self) {
-        self.outcome_known = true;
+    pub fn not_made(mut self) {
+        self.has_outcome = true;
     }
 }
 
 impl Drop for PendingChange<'_> {
     fn drop(&mut self) {
-        let mut ledger = self.fleet.lock();
-        if self.reserved {
-            ledger.reserved.remove(&self.driver_id);
+        let mut state = self.fleet.lock();
+        if self.is_reserved {
+            state.reserved.remove(&self.driver_id);
         }
-        if !self.outcome_known {
-            *ledger.doubtful.entry(self.driver_id).or_default() += 1;
-            ledger.doubted = true;
+        if !self.has_outcome {
+            *state.in_doubt.entry(self.driver_id).or_default() += 1;
+            state.has_new_doubt = true;
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use marketplace::zone::Bounds;
+
     use super::*;
 
-    fn fleet() -> Fleet {
-        let area = ServiceArea::new(marketplace::zone::Bounds::NEW_YORK);
-        Fleet::new(Arc::new(area), MarketClock::real_time())
+    fn fleet_of(drivers: &[Driver]) -> Fleet {
+        let area = Arc::new(ServiceArea::new(Bounds::NEW_YORK));
+        let fleet = Fleet::new(area, MarketClock::real_time());
+        for driver in drivers {
+            fleet.update(driver);
+        }
+        fleet
     }
 
     fn at(lat: f64) -> Position {
         Position::new(lat, -73.98).unwrap()
     }
 
-    fn idle_driver(lat: f64, now: MarketTime) -> Driver {
-        Driver::newcomer(Uuid::now_v7(), at(lat), now)
-            .reports(DriverStatus::Idle, at(lat), now)
-            .unwrap()
+    fn yesterday() -> MarketTime {
+        let now = MarketClock::real_time().now_millis();
+        MarketTime::from_millis(now) - Duration::from_secs(86_400)
+    }
+
+    fn reports(driver: &Driver, status: DriverStatus) -> Driver {
+        driver.reports(status, at(40.75), yesterday()).unwrap()
+    }
+
+    fn idle_driver(lat: f64) -> Driver {
+        let newcomer = Driver::newcomer(Uuid::now_v7(), at(lat), yesterday());
+        let idle = newcomer.reports(DriverStatus::Idle, at(lat), yesterday());
+        idle.unwrap()
     }
 
     #[test]
-    fn a_reserved_driver_is_offered_once() {
-        let fleet = fleet();
-        let (near, far) = (
-            idle_driver(40.75, fleet.now()),
-            idle_driver(40.76, fleet.now()),
-        );
-        fleet.learn(&near);
-        fleet.learn(&far);
+    fn reserved_driver_is_not_reserved_again() {
+        let (near, far) = (idle_driver(40.75), idle_driver(40.76));
+        let fleet = fleet_of(&[near, far]);
 
         let first = fleet.reserve_nearest(at(40.75)).unwrap();
         let second = fleet.reserve_nearest(at(40.75)).unwrap();
-        assert_eq!(
-            (first.driver_id, second.driver_id),
-            (near.driver_id, far.driver_id)
-        );
+        assert_eq!(first.driver_id, near.driver_id);
+        assert_eq!(second.driver_id, far.driver_id);
         assert!(fleet.reserve_nearest(at(40.75)).is_none());
 
-        first.change.did_not_happen();
+        first.change.not_made();
         let again = fleet.reserve_nearest(at(40.75)).unwrap();
         assert_eq!(again.driver_id, near.driver_id);
-        again.change.did_not_happen();
-        second.change.did_not_happen();
+        again.change.not_made();
+        second.change.not_made();
     }
 
     #[test]
-    fn a_driver_whose_change_has_no_known_outcome_is_withheld_until_read_again() {
-        let fleet = fleet();
-        let driver = idle_driver(40.75, fleet.now());
-        fleet.learn(&driver);
+    fn driver_in_doubt_is_not_sent() {
+        let driver = idle_driver(40.75);
+        let fleet = fleet_of(&[driver]);
 
         drop(fleet.reserve_nearest(at(40.75)));
-        let doubtful = fleet.doubtful();
-        assert_eq!(doubtful, HashMap::from([(driver.driver_id, 1)]));
+        let in_doubt = fleet.in_doubt();
+        assert_eq!(in_doubt, HashMap::from([(driver.driver_id, 1)]));
         assert!(fleet.reserve_nearest(at(40.75)).is_none());
 
-        fleet.trust_again(&doubtful);
-        fleet
-            .reserve_nearest(at(40.75))
-            .unwrap()
-            .change
-            .did_not_happen();
+        fleet.resolve(&in_doubt);
+        let reserved = fleet.reserve_nearest(at(40.75));
+        reserved.unwrap().change.not_made();
     }
 
     #[test]
-    fn a_doubt_that_arises_while_its_driver_is_read_again_stays() {
-        let fleet = fleet();
-        let driver = idle_driver(40.75, fleet.now());
-        fleet.learn(&driver);
+    fn doubt_during_a_read_stays() {
+        let driver = idle_driver(40.75);
+        let fleet = fleet_of(&[driver]);
 
         drop(fleet.expect_change(driver.driver_id));
-        let before_reading = fleet.doubtful();
+        let before_the_read = fleet.in_doubt();
         drop(fleet.expect_change(driver.driver_id));
-        fleet.trust_again(&before_reading);
+        fleet.resolve(&before_the_read);
         assert!(fleet.reserve_nearest(at(40.75)).is_none());
 
-        fleet.trust_again(&fleet.doubtful());
-        assert!(fleet.doubtful().is_empty());
+        fleet.resolve(&fleet.in_doubt());
+        assert!(fleet.in_doubt().is_empty());
     }
 
     #[test]
-    fn the_newest_status_and_the_newest_position_win() {
-        let fleet = fleet();
-        let yesterday = fleet.now() - Duration::from_secs(86_400);
-        let idle = idle_driver(40.75, yesterday);
-        let offline = idle
-            .reports(DriverStatus::Offline, at(40.76), yesterday)
-            .unwrap();
-        fleet.learn(&offline);
-        fleet.learn(&idle);
-        assert!(
-            fleet.reserve_nearest(at(40.75)).is_none(),
-            "an old status came late"
-        );
-        assert!(
-            !fleet.moves(idle.driver_id, at(40.77)),
-            "an offline driver does not move"
-        );
+    fn newest_status_and_newest_position_win() {
+        let idle = idle_driver(40.75);
+        let offline = reports(&idle, DriverStatus::Offline);
+        let fleet = fleet_of(&[offline, idle]);
+        assert!(fleet.reserve_nearest(at(40.75)).is_none(), "an old status");
+        assert!(!fleet.move_driver(idle.driver_id, at(40.77)), "offline");
 
-        let back = offline
-            .reports(DriverStatus::Idle, at(40.75), yesterday)
-            .unwrap();
-        fleet.learn(&back);
-        assert!(fleet.moves(idle.driver_id, at(40.80)));
-        fleet.learn(
-            &back
-                .reports(DriverStatus::Idle, at(40.75), yesterday)
-                .unwrap(),
-        );
+        let back = reports(&offline, DriverStatus::Idle);
+        fleet.update(&back);
+        assert!(fleet.move_driver(idle.driver_id, at(40.80)));
+        fleet.update(&reports(&back, DriverStatus::Idle));
         let found = fleet.reserve_nearest(at(40.75)).unwrap();
-        assert_eq!(
-            found.position,
-            at(40.80),
-            "a report of yesterday moved the driver back"
-        );
-        found.change.did_not_happen();
+        assert_eq!(found.position, at(40.80), "not that of yesterday's report");
+        found.change.not_made();
     }
 
     #[test]
-    fn moves_that_could_not_be_written_are_not_lost() {
-        let fleet = fleet();
-        let driver = idle_driver(40.75, fleet.now());
-        fleet.learn(&driver);
-        assert!(fleet.moves(driver.driver_id, at(40.76)));
+    fn position_that_was_not_written_is_kept() {
+        let driver = idle_driver(40.75);
+        let fleet = fleet_of(&[driver]);
+        assert!(fleet.move_driver(driver.driver_id, at(40.76)));
 
-        let (_, moves) = fleet.take_moves();
-        assert_eq!(moves.len(), 1);
-        assert!(fleet.take_moves().1.is_empty());
+        let (_, positions) = fleet.take_positions();
+        assert_eq!(positions.len(), 1);
+        assert!(fleet.take_positions().1.is_empty());
 
-        assert!(fleet.moves(driver.driver_id, at(40.77)));
-        fleet.put_back(&moves);
-        let (_, moves) = fleet.take_moves();
-        assert_eq!((moves.len(), moves[0].position), (1, at(40.77)));
+        assert!(fleet.move_driver(driver.driver_id, at(40.77)));
+        fleet.put_back(&positions);
+        let (_, positions) = fleet.take_positions();
+        assert_eq!((positions.len(), positions[0].position), (1, at(40.77)));
     }
 }

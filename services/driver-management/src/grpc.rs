@@ -1,9 +1,11 @@
 //! The gRPC edge: `surge.v1.SupplyService`, with the standard health and reflection services beside
-//! it. Like the REST edge it parses, asks the app and answers.
+//! it. A method parses, asks [`App`] and answers; `platform::grpc::edge` puts deadlines, traces and
+//! metrics around it.
 
 use marketplace::{view::Level, zone::Position};
-use platform::fault::Fault;
+use platform::{fault::Fault, grpc::with_standard_services};
 use surge_proto::{
+    FILE_DESCRIPTOR_SET,
     convert::{self, Malformed, timestamp},
     v1::{
         DispatchRequest, DispatchResponse, DispatchedDriver, GetSupplyRequest, GetSupplyResponse,
@@ -17,32 +19,19 @@ use tonic::{Request, Response, Status, Streaming, service::Routes};
 use uuid::Uuid;
 
 use crate::{
-    app::{App, RideRequest},
+    app::{App, WaitingRide},
     error::Error,
     store::Dispatch,
 };
 
-/// The gRPC services. Streams of positions end with `shutdown`; their callers open new ones
-/// elsewhere, or later.
+/// The services of this edge. Streams of positions end with `shutdown`; their callers open new
+/// ones on another replica, or later.
 ///
 /// # Errors
-/// When the descriptors compiled into this binary cannot be reflected.
-pub async fn routes(
-    app: App,
-    shutdown: CancellationToken,
-) -> Result<Routes, tonic_reflection::server::Error> {
-    let (reporter, health) = tonic_health::server::health_reporter();
-    reporter
-        .set_serving::<SupplyServiceServer<SupplyEdge>>()
-        .await;
-    let reflection = tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(surge_proto::FILE_DESCRIPTOR_SET)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        .build_v1()?;
+/// When the compiled descriptors cannot be read.
+pub(crate) async fn routes(app: App, shutdown: CancellationToken) -> anyhow::Result<Routes> {
     let supply = SupplyServiceServer::new(SupplyEdge { app, shutdown });
-    Ok(Routes::new(supply)
-        .add_service(health)
-        .add_service(reflection))
+    Ok(with_standard_services(supply, FILE_DESCRIPTOR_SET).await?)
 }
 
 struct SupplyEdge {
@@ -56,17 +45,12 @@ impl SupplyService for SupplyEdge {
         &self,
         request: Request<GetSupplyRequest>,
     ) -> Result<Response<GetSupplyResponse>, Status> {
-        let zones = convert::zones(&request.into_inner().zones).map_err(invalid)?;
+        let zones = convert::zones(&request.into_inner().zones).map_err(refused)?;
         let supply = self.app.supply(&zones).map_err(unknown_zone_is_invalid)?;
         let as_of = supply.as_of;
-        let levels = supply.zones.iter().map(|level| {
-            SupplyLevel::new(
-                level.zone,
-                Level {
-                    value: level.predicted,
-                    as_of,
-                },
-            )
+        let levels = supply.zones.iter().map(|zone| {
+            let value = zone.predicted;
+            SupplyLevel::new(zone.zone, Level { value, as_of })
         });
         Ok(Response::new(GetSupplyResponse {
             levels: levels.collect(),
@@ -77,23 +61,21 @@ impl SupplyService for SupplyEdge {
         &self,
         request: Request<Streaming<ReportPositionsRequest>>,
     ) -> Result<Response<ReportPositionsResponse>, Status> {
-        let reports = request.into_inner();
-        let reported = self
-            .shutdown
-            .run_until_cancelled(take_all(&self.app, reports))
-            .await;
-        let stopping = || Status::unavailable("the service is stopping; open the stream again");
-        reported
-            .unwrap_or_else(|| Err(stopping()))
-            .map(Response::new)
+        let accepting = accept_all(&self.app, request.into_inner());
+        match self.shutdown.run_until_cancelled(accepting).await {
+            Some(reported) => reported.map(Response::new),
+            None => Err(Status::unavailable(
+                "the service is stopping; open the stream again",
+            )),
+        }
     }
 
     async fn dispatch(
         &self,
         request: Request<DispatchRequest>,
     ) -> Result<Response<DispatchResponse>, Status> {
-        let ride = ride_request(request.into_inner()).map_err(invalid)?;
-        let dispatch = self.app.dispatch(ride).await.map_err(Fault::from)?;
+        let ride = waiting_ride(request.into_inner()).map_err(refused)?;
+        let dispatch = self.app.dispatch(ride).await.map_err(refused)?;
         Ok(Response::new(DispatchResponse {
             driver: dispatch.map(DispatchedDriver::from),
         }))
@@ -103,21 +85,21 @@ impl SupplyService for SupplyEdge {
         &self,
         request: Request<ReleaseRequest>,
     ) -> Result<Response<ReleaseResponse>, Status> {
-        let ride_id = convert::id("ride_id", &request.into_inner().ride_id).map_err(invalid)?;
-        let released = self.app.release(ride_id).await.map_err(Fault::from)?;
+        let ride_id = convert::id("ride_id", &request.into_inner().ride_id).map_err(refused)?;
+        let released = self.app.release(ride_id).await.map_err(refused)?;
         Ok(Response::new(ReleaseResponse { released }))
     }
 }
 
-/// Takes every report until the caller ends the stream. A report that makes no sense ends it too;
-/// what was taken before stays taken.
-async fn take_all(
+/// Accepts every report until the caller ends the stream. A malformed report ends it too; the
+/// reports before it stay accepted.
+async fn accept_all(
     app: &App,
     mut reports: Streaming<ReportPositionsRequest>,
 ) -> Result<ReportPositionsResponse, Status> {
     let mut reported = ReportPositionsResponse::default();
     while let Some(report) = reports.message().await? {
-        let (driver_id, position) = position_report(&report).map_err(invalid)?;
+        let (driver_id, position) = position_report(&report).map_err(refused)?;
         match app.report_position(driver_id, position) {
             true => reported.accepted += 1,
             false => reported.ignored += 1,
@@ -131,8 +113,8 @@ fn position_report(wire: &ReportPositionsRequest) -> Result<(Uuid, Position), Ma
     Ok((driver_id, convert::position("position", wire.position)?))
 }
 
-fn ride_request(wire: DispatchRequest) -> Result<RideRequest, Malformed> {
-    Ok(RideRequest {
+fn waiting_ride(wire: DispatchRequest) -> Result<WaitingRide, Malformed> {
+    Ok(WaitingRide {
         ride_id: convert::id("ride_id", &wire.ride_id)?,
         pickup: convert::position("pickup", wire.pickup)?,
         dropoff: convert::position("dropoff", wire.dropoff)?,
@@ -150,14 +132,14 @@ impl From<Dispatch> for DispatchedDriver {
     }
 }
 
-fn invalid(malformed: Malformed) -> Status {
-    Fault::invalid(malformed.field, malformed.problem).into()
-}
-
-/// Over REST the zone is the thing asked for, and not found; here it is an argument among others.
+/// Over REST the zone is the thing that is looked up, and not found; here it is an argument.
 fn unknown_zone_is_invalid(error: Error) -> Status {
     match error {
         Error::OutsideServiceArea(_) => Fault::invalid("zones", error).into(),
-        other => Fault::from(other).into(),
+        other => refused(other),
     }
+}
+
+fn refused(error: impl Into<Error>) -> Status {
+    Fault::from(error.into()).into()
 }

@@ -1,7 +1,7 @@
 //! driver-management: supply. Drivers go online, report positions, are sent to rides and finish
 //! trips; zones learn how many drivers they can count on. This file makes every part and passes it
-//! to those who need it; nothing here is static. Changes order: `migrations/0001_drivers.sql`,
-//! `driver`, `app`, then the edges.
+//! to those that need it; nothing is static. Reading order: `migrations/0001_drivers.sql`,
+//! [`driver`], [`app`], then [`fleet`] and [`workers`].
 
 pub mod app;
 pub mod config;
@@ -9,24 +9,24 @@ pub mod driver;
 pub mod error;
 pub mod events;
 pub mod fleet;
-pub mod follower;
-pub mod grpc;
-pub mod http;
-pub mod metrics;
-pub mod positions;
+mod grpc;
+mod http;
+mod metrics;
+mod openapi;
 pub mod store;
+pub mod workers;
 
 use std::{process::ExitCode, sync::Arc};
 
 use anyhow::Context as _;
 use async_nats::Client;
-
 use feeds::{
     change_log::WRITER_SETTING, lease::Lease, outbox::Relay, trace_links::PendingTraceLinks,
 };
 use futures::{FutureExt, future::ready};
 use marketplace::zone::ServiceArea;
 use platform::{
+    background::Workers,
     clock::MarketClock,
     health::Health,
     metrics::EdgeMetrics,
@@ -34,34 +34,36 @@ use platform::{
     process::{self, Identity},
     schema,
     serve::{Addresses, Listeners, serve},
-    shutdown::with_deadline,
     start_up::StartUp,
+    telemetry,
 };
 use sqlx::PgPool;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-pub use config::Config;
-
+pub use crate::config::Config;
 use crate::{
     app::{App, Parts},
     error::Error,
-    events::{SupplyFeed, TRIP_EVENTS},
+    events::TRIP_EVENTS,
     fleet::Fleet,
-    follower::Follower,
-    metrics::{Dispatches, register_drivers, register_supply},
-    positions::PositionWriter,
+    metrics::{DispatchMetrics, register_drivers, register_supply},
     store::{MIGRATIONS, Store},
+    workers::{
+        fleet_follower::FleetFollower, position_writer::PositionWriter,
+        supply_publisher::SupplyPublisher,
+    },
 };
 
-/// Who this process is.
+/// Who this process is, in its telemetry and to its servers.
 pub const IDENTITY: Identity = Identity {
     name: "driver-management",
     version: env!("CARGO_PKG_VERSION"),
 };
 
-/// Connections to PostgreSQL: a few more than cores keep it busy, and more only queue inside it.
-const CONNECTIONS: u32 = 8;
+/// Most connections to PostgreSQL: a few more than it has cores keep it busy, and more only queue
+/// inside it.
+const MAX_CONNECTIONS: u32 = 8;
 
 /// The whole life of the process, or with `migrate` as the first of `arguments` that of the job.
 // Not generic over its arguments, so that it is compiled here: docs/decisions/release-profile.md.
@@ -80,8 +82,8 @@ pub struct Service {
     http: axum::Router,
     metrics: EdgeMetrics,
     positions: PositionWriter,
-    follower: Follower,
-    feed: SupplyFeed,
+    follower: FleetFollower,
+    publisher: SupplyPublisher,
     lease: Lease,
     relay: Relay,
     pool: PgPool,
@@ -92,13 +94,13 @@ impl Service {
     /// NATS may come later.
     ///
     /// # Errors
-    /// When a port is busy, PostgreSQL stays away, or a URL makes no sense.
+    /// One line that names the setting to change.
     pub async fn start(config: Config) -> anyhow::Result<Self> {
         let listeners = Listeners::bind(config.http_addr, config.grpc_addr).await?;
         let replica = Uuid::now_v7();
         let (url, name) = (&config.database_url, IDENTITY.name);
         let writer = (WRITER_SETTING, replica);
-        let pool = postgres::pool_with_setting(url, name, CONNECTIONS, writer)
+        let pool = postgres::pool_with_setting(url, name, MAX_CONNECTIONS, writer)
             .context("DATABASE_URL cannot be used")?;
         let start = StartUp::begin();
         schema::prepare_when_up(&start, &pool, MIGRATIONS, config.schema.migrations)
@@ -110,24 +112,17 @@ impl Service {
         let area = Arc::new(ServiceArea::new(config.service_area));
         let store = Store::new(pool.clone(), area.clone(), replica);
         let fleet = Arc::new(Fleet::new(area.clone(), clock));
-        let is_away =
-            |error: &Error| matches!(error, Error::Store(cause) if postgres::is_away(cause));
         let read_fleet = || async {
-            let mut follower = Follower::new(fleet.clone(), store.clone());
+            let mut follower = FleetFollower::new(fleet.clone(), store.clone());
             follower.step().await.map(|_| follower)
         };
-        let follower = start.when_up(is_away, read_fleet).await;
+        let follower = start.when_up(Error::is_outage, read_fleet).await;
         let follower = follower.context("the drivers cannot be read")?;
         let lease = Lease::new("publishes the levels of supply", replica);
         let relay = Relay::new(pool.clone(), nats::jetstream(nats.clone()), TRIP_EVENTS);
+        let trace_links = Arc::new(PendingTraceLinks::default());
 
-        let mut registry = platform::telemetry::registry(IDENTITY);
-        let metrics = EdgeMetrics::register(&mut registry);
-        postgres::register_pool(&mut registry, IDENTITY.name, pool.clone());
-        nats::register(&mut registry, nats.clone());
-        relay.register(&mut registry);
-        register_drivers(&mut registry, fleet.clone());
-        let origins = Arc::new(PendingTraceLinks::default());
+        let mut registry = telemetry::registry(IDENTITY);
         let app = App::new(Parts {
             area,
             clock,
@@ -137,22 +132,30 @@ impl Service {
             fleet: fleet.clone(),
             store: store.clone(),
             relay: relay.clone(),
-            dispatches: Dispatches::register(&mut registry),
-            origins: origins.clone(),
+            dispatches: DispatchMetrics::register(&mut registry),
+            trace_links: trace_links.clone(),
         });
-        register_supply(&mut registry, app.clone());
-        let mut feed = SupplyFeed::new(app.clone(), nats.clone(), config.publish_every);
-        feed.stream_replicas = config.stream_replicas;
-        feed.lease = Some(lease.clone());
-        let health = health(clock, pool.clone(), nats.clone());
+        let mut publisher = SupplyPublisher::new(app.clone(), nats.clone(), config.publish_every);
+        publisher.stream_replicas = config.stream_replicas;
+        publisher.lease = Some(lease.clone());
+
+        let metrics = EdgeMetrics::register(&mut registry);
+        postgres::register_pool(&mut registry, IDENTITY.name, pool.clone());
+        nats::register(&mut registry, nats.clone());
+        relay.register(&mut registry);
+        let counted = fleet.clone();
+        register_drivers(&mut registry, move || counted.counts());
+        let measured = app.clone();
+        register_supply(&mut registry, move || measured.supply_everywhere());
+        let health = health(clock, pool.clone(), nats);
         let routes = http::router(app.clone());
         Ok(Self {
             listeners,
             http: platform::http::edge(routes, health, registry, metrics.clone()),
             metrics,
-            positions: PositionWriter::new(fleet, store, origins),
+            positions: PositionWriter::new(fleet, store, trace_links),
             follower,
-            feed,
+            publisher,
             lease,
             relay,
             pool,
@@ -160,52 +163,43 @@ impl Service {
         })
     }
 
-    /// Where the service can be reached.
+    /// Where the service can be reached, also when it was given port 0.
     ///
     /// # Errors
-    /// When the system does not tell.
+    /// When the system does not say.
     pub fn addresses(&self) -> std::io::Result<Addresses> {
         self.listeners.addresses()
     }
 
-    /// The use cases, for whoever shares this process: tests.
+    /// The use cases, for the tests that share this process.
     pub fn app(&self) -> App {
         self.app.clone()
     }
 
-    /// Serves until `shutdown`, then finishes what has begun.
+    /// Serves both edges and runs the workers until `shutdown`, then finishes what has begun.
     ///
     /// # Errors
     /// When an edge fails.
     pub async fn run(self, shutdown: CancellationToken) -> anyhow::Result<()> {
-        // The loops end after the edges, so that they carry off what the last requests left behind.
-        let ending = CancellationToken::new();
-        let _ends_them_whatever_happens = ending.clone().drop_guard();
-        let loops = TaskTracker::new();
-        loops.spawn(self.positions.run(ending.clone()));
-        loops.spawn(self.follower.run(ending.clone()));
-        loops.spawn(self.lease.run(self.pool, ending.clone()));
-        loops.spawn(self.feed.run(ending.clone()));
-        loops.spawn(self.relay.run(ending.clone()));
-        loops.close();
-
         let grpc = grpc::routes(self.app, shutdown.clone()).await?;
         let grpc = platform::grpc::edge(grpc, self.metrics);
-        let served = serve(self.listeners, self.http, grpc, shutdown).await;
+        let workers = Workers::default();
+        workers.spawn(|ending| self.positions.run(ending));
+        workers.spawn(|ending| self.follower.run(ending));
+        workers.spawn(|ending| self.lease.run(self.pool, ending));
+        workers.spawn(|ending| self.publisher.run(ending));
+        workers.spawn(|ending| self.relay.run(ending));
 
-        ending.cancel();
-        with_deadline(&ending, loops.wait()).await;
+        let served = serve(self.listeners, self.http, grpc, shutdown).await;
+        workers.finish().await;
         Ok(served?)
     }
 }
 
+/// Without NATS supply is answered all the same; trip events and levels wait for it.
 fn health(clock: MarketClock, pool: PgPool, nats: Client) -> Health {
+    let nats = move || ready(nats::health_check(&nats)).boxed();
     Health::new(clock)
         .needs("postgres", move || postgres::probe(pool.clone()).boxed())
-        // Supply is answered without NATS too; events and levels wait for it.
-        .needs_while(
-            "nats",
-            || false,
-            move || ready(nats::health_check(&nats)).boxed(),
-        )
+        .needs_while("nats", || false, nats)
 }

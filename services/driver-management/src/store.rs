@@ -1,6 +1,6 @@
-//! All SQL of driver-management. Every operation runs under a client span and a deadline of its
-//! own, so a database that hangs is as harmless as one that is gone. Parameters and rows are
-//! converted here; outside there are only drivers.
+//! All SQL of driver-management. Each function runs under a client span and a deadline of its own,
+//! so that a database that hangs is as harmless as one that is gone; it fails with
+//! [`Error::Database`]. Parameters and rows are converted here: outside there are only drivers.
 
 mod rows;
 
@@ -19,9 +19,8 @@ use platform::{postgres, schema::Step};
 use sqlx::{PgConnection, PgPool, Postgres, Transaction};
 use uuid::Uuid;
 
-pub use self::rows::market_time;
-use self::rows::{DispatchRow, DriverRow, column};
-use crate::{driver::Driver, error::Error, fleet::Move};
+use self::rows::{DispatchRow, DriverRow};
+use crate::{driver::Driver, error::Error, fleet::DriverPosition};
 
 /// The steps of the schema.
 pub const MIGRATIONS: &[Step] = &[
@@ -36,15 +35,14 @@ pub const MIGRATIONS: &[Step] = &[
 /// How long the database may take for any one operation.
 const DEADLINE: Duration = Duration::from_millis(1_500);
 
-/// Writing or reading the positions of a whole fleet takes longer, and nobody waits for it.
+/// Writing or reading the positions of a whole fleet takes longer, and no caller waits for it.
 const BATCH_DEADLINE: Duration = Duration::from_secs(4);
 
-/// Changes the whole fleet at the start takes longest, and longer than a statement of ours may
-/// otherwise take.
+/// Reading the whole fleet at the start takes longest, and longer than any other statement may.
 const LOAD_DEADLINE: Duration = Duration::from_secs(30);
 
-/// How long a ride's dispatch is remembered, in market time: far longer than anybody repeats a
-/// question.
+/// How long the table keeps the dispatch of a ride, in market time: far longer than any caller
+/// repeats it.
 const DISPATCH_MEMORY: Duration = Duration::from_secs(7 * 24 * 3_600);
 
 /// The service's schema in PostgreSQL.
@@ -55,10 +53,10 @@ pub struct Store {
     replica: Uuid,
 }
 
-/// What became of a ride that asked for a driver.
+/// A driver who was sent to a ride.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Dispatch {
-    /// The driver who was sent.
+    /// The driver.
     pub driver_id: Uuid,
     /// Where the driver was then.
     pub position: Position,
@@ -68,19 +66,19 @@ pub struct Dispatch {
     pub dropoff_due_at: MarketTime,
 }
 
-/// The answer to "may I find a driver for this ride?"
+/// The answer to "may this call find a driver for the ride?"
 #[derive(Debug)]
-pub enum Claim {
-    /// Yes, and nobody else does so before this is over.
+pub enum DispatchClaim {
+    /// Yes; every other call for the ride waits until this one is over.
     Ours(OpenClaim),
-    /// It has one already.
+    /// The ride has a driver already.
     Sent(Dispatch),
-    /// It was released.
+    /// The ride was released.
     Released,
 }
 
-/// The exclusive right to find a driver for one ride; dropped without a driver, the ride is as if
-/// never asked for.
+/// The exclusive right to find a driver for one ride. Dropped without a driver, it leaves the ride
+/// as it was.
 #[derive(Debug)]
 pub struct OpenClaim {
     ride_id: Uuid,
@@ -102,24 +100,18 @@ impl Store {
         ChangeLog::new(self.pool.clone(), self.replica)
     }
 
-    /// Says that this replica will write no more.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Reports that this replica writes no more.
     pub async fn leave(&self) -> Result<(), Error> {
         Ok(change_log::leave(&self.pool, self.replica).await?)
     }
 
     /// All drivers.
-    ///
-    /// # Errors
-    /// Those of the database.
     pub async fn all_drivers(&self) -> Result<Vec<Driver>, Error> {
         let rows = postgres::traced(LOAD_DEADLINE, "SELECT driver", async {
             let mut transaction = self.pool.begin().await?;
-            let patience = sqlx::query("SELECT set_config('statement_timeout', $1, true)")
+            let extend = sqlx::query("SELECT set_config('statement_timeout', $1, true)")
                 .bind(LOAD_DEADLINE.as_millis().to_string());
-            patience.execute(&mut *transaction).await?;
+            extend.execute(&mut *transaction).await?;
             let rows = sqlx::query_as::<_, DriverRow>("SELECT * FROM driver")
                 .fetch_all(&mut *transaction)
                 .await?;
@@ -130,11 +122,7 @@ impl Store {
         drivers(rows?)
     }
 
-    /// Some drivers; those never written down are missing. They may be many, when other replicas
-    /// hear of many.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Some drivers, which may be many; those without a row are missing.
     pub async fn drivers(&self, ids: &[Uuid]) -> Result<Vec<Driver>, Error> {
         if ids.is_empty() {
             return Ok(Vec::new());
@@ -147,9 +135,6 @@ impl Store {
     }
 
     /// One driver.
-    ///
-    /// # Errors
-    /// Those of the database.
     pub async fn driver(&self, driver_id: Uuid) -> Result<Option<Driver>, Error> {
         let row = sqlx::query_as::<_, DriverRow>("SELECT * FROM driver WHERE driver_id = $1")
             .bind(driver_id)
@@ -159,9 +144,6 @@ impl Store {
     }
 
     /// The driver who is on a ride.
-    ///
-    /// # Errors
-    /// Those of the database.
     pub async fn driver_of(&self, ride_id: Uuid) -> Result<Option<Driver>, Error> {
         let row = sqlx::query_as::<_, DriverRow>("SELECT * FROM driver WHERE ride_id = $1")
             .bind(ride_id)
@@ -172,9 +154,6 @@ impl Store {
 
     /// Writes `driver` in place of its previous version, and `event` with it. False, and nothing is
     /// written, when the table holds another version than that.
-    ///
-    /// # Errors
-    /// Those of the database.
     pub async fn change(&self, driver: &Driver, event: Option<OutboxEvent>) -> Result<bool, Error> {
         traced("UPDATE driver", async {
             let mut transaction = self.pool.begin().await?;
@@ -190,60 +169,53 @@ impl Store {
 
     /// Frees the driver on the way to a ride; `None` when nobody is on the way to it. The position
     /// stays as it is: a newer one may be waiting to be written.
-    ///
-    /// # Errors
-    /// Those of the database.
     pub async fn release(&self, ride_id: Uuid, now: MarketTime) -> Result<Option<Driver>, Error> {
         let row = sqlx::query_as::<_, DriverRow>(
             "WITH freed AS (
                  UPDATE driver
-                 SET version = version + 1, status = 'idle', changed_at = $2, ride_id = NULL, dropoff_lat = NULL,
-                     dropoff_lon = NULL, dropoff_zone = NULL, pickup_due_at = NULL, dropoff_due_at = NULL
+                 SET version = version + 1, status = 'idle', changed_at = $2, ride_id = NULL,
+                     dropoff_lat = NULL, dropoff_lon = NULL, dropoff_zone = NULL,
+                     pickup_due_at = NULL, dropoff_due_at = NULL
                  WHERE ride_id = $1 AND status = 'en_route'
                  RETURNING *
-             ), remembered AS (
+             ), recorded AS (
                  UPDATE dispatch SET released = true FROM freed WHERE dispatch.ride_id = $1
              )
              SELECT * FROM freed",
         )
         .bind(ride_id)
-        .bind(column(now))
+        .bind(DateTime::from(now))
         .fetch_optional(&self.pool);
         let row = traced("UPDATE driver, dispatch", row).await?;
         row.map(Driver::try_from).transpose()
     }
 
-    /// Remembers that a ride was released before anybody was sent to it. False when it is known
-    /// already: it has, or had, a driver.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Records that a ride was released before a driver was sent to it. False when the table knows
+    /// the ride already: it has, or had, a driver.
     pub async fn release_unsent(&self, ride_id: Uuid, now: MarketTime) -> Result<bool, Error> {
         let insert = sqlx::query(
-            "INSERT INTO dispatch (ride_id, asked_at, released) VALUES ($1, $2, true) ON CONFLICT DO NOTHING",
+            "INSERT INTO dispatch (ride_id, asked_at, released) VALUES ($1, $2, true)
+             ON CONFLICT DO NOTHING",
         )
         .bind(ride_id)
-        .bind(column(now))
+        .bind(DateTime::from(now))
         .execute(&self.pool);
         Ok(traced("INSERT dispatch", insert).await?.rows_affected() == 1)
     }
 
-    /// Asks for the right to find a driver for a ride. Waits while somebody else has it.
-    ///
-    /// # Errors
-    /// Those of the database.
-    pub async fn claim(&self, ride_id: Uuid, now: MarketTime) -> Result<Claim, Error> {
+    /// Asks for the right to find a driver for a ride. Waits while another call has it.
+    pub async fn claim(&self, ride_id: Uuid, now: MarketTime) -> Result<DispatchClaim, Error> {
         traced("INSERT dispatch", async {
             let mut transaction = self.pool.begin().await?;
             let inserted = sqlx::query(
                 "INSERT INTO dispatch (ride_id, asked_at) VALUES ($1, $2) ON CONFLICT DO NOTHING",
             )
             .bind(ride_id)
-            .bind(column(now))
+            .bind(DateTime::from(now))
             .execute(&mut *transaction)
             .await?;
             if inserted.rows_affected() == 1 {
-                return Ok::<_, Error>(Claim::Ours(OpenClaim {
+                return Ok::<_, Error>(DispatchClaim::Ours(OpenClaim {
                     ride_id,
                     transaction,
                 }));
@@ -253,26 +225,28 @@ impl Store {
                 .fetch_one(&mut *transaction)
                 .await?;
             let sent = row.dispatch()?;
-            Ok(sent.map_or(Claim::Released, Claim::Sent))
+            Ok(sent.map_or(DispatchClaim::Released, DispatchClaim::Sent))
         })
         .await
     }
 
-    /// Writes positions that were reported to this replica up to `as_of`, and says so: one
-    /// transaction, one round trip for each part.
-    ///
-    /// # Errors
-    /// Those of the database.
-    pub async fn write_moves(&self, as_of: MarketTime, moves: &[Move]) -> Result<(), Error> {
+    /// Writes the positions reported to this replica up to `as_of`, and the report that it has.
+    pub async fn write_positions(
+        &self,
+        as_of: MarketTime,
+        positions: &[DriverPosition],
+    ) -> Result<(), Error> {
         postgres::traced(BATCH_DEADLINE, "UPDATE driver, replica", async {
             let mut transaction = self.pool.begin().await?;
-            do_not_wait_for_the_disk(&mut transaction).await?;
-            if !moves.is_empty() {
-                let zones = moves.iter().map(|known| self.zone_column(known.position));
-                update_positions(&mut transaction, moves, zones.collect()).await?;
+            commit_without_fsync(&mut transaction).await?;
+            if !positions.is_empty() {
+                let zones = positions
+                    .iter()
+                    .map(|reported| self.zone_column(reported.position));
+                update_positions(&mut transaction, positions, zones.collect()).await?;
             }
             forget_dispatches(&mut transaction, as_of - DISPATCH_MEMORY).await?;
-            change_log::report_as_of(&mut transaction, self.replica, column(as_of)).await?;
+            change_log::report_as_of(&mut transaction, self.replica, DateTime::from(as_of)).await?;
             transaction.commit().await
         })
         .await
@@ -286,51 +260,43 @@ impl Store {
     ) -> Result<bool, sqlx::Error> {
         let ride = driver.ride;
         let written = sqlx::query(
-            "INSERT INTO driver AS known (driver_id, version, status, changed_at, lat, lon, zone, moved_at,
-                                          ride_id, dropoff_lat, dropoff_lon, dropoff_zone, pickup_due_at, dropoff_due_at)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
+            "INSERT INTO driver AS known (
+                 driver_id, version, status, changed_at, lat, lon, zone, moved_at, ride_id,
+                 dropoff_lat, dropoff_lon, dropoff_zone, pickup_due_at, dropoff_due_at
+             ) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
              ON CONFLICT (driver_id) DO UPDATE
-             SET (version, status, changed_at, lat, lon, zone, moved_at,
-                  ride_id, dropoff_lat, dropoff_lon, dropoff_zone, pickup_due_at, dropoff_due_at) =
-                 (EXCLUDED.version, EXCLUDED.status, EXCLUDED.changed_at,
-                  EXCLUDED.lat, EXCLUDED.lon, EXCLUDED.zone, EXCLUDED.moved_at,
-                  EXCLUDED.ride_id, EXCLUDED.dropoff_lat, EXCLUDED.dropoff_lon, EXCLUDED.dropoff_zone,
-                  EXCLUDED.pickup_due_at, EXCLUDED.dropoff_due_at)
-             WHERE known.version = EXCLUDED.version - 1",
+             SET (version, status, changed_at, lat, lon, zone, moved_at, ride_id,
+                  dropoff_lat, dropoff_lon, dropoff_zone, pickup_due_at, dropoff_due_at) =
+                 ($2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
+             WHERE known.version = $2 - 1",
         )
         .bind(driver.driver_id)
         .bind(driver.version)
         .bind(driver.status.as_str())
-        .bind(column(driver.changed_at))
+        .bind(DateTime::from(driver.changed_at))
         .bind(driver.position.lat())
         .bind(driver.position.lon())
         .bind(self.zone_column(driver.position))
-        .bind(column(driver.moved_at))
+        .bind(DateTime::from(driver.moved_at))
         .bind(ride.map(|ride| ride.ride_id))
         .bind(ride.map(|ride| ride.dropoff.lat()))
         .bind(ride.map(|ride| ride.dropoff.lon()))
         .bind(ride.and_then(|ride| self.zone_column(ride.dropoff)))
-        .bind(ride.map(|ride| column(ride.pickup_due_at)))
-        .bind(ride.map(|ride| column(ride.dropoff_due_at)))
+        .bind(ride.map(|ride| DateTime::from(ride.pickup_due_at)))
+        .bind(ride.map(|ride| DateTime::from(ride.dropoff_due_at)))
         .execute(connection)
         .await?;
         Ok(written.rows_affected() == 1)
     }
 
     fn zone_column(&self, position: Position) -> Option<String> {
-        self.area
-            .zone_of(position)
-            .ok()
-            .map(|zone| zone.to_string())
+        let zone = self.area.zone_of(position).ok()?;
+        Some(zone.to_string())
     }
 }
 
 impl OpenClaim {
-    /// Sends a driver to the ride, if the driver is still idle. Nothing is final before
-    /// [`OpenClaim::commit`].
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Sends a driver to the ride, if the driver is still idle; final with [`OpenClaim::commit`].
     pub async fn send(
         &mut self,
         store: &Store,
@@ -341,11 +307,12 @@ impl OpenClaim {
         let row = sqlx::query_as::<_, DriverRow>(
             "WITH sent AS (
                  UPDATE driver
-                 SET version = version + 1, status = 'en_route', changed_at = $3, ride_id = $2, dropoff_lat = $4,
-                     dropoff_lon = $5, dropoff_zone = $6, pickup_due_at = $7, dropoff_due_at = $8
+                 SET version = version + 1, status = 'en_route', changed_at = $3, ride_id = $2,
+                     dropoff_lat = $4, dropoff_lon = $5, dropoff_zone = $6,
+                     pickup_due_at = $7, dropoff_due_at = $8
                  WHERE driver_id = $1 AND status = 'idle'
                  RETURNING *
-             ), remembered AS (
+             ), recorded AS (
                  UPDATE dispatch
                  SET driver_id = $1, lat = $9, lon = $10, pickup_due_at = $7, dropoff_due_at = $8
                  FROM sent WHERE dispatch.ride_id = $2
@@ -354,12 +321,12 @@ impl OpenClaim {
         )
         .bind(dispatch.driver_id)
         .bind(self.ride_id)
-        .bind(column(now))
+        .bind(DateTime::from(now))
         .bind(dropoff.lat())
         .bind(dropoff.lon())
         .bind(store.zone_column(dropoff))
-        .bind(column(dispatch.pickup_due_at))
-        .bind(column(dispatch.dropoff_due_at))
+        .bind(DateTime::from(dispatch.pickup_due_at))
+        .bind(DateTime::from(dispatch.dropoff_due_at))
         .bind(dispatch.position.lat())
         .bind(dispatch.position.lon())
         .fetch_optional(&mut *self.transaction);
@@ -367,10 +334,7 @@ impl OpenClaim {
         row.map(Driver::try_from).transpose()
     }
 
-    /// Makes it final.
-    ///
-    /// # Errors
-    /// Those of the database; whether the driver was sent is then unknown.
+    /// Makes the dispatch final. When this fails, it is unknown whether the driver was sent.
     pub async fn commit(self) -> Result<(), Error> {
         traced("COMMIT", self.transaction.commit()).await
     }
@@ -378,13 +342,25 @@ impl OpenClaim {
 
 async fn update_positions(
     connection: &mut PgConnection,
-    moves: &[Move],
+    positions: &[DriverPosition],
     zones: Vec<Option<String>>,
 ) -> Result<(), sqlx::Error> {
-    let ids: Vec<Uuid> = moves.iter().map(|known| known.driver_id).collect();
-    let lats: Vec<f64> = moves.iter().map(|known| known.position.lat()).collect();
-    let lons: Vec<f64> = moves.iter().map(|known| known.position.lon()).collect();
-    let times: Vec<DateTime<Utc>> = moves.iter().map(|known| column(known.moved_at)).collect();
+    let ids: Vec<Uuid> = positions
+        .iter()
+        .map(|reported| reported.driver_id)
+        .collect();
+    let lats: Vec<f64> = positions
+        .iter()
+        .map(|reported| reported.position.lat())
+        .collect();
+    let lons: Vec<f64> = positions
+        .iter()
+        .map(|reported| reported.position.lon())
+        .collect();
+    let times: Vec<DateTime<Utc>> = positions
+        .iter()
+        .map(|reported| DateTime::from(reported.moved_at))
+        .collect();
     sqlx::query(
         "UPDATE driver
          SET lat = moved.lat, lon = moved.lon, zone = moved.zone, moved_at = moved.moved_at
@@ -403,7 +379,7 @@ async fn update_positions(
 }
 
 /// Positions are superseded within seconds, so a commit of them need not survive a power cut.
-async fn do_not_wait_for_the_disk(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+async fn commit_without_fsync(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
     let set = sqlx::query("SET LOCAL synchronous_commit = off");
     set.execute(connection).await.map(|_| ())
 }
@@ -413,7 +389,7 @@ async fn forget_dispatches(
     before: MarketTime,
 ) -> Result<(), sqlx::Error> {
     sqlx::query("DELETE FROM dispatch WHERE asked_at < $1")
-        .bind(column(before))
+        .bind(DateTime::from(before))
         .execute(connection)
         .await?;
     Ok(())

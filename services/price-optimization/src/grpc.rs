@@ -1,6 +1,6 @@
 //! The gRPC edge, with the standard health and reflection services beside our own.
 
-use platform::fault::Fault;
+use platform::{fault::Fault, grpc::with_standard_services};
 use surge_proto::{
     DataflowMode, FILE_DESCRIPTOR_SET,
     convert::{Malformed, position, timestamp},
@@ -15,15 +15,8 @@ use crate::{app::App, pricing::SignedQuote};
 
 /// The services of this process.
 pub(crate) async fn routes(app: App) -> anyhow::Result<Routes> {
-    let (reporter, health) = tonic_health::server::health_reporter();
-    reporter.set_serving::<QuoteServiceServer<Quotes>>().await;
-    let reflection = tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        .build_v1()?;
-    Ok(Routes::new(QuoteServiceServer::new(Quotes(app)))
-        .add_service(health)
-        .add_service(reflection))
+    let quotes = QuoteServiceServer::new(Quotes(app));
+    Ok(with_standard_services(quotes, FILE_DESCRIPTOR_SET).await?)
 }
 
 struct Quotes(App);

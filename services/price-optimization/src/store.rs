@@ -53,91 +53,64 @@ pub struct Store {
     pool: PgPool,
 }
 
-/// Up to when the view of supply is complete: market time, and the write that brought it there.
-/// `written_at` is `None` from a producer that does not publish it.
-#[derive(Debug)]
-pub(crate) struct SupplyWatermark {
-    pub(crate) as_of: DateTime<Utc>,
-    pub(crate) traceparent: Option<String>,
-    pub(crate) written_at: Option<DateTime<Utc>>,
+platform::from_row! {
+    /// Up to when the view of supply is complete: market time, and the write that brought it there.
+    /// `written_at` is `None` from a producer that does not publish it.
+    #[derive(Debug)]
+    pub(crate) struct SupplyWatermark {
+        pub(crate) as_of: DateTime<Utc>,
+        pub(crate) traceparent: Option<String>,
+        pub(crate) written_at: Option<DateTime<Utc>>,
+    }
 }
 
-platform::from_row!(SupplyWatermark {
-    as_of,
-    traceparent,
-    written_at
-});
-
-/// Supply of one zone: idle drivers, and when the drivers on a ride are due to drop off in it.
-#[derive(Debug)]
-pub(crate) struct SupplyRow {
-    pub(crate) zone: String,
-    pub(crate) idle_drivers: i64,
-    pub(crate) dropoffs_due_at: Vec<DateTime<Utc>>,
+platform::from_row! {
+    /// Supply of one zone: idle drivers, and when the drivers on a ride are due to drop off in it.
+    #[derive(Debug)]
+    pub(crate) struct SupplyRow {
+        pub(crate) zone: String,
+        pub(crate) idle_drivers: i64,
+        pub(crate) dropoffs_due_at: Vec<DateTime<Utc>>,
+    }
 }
 
-platform::from_row!(SupplyRow {
-    zone,
-    idle_drivers,
-    dropoffs_due_at
-});
-
-/// Up to when the view of demand is complete, since when it counts, and in windows of which length.
-#[derive(Debug)]
-pub(crate) struct DemandWatermark {
-    pub(crate) observed_since: DateTime<Utc>,
-    pub(crate) as_of: DateTime<Utc>,
-    pub(crate) window_seconds: i32,
-    pub(crate) traceparent: Option<String>,
-    pub(crate) written_at: Option<DateTime<Utc>>,
+platform::from_row! {
+    /// Up to when the view of demand is complete, since when it counts, and in windows of which length.
+    #[derive(Debug)]
+    pub(crate) struct DemandWatermark {
+        pub(crate) observed_since: DateTime<Utc>,
+        pub(crate) as_of: DateTime<Utc>,
+        pub(crate) window_seconds: i32,
+        pub(crate) traceparent: Option<String>,
+        pub(crate) written_at: Option<DateTime<Utc>>,
+    }
 }
 
-platform::from_row!(DemandWatermark {
-    observed_since,
-    as_of,
-    window_seconds,
-    traceparent,
-    written_at
-});
-
-/// Ride requests in one zone and one window.
-#[derive(Debug)]
-pub(crate) struct DemandRow {
-    pub(crate) zone: String,
-    pub(crate) window_start: DateTime<Utc>,
-    pub(crate) requests: i64,
+platform::from_row! {
+    /// Ride requests in one zone and one window.
+    #[derive(Debug)]
+    pub(crate) struct DemandRow {
+        pub(crate) zone: String,
+        pub(crate) window_start: DateTime<Utc>,
+        pub(crate) requests: i64,
+    }
 }
 
-platform::from_row!(DemandRow {
-    zone,
-    window_start,
-    requests
-});
-
-/// One run of the batch job, in real time: when it began, when the producers wrote what it read,
-/// when it had read both views, and when it began to write its rows.
-#[derive(Debug)]
-pub(crate) struct BatchRun {
-    pub(crate) started_at: DateTime<Utc>,
-    pub(crate) supply_written_at: Option<DateTime<Utc>>,
-    pub(crate) supply_traceparent: Option<String>,
-    pub(crate) demand_written_at: Option<DateTime<Utc>>,
-    pub(crate) demand_traceparent: Option<String>,
-    pub(crate) read_at: DateTime<Utc>,
-    pub(crate) written_at: DateTime<Utc>,
-    pub(crate) traceparent: Option<String>,
+platform::from_row! {
+    /// One run of the batch job, in real time: when it began, when the producers wrote what it read,
+    /// when it had read both views, and when it began to write its rows.
+    #[derive(Debug)]
+    pub(crate) struct BatchRun {
+        pub(crate) started_at: DateTime<Utc>,
+        pub(crate) supply_written_at: Option<DateTime<Utc>>,
+        pub(crate) supply_traceparent: Option<String>,
+        pub(crate) demand_written_at: Option<DateTime<Utc>>,
+        pub(crate) demand_traceparent: Option<String>,
+        pub(crate) read_at: DateTime<Utc>,
+        pub(crate) written_at: DateTime<Utc>,
+        pub(crate) traceparent: Option<String>,
+    }
 }
-
-platform::from_row!(BatchRun {
-    started_at,
-    supply_written_at,
-    supply_traceparent,
-    demand_written_at,
-    demand_traceparent,
-    read_at,
-    written_at,
-    traceparent
-});
 
 impl Store {
     /// The store behind `pool`.

@@ -1,71 +1,65 @@
-//! The use cases of ride-management, one method each. Both edges and all loops end here; what a
-//! ride may do is decided in `ride.rs`, what is stored in `store.rs`.
+//! The use cases of ride-management, one method each. Both edges and all workers end here. `ride`
+//! decides what may happen to a ride, and `store` writes it.
 //!
-//! A request is answered as soon as it can be kept: its ride is committed first and matched after
-//! that, and whatever goes wrong then is made good by the dispatcher, never by the rider.
+//! A request is answered as soon as it is safe: its ride is committed first and matched after that.
+//! When the match fails, the ride keeps a pending call, and the dispatcher makes it.
 
 use std::{sync::Arc, time::Duration};
 
-use feeds::{
-    change_log::{ChangeLog, Changes},
-    outbox::Relay,
-    trace_links::PendingTraceLinks,
-};
+use feeds::{outbox::Relay, trace_links::PendingTraceLinks};
 use marketplace::{
     quote::QuoteRefusal,
     time::MarketTime,
     view::Level,
     zone::{Position, ServiceArea, Zone},
 };
-use platform::clock::MarketClock;
+use platform::{clock::MarketClock, propagation};
 use surge_proto::token::QuoteKey;
 use tracing::{Instrument, Span, debug};
 use uuid::Uuid;
 
 use crate::{
-    demand::{Demand, DemandReading},
+    demand::{DemandTracker, ZoneDemand},
     error::Error,
     metrics::RideMetrics,
-    ride::{Change, Outcome, Ride, SupplyCall},
-    store::{Advanced, Placed, Store, market_time},
-    supply::Supply,
+    ride::{ChangeOutcome, Ride, RideChange, SupplyCall},
+    store::{ChangedRide, PlacedRide, Store},
+    supply_client::SupplyClient,
 };
 
-/// The use cases. Cheap to clone: all clones are one.
+/// The use cases. Cheap to clone: all clones share their parts.
 #[derive(Clone, Debug)]
-pub struct App {
-    parts: Arc<Parts>,
-}
+pub struct App(Arc<Parts>);
 
 /// What the use cases are made of.
 #[derive(Debug)]
 pub struct Parts {
+    /// The zones that are served.
+    pub area: ServiceArea,
     /// The market clock.
     pub clock: MarketClock,
-    /// What is served.
-    pub area: ServiceArea,
-    /// The key that quotes are verified with.
+    /// The key that verifies quotes.
     pub quote_key: QuoteKey,
     /// How long a rider waits for a driver while driver-management is away, in market time.
-    pub patience: Duration,
-    /// The database.
+    pub match_patience: Duration,
+    /// The rides in PostgreSQL.
     pub store: Store,
-    /// The count of demand.
-    pub demand: Demand,
-    /// The way to driver-management.
-    pub supply: Supply,
-    /// To be woken when events were committed.
+    /// The demand in memory.
+    pub demand: Arc<DemandTracker>,
+    /// The client of driver-management.
+    pub supply: SupplyClient,
+    /// Publishes ride events; woken when one was committed.
     pub relay: Relay,
     /// Counters.
-    pub metrics: RideMetrics,
-    /// The requests that changed demand.
-    pub origins: PendingTraceLinks,
+    pub rides: RideMetrics,
+    /// The traced requests that changed demand.
+    pub trace_links: Arc<PendingTraceLinks>,
 }
 
-/// A rider's wish.
+/// A rider's request.
 #[derive(Clone, Debug)]
 pub struct RideRequest {
-    /// Who wants a ride.
+    /// The rider.
     pub rider_id: Uuid,
     /// The token of the quote to redeem.
     pub quote: String,
@@ -76,26 +70,24 @@ pub struct RideRequest {
 }
 
 impl App {
-    /// Composes the use cases.
+    /// The use cases on these parts.
     pub fn new(parts: Parts) -> Self {
-        Self {
-            parts: Arc::new(parts),
-        }
+        Self(Arc::new(parts))
     }
 
     /// Market time, now.
     pub fn now(&self) -> MarketTime {
-        MarketTime::from_millis(self.parts.clock.now_millis())
+        MarketTime::from_millis(self.0.clock.now_millis())
     }
 
-    /// The requests that changed demand.
-    pub fn origins(&self) -> &PendingTraceLinks {
-        &self.parts.origins
+    /// The traced requests that changed demand.
+    pub fn trace_links(&self) -> &PendingTraceLinks {
+        &self.0.trace_links
     }
 
     /// The zones that are served, sorted.
     pub fn zones(&self) -> &[Zone] {
-        self.parts.area.zones()
+        self.0.area.zones()
     }
 
     /// Redeems a quote for a ride, and sends a driver to it. Once this returns, the ride is
@@ -104,21 +96,22 @@ impl App {
     /// # Errors
     /// When the quote or the pickup is refused, or the database is away: then there is no ride, or,
     /// if only the answer of the database was lost, the same request will find it.
-    pub async fn request_ride(&self, request: RideRequest) -> Result<Placed, Error> {
+    pub async fn request_ride(&self, request: RideRequest) -> Result<PlacedRide, Error> {
         let now = self.now();
-        let zone = self.parts.area.zone_of(request.pickup)?;
-        let quote = self.parts.quote_key.verify(&request.quote)?;
-        let ride = Ride::request(request.rider_id, &quote, zone, now);
+        let zone = self.0.area.zone_of(request.pickup)?;
+        let quote = self.0.quote_key.verify(&request.quote)?;
+        let traceparent = propagation::traceparent();
+        let (ride_id, rider_id) = (Uuid::now_v7(), request.rider_id);
+        let ride = Ride::request(ride_id, rider_id, &quote, zone, now, traceparent);
         match quote.redeem(now, request.pickup, request.dropoff) {
             Ok(()) => {}
-            // The rider may be asking again for a ride that they have: an answer that was lost,
-            // say.
-            Err(QuoteRefusal::Expired) => return self.placed_before(&request, &ride).await,
+            // The rider may repeat a request whose answer was lost.
+            Err(QuoteRefusal::Expired) => return self.repeated(&request, ride).await,
             Err(refusal) => return Err(refusal.into()),
         }
         match self.place(ride).await? {
-            Placed::New(ride) => Ok(Placed::New(self.settle_soon(ride).await)),
-            before => Ok(before),
+            PlacedRide::New(ride) => Ok(PlacedRide::New(self.try_call(ride).await)),
+            repeated => Ok(repeated),
         }
     }
 
@@ -127,161 +120,133 @@ impl App {
     /// # Errors
     /// [`Error::NoSuchRide`], or the database is away.
     pub async fn ride(&self, ride_id: Uuid) -> Result<Ride, Error> {
-        self.parts.store.ride(ride_id).await
+        self.0.store.ride(ride_id).await
     }
 
-    /// Cancels a ride that was not picked up yet, and frees its driver. Doing it again changes
-    /// nothing.
+    /// Cancels a ride before its pickup, and frees its driver. Repeating it changes nothing.
     ///
     /// # Errors
     /// [`Error::NotCancellable`], [`Error::NoSuchRide`], or the database is away.
     pub async fn cancel_ride(&self, ride_id: Uuid) -> Result<Ride, Error> {
-        let cancelled = self.advance(ride_id, Change::Cancel).await?;
-        let ride = cancelled.ride;
-        match cancelled.outcome {
-            Outcome::Refused => Err(Error::NotCancellable(ride.state)),
-            Outcome::Unmoved => Ok(ride),
-            // Without a known driver a dispatch may be under way, so that ride waits until its
-            // lease is over.
-            Outcome::Moved if ride.driver_id.is_none() => Ok(ride),
-            Outcome::Moved => Ok(self.settle_soon(ride).await),
+        let ChangedRide { ride, outcome } = self.apply(ride_id, RideChange::Cancel).await?;
+        match outcome {
+            ChangeOutcome::Refused => Err(Error::NotCancellable(ride.state)),
+            ChangeOutcome::Unmoved => Ok(ride),
+            // Without a known driver a dispatch may be under way, so the release waits until the
+            // lease of the dispatch is over.
+            ChangeOutcome::Moved if ride.driver_id.is_none() => Ok(ride),
+            ChangeOutcome::Moved => Ok(self.try_call(ride).await),
         }
     }
 
-    /// Takes in news of a trip; returns what it did.
+    /// Applies a pickup or a drop-off to a ride.
     ///
     /// # Errors
     /// [`Error::NoSuchRide`], or the database is away.
-    pub async fn progress_ride(&self, ride_id: Uuid, change: Change) -> Result<Outcome, Error> {
-        Ok(self.advance(ride_id, change).await?.outcome)
+    pub async fn progress_ride(
+        &self,
+        ride_id: Uuid,
+        change: RideChange,
+    ) -> Result<ChangeOutcome, Error> {
+        Ok(self.apply(ride_id, change).await?.outcome)
     }
 
-    /// Expected requests of a zone in the coming window, with the counts behind them for whoever
-    /// wants to forecast the same.
+    /// Expected requests of a zone in the coming window, with the counts behind the forecast.
     ///
     /// # Errors
     /// [`Error::ZoneNotServed`].
-    pub fn demand(&self, zone: Zone) -> Result<DemandReading, Error> {
-        if !self.parts.area.contains(zone) {
-            return Err(Error::ZoneNotServed(zone));
+    pub fn demand(&self, zone: Zone) -> Result<ZoneDemand, Error> {
+        match self.0.area.contains(zone) {
+            true => Ok(self.0.demand.zone(zone, self.known_as_of())),
+            false => Err(Error::ZoneNotServed(zone)),
         }
-        Ok(self.parts.demand.reading(zone, self.known_as_of()))
     }
 
-    /// Expected requests of several zones, in their order and as of one instant.
+    /// Expected requests of several zones, in their order and as of the same moment.
     ///
     /// # Errors
-    /// [`Error::ZoneNotServed`].
+    /// [`Error::ZoneNotServed`] names the first zone that is not served.
     pub fn demands(&self, zones: &[Zone]) -> Result<Vec<Level>, Error> {
-        let unserved = zones.iter().find(|zone| !self.parts.area.contains(**zone));
-        match unserved {
-            Some(zone) => Err(Error::ZoneNotServed(*zone)),
-            None => Ok(self.parts.demand.levels(zones, self.known_as_of())),
+        match zones.iter().find(|zone| !self.0.area.contains(**zone)) {
+            Some(unserved) => Err(Error::ZoneNotServed(*unserved)),
+            None => Ok(self.0.demand.levels(zones, self.known_as_of())),
         }
     }
 
     /// The levels of all zones served, in their order.
     pub fn all_demands(&self, as_of: MarketTime) -> Vec<Level> {
-        self.parts.demand.levels(self.zones(), as_of)
+        self.0.demand.levels(self.zones(), as_of)
     }
 
-    /// Market time of what is known of demand: now, or when other replicas were heard last.
+    /// The moment up to which demand is known: now, or what was read from the other replicas.
     pub fn known_as_of(&self) -> MarketTime {
-        self.parts.demand.known_at(self.now())
+        self.0.demand.known_at(self.now())
     }
 
-    /// Counts what other replicas took, or everything anew where that is in doubt, then publishes
-    /// in the database how far this replica's requests are complete.
+    /// Leases the pending calls that are due, at most `most`, to this replica.
     ///
     /// # Errors
     /// The database is away.
-    pub async fn mark_demand(&self, journal: &mut ChangeLog) -> Result<(), Error> {
-        if self.parts.demand.take_doubt() {
-            journal.mark_in_doubt();
-        }
-        let reading = match journal.needs_full_read() || journal.is_in_doubt() {
-            true => self.recount(journal).await?,
-            false => self.count_of_others(journal).await?,
-        };
-        self.parts
-            .demand
-            .heard(reading.peers_as_of.map(market_time));
-        journal.commit_offset(reading);
-        self.parts.store.mark(self.now()).await
+    pub async fn lease_due_calls(&self, most: i64) -> Result<Vec<Ride>, Error> {
+        self.0.store.lease_due_calls(most).await
     }
 
-    /// Now and then throws away what other replicas have long read.
+    /// Makes the pending call of a ride, and applies its result. A ride whose rider has waited long
+    /// enough becomes unserved instead. Returns the ride as it is then.
     ///
     /// # Errors
-    /// The database is away.
-    pub async fn clean_journal(&self, journal: &mut ChangeLog) -> Result<(), Error> {
-        Ok(journal.prune().await?)
-    }
-
-    async fn recount(&self, journal: &ChangeLog) -> Result<Changes, Error> {
-        let _nobody_commits = self.parts.demand.recounting().await;
-        let (counts, reading) = self.parts.store.window_counts(journal).await?;
-        self.parts.demand.recounted(&counts);
-        Ok(reading)
-    }
-
-    async fn count_of_others(&self, journal: &ChangeLog) -> Result<Changes, Error> {
-        let reading = journal.read().await?;
-        let unseen = journal.unseen(&reading);
-        for (zone, at) in self.parts.store.requests(&unseen).await? {
-            self.parts.demand.record(zone, at);
-        }
-        Ok(reading)
-    }
-
-    /// This replica will take no more requests.
-    ///
-    /// # Errors
-    /// The database is away.
-    pub async fn leave(&self) -> Result<(), Error> {
-        self.parts.store.leave().await
-    }
-
-    /// Takes on calls to driver-management that are due, at most `most`.
-    ///
-    /// # Errors
-    /// The database is away.
-    pub async fn take_due_calls(&self, most: i64) -> Result<Vec<Ride>, Error> {
-        self.parts.store.take_due_calls(most).await
-    }
-
-    /// Makes the call to driver-management that a ride is owed, and draws the consequence. A ride
-    /// whose rider has waited long enough is given up instead. Returns the ride as it is then.
-    ///
-    /// # Errors
-    /// driver-management or the database is away: the call stays due.
-    pub async fn settle(&self, ride: Ride) -> Result<Ride, Error> {
-        match ride.owed {
-            Some(SupplyCall::Dispatch) if self.is_out_of_patience(&ride) => {
-                self.change(ride, Change::PatienceOver).await
+    /// driver-management or the database is away: the call stays pending.
+    pub async fn make_call(&self, ride: Ride) -> Result<Ride, Error> {
+        let change = match ride.pending_call {
+            None => return Ok(ride),
+            Some(SupplyCall::Release) => {
+                self.0.supply.release(&ride).await?;
+                self.0.store.released(ride.ride_id).await?;
+                let pending_call = None;
+                return Ok(Ride {
+                    pending_call,
+                    ..ride
+                });
             }
-            Some(SupplyCall::Dispatch) => self.dispatch(ride).await,
-            Some(SupplyCall::Release) => self.release(ride).await,
-            None => Ok(ride),
+            Some(SupplyCall::Dispatch) if self.is_out_of_patience(&ride) => {
+                RideChange::PatienceOver
+            }
+            Some(SupplyCall::Dispatch) => match self.0.supply.dispatch(&ride).await? {
+                Some(driver) => RideChange::Match(driver),
+                None => RideChange::NobodyNear,
+            },
+        };
+        Ok(self.apply(ride.ride_id, change).await?.ride)
+    }
+
+    /// Makes the pending call now if possible; if not, the dispatcher makes it, and logs why.
+    async fn try_call(&self, ride: Ride) -> Ride {
+        match self.make_call(ride.clone()).await {
+            Ok(ride) => ride,
+            Err(error) => {
+                let id = ride.ride_id;
+                debug!(ride.id = %id, error.message = %error, "left to the dispatcher: {error}");
+                ride
+            }
         }
     }
 
-    async fn placed_before(&self, request: &RideRequest, ride: &Ride) -> Result<Placed, Error> {
-        let asked = Ride {
+    async fn repeated(&self, request: &RideRequest, ride: Ride) -> Result<PlacedRide, Error> {
+        let requested = Ride {
             pickup: request.pickup,
             dropoff: request.dropoff,
-            ..ride.clone()
+            ..ride
         };
-        match self.parts.store.placed_before(&asked).await {
+        match self.0.store.repeated(&requested).await {
             Err(Error::QuoteUsed) => Err(QuoteRefusal::Expired.into()),
-            found => found.map(Placed::Before),
+            found => found.map(PlacedRide::Repeated),
         }
     }
 
-    /// A caller who leaves must not part a commit from its count, so both happen in a task of their
-    /// own. Everything in it has a deadline, so such tasks do not pile up behind a database that
-    /// hangs.
-    async fn place(&self, ride: Ride) -> Result<Placed, Error> {
+    /// Commits and counts a ride in a task of its own, because a caller that leaves must not part
+    /// the commit from its count. Everything in the task has a deadline, so such tasks do not pile
+    /// up behind a database that hangs.
+    async fn place(&self, ride: Ride) -> Result<PlacedRide, Error> {
         let app = self.clone();
         let placing = async move { app.commit_and_count(ride).await };
         tokio::spawn(placing.instrument(Span::current()))
@@ -289,69 +254,36 @@ impl App {
             .unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()))
     }
 
-    async fn commit_and_count(&self, ride: Ride) -> Result<Placed, Error> {
-        let _until_recorded = self.parts.demand.counting().await?;
-        let placed = self.parts.store.place(ride).await;
+    async fn commit_and_count(&self, ride: Ride) -> Result<PlacedRide, Error> {
+        let _until_recorded = self.0.demand.commit_guard().await?;
+        let placed = self.0.store.place(ride).await;
         match &placed {
-            Ok(Placed::New(ride)) => {
-                self.parts.demand.record(ride.zone, ride.requested_at);
-                self.parts.origins.record_request();
-                self.entered(ride);
+            Ok(PlacedRide::New(ride)) => {
+                self.0.demand.record(ride.zone, ride.requested_at);
+                self.0.trace_links.record_request();
+                self.entered_state(ride);
             }
-            Err(error) if error.leaves_doubt() => self.parts.demand.doubt(),
+            Err(error) if error.leaves_doubt() => self.0.demand.mark_in_doubt(),
             _ => {}
         }
         placed
     }
 
-    /// Settles now if possible; if not, the dispatcher will, and logs what is in the way.
-    async fn settle_soon(&self, ride: Ride) -> Ride {
-        match self.settle(ride.clone()).await {
-            Ok(settled) => settled,
-            Err(error) => {
-                debug!(ride.id = %ride.ride_id, error.message = %error, "left to the dispatcher: {error}");
-                ride
-            }
+    async fn apply(&self, ride_id: Uuid, change: RideChange) -> Result<ChangedRide, Error> {
+        let changed = self.0.store.apply(ride_id, change, self.now()).await?;
+        if changed.outcome == ChangeOutcome::Moved {
+            self.entered_state(&changed.ride);
         }
-    }
-
-    async fn dispatch(&self, ride: Ride) -> Result<Ride, Error> {
-        let change = match self.parts.supply.dispatch(&ride).await? {
-            Some(found) => Change::Match(found),
-            None => Change::NobodyNear,
-        };
-        self.change(ride, change).await
-    }
-
-    async fn release(&self, ride: Ride) -> Result<Ride, Error> {
-        self.parts.supply.release(&ride).await?;
-        self.parts.store.released(ride.ride_id).await?;
-        Ok(Ride { owed: None, ..ride })
-    }
-
-    async fn change(&self, ride: Ride, change: Change) -> Result<Ride, Error> {
-        Ok(self.advance(ride.ride_id, change).await?.ride)
-    }
-
-    async fn advance(&self, ride_id: Uuid, change: Change) -> Result<Advanced, Error> {
-        let advanced = self
-            .parts
-            .store
-            .advance(ride_id, change, self.now())
-            .await?;
-        if advanced.outcome == Outcome::Moved {
-            self.entered(&advanced.ride);
-        }
-        Ok(advanced)
+        Ok(changed)
     }
 
     /// A ride entered a state, and the outbox has an event of it.
-    fn entered(&self, ride: &Ride) {
-        self.parts.metrics.entered(ride.state);
-        self.parts.relay.wake();
+    fn entered_state(&self, ride: &Ride) {
+        self.0.rides.entered(ride.state);
+        self.0.relay.wake();
     }
 
     fn is_out_of_patience(&self, ride: &Ride) -> bool {
-        ride.requested_at.age_of(self.now()) >= self.parts.patience
+        ride.requested_at.age_of(self.now()) >= self.0.match_patience
     }
 }

@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cadence_out_of_bounds_is_refused_with_the_bounds() {
+    fn refused_duration_names_its_bounds() {
         let refused = parse(&["--publish-every", "1ms"]).err().unwrap();
         assert!(refused.to_string().contains("from 50ms to 1m"), "{refused}");
     }

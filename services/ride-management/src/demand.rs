@@ -1,20 +1,27 @@
-//! Demand as this process counts it: a forecaster in memory, fed after each commit with the very
-//! instant of the row, so that it equals, to the last bit, one that is built anew from the table,
-//! and that of every other replica.
+//! Demand as this replica knows it: a forecaster in memory that counts every committed request.
 //!
-//! The requests that other replicas took are counted as soon as the journal tells of them, each
-//! once. What is told is no newer than what was heard of all of them.
+//! # How this works
 //!
-//! Two things can part the two: a commit whose answer was lost, and a count made while rows are
-//! still coming in. The first puts the count in doubt until it was made again after that commit has
-//! ended one way or the other; against the second, whoever commits a request holds
-//! [`Demand::counting`] until it is recorded, and a new count waits for them.
+//! The forecaster records a request after its commit, with the very time that the row has, so that
+//! it equals, to the last bit, a forecaster rebuilt from the table, and that of every other
+//! replica. The requests of other replicas arrive by the change log (`demand_follower`), each once.
+//!
+//! Memory and table can differ in two cases, and each ends in a recount of the table:
+//!
+//! ```text
+//!   a commit without an answer          the request counts, or it does not: in doubt
+//!     request ── COMMIT ── ✗ timeout ──▶ mark_in_doubt ──▶ recount until the doubt is over
+//!
+//!   a recount beside commits            must not miss a request, nor count it twice
+//!     request ── commit_guard ── COMMIT ── record ──┐
+//!                                                   └─▶ recount_guard ── read the table ──▶
+//! ```
+//!
+//! The guards are a lock for readers and writers: any number of requests may commit at the same
+//! time, but none while the table is counted.
 
 use std::{
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicI64, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -31,28 +38,32 @@ use tokio::{
 
 use crate::{error::Error, store::WindowCount};
 
-/// How long a request waits while demand is counted anew. A count takes a fraction of it, unless
-/// the database hangs.
+/// How long a request waits for a recount, which takes a fraction of it unless the database hangs.
 const RECOUNT_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The demand of the whole service area.
 #[derive(Debug)]
-pub struct Demand {
-    /// A std mutex: it is held for a computation of microseconds, never across an await.
-    forecaster: Mutex<DemandForecaster>,
-    /// What a new count starts from: profile, zones and `observed_since`, without a single request.
-    nothing_seen: DemandForecaster,
+pub struct DemandTracker {
+    // A std mutex: it is locked for a computation of microseconds, never across an await.
+    state: Mutex<DemandState>,
+    /// What a recount starts from: profile, zones and `observed_since`, without a request.
+    without_requests: DemandForecaster,
     observed_since: MarketTime,
-    counting: RwLock<()>,
-    in_doubt: AtomicBool,
-    /// Market milliseconds up to which other replicas were heard; the end of time while there are
-    /// none.
-    heard_until: AtomicI64,
+    guard: RwLock<()>,
 }
 
-/// The demand of a zone, and what it was forecast from: of one instant.
+#[derive(Debug)]
+struct DemandState {
+    forecaster: DemandForecaster,
+    /// Up to when this replica has read what the others accepted; `None` while there is no other.
+    peers_as_of: Option<MarketTime>,
+    /// Whether a commit came into doubt since the follower asked last.
+    has_new_doubt: bool,
+}
+
+/// The demand of a zone and the counts that it is forecast from, at one moment.
 #[derive(Clone, Debug, PartialEq)]
-pub struct DemandReading {
+pub struct ZoneDemand {
     /// Expected requests in the coming window.
     pub level: Level,
     /// Since when requests are counted.
@@ -62,113 +73,104 @@ pub struct DemandReading {
     pub windows: Vec<(MarketTime, u32)>,
 }
 
-impl Demand {
-    /// Demand of `area` as of the counts given, observed since `observed_since`.
-    pub fn from_counts(
+impl DemandTracker {
+    /// Demand of `area` in windows of `window`, observed since `observed_since`, without requests.
+    pub fn new(
         profile: DemandProfile,
         area: &ServiceArea,
         window: Duration,
         observed_since: MarketTime,
-        counts: &[WindowCount],
     ) -> Self {
-        let nothing_seen = DemandForecaster::new(
+        let without_requests = DemandForecaster::new(
             Arc::new(profile),
             area.zones(),
             window,
             observed_since,
             FilterSettings::default(),
         );
+        let state = DemandState {
+            forecaster: without_requests.clone(),
+            peers_as_of: None,
+            has_new_doubt: false,
+        };
         Self {
-            forecaster: Mutex::new(counted(&nothing_seen, counts)),
-            nothing_seen,
+            state: Mutex::new(state),
+            without_requests,
             observed_since,
-            counting: RwLock::new(()),
-            in_doubt: AtomicBool::new(false),
-            heard_until: AtomicI64::new(i64::MAX),
+            guard: RwLock::new(()),
         }
     }
 
-    /// Takes in one committed request.
+    /// Records a committed request.
     pub fn record(&self, zone: Zone, at: MarketTime) {
-        self.forecaster().record(zone, at);
+        self.lock().forecaster.record(zone, at);
     }
 
-    /// Other replicas were heard up to then, and what they took is recorded.
-    pub fn heard(&self, peers_as_of: Option<MarketTime>) {
-        let until = peers_as_of.map_or(i64::MAX, MarketTime::millis);
-        self.heard_until.store(until, Ordering::Release);
+    /// All requests that other replicas accepted up to this moment are recorded.
+    pub fn set_peers_as_of(&self, peers_as_of: Option<MarketTime>) {
+        self.lock().peers_as_of = peers_as_of;
     }
 
-    /// As of when demand is known at `now`.
+    /// Up to when demand is known at `now`.
     pub fn known_at(&self, now: MarketTime) -> MarketTime {
-        now.min(MarketTime::from_millis(
-            self.heard_until.load(Ordering::Acquire),
-        ))
+        let peers_as_of = self.lock().peers_as_of;
+        peers_as_of.map_or(now, |peers| peers.min(now))
     }
 
-    /// Expected requests of the zones in the window after `now`, in their order and from one state
-    /// of knowledge.
+    /// Expected requests of each of the zones in the window after `now`, in their order.
     pub fn levels(&self, zones: &[Zone], now: MarketTime) -> Vec<Level> {
-        let forecasts = self.forecaster().forecasts(zones, now);
+        let forecasts = self.lock().forecaster.forecasts(zones, now);
         let level = |value| Level { value, as_of: now };
         forecasts.into_iter().map(level).collect()
     }
 
-    /// Expected requests of one zone in the window after `now`, with the counts that the forecast
-    /// is made from.
-    pub fn reading(&self, zone: Zone, now: MarketTime) -> DemandReading {
-        let mut forecaster = self.forecaster();
-        let value = forecaster.forecast(zone, now);
-        DemandReading {
+    /// Expected requests of one zone in the window after `now`, with the counts behind them.
+    pub fn zone(&self, zone: Zone, now: MarketTime) -> ZoneDemand {
+        let mut state = self.lock();
+        let value = state.forecaster.forecast(zone, now);
+        ZoneDemand {
             level: Level { value, as_of: now },
             observed_since: self.observed_since,
-            windows: forecaster.counts(zone, now),
+            windows: state.forecaster.counts(zone, now),
         }
     }
 
-    /// To be held from before a request is committed until it is recorded.
+    /// A request holds this guard from before its commit until it is recorded.
     ///
     /// # Errors
     /// [`Error::Recounting`], after a second.
-    pub async fn counting(&self) -> Result<RwLockReadGuard<'_, ()>, Error> {
-        let waited = timeout(RECOUNT_PATIENCE, self.counting.read()).await;
+    pub async fn commit_guard(&self) -> Result<RwLockReadGuard<'_, ()>, Error> {
+        let waited = timeout(RECOUNT_PATIENCE, self.guard.read()).await;
         waited.map_err(|_| Error::Recounting)
     }
 
-    /// The answer to a commit was lost: the request counts or it does not.
-    pub fn doubt(&self) {
-        self.in_doubt.store(true, Ordering::Relaxed);
+    /// Waits until every commit under way is recorded. A recount holds this guard, which keeps new
+    /// commits waiting, until [`replace_counts`](Self::replace_counts).
+    pub async fn recount_guard(&self) -> RwLockWriteGuard<'_, ()> {
+        self.guard.write().await
     }
 
-    /// Whether there was such a commit since this was asked last.
-    pub fn take_doubt(&self) -> bool {
-        self.in_doubt.swap(false, Ordering::Relaxed)
+    /// Replaces all counts.
+    pub fn replace_counts(&self, counts: &[WindowCount]) {
+        let mut forecaster = self.without_requests.clone();
+        for count in counts {
+            forecaster.record_count(count.zone, count.window_start, count.requests);
+        }
+        self.lock().forecaster = forecaster;
     }
 
-    /// Waits until every commit under way is recorded, and keeps new ones waiting. To be held while
-    /// the table is counted, until [`recounted`](Self::recounted).
-    pub async fn recounting(&self) -> RwLockWriteGuard<'_, ()> {
-        self.counting.write().await
+    /// Reports a commit whose outcome is unknown.
+    pub fn mark_in_doubt(&self) {
+        self.lock().has_new_doubt = true;
     }
 
-    /// Replaces what was counted.
-    pub fn recounted(&self, counts: &[WindowCount]) {
-        *self.forecaster() = counted(&self.nothing_seen, counts);
+    /// Whether a commit came into doubt since the last call.
+    pub fn take_new_doubt(&self) -> bool {
+        std::mem::take(&mut self.lock().has_new_doubt)
     }
 
-    /// A panic under this lock would have to come from arithmetic on counts; what they hold stays
-    /// usable.
-    fn forecaster(&self) -> MutexGuard<'_, DemandForecaster> {
-        self.forecaster
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+    /// Only arithmetic on counts could panic under this lock, and it would leave them usable.
+    fn lock(&self) -> MutexGuard<'_, DemandState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn counted(nothing_seen: &DemandForecaster, counts: &[WindowCount]) -> DemandForecaster {
-    let mut forecaster = nothing_seen.clone();
-    for count in counts {
-        forecaster.record_count(count.zone, count.window_start, count.requests);
-    }
-    forecaster
 }

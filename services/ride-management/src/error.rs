@@ -1,5 +1,6 @@
-//! What can go wrong in ride-management, and what a caller is told about it. Errors of the process
-//! itself (a bad setting, a busy port) are not here: they stop the start in `lib.rs`.
+//! What can go wrong in ride-management, and what a caller learns of it: one enum, one `match`.
+//! Both edges answer with the [`Fault`] that comes out of it. Errors of the process itself (a bad
+//! setting, a busy port) are not here: they stop the start in `lib.rs`.
 
 use marketplace::{
     quote::QuoteRefusal,
@@ -7,7 +8,7 @@ use marketplace::{
 };
 use platform::{
     fault::{Fault, Kind},
-    postgres::is_away,
+    postgres,
 };
 use surge_proto::{convert::Malformed, token::Forged};
 use tracing::debug;
@@ -15,10 +16,10 @@ use uuid::Uuid;
 
 use crate::ride::RideState;
 
-/// Why a use case did not come to its end.
+/// Why a use case failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The quote token is not one of ours, or was changed.
+    /// The quote token was not signed with our key, or was changed.
     #[error("{0}")]
     Forged(#[from] Forged),
     /// The quote does not hold for this trip now.
@@ -39,55 +40,54 @@ pub enum Error {
     /// Too late for a cancellation.
     #[error("the ride is {0}; only a requested or matched ride can be cancelled")]
     NotCancellable(RideState),
-    /// A message from another service makes no sense.
+    /// A field of a request or a message makes no sense.
     #[error("{0}")]
     Malformed(#[from] Malformed),
-    /// Demand is being counted anew, which takes longer than a request may wait.
+    /// A recount of demand takes longer than a request may wait.
     #[error("demand is being counted anew; try again")]
     Recounting,
-    /// driver-management did not do what it was asked.
+    /// A call to driver-management failed.
     #[error("driver-management: {} ({:?})", .0.message(), .0.code())]
     Supply(#[from] Box<tonic::Status>),
-    /// PostgreSQL did not do what it was asked.
+    /// PostgreSQL failed, is away, or did not answer in time.
     #[error("PostgreSQL: {0}")]
     Database(#[from] sqlx::Error),
 }
 
 impl Error {
-    /// Whether a transaction that ended so may have been committed all the same: its answer was
-    /// lost. A connection that was not to be had cannot have committed anything.
+    /// Whether PostgreSQL is away, so that trying again later can succeed.
+    pub fn is_outage(&self) -> bool {
+        matches!(self, Self::Database(cause) if postgres::is_away(cause))
+    }
+
+    /// Whether a transaction that failed with this error may have been committed all the same,
+    /// because its answer was lost. Without a connection nothing was committed.
     pub fn leaves_doubt(&self) -> bool {
-        match self {
-            Self::Database(sqlx::Error::PoolTimedOut) => false,
-            Self::Database(error) => is_away(error),
-            _ => false,
-        }
+        self.is_outage() && !matches!(self, Self::Database(sqlx::Error::PoolTimedOut))
     }
 }
 
 impl From<Error> for Fault {
     fn from(error: Error) -> Self {
-        fault(&error)
-    }
-}
-
-fn fault(error: &Error) -> Fault {
-    match error {
-        Error::Forged(_) => Fault::invalid("quote", error),
-        Error::OutsideServiceArea(_) => Fault::invalid("pickup", error),
-        Error::Malformed(malformed) => Fault::invalid(malformed.field, &malformed.problem),
-        Error::NoSuchRide(_) | Error::ZoneNotServed(_) => Fault::new(Kind::NotFound, error),
-        Error::QuoteRefused(_) | Error::QuoteUsed | Error::NotCancellable(_) => {
-            Fault::new(Kind::FailedPrecondition, error)
+        match &error {
+            Error::Forged(_) => Self::invalid("quote", error),
+            Error::OutsideServiceArea(_) => Self::invalid("pickup", error),
+            Error::Malformed(malformed) => Self::invalid(malformed.field, &malformed.problem),
+            Error::NoSuchRide(_) | Error::ZoneNotServed(_) => Self::new(Kind::NotFound, error),
+            Error::QuoteRefused(_) | Error::QuoteUsed | Error::NotCancellable(_) => {
+                Self::new(Kind::FailedPrecondition, error)
+            }
+            Error::Recounting => Self::new(Kind::Unavailable, error),
+            Error::Supply(_) => {
+                Self::new(Kind::Unavailable, "driver-management is away; try again")
+            }
+            Error::Database(cause) if error.is_outage() => {
+                // The workers log an outage once; a line for each request would be a flood.
+                debug!(error.message = %cause, "PostgreSQL is away: {cause}");
+                Self::new(Kind::Unavailable, "PostgreSQL is away; try again")
+            }
+            Error::Database(_) => Self::internal(error),
         }
-        Error::Recounting => Fault::new(Kind::Unavailable, error),
-        Error::Supply(_) => Fault::new(Kind::Unavailable, "driver-management is away; try again"),
-        Error::Database(cause) if is_away(cause) => {
-            // The loops tell of the outage once; each request that met it would be a flood.
-            debug!(error.message = %cause, "PostgreSQL is away: {cause}");
-            Fault::new(Kind::Unavailable, "PostgreSQL is away; try again")
-        }
-        Error::Database(_) => Fault::internal(error),
     }
 }
 
@@ -96,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_dead_database_is_an_outage_and_a_wrong_query_is_our_fault() {
+    fn outage_differs_from_a_wrong_query() {
         let away = Fault::from(Error::from(sqlx::Error::PoolTimedOut));
         assert_eq!(away.kind(), Kind::Unavailable);
         let ours = Fault::from(Error::from(sqlx::Error::RowNotFound));
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_quote_says_what_to_do() {
+    fn refused_quote_says_what_to_do() {
         let fault = Fault::from(Error::from(QuoteRefusal::Expired));
         assert_eq!(fault.kind(), Kind::FailedPrecondition);
         assert!(fault.detail().contains("ask for a new one"));

@@ -1,9 +1,10 @@
-//! The gRPC edge: demand, for whoever asks now. A method parses, asks [`App`] and answers;
-//! deadlines, traces and metrics are put around it by `platform::grpc::edge`.
+//! The gRPC edge: `surge.v1.DemandService`, with the standard health and reflection services beside
+//! it. A method parses, asks [`App`] and answers; `platform::grpc::edge` puts deadlines, traces and
+//! metrics around it.
 
-use platform::{fault::Fault, http::BODY_LIMIT_BYTES};
+use platform::{fault::Fault, grpc::with_standard_services, http::BODY_LIMIT_BYTES};
 use surge_proto::{
-    convert,
+    FILE_DESCRIPTOR_SET, convert,
     v1::{
         DemandLevel, GetDemandRequest, GetDemandResponse,
         demand_service_server::{DemandService, DemandServiceServer},
@@ -13,56 +14,44 @@ use tonic::{Request, Response, Status, async_trait, service::Routes};
 
 use crate::{app::App, error::Error};
 
-/// The services of this edge: demand, health and reflection.
+/// The services of this edge.
 ///
 /// # Errors
 /// When the compiled descriptors cannot be read.
-pub(crate) async fn routes(app: App) -> Result<Routes, tonic_reflection::server::Error> {
-    let (health, health_service) = tonic_health::server::health_reporter();
-    health.set_serving::<DemandServiceServer<Demand>>().await;
-    let reflection = tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(surge_proto::FILE_DESCRIPTOR_SET)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        .build_v1()?;
-    let demand =
-        DemandServiceServer::new(Demand { app }).max_decoding_message_size(BODY_LIMIT_BYTES);
-    Ok(Routes::new(demand)
-        .add_service(health_service)
-        .add_service(reflection))
+pub(crate) async fn routes(app: App) -> anyhow::Result<Routes> {
+    let demand = DemandServiceServer::new(DemandEdge { app });
+    let demand = demand.max_decoding_message_size(BODY_LIMIT_BYTES);
+    Ok(with_standard_services(demand, FILE_DESCRIPTOR_SET).await?)
 }
 
-#[derive(Debug)]
-struct Demand {
+struct DemandEdge {
     app: App,
 }
 
 #[async_trait]
-impl DemandService for Demand {
+impl DemandService for DemandEdge {
     async fn get_demand(
         &self,
         request: Request<GetDemandRequest>,
     ) -> Result<Response<GetDemandResponse>, Status> {
-        let zones = convert::zones(&request.into_inner().zones).map_err(Error::from);
-        let zones = zones.map_err(status)?;
-        let levels = self.app.demands(&zones);
-        let levels = levels.map_err(unknown_zone_is_invalid)?;
-        let wire = zones.into_iter().zip(levels);
+        let zones = convert::zones(&request.into_inner().zones).map_err(refused)?;
+        let levels = self.app.demands(&zones).map_err(unknown_zone_is_invalid)?;
+        let levels = zones.into_iter().zip(levels);
+        let levels = levels.map(|(zone, level)| DemandLevel::new(zone, level));
         Ok(Response::new(GetDemandResponse {
-            levels: wire
-                .map(|(zone, level)| DemandLevel::new(zone, level))
-                .collect(),
+            levels: levels.collect(),
         }))
     }
 }
 
-/// Over REST the zone is the thing asked for, and not found; here it is an argument among others.
+/// Over REST the zone is the thing that is looked up, and not found; here it is an argument.
 fn unknown_zone_is_invalid(error: Error) -> Status {
     match error {
         Error::ZoneNotServed(_) => Fault::invalid("zones", error).into(),
-        other => status(other),
+        other => refused(other),
     }
 }
 
-fn status(error: Error) -> Status {
-    Fault::from(error).into()
+fn refused(error: impl Into<Error>) -> Status {
+    Fault::from(error.into()).into()
 }

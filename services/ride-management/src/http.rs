@@ -1,12 +1,10 @@
-//! The REST edge: rides and demand. A handler parses, asks [`App`] and answers. The types here are
-//! the wire's; each is also its own documentation in `/openapi.json`, which a test holds against
-//! real answers.
+//! The REST edge: rides and demand. A handler parses, asks [`App`] and answers. Each route
+//! describes itself for `/openapi.json`, and tests hold that description against real answers.
 
 use axum::{
     Json, Router,
     extract::{Path, State, rejection::PathRejection},
     http::StatusCode,
-    response::{IntoResponse, Response},
 };
 use chrono::{DateTime, Utc};
 use marketplace::{
@@ -17,50 +15,35 @@ use marketplace::{
 use platform::{
     fault::{Fault, Problem},
     http::StrictJson,
+    openapi::{AnyProblems, BodyProblems, DatabaseProblems, GeoPoint, PROBLEM_JSON},
 };
 use serde::{Deserialize, Serialize};
-use utoipa::{
-    OpenApi as _, ToSchema,
-    openapi::{InfoBuilder, OpenApi},
-};
+use surge_proto::convert::{self, Malformed};
+use utoipa::{OpenApi as _, ToSchema, openapi::OpenApi};
 use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
 
 use crate::{
     app::{App, RideRequest},
-    demand::DemandReading,
+    demand::ZoneDemand,
+    error::Error,
+    openapi::{RideApi, StateSchema},
     ride::{Ride, RideState},
-    store::Placed,
+    store::PlacedRide,
 };
 
 /// The currency of all fares, ISO 4217.
 const CURRENCY: &str = "USD";
 
-/// The routes of this edge, and what describes them.
+/// The routes, and what describes them.
 pub(crate) fn router(app: App) -> (Router, OpenApi) {
-    OpenApiRouter::with_openapi(description())
+    OpenApiRouter::with_openapi(RideApi::openapi())
         .routes(routes!(request_ride))
         .routes(routes!(get_ride))
         .routes(routes!(cancel_ride))
         .routes(routes!(get_demand))
         .with_state(app)
         .split_for_parts()
-}
-
-#[derive(utoipa::OpenApi)]
-#[openapi(components(schemas(Problem)))]
-struct Described;
-
-fn description() -> OpenApi {
-    let mut api = Described::openapi();
-    api.info = InfoBuilder::new()
-        .title("ride-management")
-        .description(Some(
-            "Takes ride requests, matches them with drivers, and forecasts demand.",
-        ))
-        .version(env!("CARGO_PKG_VERSION"))
-        .build();
-    api
 }
 
 /// Request a ride.
@@ -72,26 +55,23 @@ fn description() -> OpenApi {
     path = "/v1/rides",
     request_body = RideRequestBody,
     responses(
-        (status = 201, description = "The ride. It is `requested` while no driver could be asked for", body = RideBody),
-        (status = 200, description = "The ride that the same request made before", body = RideBody),
-        (status = 400, description = "A field is wrong", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "The quote has expired, is for another trip, or was used", body = Problem, content_type = "application/problem+json"),
-        (status = 413, description = "The body is too large", body = Problem, content_type = "application/problem+json"),
-        (status = 415, description = "The body is no JSON", body = Problem, content_type = "application/problem+json"),
-        (status = 500, description = "The service failed", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The database is away; repeat the request", body = Problem, content_type = "application/problem+json"),
-        (status = 504, description = "Not done in time; repeat the request", body = Problem, content_type = "application/problem+json"),
+        (status = 201, description = "The ride; `requested` while driver-management is away",
+         body = RideAnswer),
+        (status = 200, description = "The ride of the same request before", body = RideAnswer),
+        (status = 409, description = "The quote has expired, is for another trip, or was used",
+         body = Problem, content_type = PROBLEM_JSON),
+        BodyProblems, AnyProblems, DatabaseProblems,
     )
 )]
 async fn request_ride(
     State(app): State<App>,
     StrictJson(body): StrictJson<RideRequestBody>,
-) -> Result<Response, Fault> {
+) -> Result<(StatusCode, Json<RideAnswer>), Fault> {
     let (status, ride) = match app.request_ride(body.into()).await? {
-        Placed::New(ride) => (StatusCode::CREATED, ride),
-        Placed::Before(ride) => (StatusCode::OK, ride),
+        PlacedRide::New(ride) => (StatusCode::CREATED, ride),
+        PlacedRide::Repeated(ride) => (StatusCode::OK, ride),
     };
-    Ok((status, Json(RideBody::from(ride))).into_response())
+    Ok((status, Json(ride.into())))
 }
 
 /// Look at a ride.
@@ -100,19 +80,17 @@ async fn request_ride(
     path = "/v1/rides/{ride_id}",
     params(("ride_id" = Uuid, Path, description = "The ride")),
     responses(
-        (status = 200, description = "The ride", body = RideBody),
-        (status = 400, description = "Not a UUID", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "No such ride", body = Problem, content_type = "application/problem+json"),
-        (status = 500, description = "The service failed", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The database is away", body = Problem, content_type = "application/problem+json"),
-        (status = 504, description = "Not done in time", body = Problem, content_type = "application/problem+json"),
+        (status = 200, description = "The ride", body = RideAnswer),
+        (status = 400, description = "Not a UUID", body = Problem, content_type = PROBLEM_JSON),
+        (status = 404, description = "No such ride", body = Problem, content_type = PROBLEM_JSON),
+        AnyProblems, DatabaseProblems,
     )
 )]
 async fn get_ride(
     State(app): State<App>,
     ride_id: Result<Path<String>, PathRejection>,
-) -> Result<Json<RideBody>, Fault> {
-    let ride = app.ride(parse_ride_id(ride_id)?).await?;
+) -> Result<Json<RideAnswer>, Fault> {
+    let ride = app.ride(parse("ride_id", ride_id, convert::id)?).await?;
     Ok(Json(ride.into()))
 }
 
@@ -124,20 +102,21 @@ async fn get_ride(
     path = "/v1/rides/{ride_id}/cancel",
     params(("ride_id" = Uuid, Path, description = "The ride")),
     responses(
-        (status = 200, description = "The cancelled ride", body = RideBody),
-        (status = 400, description = "Not a UUID", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "No such ride", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "The ride was picked up, or has ended otherwise", body = Problem, content_type = "application/problem+json"),
-        (status = 500, description = "The service failed", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The database is away", body = Problem, content_type = "application/problem+json"),
-        (status = 504, description = "Not done in time", body = Problem, content_type = "application/problem+json"),
+        (status = 200, description = "The cancelled ride", body = RideAnswer),
+        (status = 400, description = "Not a UUID", body = Problem, content_type = PROBLEM_JSON),
+        (status = 404, description = "No such ride", body = Problem, content_type = PROBLEM_JSON),
+        (status = 409, description = "The ride was picked up, or has ended otherwise",
+         body = Problem, content_type = PROBLEM_JSON),
+        AnyProblems, DatabaseProblems,
     )
 )]
 async fn cancel_ride(
     State(app): State<App>,
     ride_id: Result<Path<String>, PathRejection>,
-) -> Result<Json<RideBody>, Fault> {
-    let ride = app.cancel_ride(parse_ride_id(ride_id)?).await?;
+) -> Result<Json<RideAnswer>, Fault> {
+    let ride = app
+        .cancel_ride(parse("ride_id", ride_id, convert::id)?)
+        .await?;
     Ok(Json(ride.into()))
 }
 
@@ -147,47 +126,45 @@ async fn cancel_ride(
     path = "/v1/demand/{zone}",
     params(("zone" = String, Path, description = "H3 cell of resolution 7, lowercase hexadecimal")),
     responses(
-        (status = 200, description = "The demand", body = DemandBody),
-        (status = 400, description = "Not an H3 cell", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "Not in the service area", body = Problem, content_type = "application/problem+json"),
-        (status = 500, description = "The service failed", body = Problem, content_type = "application/problem+json"),
-        (status = 504, description = "Not done in time", body = Problem, content_type = "application/problem+json"),
+        (status = 200, description = "The demand", body = DemandAnswer),
+        (status = 400, description = "Not an H3 cell", body = Problem, content_type = PROBLEM_JSON),
+        (status = 404, description = "Not in the service area",
+         body = Problem, content_type = PROBLEM_JSON),
+        AnyProblems,
     )
 )]
 async fn get_demand(
     State(app): State<App>,
     zone: Result<Path<String>, PathRejection>,
-) -> Result<Json<DemandBody>, Fault> {
-    let zone = parse_zone(zone)?;
-    let reading = app.demand(zone)?;
-    Ok(Json(DemandBody::of(zone, reading)))
+) -> Result<Json<DemandAnswer>, Fault> {
+    let zone = parse("zone", zone, convert::zone)?;
+    let demand = app.demand(zone)?;
+    Ok(Json(DemandAnswer::new(zone, demand)))
 }
 
-fn parse_ride_id(path: Result<Path<String>, PathRejection>) -> Result<Uuid, Fault> {
-    let Path(text) = path.map_err(|refused| Fault::invalid("ride_id", refused))?;
-    let refused = |_| Fault::invalid("ride_id", "must be a UUID");
-    text.parse().map_err(refused)
+/// The one parameter of a path.
+fn parse<T>(
+    name: &'static str,
+    path: Result<Path<String>, PathRejection>,
+    parse: impl FnOnce(&'static str, &str) -> Result<T, Malformed>,
+) -> Result<T, Fault> {
+    let Path(text) = path.map_err(|refused| Fault::invalid(name, refused))?;
+    Ok(parse(name, &text).map_err(Error::from)?)
 }
 
-fn parse_zone(path: Result<Path<String>, PathRejection>) -> Result<Zone, Fault> {
-    let Path(text) = path.map_err(|refused| Fault::invalid("zone", refused))?;
-    text.parse()
-        .map_err(|problem| Fault::invalid("zone", problem))
-}
-
-/// A rider's wish.
+/// A rider's request.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct RideRequestBody {
-    /// Who wants a ride.
+    /// The rider.
     rider_id: Uuid,
     /// The token of the quote to redeem.
     quote: String,
     /// Where the rider gets in: the quote's own pickup.
-    #[schema(value_type = Point)]
+    #[schema(value_type = GeoPoint)]
     pickup: Position,
     /// Where the rider gets out: the quote's own drop-off.
-    #[schema(value_type = Point)]
+    #[schema(value_type = GeoPoint)]
     dropoff: Position,
 }
 
@@ -202,35 +179,26 @@ impl From<RideRequestBody> for RideRequest {
     }
 }
 
-/// A point on the map, WGS 84 degrees. Documents [`Position`], which knows nothing of OpenAPI.
-#[derive(ToSchema)]
-#[expect(dead_code, reason = "only its schema is used")]
-struct Point {
-    /// Latitude, -90 to 90.
-    lat: f64,
-    /// Longitude, -180 to 180.
-    lon: f64,
-}
-
 /// A ride.
 #[derive(Debug, Serialize, ToSchema)]
-struct RideBody {
+struct RideAnswer {
     /// UUIDv7.
     ride_id: Uuid,
-    /// Who wanted it.
+    /// The rider.
     rider_id: Uuid,
     /// The quote that was redeemed.
     quote_id: Uuid,
-    /// Where it stands.
+    /// Its state.
+    #[schema(value_type = StateSchema)]
     state: RideState,
     /// Zone of the pickup, an H3 cell.
     #[schema(value_type = String)]
     zone: Zone,
     /// Where the rider gets in.
-    #[schema(value_type = Point)]
+    #[schema(value_type = GeoPoint)]
     pickup: Position,
     /// Where the rider gets out.
-    #[schema(value_type = Point)]
+    #[schema(value_type = GeoPoint)]
     dropoff: Position,
     /// The promised fare in cents.
     fare_cents: i64,
@@ -258,7 +226,7 @@ struct RideBody {
     ended_at: Option<DateTime<Utc>>,
 }
 
-impl From<Ride> for RideBody {
+impl From<Ride> for RideAnswer {
     fn from(ride: Ride) -> Self {
         Self {
             ride_id: ride.ride_id,
@@ -272,18 +240,18 @@ impl From<Ride> for RideBody {
             currency: CURRENCY,
             surge_multiplier: ride.multiplier,
             driver_id: ride.driver_id,
-            requested_at: rfc3339(ride.requested_at),
-            pickup_due_at: ride.pickup_due_at.map(rfc3339),
-            dropoff_due_at: ride.dropoff_due_at.map(rfc3339),
-            picked_up_at: ride.picked_up_at.map(rfc3339),
-            ended_at: ride.ended_at.map(rfc3339),
+            requested_at: ride.requested_at.into(),
+            pickup_due_at: ride.pickup_due_at.map(Into::into),
+            dropoff_due_at: ride.dropoff_due_at.map(Into::into),
+            picked_up_at: ride.picked_up_at.map(Into::into),
+            ended_at: ride.ended_at.map(Into::into),
         }
     }
 }
 
 /// Demand of one zone.
 #[derive(Debug, Serialize, ToSchema)]
-struct DemandBody {
+struct DemandAnswer {
     /// The zone, an H3 cell.
     #[schema(value_type = String)]
     zone: Zone,
@@ -295,35 +263,35 @@ struct DemandBody {
     observed_since: DateTime<Utc>,
     /// The requests that the demand was forecast from: the windows of the last day that had any,
     /// oldest first, the open one last.
-    windows: Vec<WindowBody>,
+    windows: Vec<WindowAnswer>,
 }
 
 /// Requests of a zone in one window.
 #[derive(Debug, Serialize, ToSchema)]
-struct WindowBody {
+struct WindowAnswer {
     /// Market time at which the window starts.
     start: DateTime<Utc>,
     /// Requests counted in it.
     requests: u32,
 }
 
-impl DemandBody {
-    fn of(zone: Zone, reading: DemandReading) -> Self {
-        let window = |(start, requests)| WindowBody {
-            start: rfc3339(start),
-            requests,
-        };
+impl DemandAnswer {
+    fn new(zone: Zone, demand: ZoneDemand) -> Self {
         Self {
             zone,
-            demand: reading.level.value,
-            as_of: rfc3339(reading.level.as_of),
-            observed_since: rfc3339(reading.observed_since),
-            windows: reading.windows.into_iter().map(window).collect(),
+            demand: demand.level.value,
+            as_of: demand.level.as_of.into(),
+            observed_since: demand.observed_since.into(),
+            windows: demand.windows.into_iter().map(WindowAnswer::from).collect(),
         }
     }
 }
 
-/// Market time as JSON has it. The clock shows nothing that a calendar cannot hold.
-fn rfc3339(time: MarketTime) -> DateTime<Utc> {
-    DateTime::from_timestamp_millis(time.millis()).unwrap_or_default()
+impl From<(MarketTime, u32)> for WindowAnswer {
+    fn from((start, requests): (MarketTime, u32)) -> Self {
+        Self {
+            start: start.into(),
+            requests,
+        }
+    }
 }

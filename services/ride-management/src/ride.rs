@@ -1,14 +1,19 @@
-//! A ride and its life: a pure state machine, the only place that decides what may follow what. The
-//! store applies it to a locked row; nobody else changes a ride.
+//! A ride and its life: a pure state machine, the only place that decides what may follow what.
+//! Ids, times and trace contexts come in as arguments. The store applies the machine to a locked
+//! row, and no other code changes a ride.
 //!
 //! ```text
-//! requested -> matched -> picked_up -> completed
-//!     |           |
-//!     +-----------+--> cancelled          requested -> unserved
+//!   requested ──▶ matched ──▶ picked_up ──▶ completed
+//!     │   │          │
+//!     │   └──────────┴──────▶ cancelled
+//!     └─────────────────────▶ unserved
 //! ```
 //!
-//! News of a trip comes by events that may be repeated or overtaken, so a later stage also
-//! completes earlier ones.
+//! Pickups and drop-offs arrive as events, which may be repeated or overtake each other, so a later
+//! stage also completes the earlier ones. Every change is idempotent.
+//!
+//! A state can leave a *pending call* to driver-management: `requested` waits for a dispatch, and
+//! `cancelled` or `unserved` for the release of a driver who may have been sent.
 
 use std::{fmt, str::FromStr};
 
@@ -19,20 +24,18 @@ use marketplace::{
     zone::{Position, Zone},
 };
 use serde::Serialize;
-use surge_proto::v1;
-use utoipa::ToSchema;
 use uuid::Uuid;
 
-/// A ride, from its request to its end.
+/// A ride, from its request to its end. All times are market time.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Ride {
     /// Identifies the ride.
     pub ride_id: Uuid,
-    /// Who wants it.
+    /// The rider.
     pub rider_id: Uuid,
     /// The quote that was redeemed for it.
     pub quote_id: Uuid,
-    /// Where it stands.
+    /// Its state.
     pub state: RideState,
     /// Zone of the pickup.
     pub zone: Zone,
@@ -56,16 +59,16 @@ pub struct Ride {
     pub dropoff_due_at: Option<MarketTime>,
     /// When the rider got in.
     pub picked_up_at: Option<MarketTime>,
-    /// When it was completed, cancelled or given up.
+    /// When it was completed or cancelled, or found no driver.
     pub ended_at: Option<MarketTime>,
-    /// What driver-management still has to be asked about it.
-    pub owed: Option<SupplyCall>,
+    /// The call to driver-management that has not succeeded yet.
+    pub pending_call: Option<SupplyCall>,
     /// Trace context of the request.
     pub traceparent: Option<String>,
 }
 
-/// Where a ride stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, ToSchema)]
+/// The state of a ride.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RideState {
     /// Acknowledged, without a driver yet.
@@ -82,18 +85,18 @@ pub enum RideState {
     Unserved,
 }
 
-/// A call to driver-management that a ride is owed.
+/// A call to driver-management.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SupplyCall {
     /// Send a driver.
     Dispatch,
-    /// Free the driver who was sent, or may have been: the answer to a call can get lost.
+    /// Free the driver who was sent, or may have been: the answer to a dispatch can get lost.
     Release,
 }
 
 /// A driver who was sent to a ride.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Match {
+pub struct MatchedDriver {
     /// The driver.
     pub driver_id: Uuid,
     /// When the driver is expected at the pickup.
@@ -104,10 +107,10 @@ pub struct Match {
 
 /// Something that happens to a ride.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Change {
+pub enum RideChange {
     /// A driver was sent.
-    Match(Match),
-    /// driver-management says that nobody is near.
+    Match(MatchedDriver),
+    /// driver-management has no driver near.
     NobodyNear,
     /// driver-management did not answer for too long.
     PatienceOver,
@@ -131,20 +134,28 @@ pub enum Change {
 
 /// What a change did to a ride.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// It entered a new state.
+pub enum ChangeOutcome {
+    /// The ride entered a new state.
     Moved,
-    /// It was there already: a repeat.
+    /// The ride was there already: a repeat.
     Unmoved,
-    /// Its state forbids the change.
+    /// The state of the ride forbids the change.
     Refused,
 }
 
 impl Ride {
-    /// A ride as requested: at the price and between the points of its quote, and owed a driver.
-    pub fn request(rider_id: Uuid, quote: &Quote, zone: Zone, now: MarketTime) -> Self {
+    /// A ride as requested: at the price and between the points of its quote, with a pending
+    /// dispatch.
+    pub fn request(
+        ride_id: Uuid,
+        rider_id: Uuid,
+        quote: &Quote,
+        zone: Zone,
+        now: MarketTime,
+        traceparent: Option<String>,
+    ) -> Self {
         Self {
-            ride_id: Uuid::now_v7(),
+            ride_id,
             rider_id,
             quote_id: quote.quote_id,
             state: RideState::Requested,
@@ -160,8 +171,8 @@ impl Ride {
             dropoff_due_at: None,
             picked_up_at: None,
             ended_at: None,
-            owed: Some(SupplyCall::Dispatch),
-            traceparent: platform::propagation::traceparent(),
+            pending_call: Some(SupplyCall::Dispatch),
+            traceparent,
         }
     }
 
@@ -185,57 +196,57 @@ impl Ride {
         entered.unwrap_or(self.requested_at)
     }
 
-    /// Takes in a change at `now`.
-    pub fn apply(&mut self, change: Change, now: MarketTime) -> Outcome {
+    /// Applies a change at `now`.
+    pub fn apply(&mut self, change: RideChange, now: MarketTime) -> ChangeOutcome {
         match change {
-            Change::Match(found) => self.matched(found, now),
-            Change::NobodyNear => self.given_up(None, now),
-            Change::PatienceOver => self.given_up(Some(SupplyCall::Release), now),
-            Change::Cancel => self.cancelled(now),
-            Change::PickUp { driver_id, at } => self.picked_up(driver_id, at),
-            Change::DropOff { driver_id, at } => self.dropped_off(driver_id, at),
+            RideChange::Match(driver) => self.matched(driver, now),
+            RideChange::NobodyNear => self.not_served(None, now),
+            RideChange::PatienceOver => self.not_served(Some(SupplyCall::Release), now),
+            RideChange::Cancel => self.cancelled(now),
+            RideChange::PickUp { driver_id, at } => self.picked_up(driver_id, at),
+            RideChange::DropOff { driver_id, at } => self.dropped_off(driver_id, at),
         }
     }
 
-    fn matched(&mut self, found: Match, now: MarketTime) -> Outcome {
+    fn matched(&mut self, driver: MatchedDriver, now: MarketTime) -> ChangeOutcome {
         match self.state {
             RideState::Requested => {
-                self.driver_id = Some(found.driver_id);
-                self.pickup_due_at = Some(found.pickup_due_at);
-                self.dropoff_due_at = Some(found.dropoff_due_at);
+                self.driver_id = Some(driver.driver_id);
+                self.pickup_due_at = Some(driver.pickup_due_at);
+                self.dropoff_due_at = Some(driver.dropoff_due_at);
                 self.matched_at = Some(now);
                 self.moved_to(RideState::Matched, None)
             }
-            // The ride ended while the driver was being found: nobody waits for them any more.
+            // The ride ended while the driver was being found.
             RideState::Cancelled | RideState::Unserved => {
-                self.owed = Some(SupplyCall::Release);
-                Outcome::Refused
+                self.pending_call = Some(SupplyCall::Release);
+                ChangeOutcome::Refused
             }
-            _ if self.is_driven_by(found.driver_id) => Outcome::Unmoved,
-            _ => Outcome::Refused,
+            _ if self.is_driven_by(driver.driver_id) => ChangeOutcome::Unmoved,
+            _ => ChangeOutcome::Refused,
         }
     }
 
-    fn given_up(&mut self, owed: Option<SupplyCall>, now: MarketTime) -> Outcome {
+    fn not_served(&mut self, pending_call: Option<SupplyCall>, now: MarketTime) -> ChangeOutcome {
         match self.state {
-            RideState::Requested => self.ended(RideState::Unserved, owed, now),
-            RideState::Unserved => Outcome::Unmoved,
-            _ => Outcome::Refused,
+            RideState::Requested => self.ended(RideState::Unserved, pending_call, now),
+            RideState::Unserved => ChangeOutcome::Unmoved,
+            _ => ChangeOutcome::Refused,
         }
     }
 
-    fn cancelled(&mut self, now: MarketTime) -> Outcome {
+    fn cancelled(&mut self, now: MarketTime) -> ChangeOutcome {
         match self.state {
             // A requested ride too: its dispatch may be under way at this very moment.
             RideState::Requested | RideState::Matched => {
                 self.ended(RideState::Cancelled, Some(SupplyCall::Release), now)
             }
-            RideState::Cancelled => Outcome::Unmoved,
-            _ => Outcome::Refused,
+            RideState::Cancelled => ChangeOutcome::Unmoved,
+            _ => ChangeOutcome::Refused,
         }
     }
 
-    fn picked_up(&mut self, driver_id: Uuid, at: MarketTime) -> Outcome {
+    fn picked_up(&mut self, driver_id: Uuid, at: MarketTime) -> ChangeOutcome {
         match self.state {
             RideState::Requested | RideState::Matched if self.is_driven_by(driver_id) => {
                 self.driver_id = Some(driver_id);
@@ -244,13 +255,13 @@ impl Ride {
             }
             RideState::PickedUp | RideState::Completed if self.is_driven_by(driver_id) => {
                 self.picked_up_at.get_or_insert(at);
-                Outcome::Unmoved
+                ChangeOutcome::Unmoved
             }
-            _ => Outcome::Refused,
+            _ => ChangeOutcome::Refused,
         }
     }
 
-    fn dropped_off(&mut self, driver_id: Uuid, at: MarketTime) -> Outcome {
+    fn dropped_off(&mut self, driver_id: Uuid, at: MarketTime) -> ChangeOutcome {
         match self.state {
             RideState::Requested | RideState::Matched | RideState::PickedUp
                 if self.is_driven_by(driver_id) =>
@@ -258,25 +269,30 @@ impl Ride {
                 self.driver_id = Some(driver_id);
                 self.ended(RideState::Completed, None, at)
             }
-            RideState::Completed if self.is_driven_by(driver_id) => Outcome::Unmoved,
-            _ => Outcome::Refused,
+            RideState::Completed if self.is_driven_by(driver_id) => ChangeOutcome::Unmoved,
+            _ => ChangeOutcome::Refused,
         }
     }
 
-    /// A ride without a driver may be any driver's: the answer that named them can have been lost.
+    /// A ride without a driver may be any driver's: the answer with the driver can get lost.
     fn is_driven_by(&self, driver_id: Uuid) -> bool {
         self.driver_id.is_none_or(|known| known == driver_id)
     }
 
-    fn ended(&mut self, state: RideState, owed: Option<SupplyCall>, at: MarketTime) -> Outcome {
+    fn ended(
+        &mut self,
+        state: RideState,
+        pending_call: Option<SupplyCall>,
+        at: MarketTime,
+    ) -> ChangeOutcome {
         self.ended_at = Some(at);
-        self.moved_to(state, owed)
+        self.moved_to(state, pending_call)
     }
 
-    fn moved_to(&mut self, state: RideState, owed: Option<SupplyCall>) -> Outcome {
+    fn moved_to(&mut self, state: RideState, pending_call: Option<SupplyCall>) -> ChangeOutcome {
         self.state = state;
-        self.owed = owed;
-        Outcome::Moved
+        self.pending_call = pending_call;
+        ChangeOutcome::Moved
     }
 }
 
@@ -300,19 +316,6 @@ impl RideState {
             Self::Completed => "completed",
             Self::Cancelled => "cancelled",
             Self::Unserved => "unserved",
-        }
-    }
-}
-
-impl From<RideState> for v1::RideState {
-    fn from(state: RideState) -> Self {
-        match state {
-            RideState::Requested => Self::Requested,
-            RideState::Matched => Self::Matched,
-            RideState::PickedUp => Self::PickedUp,
-            RideState::Completed => Self::Completed,
-            RideState::Cancelled => Self::Cancelled,
-            RideState::Unserved => Self::Unserved,
         }
     }
 }
@@ -355,11 +358,18 @@ mod tests {
             multiplier: Multiplier::ONE,
             expires_at: LATER,
         };
-        Ride::request(Uuid::now_v7(), &quote, quote.zone, NOW)
+        Ride::request(
+            Uuid::now_v7(),
+            Uuid::now_v7(),
+            &quote,
+            quote.zone,
+            NOW,
+            None,
+        )
     }
 
-    fn found(driver_id: Uuid) -> Change {
-        Change::Match(Match {
+    fn found(driver_id: Uuid) -> RideChange {
+        RideChange::Match(MatchedDriver {
             driver_id,
             pickup_due_at: NOW,
             dropoff_due_at: LATER,
@@ -367,14 +377,14 @@ mod tests {
     }
 
     /// Everything that can happen to a ride with one driver.
-    fn changes(driver_id: Uuid) -> [Change; 6] {
+    fn changes(driver_id: Uuid) -> [RideChange; 6] {
         [
             found(driver_id),
-            Change::NobodyNear,
-            Change::PatienceOver,
-            Change::Cancel,
-            Change::PickUp { driver_id, at: NOW },
-            Change::DropOff {
+            RideChange::NobodyNear,
+            RideChange::PatienceOver,
+            RideChange::Cancel,
+            RideChange::PickUp { driver_id, at: NOW },
+            RideChange::DropOff {
                 driver_id,
                 at: LATER,
             },
@@ -382,7 +392,7 @@ mod tests {
     }
 
     /// Walks through every sequence of changes up to `depth` and shows each step to `check`.
-    fn walk(ride: &Ride, depth: usize, driver: Uuid, check: &impl Fn(&Ride, &Ride, Outcome)) {
+    fn walk(ride: &Ride, depth: usize, driver: Uuid, check: &impl Fn(&Ride, &Ride, ChangeOutcome)) {
         if depth == 0 {
             return;
         }
@@ -395,33 +405,33 @@ mod tests {
     }
 
     #[test]
-    fn a_ride_goes_from_request_to_completion() {
+    fn ride_goes_from_request_to_completion() {
         let (mut ride, driver_id) = (requested(), Uuid::now_v7());
-        assert_eq!(ride.apply(found(driver_id), NOW), Outcome::Moved);
-        assert_eq!((ride.state, ride.owed), (RideState::Matched, None));
-        let pick_up = Change::PickUp { driver_id, at: NOW };
-        assert_eq!(ride.apply(pick_up, NOW), Outcome::Moved);
-        let drop_off = Change::DropOff {
+        assert_eq!(ride.apply(found(driver_id), NOW), ChangeOutcome::Moved);
+        assert_eq!((ride.state, ride.pending_call), (RideState::Matched, None));
+        let pick_up = RideChange::PickUp { driver_id, at: NOW };
+        assert_eq!(ride.apply(pick_up, NOW), ChangeOutcome::Moved);
+        let drop_off = RideChange::DropOff {
             driver_id,
             at: LATER,
         };
-        assert_eq!(ride.apply(drop_off, NOW), Outcome::Moved);
+        assert_eq!(ride.apply(drop_off, NOW), ChangeOutcome::Moved);
         assert_eq!(ride.state, RideState::Completed);
         assert_eq!(ride.entered_state_at(), LATER);
     }
 
     #[test]
-    fn no_sequence_of_changes_leads_back_or_out_of_an_end() {
+    fn no_sequence_leads_back_or_on() {
         let rank = |state: RideState| RideState::ALL.iter().position(|other| *other == state);
         walk(
             &requested(),
             5,
             Uuid::now_v7(),
             &|before, after, outcome| {
-                assert_eq!(outcome == Outcome::Moved, before.state != after.state);
+                assert_eq!(outcome == ChangeOutcome::Moved, before.state != after.state);
                 assert!(rank(after.state) >= rank(before.state));
                 if before.ended_at.is_some() {
-                    assert_ne!(outcome, Outcome::Moved, "{} is an end", before.state);
+                    assert_ne!(outcome, ChangeOutcome::Moved, "{} is an end", before.state);
                 }
                 let ended = matches!(
                     after.state,
@@ -433,20 +443,20 @@ mod tests {
     }
 
     #[test]
-    fn a_repeated_change_changes_nothing() {
+    fn repeated_change_changes_nothing() {
         walk(&requested(), 3, Uuid::now_v7(), &|_, ride, _| {
             for change in changes(ride.driver_id.unwrap_or(Uuid::nil())) {
                 let mut once = ride.clone();
                 once.apply(change, NOW);
                 let mut twice = once.clone();
-                assert_ne!(twice.apply(change, NOW), Outcome::Moved);
+                assert_ne!(twice.apply(change, NOW), ChangeOutcome::Moved);
                 assert_eq!(once, twice);
             }
         });
     }
 
     #[test]
-    fn only_an_open_or_an_ended_ride_is_owed_a_call() {
+    fn pending_call_fits_the_state() {
         walk(&requested(), 5, Uuid::now_v7(), &|_, ride, _| {
             let possible: &[Option<SupplyCall>] = match ride.state {
                 RideState::Requested => &[Some(SupplyCall::Dispatch)],
@@ -454,30 +464,33 @@ mod tests {
                 RideState::Unserved => &[Some(SupplyCall::Release), None],
                 _ => &[None],
             };
-            assert!(possible.contains(&ride.owed), "{ride:?}");
+            assert!(possible.contains(&ride.pending_call), "{ride:?}");
         });
     }
 
     #[test]
-    fn a_driver_who_comes_too_late_is_to_be_freed() {
+    fn late_driver_is_to_be_released() {
         let mut ride = requested();
-        ride.apply(Change::NobodyNear, NOW);
-        assert_eq!(ride.owed, None);
-        assert_eq!(ride.apply(found(Uuid::now_v7()), NOW), Outcome::Refused);
-        assert_eq!(ride.owed, Some(SupplyCall::Release));
+        ride.apply(RideChange::NobodyNear, NOW);
+        assert_eq!(ride.pending_call, None);
+        assert_eq!(
+            ride.apply(found(Uuid::now_v7()), NOW),
+            ChangeOutcome::Refused
+        );
+        assert_eq!(ride.pending_call, Some(SupplyCall::Release));
     }
 
     #[test]
-    fn news_of_a_drop_off_may_overtake_that_of_the_pickup() {
+    fn drop_off_may_overtake_the_pickup() {
         let (mut ride, driver_id) = (requested(), Uuid::now_v7());
-        let drop_off = Change::DropOff {
+        let drop_off = RideChange::DropOff {
             driver_id,
             at: LATER,
         };
-        assert_eq!(ride.apply(drop_off, LATER), Outcome::Moved);
+        assert_eq!(ride.apply(drop_off, LATER), ChangeOutcome::Moved);
         assert_eq!(ride.driver_id, Some(driver_id));
-        let pick_up = Change::PickUp { driver_id, at: NOW };
-        assert_eq!(ride.apply(pick_up, LATER), Outcome::Unmoved);
+        let pick_up = RideChange::PickUp { driver_id, at: NOW };
+        assert_eq!(ride.apply(pick_up, LATER), ChangeOutcome::Unmoved);
         assert_eq!(ride.picked_up_at, Some(NOW));
         assert_eq!(ride.state, RideState::Completed);
     }
@@ -488,16 +501,16 @@ mod tests {
         ride.apply(found(driver_id), NOW);
         let before = ride.clone();
         for change in changes(Uuid::now_v7()) {
-            if matches!(change, Change::Cancel) {
+            if matches!(change, RideChange::Cancel) {
                 continue;
             }
-            assert_eq!(ride.apply(change, NOW), Outcome::Refused);
+            assert_eq!(ride.apply(change, NOW), ChangeOutcome::Refused);
         }
         assert_eq!(ride, before);
     }
 
     #[test]
-    fn a_state_keeps_its_name() {
+    fn state_keeps_its_name() {
         for state in RideState::ALL {
             assert_eq!(state.as_str().parse(), Ok(state));
         }

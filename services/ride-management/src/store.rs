@@ -1,7 +1,7 @@
-//! All SQL of ride-management. A ride is changed in one place, [`Store::advance`]: lock the row,
-//! let the state machine decide, write the row and its event in the same transaction. Every
-//! operation runs under a client span and a deadline, so a database that hangs is as harmless as
-//! one that is gone.
+//! All SQL of ride-management. A ride is changed in one place, [`Store::apply`]: lock the row, let
+//! the state machine decide, write the row and its event in the same transaction. Each function
+//! runs under a client span and a deadline of its own, so that a database that hangs is as harmless
+//! as one that is gone; it fails with [`Error::Database`].
 
 use std::time::Duration;
 
@@ -22,10 +22,10 @@ use uuid::Uuid;
 use crate::{
     error::Error,
     events,
-    ride::{Change, Outcome, Ride, RideState, SupplyCall},
+    ride::{ChangeOutcome, Ride, RideChange, RideState, SupplyCall},
 };
 
-/// The steps of the schema, in order.
+/// The steps of the schema.
 pub const MIGRATIONS: &[Step] = &[
     (1, "rides", include_str!("../migrations/0001_rides.sql")),
     (
@@ -38,40 +38,40 @@ pub const MIGRATIONS: &[Step] = &[
 /// How long the database may take for any one operation.
 const DEADLINE: Duration = Duration::from_millis(1_500);
 
-/// Counting the requests of a day takes longer; a server that lives gives up on it by itself then.
+/// Counting the requests of a day takes longer; at this time the server gives up by itself.
 const COUNT_DEADLINE: Duration = Duration::from_secs(4);
 
-/// How long whoever takes on a call to driver-management has for it. Twice the deadline of the
-/// call, so that a call is over, one way or the other, when the lease is.
+/// How long the lease on a pending call lasts. Twice the deadline of the call, so that the call is
+/// over before its lease.
 pub const LEASE: Duration = Duration::from_secs(2);
 
-/// Calls that a ride is owed at most: a release that fails for half an hour is given up, because by
-/// then the driver has long dropped out of that trip by other means.
+/// Most attempts to release a driver. A release that fails for half an hour is given up: by then
+/// the driver is no longer on that trip.
 const MAX_SUPPLY_CALLS: i32 = 1_000;
 
-/// The database of ride-management.
+/// The service's schema in PostgreSQL.
 #[derive(Clone, Debug)]
 pub struct Store {
     pool: PgPool,
     replica: Uuid,
 }
 
-/// What became of a request for a ride.
+/// The ride of a request.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Placed {
-    /// It is a new ride.
+pub enum PlacedRide {
+    /// A new ride.
     New(Ride),
-    /// The same request came before; this is its ride, wherever that stands now.
-    Before(Ride),
+    /// The ride that the same request made before, in its current state.
+    Repeated(Ride),
 }
 
 /// A ride after a change, and what the change did.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Advanced {
+pub struct ChangedRide {
     /// The ride.
     pub ride: Ride,
     /// What the change did to it.
-    pub outcome: Outcome,
+    pub outcome: ChangeOutcome,
 }
 
 /// Requests of a zone in a window, as the published view counts them.
@@ -91,12 +91,12 @@ impl Store {
         Self { pool, replica }
     }
 
-    /// Writes a new ride with its event; once this returns, the ride is safe. A quote that was
-    /// redeemed before gives the ride of that time, if the request was the same.
+    /// Writes a new ride with its event. When the quote was redeemed by the same request before,
+    /// this is the ride of that time.
     ///
     /// # Errors
-    /// [`Error::QuoteUsed`], and those of the database.
-    pub async fn place(&self, ride: Ride) -> Result<Placed, Error> {
+    /// [`Error::QuoteUsed`] when another request redeemed the quote.
+    pub async fn place(&self, ride: Ride) -> Result<PlacedRide, Error> {
         let inserted = traced("INSERT ride", async {
             let mut transaction = self.pool.begin().await?;
             if !insert(&mut transaction, &ride).await? {
@@ -107,30 +107,29 @@ impl Store {
             Ok::<_, Error>(true)
         });
         match inserted.await? {
-            true => Ok(Placed::New(ride)),
-            false => self.placed_before(&ride).await.map(Placed::Before),
+            true => Ok(PlacedRide::New(ride)),
+            false => self.repeated(&ride).await.map(PlacedRide::Repeated),
         }
     }
 
-    /// The ride that the quote of `request` was redeemed for, if it was the same request.
+    /// The ride for which the same request as `request` redeemed its quote before.
     ///
     /// # Errors
-    /// [`Error::QuoteUsed`] if it was another or there is none, and those of the database.
-    pub async fn placed_before(&self, request: &Ride) -> Result<Ride, Error> {
+    /// [`Error::QuoteUsed`] when another request redeemed it, or none.
+    pub async fn repeated(&self, request: &Ride) -> Result<Ride, Error> {
         let row = sqlx::query_as::<_, RideRow>("SELECT * FROM ride WHERE quote_id = $1")
             .bind(request.quote_id)
             .fetch_optional(&self.pool);
         let row = traced("SELECT ride by quote", row).await?;
-        let known = row.map(Ride::try_from).transpose()?;
-        known
-            .filter(|known| known.is_same_request(request))
-            .ok_or(Error::QuoteUsed)
+        let ride = row.map(Ride::try_from).transpose()?;
+        let repeated = ride.filter(|ride| ride.is_same_request(request));
+        repeated.ok_or(Error::QuoteUsed)
     }
 
     /// The ride of that id.
     ///
     /// # Errors
-    /// [`Error::NoSuchRide`], and those of the database.
+    /// [`Error::NoSuchRide`].
     pub async fn ride(&self, ride_id: Uuid) -> Result<Ride, Error> {
         let row = sqlx::query_as::<_, RideRow>("SELECT * FROM ride WHERE ride_id = $1")
             .bind(ride_id)
@@ -139,17 +138,16 @@ impl Store {
         Ok(row.ok_or(Error::NoSuchRide(ride_id))?.try_into()?)
     }
 
-    /// Applies `change` to a ride under a lock, and writes what it did, with an event if the ride
-    /// moved.
+    /// Applies `change` to a ride under a lock, and writes the ride, with an event if it moved.
     ///
     /// # Errors
-    /// [`Error::NoSuchRide`], and those of the database.
-    pub async fn advance(
+    /// [`Error::NoSuchRide`].
+    pub async fn apply(
         &self,
         ride_id: Uuid,
-        change: Change,
+        change: RideChange,
         now: MarketTime,
-    ) -> Result<Advanced, Error> {
+    ) -> Result<ChangedRide, Error> {
         traced("UPDATE ride", async {
             let mut transaction = self.pool.begin().await?;
             let before = lock(&mut transaction, ride_id).await?;
@@ -158,21 +156,18 @@ impl Store {
             if ride != before {
                 update(&mut transaction, &ride).await?;
             }
-            if outcome == Outcome::Moved {
+            if outcome == ChangeOutcome::Moved {
                 outbox::write(&mut transaction, events::ride_event(&ride)).await?;
             }
             transaction.commit().await?;
-            Ok::<_, Error>(Advanced { ride, outcome })
+            Ok::<_, Error>(ChangedRide { ride, outcome })
         })
         .await
     }
 
-    /// Takes on the calls to driver-management that are due, oldest ride first, and leases them for
-    /// [`LEASE`]. Several replicas may ask at once: each ride goes to one.
-    ///
-    /// # Errors
-    /// Those of the database.
-    pub async fn take_due_calls(&self, most: i64) -> Result<Vec<Ride>, Error> {
+    /// Leases the pending calls that are due to this replica, oldest ride first, for [`LEASE`]. A
+    /// call is leased to one replica at a time.
+    pub async fn lease_due_calls(&self, most: i64) -> Result<Vec<Ride>, Error> {
         let rows = sqlx::query_as::<_, RideRow>(
             "WITH due AS MATERIALIZED (
                  SELECT ride_id FROM ride WHERE supply_call_due_at <= now()
@@ -190,17 +185,11 @@ impl Store {
         .bind(MAX_SUPPLY_CALLS)
         .bind(LEASE)
         .fetch_all(&self.pool);
-        Ok(traced("UPDATE ride due calls", rows)
-            .await?
-            .into_iter()
-            .map(Ride::try_from)
-            .collect::<Result<_, _>>()?)
+        let rows = traced("UPDATE ride due calls", rows).await?.into_iter();
+        Ok(rows.map(Ride::try_from).collect::<Result<_, _>>()?)
     }
 
-    /// Notes that driver-management has freed the driver of an ended ride.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Records that driver-management has freed the driver of an ended ride.
     pub async fn released(&self, ride_id: Uuid) -> Result<(), Error> {
         let update = sqlx::query(
             "UPDATE ride SET supply_call_due_at = NULL
@@ -213,9 +202,6 @@ impl Store {
     }
 
     /// Begins to count demand in windows of `window`, or goes on counting; returns since when.
-    ///
-    /// # Errors
-    /// Those of the database.
     pub async fn observe(&self, window: Duration, now: MarketTime) -> Result<MarketTime, Error> {
         traced("INSERT observation, replica", async {
             let mut transaction = self.pool.begin().await?;
@@ -224,57 +210,50 @@ impl Store {
                  ON CONFLICT (only_row) DO UPDATE SET window_seconds = excluded.window_seconds
                  RETURNING observed_since",
             )
-            .bind(column(now))
+            .bind(DateTime::from(now))
             .bind(window.as_secs() as i32)
             .fetch_one(&mut *transaction)
             .await?;
-            change_log::report_as_of(&mut transaction, self.replica, column(now)).await?;
+            change_log::report_as_of(&mut transaction, self.replica, DateTime::from(now)).await?;
             transaction.commit().await?;
-            Ok::<_, sqlx::Error>(market_time(since))
+            Ok::<_, sqlx::Error>(since.into())
         })
         .await
     }
 
-    /// The counts that the service publishes to others, for itself, and the place in the journal
-    /// that they reach to: of one snapshot, so that each request is in exactly one of counts and
-    /// later readings.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// The counts that the service publishes, and the watermark of the change log in the same
+    /// snapshot, so that each request is in exactly one of the counts and later reads.
     pub async fn window_counts(
         &self,
-        journal: &ChangeLog,
+        change_log: &ChangeLog,
     ) -> Result<(Vec<WindowCount>, Changes), Error> {
         const SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY";
         let summary = "SELECT journal, demand_by_zone_window";
         let read = async {
             let mut transaction = self.pool.begin_with(SNAPSHOT).await?;
-            let reading = journal.read_watermark(&mut transaction).await?;
+            let changes = change_log.read_watermark(&mut transaction).await?;
             let rows = sqlx::query_as::<_, (String, DateTime<Utc>, i64)>(
                 "SELECT zone, window_start, requests FROM demand_by_zone_window",
             )
             .fetch_all(&mut *transaction)
             .await?;
             transaction.commit().await?;
-            Ok::<_, sqlx::Error>((rows, reading))
+            Ok::<_, sqlx::Error>((rows, changes))
         };
         let read: Result<_, Error> = postgres::traced(COUNT_DEADLINE, summary, read).await;
-        let (rows, reading) = read?;
-        let count = |(zone, window_start, requests): (String, _, i64)| {
+        let (rows, changes) = read?;
+        let count = |(zone, window_start, requests): (String, DateTime<Utc>, i64)| {
             Ok::<_, Error>(WindowCount {
                 zone: parsed(&zone)?,
-                window_start: market_time(window_start),
+                window_start: window_start.into(),
                 requests: u32::try_from(requests).unwrap_or(u32::MAX),
             })
         };
         let counts: Result<_, Error> = rows.into_iter().map(count).collect();
-        Ok((counts?, reading))
+        Ok((counts?, changes))
     }
 
     /// Where and when some rides were requested.
-    ///
-    /// # Errors
-    /// Those of the database.
     pub async fn requests(&self, rides: &[Uuid]) -> Result<Vec<(Zone, MarketTime)>, Error> {
         if rides.is_empty() {
             return Ok(Vec::new());
@@ -284,28 +263,21 @@ impl Store {
         )
         .bind(rides)
         .fetch_all(&self.pool);
-        let request = |(zone, at): (String, _)| Ok((parsed(&zone)?, market_time(at)));
+        let request = |(zone, at): (String, DateTime<Utc>)| Ok((parsed(&zone)?, at.into()));
         let rows = traced("SELECT ride requests", rows).await?;
         rows.into_iter().map(request).collect()
     }
 
-    /// Says that this replica will write no more.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Reports that this replica writes no more.
     pub async fn leave(&self) -> Result<(), Error> {
         Ok(change_log::leave(&self.pool, self.replica).await?)
     }
 
-    /// Says that this replica's requests are in the counts as of `as_of`, also when nothing
-    /// changed.
-    ///
-    /// # Errors
-    /// Those of the database.
-    pub async fn mark(&self, as_of: MarketTime) -> Result<(), Error> {
+    /// Reports that all requests which this replica accepted up to `as_of` are in the table.
+    pub async fn report_as_of(&self, as_of: MarketTime) -> Result<(), Error> {
         traced("UPDATE replica", async {
             let mut connection = self.pool.acquire().await?;
-            change_log::report_as_of(&mut connection, self.replica, column(as_of)).await
+            change_log::report_as_of(&mut connection, self.replica, DateTime::from(as_of)).await
         })
         .await
     }
@@ -320,8 +292,9 @@ impl Store {
 async fn insert(connection: &mut PgConnection, ride: &Ride) -> Result<bool, sqlx::Error> {
     let inserted = sqlx::query(
         "INSERT INTO ride (
-             ride_id, rider_id, quote_id, state, zone, pickup_lat, pickup_lon, dropoff_lat, dropoff_lon, fare_cents,
-             surge_multiplier_tenths, requested_at, traceparent, supply_call_due_at
+             ride_id, rider_id, quote_id, state, zone, pickup_lat, pickup_lon, dropoff_lat,
+             dropoff_lon, fare_cents, surge_multiplier_tenths, requested_at, traceparent,
+             supply_call_due_at
          ) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, now() + $14)
          ON CONFLICT (quote_id) DO NOTHING",
     )
@@ -336,7 +309,7 @@ async fn insert(connection: &mut PgConnection, ride: &Ride) -> Result<bool, sqlx
     .bind(ride.dropoff.lon())
     .bind(ride.fare_cents)
     .bind(i32::from(ride.multiplier.tenths()))
-    .bind(column(ride.requested_at))
+    .bind(DateTime::from(ride.requested_at))
     .bind(&ride.traceparent)
     .bind(LEASE)
     .execute(connection)
@@ -352,11 +325,12 @@ async fn lock(connection: &mut PgConnection, ride_id: Uuid) -> Result<Ride, Erro
     Ok(row.ok_or(Error::NoSuchRide(ride_id))?.try_into()?)
 }
 
-/// Writes what can change. A call that stays owed keeps its lease: a dispatch may be under way when
-/// its ride is cancelled, and the driver can be freed for good only after that.
+/// Writes what can change. A pending call keeps its lease: a dispatch may be under way when its
+/// ride is cancelled, and only after that can the driver be freed for good.
 async fn update(connection: &mut PgConnection, ride: &Ride) -> Result<(), sqlx::Error> {
     sqlx::query(
-        "UPDATE ride SET state = $2, driver_id = $3, matched_at = $4, pickup_due_at = $5, dropoff_due_at = $6,
+        "UPDATE ride SET
+             state = $2, driver_id = $3, matched_at = $4, pickup_due_at = $5, dropoff_due_at = $6,
              picked_up_at = $7, ended_at = $8,
              supply_call_due_at = CASE WHEN $9 THEN coalesce(supply_call_due_at, now()) END
          WHERE ride_id = $1",
@@ -364,63 +338,42 @@ async fn update(connection: &mut PgConnection, ride: &Ride) -> Result<(), sqlx::
     .bind(ride.ride_id)
     .bind(ride.state.as_str())
     .bind(ride.driver_id)
-    .bind(ride.matched_at.map(column))
-    .bind(ride.pickup_due_at.map(column))
-    .bind(ride.dropoff_due_at.map(column))
-    .bind(ride.picked_up_at.map(column))
-    .bind(ride.ended_at.map(column))
-    .bind(ride.owed.is_some())
+    .bind(ride.matched_at.map(DateTime::from))
+    .bind(ride.pickup_due_at.map(DateTime::from))
+    .bind(ride.dropoff_due_at.map(DateTime::from))
+    .bind(ride.picked_up_at.map(DateTime::from))
+    .bind(ride.ended_at.map(DateTime::from))
+    .bind(ride.pending_call.is_some())
     .execute(connection)
     .await?;
     Ok(())
 }
 
-/// A row of `ride` as it stands; [`Ride::try_from`] checks what the database does not.
-struct RideRow {
-    ride_id: Uuid,
-    rider_id: Uuid,
-    quote_id: Uuid,
-    state: String,
-    zone: String,
-    pickup_lat: f64,
-    pickup_lon: f64,
-    dropoff_lat: f64,
-    dropoff_lon: f64,
-    fare_cents: i64,
-    surge_multiplier_tenths: i32,
-    driver_id: Option<Uuid>,
-    requested_at: DateTime<Utc>,
-    matched_at: Option<DateTime<Utc>>,
-    pickup_due_at: Option<DateTime<Utc>>,
-    dropoff_due_at: Option<DateTime<Utc>>,
-    picked_up_at: Option<DateTime<Utc>>,
-    ended_at: Option<DateTime<Utc>>,
-    supply_call_due_at: Option<DateTime<Utc>>,
-    traceparent: Option<String>,
+platform::from_row! {
+    /// A row of `ride` as it stands; [`Ride::try_from`] checks what the database does not.
+    struct RideRow {
+        ride_id: Uuid,
+        rider_id: Uuid,
+        quote_id: Uuid,
+        state: String,
+        zone: String,
+        pickup_lat: f64,
+        pickup_lon: f64,
+        dropoff_lat: f64,
+        dropoff_lon: f64,
+        fare_cents: i64,
+        surge_multiplier_tenths: i32,
+        driver_id: Option<Uuid>,
+        requested_at: DateTime<Utc>,
+        matched_at: Option<DateTime<Utc>>,
+        pickup_due_at: Option<DateTime<Utc>>,
+        dropoff_due_at: Option<DateTime<Utc>>,
+        picked_up_at: Option<DateTime<Utc>>,
+        ended_at: Option<DateTime<Utc>>,
+        supply_call_due_at: Option<DateTime<Utc>>,
+        traceparent: Option<String>,
+    }
 }
-
-platform::from_row!(RideRow {
-    ride_id,
-    rider_id,
-    quote_id,
-    state,
-    zone,
-    pickup_lat,
-    pickup_lon,
-    dropoff_lat,
-    dropoff_lon,
-    fare_cents,
-    surge_multiplier_tenths,
-    driver_id,
-    requested_at,
-    matched_at,
-    pickup_due_at,
-    dropoff_due_at,
-    picked_up_at,
-    ended_at,
-    supply_call_due_at,
-    traceparent,
-});
 
 impl TryFrom<RideRow> for Ride {
     type Error = sqlx::Error;
@@ -440,13 +393,13 @@ impl TryFrom<RideRow> for Ride {
                 .map_err(corrupt)
                 .and_then(|tenths| Multiplier::from_tenths(tenths).map_err(corrupt))?,
             driver_id: row.driver_id,
-            requested_at: market_time(row.requested_at),
-            matched_at: row.matched_at.map(market_time),
-            pickup_due_at: row.pickup_due_at.map(market_time),
-            dropoff_due_at: row.dropoff_due_at.map(market_time),
-            picked_up_at: row.picked_up_at.map(market_time),
-            ended_at: row.ended_at.map(market_time),
-            owed: row.supply_call_due_at.map(|_| match state {
+            requested_at: row.requested_at.into(),
+            matched_at: row.matched_at.map(Into::into),
+            pickup_due_at: row.pickup_due_at.map(Into::into),
+            dropoff_due_at: row.dropoff_due_at.map(Into::into),
+            picked_up_at: row.picked_up_at.map(Into::into),
+            ended_at: row.ended_at.map(Into::into),
+            pending_call: row.supply_call_due_at.map(|_| match state {
                 RideState::Requested => SupplyCall::Dispatch,
                 _ => SupplyCall::Release,
             }),
@@ -464,17 +417,6 @@ where
 
 fn corrupt(error: impl std::error::Error + Send + Sync + 'static) -> sqlx::Error {
     sqlx::Error::Decode(Box::new(error))
-}
-
-/// Market time as a column; what no calendar can hold becomes the epoch, and the clock never shows
-/// it.
-fn column(time: MarketTime) -> DateTime<Utc> {
-    DateTime::from_timestamp_millis(time.millis()).unwrap_or_default()
-}
-
-/// A column as market time.
-pub fn market_time(column: DateTime<Utc>) -> MarketTime {
-    MarketTime::from_millis(column.timestamp_millis())
 }
 
 /// Runs one operation under its span and within [`DEADLINE`].

@@ -23,6 +23,7 @@
 mod client;
 mod discovery;
 mod replica;
+mod standard;
 mod status;
 
 use std::{any::Any, sync::Arc};
@@ -44,6 +45,7 @@ use self::status::{blame_caller, code_of, is_server_fault, name_of};
 pub use self::{
     client::{Calls, Settings, TracedChannel, UrlError, call, channel, channel_with, is_overdue},
     discovery::{Host, Resolver},
+    standard::{health_check, with_standard_services},
 };
 use crate::{
     fault::{Fault, Kind},

@@ -2,55 +2,32 @@
 //! not written by us.
 
 use chrono::{DateTime, Utc};
-use marketplace::{time::MarketTime, zone::Position};
+use marketplace::zone::Position;
 use uuid::Uuid;
 
 use super::Dispatch;
 use crate::{
-    driver::{Driver, Ride},
+    driver::{AssignedRide, Driver},
     error::Error,
 };
 
-/// A market time as a `timestamptz`.
-pub(super) fn column(time: MarketTime) -> DateTime<Utc> {
-    DateTime::from_timestamp_millis(time.millis()).unwrap_or_default()
+platform::from_row! {
+    /// A row of `driver`.
+    pub(super) struct DriverRow {
+        driver_id: Uuid,
+        version: i64,
+        status: String,
+        changed_at: DateTime<Utc>,
+        lat: f64,
+        lon: f64,
+        moved_at: DateTime<Utc>,
+        ride_id: Option<Uuid>,
+        dropoff_lat: Option<f64>,
+        dropoff_lon: Option<f64>,
+        pickup_due_at: Option<DateTime<Utc>>,
+        dropoff_due_at: Option<DateTime<Utc>>,
+    }
 }
-
-/// A `timestamptz` as a market time.
-pub fn market_time(column: DateTime<Utc>) -> MarketTime {
-    MarketTime::from_millis(column.timestamp_millis())
-}
-
-/// A row of `driver`.
-pub(super) struct DriverRow {
-    driver_id: Uuid,
-    version: i64,
-    status: String,
-    changed_at: DateTime<Utc>,
-    lat: f64,
-    lon: f64,
-    moved_at: DateTime<Utc>,
-    ride_id: Option<Uuid>,
-    dropoff_lat: Option<f64>,
-    dropoff_lon: Option<f64>,
-    pickup_due_at: Option<DateTime<Utc>>,
-    dropoff_due_at: Option<DateTime<Utc>>,
-}
-
-platform::from_row!(DriverRow {
-    driver_id,
-    version,
-    status,
-    changed_at,
-    lat,
-    lon,
-    moved_at,
-    ride_id,
-    dropoff_lat,
-    dropoff_lon,
-    pickup_due_at,
-    dropoff_due_at,
-});
 
 impl TryFrom<DriverRow> for Driver {
     type Error = Error;
@@ -60,9 +37,9 @@ impl TryFrom<DriverRow> for Driver {
             driver_id: row.driver_id,
             version: row.version,
             status: row.status.parse().map_err(undecodable)?,
-            changed_at: market_time(row.changed_at),
+            changed_at: row.changed_at.into(),
             position: position(row.lat, row.lon)?,
-            moved_at: market_time(row.moved_at),
+            moved_at: row.moved_at.into(),
             ride: row.ride()?,
         })
     }
@@ -70,7 +47,7 @@ impl TryFrom<DriverRow> for Driver {
 
 impl DriverRow {
     /// The table's checks see to it that the columns of a ride are all there or all null.
-    fn ride(&self) -> Result<Option<Ride>, Error> {
+    fn ride(&self) -> Result<Option<AssignedRide>, Error> {
         let (Some(ride_id), Some(lat), Some(lon), Some(pickup_due_at), Some(dropoff_due_at)) = (
             self.ride_id,
             self.dropoff_lat,
@@ -80,33 +57,26 @@ impl DriverRow {
         ) else {
             return Ok(None);
         };
-        Ok(Some(Ride {
+        Ok(Some(AssignedRide {
             ride_id,
             dropoff: position(lat, lon)?,
-            pickup_due_at: market_time(pickup_due_at),
-            dropoff_due_at: market_time(dropoff_due_at),
+            pickup_due_at: pickup_due_at.into(),
+            dropoff_due_at: dropoff_due_at.into(),
         }))
     }
 }
 
-/// A row of `dispatch`.
-pub(super) struct DispatchRow {
-    released: bool,
-    driver_id: Option<Uuid>,
-    lat: Option<f64>,
-    lon: Option<f64>,
-    pickup_due_at: Option<DateTime<Utc>>,
-    dropoff_due_at: Option<DateTime<Utc>>,
+platform::from_row! {
+    /// A row of `dispatch`.
+    pub(super) struct DispatchRow {
+        released: bool,
+        driver_id: Option<Uuid>,
+        lat: Option<f64>,
+        lon: Option<f64>,
+        pickup_due_at: Option<DateTime<Utc>>,
+        dropoff_due_at: Option<DateTime<Utc>>,
+    }
 }
-
-platform::from_row!(DispatchRow {
-    released,
-    driver_id,
-    lat,
-    lon,
-    pickup_due_at,
-    dropoff_due_at
-});
 
 impl DispatchRow {
     /// What became of the ride; `None` when it was released.
@@ -124,8 +94,8 @@ impl DispatchRow {
         Ok(Some(Dispatch {
             driver_id,
             position: position(lat, lon)?,
-            pickup_due_at: market_time(pickup),
-            dropoff_due_at: market_time(dropoff),
+            pickup_due_at: pickup.into(),
+            dropoff_due_at: dropoff.into(),
         }))
     }
 }
@@ -136,5 +106,5 @@ fn position(lat: f64, lon: f64) -> Result<Position, Error> {
 
 /// A row that none of our binaries can have written.
 fn undecodable(cause: impl std::error::Error + Send + Sync + 'static) -> Error {
-    Error::Store(sqlx::Error::Decode(Box::new(cause)))
+    Error::Database(sqlx::Error::Decode(Box::new(cause)))
 }

@@ -7,7 +7,7 @@ use async_nats::jetstream::{
     consumer::{DeliverPolicy, PullConsumer, pull},
     message::StreamMessage,
 };
-use driver_management::{Service, events::SupplyFeed};
+use driver_management::{Service, workers::supply_publisher::SupplyPublisher};
 use futures::StreamExt;
 use marketplace::{
     time::MarketTime,
@@ -105,7 +105,7 @@ async fn forgotten_level_is_published_again() {
     let servers = Servers::start().await;
     let service = Service::start(config(&servers, &[])).await.unwrap();
     let (every, again) = (Duration::from_millis(20), Duration::from_millis(200));
-    let mut feed = SupplyFeed::new(service.app(), servers.nats_client().await, every);
+    let mut feed = SupplyPublisher::new(service.app(), servers.nats_client().await, every);
     feed.resync_every = again;
     let stop = CancellationToken::new();
     let feeding = tokio::spawn(feed.run(stop.clone()));

@@ -230,7 +230,7 @@ async fn replicas_go_on_without_postgres() {
 
     let [other] = &services;
     let as_of = async || other.supply(Zone::at(midtown())).await["as_of"].clone();
-    let last_heard = eventually("the supply's as_of stands still", async || {
+    let last_read = eventually("the supply's as_of stands still", async || {
         let before = as_of().await;
         tokio::time::sleep(Duration::from_millis(400)).await;
         (before == as_of().await).then_some(before)
@@ -238,7 +238,7 @@ async fn replicas_go_on_without_postgres() {
     .await;
     assert_eq!(idle(other).await, [1, 0]);
     assert_eq!(other.predicted().await, [1.0, 0.0]);
-    assert_eq!(as_of().await, last_heard, "its age says so");
+    assert_eq!(as_of().await, last_read, "its age says so");
     let refused = other.dispatch(Uuid::now_v7()).await.unwrap_err();
     assert_eq!(refused.code(), Code::Unavailable);
 
@@ -246,7 +246,7 @@ async fn replicas_go_on_without_postgres() {
     one.driver_is(driver, "offline", midtown()).await;
     all_know(&services, [0, 0]).await;
     until("the supply's as_of moves on", async || {
-        as_of().await != last_heard
+        as_of().await != last_read
     })
     .await;
     one.stop().await;

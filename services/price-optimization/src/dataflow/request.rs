@@ -30,9 +30,6 @@ use surge_proto::{
     },
 };
 use tonic::{Code, Status};
-use tonic_health::pb::{
-    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
-};
 
 use crate::{
     config::Config,
@@ -156,7 +153,7 @@ impl Dataflow for RequestDataflow {
     fn health_checks(&self) -> Vec<HealthCheck> {
         let check = |callee: &TracedChannel| -> Check {
             let callee = callee.clone();
-            Box::new(move || is_serving(callee.clone()).boxed())
+            Box::new(move || grpc::health_check(callee.clone()).boxed())
         };
         vec![(SUPPLY, check(&self.supply)), (DEMAND, check(&self.demand))]
     }
@@ -172,17 +169,6 @@ type FeedAnswer = (Vec<(Zone, Level)>, CallTimes);
 fn level_at(levels: &[(Zone, Level)], index: usize, zone: Zone) -> Option<Level> {
     let (answered, level) = levels.get(index)?;
     (*answered == zone).then_some(*level)
-}
-
-/// Asks a callee by the standard gRPC health protocol.
-async fn is_serving(callee: TracedChannel) -> Result<(), String> {
-    let mut client = HealthClient::new(callee);
-    let answer = client.check(HealthCheckRequest::default()).await;
-    let answer = answer.map_err(|status| status.message().to_owned())?;
-    match answer.into_inner().status() {
-        ServingStatus::Serving => Ok(()),
-        status => Err(status.as_str_name().to_owned()),
-    }
 }
 
 #[cfg(test)]

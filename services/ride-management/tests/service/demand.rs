@@ -12,7 +12,7 @@ use marketplace::{
     zone::{Bounds, Position, ServiceArea, Zone},
 };
 use prost::Message as _;
-use ride_management::{Service, events::DemandFeed};
+use ride_management::{Service, workers::demand_publisher::DemandPublisher};
 use serde_json::json;
 use sqlx::PgConnection;
 use surge_proto::{
@@ -115,7 +115,7 @@ async fn feed_resyncs_after_an_outage() {
     let mut servers = Servers::start().await;
     let service = Service::start(config(&servers, &[])).await.unwrap();
     let (app, client) = (service.app(), servers.nats_client().await);
-    let mut feed = DemandFeed::new(app.clone(), client, Duration::ZERO);
+    let mut feed = DemandPublisher::new(app.clone(), client, Duration::ZERO);
     let all = app.zones().len();
     assert_eq!(
         feed.step().await.unwrap(),
@@ -146,7 +146,7 @@ async fn forgotten_level_is_published_again() {
     let servers = Servers::start().await;
     let service = Service::start(config(&servers, &[])).await.unwrap();
     let (every, again) = (Duration::from_millis(20), Duration::from_millis(200));
-    let mut feed = DemandFeed::new(service.app(), servers.nats_client().await, every);
+    let mut feed = DemandPublisher::new(service.app(), servers.nats_client().await, every);
     feed.resync_every = again;
     let stop = CancellationToken::new();
     let feeding = tokio::spawn(feed.run(stop.clone()));
@@ -165,7 +165,7 @@ async fn forgotten_level_is_published_again() {
 }
 
 #[tokio::test]
-async fn grpc_and_rest_answer_with_the_same_level() {
+async fn grpc_and_rest_give_the_same_level() {
     let servers = Servers::start().await;
     let rides = RideManagement::start(&servers).await;
     request_all_over_town(&rides).await;

@@ -67,7 +67,8 @@ async fn request_counts_once_however_often_read() {
     let mut late = connection.begin().await.unwrap();
     sqlx::query(
         "INSERT INTO ride (ride_id, rider_id, quote_id, state, zone, pickup_lat, pickup_lon,
-                           dropoff_lat, dropoff_lon, fare_cents, surge_multiplier_tenths, requested_at)
+                           dropoff_lat, dropoff_lon, fare_cents, surge_multiplier_tenths,
+                           requested_at)
          VALUES ($1, $1, $1, 'unserved', $2, 0, 0, 0, 0, 1, 10, now())",
     )
     .bind(Uuid::now_v7())

@@ -1,12 +1,20 @@
-//! Follows the trips of drivers, pickups and drop-offs, and moves rides on. A message is
-//! acknowledged after its effect is committed, so each takes effect at least once, and since
-//! repeating it changes nothing, that is exactly once. What can never take effect is put aside with
-//! the reason; it does not hold up the others.
+//! Follows the trips of drivers, pickups and drop-offs, and moves rides on. The follower
+//! acknowledges a message after its effect is committed, so each takes effect at least once; and
+//! because every change of a ride is idempotent, that is exactly once. A message that can never
+//! take effect becomes a dead letter with the reason, and does not hold up the others.
+//!
+//! ```text
+//!   JetStream ── message ──▶ decode ──▶ apply to the ride ──▶ COMMIT ──▶ acknowledge
+//!                              │             │                  │
+//!                              │ malformed   │ refused          │ PostgreSQL is away
+//!                              ▼             ▼                  ▼
+//!                              dead letter, acknowledge         deliver again in half a second
+//! ```
 
 use std::time::Duration;
 
 use async_nats::jetstream::{
-    AckKind, Context, Message as Delivery,
+    AckKind, Context, Message,
     consumer::{AckPolicy, PullConsumer, pull},
 };
 use futures::StreamExt;
@@ -14,7 +22,7 @@ use platform::{
     background::WorkLoop,
     nats::{self, ConsumerTelemetry, NatsError, Processed},
 };
-use prost::Message;
+use prost::Message as _;
 use surge_proto::{
     convert::{Malformed, id, market_time},
     subjects::{DEAD, TRIPS, dead_letter},
@@ -28,48 +36,60 @@ use uuid::Uuid;
 use crate::{
     app::App,
     error::Error,
-    ride::{Change, Outcome},
+    ride::{ChangeOutcome, RideChange},
 };
 
-/// Name of the durable consumer: all replicas of the service share it, and each message goes to one
-/// of them.
+/// The durable consumer. All replicas of the service share it, and each message goes to one of
+/// them.
 const DURABLE: &str = "ride-management";
 
-/// Messages that one step takes at most.
+/// Most messages of one step.
 const BATCH: usize = 64;
 
-/// Messages that may be under way to all replicas together: a few steps' worth.
+/// Most messages that all replicas together have not acknowledged: a few steps' worth.
 const MAX_UNACKNOWLEDGED: i64 = 256;
 
-/// When a message that was not acknowledged is delivered again, for example after a crash.
+/// How long JetStream waits for an acknowledgement, for example after a crash, before it delivers a
+/// message again.
 const ACK_WAIT: Duration = Duration::from_secs(10);
 
-/// How long a step waits for messages; this is also how long the follower takes to stop on a good
-/// day.
+/// How long a step waits for messages, and so the time that the follower usually takes to stop.
 const POLL: Duration = Duration::from_millis(500);
 
-/// When to stop waiting for the server's word that the batch is over: a server that died says
-/// nothing.
-const SILENCE: Duration = Duration::from_secs(2);
+/// How long a step waits for the server to end the batch: a server that died does not.
+const BATCH_DEADLINE: Duration = Duration::from_secs(2);
 
-/// How long to wait after a failure, and before a message that met one is delivered again.
+/// The pause after a failed step, and before a message that failed is delivered again.
 const RETRY: Duration = Duration::from_millis(500);
 
-/// Why following stopped for now. No message is lost.
+/// Why a step failed. No message is lost.
 #[derive(Debug, thiserror::Error)]
 pub enum FollowError {
     /// A stream is missing and cannot be made.
     #[error(transparent)]
     Stream(#[from] NatsError),
-    /// JetStream is away or did not do what it was asked.
+    /// JetStream is away or refused.
     #[error("trips cannot be followed: {0}")]
     Nats(#[from] async_nats::Error),
-    /// JetStream fell silent in the middle of a batch.
-    #[error("JetStream did not answer within {SILENCE:?}")]
-    Silent(#[from] tokio::time::error::Elapsed),
+    /// JetStream did not end the batch.
+    #[error("JetStream did not answer within {BATCH_DEADLINE:?}")]
+    TimedOut(#[from] tokio::time::error::Elapsed),
     /// A ride could not be moved on.
     #[error("a trip waits: {0}")]
     Ride(#[from] Error),
+}
+
+/// Why a message can never take effect.
+#[derive(Debug, thiserror::Error)]
+enum Undeliverable {
+    #[error("not a TripProgress: {0}")]
+    Undecodable(#[from] prost::DecodeError),
+    #[error("{0}")]
+    Malformed(#[from] Malformed),
+    #[error("there is no ride {0}")]
+    NoSuchRide(Uuid),
+    #[error("the state of ride {0}, or its driver, does not allow it")]
+    Refused(Uuid),
 }
 
 /// Moves rides on as their trips go on.
@@ -81,21 +101,9 @@ pub struct TripFollower {
     consumer: Option<PullConsumer>,
 }
 
-/// A message that can never take effect, and why.
-#[derive(Debug, thiserror::Error)]
-enum Dead {
-    #[error("not a TripProgress: {0}")]
-    Undecodable(#[from] prost::DecodeError),
-    #[error("{0}")]
-    Malformed(#[from] Malformed),
-    #[error("there is no ride {0}")]
-    NoSuchRide(Uuid),
-    #[error("the state of ride {0}, or its driver, does not allow it")]
-    Refused(Uuid),
-}
-
 impl TripFollower {
-    /// A follower that moves the rides of `app`, on streams that are kept on so many nodes of NATS.
+    /// A follower that moves the rides of `app`, on streams that are kept on this number of NATS
+    /// nodes.
     pub const fn new(app: App, jetstream: Context, stream_replicas: usize) -> Self {
         Self {
             app,
@@ -105,46 +113,42 @@ impl TripFollower {
         }
     }
 
-    /// Takes in the messages of the next half second, at most 64; returns how many those were.
+    /// Processes the messages of the next half second, at most 64; returns their number.
     ///
     /// # Errors
-    /// See [`FollowError`]. Messages that were not taken in will come again.
+    /// See [`FollowError`]. JetStream delivers the messages that failed again.
     pub async fn step(&mut self) -> Result<usize, FollowError> {
         let consumer = match self.consumer.take() {
             Some(consumer) => consumer,
             None => self.subscribe().await?,
         };
         let batch = consumer.batch().max_messages(BATCH).expires(POLL);
-        let mut deliveries = batch.messages().await.map_err(async_nats::Error::from)?;
-        let mut taken_in = 0;
+        let mut messages = batch.messages().await.map_err(async_nats::Error::from)?;
+        let mut processed = 0;
         let mut failure = None;
-        while let Some(delivery) = timeout(SILENCE, deliveries.next()).await? {
-            let delivery = delivery?;
-            // After one failure the rest of the batch would fail the same way, slowly: give it back
-            // at once.
+        while let Some(message) = timeout(BATCH_DEADLINE, messages.next()).await? {
+            let message = message?;
+            // After one failure the rest of the batch would fail the same way, slowly: the follower
+            // gives it back at once.
             match &failure {
-                None => failure = self.take_in(&delivery).await.err(),
-                Some(_) => delivery.ack_with(AckKind::Nak(Some(RETRY))).await?,
+                None => failure = self.process(&message).await.err(),
+                Some(_) => message.ack_with(AckKind::Nak(Some(RETRY))).await?,
             }
-            taken_in += 1;
+            processed += 1;
         }
         self.consumer = Some(consumer);
-        failure.map_or(Ok(taken_in), Err)
+        failure.map_or(Ok(processed), Err)
     }
 
-    /// Goes on until `shutdown`. A step that has begun is finished, so that no message waits for
-    /// its second delivery.
+    /// Steps until `shutdown`. A step that has begun is finished, so that no message of its batch
+    /// has to be delivered again.
     pub async fn run(mut self, shutdown: CancellationToken) {
         let mut work = WorkLoop::new("the follower of trips", &shutdown);
         let mut period = Duration::ZERO;
         while work.next_step(period).await {
             let outcome = self.step().await;
             work.record(&outcome);
-            period = if outcome.is_ok() {
-                Duration::ZERO
-            } else {
-                RETRY
-            };
+            period = outcome.map_or(RETRY, |_| Duration::ZERO);
         }
     }
 
@@ -166,78 +170,81 @@ impl TripFollower {
         Ok(consumer.map_err(async_nats::Error::from)?)
     }
 
-    async fn take_in(&self, delivery: &Delivery) -> Result<(), FollowError> {
+    async fn process(&self, message: &Message) -> Result<(), FollowError> {
         let telemetry = ConsumerTelemetry::new(TRIPS.name, TRIPS.subjects);
-        telemetry.received(delivery);
-        let span = telemetry.process_span(delivery);
+        telemetry.received(message);
+        let span = telemetry.process_span(message);
         let started = Instant::now();
-        let taken_in = self.settle(delivery).instrument(span.clone()).await;
-        let what = *taken_in.as_ref().unwrap_or(&Processed::Failed);
-        if what == Processed::Failed {
+        let outcome = self.apply(message).instrument(span.clone()).await;
+        let processed = *outcome.as_ref().unwrap_or(&Processed::Failed);
+        if processed == Processed::Failed {
             span.record("otel.status_code", "ERROR");
         }
-        telemetry.processed(what, started.elapsed(), &span);
-        taken_in.map(|_| ())
+        telemetry.processed(processed, started.elapsed(), &span);
+        outcome.map(|_| ())
     }
 
-    /// Lets the message take effect and acknowledges it.
-    async fn settle(&self, delivery: &Delivery) -> Result<Processed, FollowError> {
-        let what = match self.progress(&delivery.payload).await {
-            Ok(None) => Processed::Done,
-            Ok(Some(dead)) => {
-                self.put_aside(delivery, &dead).await?;
+    /// Applies the message to its ride, and acknowledges it.
+    async fn apply(&self, message: &Message) -> Result<Processed, FollowError> {
+        let processed = match self.progress(&message.payload).await {
+            Ok(Ok(())) => Processed::Done,
+            Ok(Err(reason)) => {
+                self.dead_letter(message, &reason).await?;
                 Processed::DeadLettered
             }
             Err(error) => {
-                delivery.ack_with(AckKind::Nak(Some(RETRY))).await?;
+                message.ack_with(AckKind::Nak(Some(RETRY))).await?;
                 return Err(error.into());
             }
         };
-        delivery.ack().await?;
-        Ok(what)
+        message.ack().await?;
+        Ok(processed)
     }
 
-    /// Moves a ride on, or says why that can never work.
-    async fn progress(&self, payload: &[u8]) -> Result<Option<Dead>, Error> {
+    /// Moves a ride on, unless that can never work.
+    async fn progress(&self, payload: &[u8]) -> Result<Result<(), Undeliverable>, Error> {
         let (ride_id, change) = match parse(payload) {
             Ok(parsed) => parsed,
-            Err(dead) => return Ok(Some(dead)),
+            Err(reason) => return Ok(Err(reason)),
         };
         match self.app.progress_ride(ride_id, change).await {
-            Ok(Outcome::Moved | Outcome::Unmoved) => Ok(None),
-            Ok(Outcome::Refused) => Ok(Some(Dead::Refused(ride_id))),
-            Err(Error::NoSuchRide(_)) => Ok(Some(Dead::NoSuchRide(ride_id))),
+            Ok(ChangeOutcome::Moved | ChangeOutcome::Unmoved) => Ok(Ok(())),
+            Ok(ChangeOutcome::Refused) => Ok(Err(Undeliverable::Refused(ride_id))),
+            Err(Error::NoSuchRide(_)) => Ok(Err(Undeliverable::NoSuchRide(ride_id))),
             Err(error) => Err(error),
         }
     }
 
     /// Keeps the message, with the reason beside it, for a person to look at.
-    async fn put_aside(&self, delivery: &Delivery, dead: &Dead) -> Result<(), FollowError> {
-        warn!(error.message = %dead, "put aside a message of {}: {dead}", TRIPS.name);
-        let subject = dead_letter(TRIPS);
-        let buried = nats::dead_letter(
+    async fn dead_letter(
+        &self,
+        message: &Message,
+        reason: &Undeliverable,
+    ) -> Result<(), FollowError> {
+        warn!(error.message = %reason, "a message of {} is a dead letter: {reason}", TRIPS.name);
+        let kept = nats::dead_letter(
             &self.jetstream,
             DEAD.name,
             DEAD.subjects,
             self.stream_replicas,
-            subject,
-            delivery,
-            dead,
+            dead_letter(TRIPS),
+            message,
+            reason,
         );
-        Ok(buried.await?)
+        Ok(kept.await?)
     }
 }
 
-fn parse(payload: &[u8]) -> Result<(Uuid, Change), Dead> {
+fn parse(payload: &[u8]) -> Result<(Uuid, RideChange), Undeliverable> {
     let progress = v1::TripProgress::decode(payload)?;
     let ride_id = id("ride_id", &progress.ride_id)?;
     let driver_id = id("driver_id", &progress.driver_id)?;
     let at = market_time("at", progress.at)?;
     let change = match progress.stage() {
-        v1::TripStage::PickedUp => Change::PickUp { driver_id, at },
-        v1::TripStage::DroppedOff => Change::DropOff { driver_id, at },
+        v1::TripStage::PickedUp => RideChange::PickUp { driver_id, at },
+        v1::TripStage::DroppedOff => RideChange::DropOff { driver_id, at },
         v1::TripStage::Unspecified => {
-            return Err(Malformed::new("stage", "is none that is known").into());
+            return Err(Malformed::new("stage", "is not a known stage").into());
         }
     };
     Ok((ride_id, change))
@@ -260,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_is_read_whole_or_not_at_all() {
+    fn message_is_read_whole_or_refused() {
         let good = progress();
         assert!(parse(&good.encode_to_vec()).is_ok());
         let bad = [
@@ -281,6 +288,9 @@ mod tests {
         for message in bad {
             assert!(parse(&message.encode_to_vec()).is_err(), "{message:?}");
         }
-        assert!(matches!(parse(b"\xff\xff"), Err(Dead::Undecodable(_))));
+        assert!(matches!(
+            parse(b"\xff\xff"),
+            Err(Undeliverable::Undecodable(_))
+        ));
     }
 }
