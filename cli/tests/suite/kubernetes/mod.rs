@@ -65,14 +65,14 @@ fn the_network_has_the_arrows_of_the_architecture() {
 }
 
 #[test]
-fn the_roles_are_those_of_the_services() {
-    let read = |path: &str| fs::read_to_string(project().join(path)).unwrap();
-    // Kustomize takes no file from outside of the overlay.
-    assert_eq!(
-        read("k8s/overlays/local/roles.sql"),
-        read("services/roles.sql"),
-        "copy services/roles.sql to k8s/overlays/local/"
-    );
+fn postgres_gets_the_roles_of_the_services() {
+    let overlay = Overlay::from_files(LOCAL);
+    let maps = overlay.of_kind("ConfigMap");
+    let mut init = maps
+        .iter()
+        .filter(|map| map["metadata"]["name"] == "postgres-init");
+    let roles = fs::read_to_string(project().join("services/roles.sql"));
+    assert_eq!(init.next().unwrap()["data"]["roles.sql"], roles.unwrap());
 }
 
 #[test]

@@ -210,10 +210,18 @@ fn read(folder: &Path, objects: &mut Vec<Value>) {
         ("configMapGenerator", "ConfigMap"),
         ("secretGenerator", "Secret"),
     ] {
-        let generated = kustomization[generator].as_array();
-        objects.extend(generated.into_iter().flatten().map(|made| {
-            json!({"kind": kind, "metadata": {"name": made["name"]}, "data": data(folder, made)})
-        }));
+        for made in list(&kustomization, &format!("/{generator}")) {
+            let data = data(folder, made);
+            if made["behavior"] == "merge" {
+                let mut known = objects.iter_mut().filter(|object| object["kind"] == kind);
+                let base = known.find(|object| object["metadata"]["name"] == made["name"]);
+                let base = base.unwrap()["data"].as_object_mut().unwrap();
+                base.extend(data.into_iter().map(|(key, text)| (key, text.into())));
+            } else {
+                let metadata = json!({"name": made["name"]});
+                objects.push(json!({"kind": kind, "metadata": metadata, "data": data}));
+            }
+        }
     }
 }
 
