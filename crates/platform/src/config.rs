@@ -3,7 +3,9 @@
 
 use std::{
     fs, io,
+    ops::RangeInclusive,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use clap::{
@@ -15,7 +17,7 @@ use serde::de::DeserializeOwned;
 /// Exit code for a command line or an environment that makes no sense (`EX_USAGE` of sysexits).
 pub const EXIT_USAGE: u8 = 64;
 
-/// What the start of a process should do when its configuration could not be read.
+/// The reason why a process has no configuration.
 #[derive(Debug)]
 pub enum Refused {
     /// The user asked for help or the version: print this and end well.
@@ -30,6 +32,22 @@ pub enum Refused {
 /// See [`Refused`].
 pub fn parse<C: Parser>(arguments: impl IntoIterator<Item = String>) -> Result<C, Refused> {
     C::try_parse_from(arguments).map_err(|error| refused::<C>(&error))
+}
+
+/// A value parser for a duration such as `250ms` within bounds.
+pub fn duration_within(
+    bounds: RangeInclusive<Duration>,
+) -> impl Fn(&str) -> Result<Duration, String> + Clone + Send + Sync + 'static {
+    move |text| match humantime::parse_duration(text) {
+        Ok(duration) if bounds.contains(&duration) => Ok(duration),
+        _ => {
+            let [least, most] =
+                [bounds.start(), bounds.end()].map(|bound| humantime::format_duration(*bound));
+            Err(format!(
+                "must be a duration from {least} to {most}, such as {most}"
+            ))
+        }
+    }
 }
 
 /// Reads the JSON file at `path`, which the setting `variable` names.
@@ -93,7 +111,7 @@ fn named<C: CommandFactory>(error: &Error) -> String {
     variables.collect::<Vec<_>>().join(", ")
 }
 
-/// What is wrong with a value, without the value: it may be a secret.
+/// The complaint about a value, without the value.
 fn complaint(error: &Error) -> String {
     std::error::Error::source(error).map_or_else(
         || "not one of its values (--help lists them)".to_owned(),
@@ -128,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_variable_is_named_in_one_line() {
+    fn missing_variable_is_named_in_one_line() {
         let line = mistake(&["service"]);
         assert!(
             line.starts_with("PLATFORM_TEST_URL_THAT_NOBODY_SETS is missing"),
@@ -138,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_variable_is_named_in_one_line() {
+    fn wrong_variable_is_named_in_one_line() {
         let line = mistake(&["service", "--url", "x", "--port", "many"]);
         assert!(
             line.starts_with("PLATFORM_TEST_PORT_THAT_NOBODY_SETS is wrong"),

@@ -1,7 +1,8 @@
 //! The parts that every service has in common, and nothing about rides. A service composes them in
 //! its `lib.rs`.
 //!
-//! * The life of a process: [`config`], [`process`], [`start_up`], [`background`], [`shutdown`].
+//! * The life of a process: [`config`], [`service_config`], [`process`], [`start_up`],
+//!   [`background`], [`shutdown`].
 //! * Edges and servers: [`http`], [`grpc`], [`serve`], [`postgres`], [`schema`], [`nats`].
 //! * What others see of it: [`health`], [`fault`], [`metrics`], [`telemetry`], [`sampling`],
 //!   [`propagation`].
@@ -24,6 +25,7 @@ pub mod propagation;
 pub mod sampling;
 pub mod schema;
 pub mod serve;
+pub mod service_config;
 pub mod shutdown;
 pub mod start_up;
 pub mod telemetry;

@@ -96,19 +96,19 @@ impl Service {
     /// # Errors
     /// One line that names the setting to change.
     pub async fn start(config: Config) -> anyhow::Result<Self> {
-        let listeners = Listeners::bind(config.http_addr, config.grpc_addr).await?;
+        let listeners = Listeners::bind(config.service.http_addr, config.service.grpc_addr).await?;
         let replica = Uuid::now_v7();
-        let (url, name) = (&config.database_url, IDENTITY.name);
+        let (url, name) = (&config.service.database_url, IDENTITY.name);
         let writer = (WRITER_SETTING, replica);
         let pool = postgres::pool_with_setting(url, name, MAX_CONNECTIONS, writer)
             .context("DATABASE_URL cannot be used")?;
         let start = StartUp::begin();
-        schema::prepare_when_up(&start, &pool, MIGRATIONS, config.schema.migrations)
+        schema::prepare_when_up(&start, &pool, MIGRATIONS, config.service.schema.migrations)
             .await
             .context("the schema in PostgreSQL (DATABASE_URL) cannot be used")?;
-        let nats = nats::connect(&config.nats_url, IDENTITY.name).await?;
+        let nats = nats::connect(&config.service.nats_url, IDENTITY.name).await?;
 
-        let clock = MarketClock::from_config(&config.clock);
+        let clock = MarketClock::from_config(&config.service.clock);
         let area = Arc::new(ServiceArea::new(config.service_area));
         let store = Store::new(pool.clone(), area.clone(), replica);
         let fleet = Arc::new(Fleet::new(area.clone(), clock));
@@ -136,7 +136,7 @@ impl Service {
             trace_links: trace_links.clone(),
         });
         let mut publisher = SupplyPublisher::new(app.clone(), nats.clone(), config.publish_every);
-        publisher.stream_replicas = config.stream_replicas;
+        publisher.stream_replicas = config.service.stream_replicas;
         publisher.lease = Some(lease.clone());
 
         let metrics = EdgeMetrics::register(&mut registry);

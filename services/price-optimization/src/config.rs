@@ -5,7 +5,10 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::Parser;
 use marketplace::{quote::PricingPolicy, surge::Multiplier, zone::Bounds};
-use platform::{clock::ClockConfig, schema::SchemaConfig};
+use platform::{
+    clock::ClockConfig, config::duration_within, schema::SchemaConfig,
+    service_config::ServiceConfig,
+};
 use surge_proto::{DataflowMode, token::QuoteKey};
 
 /// price-optimization: quotes a fare with a surge multiplier, from supply and demand that reach it
@@ -13,41 +16,17 @@ use surge_proto::{DataflowMode, token::QuoteKey};
 /// `database` (see its --help).
 #[derive(Clone, Debug, Parser)]
 #[command(name = "price-optimization", version)]
+#[command(mut_arg("http_addr", |addr| addr.required(false).default_value("127.0.0.1:7103")))]
+#[command(mut_arg("grpc_addr", |addr| addr.required(false).default_value("127.0.0.1:7203")))]
 pub struct Config {
-    /// Address of REST, health and metrics.
-    #[arg(long, env = "HTTP_ADDR", default_value = "127.0.0.1:7103")]
-    pub http_addr: SocketAddr,
-
-    /// Address of gRPC.
-    #[arg(long, env = "GRPC_ADDR", default_value = "127.0.0.1:7203")]
-    pub grpc_addr: SocketAddr,
-
-    /// PostgreSQL, as role price_optimization.
-    #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
-    pub database_url: String,
+    /// Addresses, servers and clock.
+    #[command(flatten)]
+    pub service: ServiceConfig,
 
     /// Connections to PostgreSQL that quotes read on, beside one for everything else: few, because
     /// a read takes well under a millisecond.
     #[arg(long, env = "DATABASE_CONNECTIONS", default_value_t = 6)]
     pub database_connections: u32,
-
-    /// NATS with JetStream; of a cluster the URLs of all nodes, with commas between.
-    #[arg(
-        long,
-        env = "NATS_URL",
-        default_value = "nats://127.0.0.1:4222",
-        hide_env_values = true
-    )]
-    pub nats_url: String,
-
-    /// On how many nodes of a NATS cluster each stream is kept: 1, 3 or 5.
-    #[arg(
-        long,
-        env = "STREAM_REPLICAS",
-        default_value = "1",
-        value_parser = platform::nats::stream_replicas
-    )]
-    pub stream_replicas: usize,
 
     /// gRPC of driver-management: one URL, or several with commas between; calls are spread over
     /// all addresses behind them.
@@ -63,7 +42,12 @@ pub struct Config {
     pub dataflow_mode: DataflowMode,
 
     /// How long a quote may wait for supply and demand, in real time.
-    #[arg(long, env = "DATAFLOW_DEADLINE", default_value = "500ms", value_parser = deadline)]
+    #[arg(
+        long,
+        env = "DATAFLOW_DEADLINE",
+        default_value = "500ms",
+        value_parser = duration_within(Duration::from_millis(1)..=Duration::from_secs(4))
+    )]
     pub dataflow_deadline: Duration,
 
     /// Quotes of the modes database and request that come at the same time share one read: `off`,
@@ -105,14 +89,6 @@ pub struct Config {
         allow_hyphen_values = true
     )]
     pub service_area: Bounds,
-
-    /// The schema.
-    #[command(flatten)]
-    pub schema: SchemaConfig,
-
-    /// The market clock.
-    #[command(flatten)]
-    pub clock: ClockConfig,
 }
 
 /// Whether quotes that come at the same time share a read.
@@ -148,12 +124,22 @@ pub struct BatchConfig {
     pub http_addr: SocketAddr,
 
     /// Time between two runs, in market time.
-    #[arg(long, env = "BATCH_EVERY", default_value = "5m", value_parser = period)]
+    #[arg(
+        long,
+        env = "BATCH_EVERY",
+        default_value = "5m",
+        value_parser = duration_within(Duration::from_secs(1)..=Duration::from_hours(7 * 24))
+    )]
     pub every: Duration,
 
     /// How far ahead supply is predicted, in market time: 1m to 1h, and the same as
     /// driver-management's. The window of demand comes with ride-management's rows.
-    #[arg(long, env = "FORECAST_WINDOW", default_value = "5m", value_parser = forecast_window)]
+    #[arg(
+        long,
+        env = "FORECAST_WINDOW",
+        default_value = "5m",
+        value_parser = duration_within(Duration::from_mins(1)..=Duration::from_hours(1))
+    )]
     pub forecast_window: Duration,
 
     /// PostgreSQL, as role price_optimization.
@@ -183,15 +169,12 @@ pub struct BatchConfig {
     pub clock: ClockConfig,
 }
 
-fn deadline(text: &str) -> Result<Duration, String> {
-    duration(text, Duration::from_millis(1), Duration::from_secs(4))
-}
-
 fn shared_reads(text: &str) -> Result<SharedReadWindow, String> {
     if text == "off" {
         return Ok(SharedReadWindow::Off);
     }
-    duration(text, Duration::ZERO, Duration::from_millis(5)).map(SharedReadWindow::Of)
+    let wait = duration_within(Duration::ZERO..=Duration::from_millis(5))(text)?;
+    Ok(SharedReadWindow::Of(wait))
 }
 
 fn journeys_kept(text: &str) -> Result<usize, String> {
@@ -207,27 +190,6 @@ fn traces_url(text: &str) -> Result<String, String> {
         return Ok(text.trim_end_matches('/').to_owned());
     }
     Err("must be a URL such as http://127.0.0.1:7186".to_owned())
-}
-
-fn period(text: &str) -> Result<Duration, String> {
-    duration(
-        text,
-        Duration::from_secs(1),
-        Duration::from_secs(7 * 24 * 3_600),
-    )
-}
-
-fn forecast_window(text: &str) -> Result<Duration, String> {
-    duration(text, Duration::from_secs(60), Duration::from_secs(3_600))
-}
-
-fn duration(text: &str, least: Duration, most: Duration) -> Result<Duration, String> {
-    let duration = humantime::parse_duration(text).map_err(|error| error.to_string())?;
-    if (least..=most).contains(&duration) {
-        return Ok(duration);
-    }
-    let [least, most] = [least, most].map(humantime::format_duration);
-    Err(format!("must be from {least} to {most}"))
 }
 
 fn multiplier(text: &str) -> Result<Multiplier, String> {

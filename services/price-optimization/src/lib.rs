@@ -107,18 +107,18 @@ impl Service {
     /// # Errors
     /// When a port is busy or a setting cannot be used.
     pub async fn start(config: Config) -> anyhow::Result<Self> {
-        let listeners = Listeners::bind(config.http_addr, config.grpc_addr).await?;
+        let listeners = Listeners::bind(config.service.http_addr, config.service.grpc_addr).await?;
         // One connection more, so that migrations and health checks do not wait behind quotes.
         let connections = config.database_connections + 1;
-        let pool = postgres::pool(&config.database_url, IDENTITY.name, connections)
+        let pool = postgres::pool(&config.service.database_url, IDENTITY.name, connections)
             .context("DATABASE_URL is wrong")?;
-        let nats = nats::connect(&config.nats_url, IDENTITY.name).await?;
+        let nats = nats::connect(&config.service.nats_url, IDENTITY.name).await?;
 
-        let clock = MarketClock::from_config(&config.clock);
+        let clock = MarketClock::from_config(&config.service.clock);
         let area = Arc::new(ServiceArea::new(config.service_area));
         let policy = config.pricing();
         let store = Store::new(pool.clone());
-        let replicas = config.stream_replicas;
+        let replicas = config.service.stream_replicas;
         let control = ModeControl::new(nats.clone(), config.dataflow_mode, replicas);
         let state = SharedState::new(area.clone());
         let subscriber = Subscriber::new(nats.clone(), replicas, state.clone(), clock);
@@ -160,7 +160,7 @@ impl Service {
             metrics,
             app,
             store,
-            migrations: config.schema.migrations,
+            migrations: config.service.schema.migrations,
             control,
             subscriber,
         })

@@ -1,41 +1,22 @@
-//! The configuration of ride-management: read once from the environment, or from flags of the same
-//! names. The doc comments are what `--help` prints. Secrets never show, neither there nor in an
-//! error.
+//! The configuration of ride-management: one struct, read once. Its comments are the text of
+//! `--help`.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 use clap::Parser;
 use marketplace::zone::Bounds;
-use platform::{clock::ClockConfig, schema::SchemaConfig};
+use platform::{config::duration_within, service_config::ServiceConfig};
+use surge_proto::token::QuoteKey;
 
 /// Ride-management: takes ride requests, matches them with drivers, and forecasts demand.
-#[derive(Clone, Parser)]
+#[derive(Clone, Debug, Parser)]
 #[command(name = "ride-management", version, about)]
+#[command(mut_arg("http_addr", |addr| addr.required(false).default_value("127.0.0.1:7102")))]
+#[command(mut_arg("grpc_addr", |addr| addr.required(false).default_value("127.0.0.1:7202")))]
 pub struct Config {
-    /// Where REST, health and metrics are served.
-    #[arg(long, env = "HTTP_ADDR", default_value = "127.0.0.1:7102")]
-    pub http_addr: SocketAddr,
-
-    /// Where gRPC is served.
-    #[arg(long, env = "GRPC_ADDR", default_value = "127.0.0.1:7202")]
-    pub grpc_addr: SocketAddr,
-
-    /// PostgreSQL, as role ride_management: postgres://ride_management:PASSWORD@HOST:PORT/DATABASE.
-    #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
-    pub database_url: String,
-
-    /// NATS with JetStream; of a cluster the URLs of all nodes, with commas between.
-    #[arg(
-        long,
-        env = "NATS_URL",
-        default_value = "nats://127.0.0.1:4222",
-        hide_env_values = true
-    )]
-    pub nats_url: String,
-
-    /// On how many nodes of a NATS cluster each stream is kept: 1, 3 or 5.
-    #[arg(long, env = "STREAM_REPLICAS", default_value = "1", value_parser = platform::nats::stream_replicas)]
-    pub stream_replicas: usize,
+    /// Addresses, servers and clock.
+    #[command(flatten)]
+    pub service: ServiceConfig,
 
     /// The gRPC edge of driver-management, which sends drivers to rides: one URL, or several with
     /// commas between; calls are spread over all addresses behind them.
@@ -44,7 +25,7 @@ pub struct Config {
 
     /// The secret, at least 16 bytes, that price-optimization signs its quotes with.
     #[arg(long, env = "QUOTE_KEY", hide_env_values = true)]
-    pub quote_key: String,
+    pub quote_key: QuoteKey,
 
     /// What is served: south,west,north,east in degrees.
     #[arg(long, env = "SERVICE_AREA", default_value_t = Bounds::NEW_YORK, allow_hyphen_values = true)]
@@ -60,51 +41,33 @@ pub struct Config {
     pub forecast_window: Duration,
 
     /// How often levels and watermarks are published, in real time: 50ms to 60s.
-    #[arg(long, env = "PUBLISH_EVERY", default_value = "250ms", value_parser = publish_every)]
+    #[arg(
+        long,
+        env = "PUBLISH_EVERY",
+        default_value = "250ms",
+        value_parser = duration_within(Duration::from_millis(50)..=Duration::from_mins(1))
+    )]
     pub publish_every: Duration,
 
     /// How long a rider waits for a driver while driver-management is away, in market time: 1s to
     /// 1h.
-    #[arg(long, env = "MATCH_PATIENCE", default_value = "10m", value_parser = match_patience)]
+    #[arg(
+        long,
+        env = "MATCH_PATIENCE",
+        default_value = "10m",
+        value_parser = duration_within(Duration::from_secs(1)..=Duration::from_hours(1))
+    )]
     pub match_patience: Duration,
-
-    /// The schema.
-    #[command(flatten)]
-    pub schema: SchemaConfig,
-
-    /// The market clock.
-    #[command(flatten)]
-    pub clock: ClockConfig,
 }
 
 fn forecast_window(text: &str) -> Result<Duration, String> {
-    const HOUR: Duration = Duration::from_secs(3_600);
-    let window = duration_between(text, Duration::from_secs(60), HOUR)?;
+    let hour = Duration::from_hours(1);
+    let window = duration_within(Duration::from_mins(1)..=hour)(text)?;
     // The calendar grid of windows must fit the week that a profile describes.
-    if HOUR.as_millis().is_multiple_of(window.as_millis()) && window.subsec_nanos() == 0 {
+    if hour.as_millis().is_multiple_of(window.as_millis()) && window.subsec_nanos() == 0 {
         Ok(window)
     } else {
         Err("must divide an hour, in whole seconds".to_owned())
-    }
-}
-
-fn publish_every(text: &str) -> Result<Duration, String> {
-    duration_between(text, Duration::from_millis(50), Duration::from_secs(60))
-}
-
-fn match_patience(text: &str) -> Result<Duration, String> {
-    duration_between(text, Duration::from_secs(1), Duration::from_secs(3_600))
-}
-
-fn duration_between(text: &str, least: Duration, most: Duration) -> Result<Duration, String> {
-    match humantime::parse_duration(text) {
-        Ok(duration) if (least..=most).contains(&duration) => Ok(duration),
-        _ => Err(format!(
-            "must be a duration from {} to {}, such as {}",
-            humantime::format_duration(least),
-            humantime::format_duration(most),
-            humantime::format_duration(least * 2),
-        )),
     }
 }
 
@@ -113,12 +76,18 @@ mod tests {
     use super::*;
 
     fn parse(more: &[&str]) -> Result<Config, clap::Error> {
-        let needed = ["ride-management", "--database-url", "x", "--quote-key", "y"];
+        let needed = [
+            "ride-management",
+            "--database-url",
+            "x",
+            "--quote-key",
+            "a key for tests alone",
+        ];
         Config::try_parse_from(needed.iter().chain(more))
     }
 
     #[test]
-    fn a_window_must_divide_an_hour() {
+    fn forecast_window_must_divide_hour() {
         for window in ["1m", "5m", "90s", "15m", "1h"] {
             assert!(parse(&["--forecast-window", window]).is_ok(), "{window}");
         }
@@ -128,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn bounds_west_of_greenwich_are_no_flags() {
+    fn accepts_service_area_in_the_west() {
         let config = parse(&["--service-area", "-34.7,-58.6,-34.5,-58.3"]);
         assert!(config.is_ok());
     }

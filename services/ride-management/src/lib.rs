@@ -43,7 +43,6 @@ use platform::{
     telemetry,
 };
 use sqlx::PgPool;
-use surge_proto::token::QuoteKey;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -104,26 +103,25 @@ impl Service {
     /// # Errors
     /// One line that names the setting to change.
     pub async fn start(config: Config) -> anyhow::Result<Self> {
-        let quote_key: QuoteKey = config.quote_key.parse().context("QUOTE_KEY is too weak")?;
         let area = ServiceArea::new(config.service_area);
         let profile = match &config.demand_profile {
             Some(path) => read_json("DEMAND_PROFILE", path)?,
             None => DemandProfile::flat(area.zones()),
         };
         let supply = SupplyClient::new(&config.supply_url).context("SUPPLY_URL is wrong")?;
-        let listeners = Listeners::bind(config.http_addr, config.grpc_addr).await?;
+        let listeners = Listeners::bind(config.service.http_addr, config.service.grpc_addr).await?;
         let replica = Uuid::now_v7();
-        let (url, name) = (&config.database_url, IDENTITY.name);
+        let (url, name) = (&config.service.database_url, IDENTITY.name);
         let writer = (WRITER_SETTING, replica);
         let pool = postgres::pool_with_setting(url, name, MAX_CONNECTIONS, writer)
             .context("DATABASE_URL cannot be used")?;
         let start = StartUp::begin();
-        schema::prepare_when_up(&start, &pool, MIGRATIONS, config.schema.migrations)
+        schema::prepare_when_up(&start, &pool, MIGRATIONS, config.service.schema.migrations)
             .await
             .context("the schema in PostgreSQL (DATABASE_URL) cannot be used")?;
-        let nats = nats::connect(&config.nats_url, IDENTITY.name).await?;
+        let nats = nats::connect(&config.service.nats_url, IDENTITY.name).await?;
 
-        let clock = MarketClock::from_config(&config.clock);
+        let clock = MarketClock::from_config(&config.service.clock);
         let store = Store::new(pool.clone(), replica);
         let trace_links = Arc::new(PendingTraceLinks::default());
         let rebuild_forecast = || async {
@@ -147,7 +145,7 @@ impl Service {
         let app = App::new(Parts {
             area,
             clock,
-            quote_key,
+            quote_key: config.quote_key.clone(),
             match_patience: config.match_patience,
             store,
             demand,
@@ -157,7 +155,7 @@ impl Service {
             trace_links,
         });
         let mut publisher = DemandPublisher::new(app.clone(), nats.clone(), config.publish_every);
-        publisher.stream_replicas = config.stream_replicas;
+        publisher.stream_replicas = config.service.stream_replicas;
         publisher.lease = Some(lease.clone());
 
         let metrics = EdgeMetrics::register(&mut registry);
@@ -179,7 +177,7 @@ impl Service {
             follower,
             publish_every: config.publish_every,
             publisher,
-            trips: TripFollower::new(app.clone(), jetstream, config.stream_replicas),
+            trips: TripFollower::new(app.clone(), jetstream, config.service.stream_replicas),
             lease,
             relay,
             pool,
