@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn pickup_one_mile_away_takes_6_5_minutes() {
+    fn pickup_one_mile_away_takes_time() {
         let here = Position::new(40.75, -73.97).unwrap();
         let mile_north = Position::new(40.75 + 1.0 / DETOUR / 69.09, -73.97).unwrap();
         assert!((pickup_minutes(mile_north, here) - 6.5).abs() < 0.01);

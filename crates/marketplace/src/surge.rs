@@ -18,21 +18,21 @@
 //!
 //! * *Smoothing*: Uber smooths over the k-ring; the weight `l` is our choice. Without it the price
 //!   has a cliff at a zone's border, and a rider walks across the street.
-//! * *Reserve*: when idle cars get scarce, pickups get long, and long pickups use up the time of the
-//!   remaining drivers (Castillo, Knoepfle, Weyl, "Surge Pricing Solves the Wild Goose Chase", EC
-//!   2018). The mean distance to the nearest of randomly spread cars is `0.5 / sqrt(density)`
+//! * *Reserve*: when idle cars get scarce, pickups get long, and long pickups use up the time of
+//!   the remaining drivers (Castillo, Knoepfle, Weyl, "Surge Pricing Solves the Wild Goose Chase",
+//!   EC 2018). The mean distance to the nearest of randomly spread cars is `0.5 / sqrt(density)`
 //!   (Larson, Odoni, "Urban Operations Research", 3.7), so a target pickup time `T*` is a target
 //!   density of idle cars.
 //! * *Exponent*: `g` is one over the elasticity of demand plus the response of supply.
-//! * *Rounding*: Cohen et al. report it of Uber ("Using Big Data to Estimate Consumer Surplus", NBER
-//!   22627): the app shows 1.249 as 1.2 and 1.251 as 1.3.
+//! * *Rounding*: Cohen et al. report it of Uber ("Using Big Data to Estimate Consumer Surplus",
+//!   NBER 22627): the app shows 1.249 as 1.2 and 1.251 as 1.3.
 //!
-//! Example: `S~` = 5 and `D~` = 10 give a reserve of 3.07, a load ratio of (10 + 3.07 + 2) / (5 + 2)
-//! = 2.15, and the multiplier 2.2.
+//! Example: `S~` = 5 and `D~` = 10 give a reserve of 3.07, a load ratio of (10 + 3.07 + 2) / (5 +
+//! 2) = 2.15, and the multiplier 2.2.
 //!
-//! Limits: one elasticity for all riders, one speed for all streets, no memory. Past prices are left
-//! out on purpose: the forecasts smooth over time, and without memory every replica quotes the same
-//! price.
+//! Limits: one elasticity for all riders, one speed for all streets, no memory. Past prices are
+//! left out on purpose: the forecasts smooth over time, and without memory every replica quotes the
+//! same price.
 
 use std::f64::consts::FRAC_PI_4;
 use std::fmt;
@@ -228,7 +228,7 @@ impl Multiplier {
 impl TryFrom<f64> for Multiplier {
     type Error = MultiplierError;
 
-    /// Reads a multiplier off the wire: it must be on the grid of tenths and at least one.
+    /// Reads a multiplier from the wire: it must be on the grid of tenths and at least one.
     fn try_from(value: f64) -> Result<Self, MultiplierError> {
         let nearest = Self::rounded(value);
         if (nearest.as_f64() - value).abs() < 1e-9 {

@@ -70,8 +70,8 @@ impl Sub<Duration> for MarketTime {
     }
 }
 
-/// RFC 3339 in UTC with milliseconds, for example `2014-04-04T20:00:00.000Z`; a time outside the years
-/// 1970 to 9999 belongs to no market and is shown as a number.
+/// RFC 3339 in UTC with milliseconds, for example `2014-04-04T20:00:00.000Z`; a time outside the
+/// years 1970 to 9999 belongs to no market and is shown as a number.
 impl fmt::Display for MarketTime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if (0..END_OF_YEARS_MILLIS).contains(&self.0) {
@@ -104,8 +104,8 @@ impl From<DateTime<Utc>> for MarketTime {
     }
 }
 
-/// For JSON and PostgreSQL. A time that no calendar can hold becomes the epoch; a market clock never
-/// shows one.
+/// For JSON and PostgreSQL. A time that no calendar can hold becomes the epoch; a market clock
+/// never shows one.
 impl From<MarketTime> for DateTime<Utc> {
     fn from(time: MarketTime) -> Self {
         DateTime::from_timestamp_millis(time.0).unwrap_or_default()

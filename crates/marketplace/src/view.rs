@@ -2,10 +2,10 @@
 //!
 //! # How this works
 //!
-//! A producer publishes a *level* for each zone that changed ("supply of zone z is 11.4 as of 20:00:03"),
-//! never an increment. A level may be lost, repeated or overtaken by another: the newest one holds
-//! the whole value. After each pass over all zones the producer publishes a *watermark* ("all zones
-//! are complete as of 20:00:03").
+//! A producer publishes a *level* for each zone that changed ("supply of zone z is 11.4 as of
+//! 20:00:03"), never an increment. A level may be lost, repeated or overtaken by another: the
+//! newest one holds the whole value. After each pass over all zones the producer publishes a
+//! *watermark* ("all zones are complete as of 20:00:03").
 //!
 //! ```text
 //! time       :01        :02        :03        :04        :05
@@ -91,8 +91,8 @@ impl MarketView {
 
 /// The latest levels and watermarks of a whole service area, whatever the order of their arrival.
 ///
-/// The board ignores messages from the future: as the newest they would shut out every later message
-/// of this market.
+/// The board ignores messages from the future: as the newest they would shut out every later
+/// message of this market.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LevelBoard {
     zones: Vec<Zone>,
@@ -111,8 +111,8 @@ impl LevelBoard {
         }
     }
 
-    /// Takes a supply level and returns whether it changed the board. Older levels, repeats, unknown
-    /// zones and levels [ahead](MarketTime::is_ahead_of) of `now` change nothing.
+    /// Takes a supply level and returns whether it changed the board. Older levels, repeats,
+    /// unknown zones and levels [ahead](MarketTime::is_ahead_of) of `now` change nothing.
     pub fn apply_supply(&mut self, zone: Zone, level: Level, now: MarketTime) -> bool {
         self.index_of(zone)
             .is_some_and(|index| self.supply.apply(index, level, now))

@@ -4,8 +4,8 @@
 //!
 //! The profile says how many requests `B` a zone usually gets in a window. Today may be busier or
 //! quieter by a factor, the zone's *level*. The number of requests `y` in a window is then Poisson
-//! with mean `level * B`. A gamma distribution describes what is known of the level, and each window
-//! updates it by two sums that fade with a half-life:
+//! with mean `level * B`. A gamma distribution describes what is known of the level, and each
+//! window updates it by two sums that fade with a half-life:
 //!
 //! ```text
 //! a <- d a + y,  b <- d b + B                d = 0.5^(window / half-life)
@@ -14,9 +14,9 @@
 //! ```
 //!
 //! `k0` and `kc` are pseudo-requests. A zone with few requests follows the city (`rc`), a busy one
-//! follows its own, and without any data the forecast is the profile. The open window enters with the
-//! share that has passed, so that a request counts at once and the forecast does not jump when the
-//! window closes:
+//! follows its own, and without any data the forecast is the profile. The open window enters with
+//! the share that has passed, so that a request counts at once and the forecast does not jump when
+//! the window closes:
 //!
 //! ```text
 //! windows   |  closed  |  closed  |  closed  |  open .now         |
@@ -83,8 +83,9 @@ pub struct DemandForecaster {
 }
 
 impl DemandForecaster {
-    /// A forecaster without requests. Counting began at `observed_since`: before that, zero requests
-    /// mean that nobody counted. Pass the same time when you rebuild a forecaster from a table.
+    /// A forecaster without requests. Counting began at `observed_since`: before that, zero
+    /// requests mean that nobody counted. Pass the same time when you rebuild a forecaster from a
+    /// table.
     ///
     /// # Panics
     /// If the window does not divide an hour; the calendar grid would not fit the week.
@@ -129,8 +130,8 @@ impl DemandForecaster {
         self.closed.sums.clear();
     }
 
-    /// Counts one request. A late request counts in its own window; one older than the memory, or in
-    /// a zone that is not served, is ignored.
+    /// Counts one request. A late request counts in its own window; one older than the memory, or
+    /// in a zone that is not served, is ignored.
     pub fn record(&mut self, zone: Zone, at: MarketTime) {
         self.record_count(zone, at, 1);
     }

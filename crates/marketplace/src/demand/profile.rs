@@ -104,8 +104,8 @@ impl DemandProfile {
         Self::train(&[], zones, start..start, &ProfileSettings::default())
     }
 
-    /// Requests to expect in `[at, at + window)`. A zone outside the profile gets the smallest value
-    /// that the profile can hold.
+    /// Requests to expect in `[at, at + window)`. A zone outside the profile gets the smallest
+    /// value that the profile can hold.
     pub fn expected(&self, zone: Zone, at: MarketTime, window: Duration) -> f64 {
         let row = self
             .zones

@@ -1,5 +1,5 @@
-//! The service area: all zones with rides, and the k-ring of each (the zone and its neighbours inside
-//! the area).
+//! The service area: all zones with rides, and the k-ring of each (the zone and its neighbours
+//! inside the area).
 //!
 //! Both are computed once at the start, so that a quote only looks them up.
 
@@ -232,8 +232,8 @@ impl ServiceArea {
         self.index_of(zone).map(|index| &self.rings[index])
     }
 
-    /// Indices of all zones, nearest first, each with the least distance in miles between `from` and
-    /// any point of the zone.
+    /// Indices of all zones, nearest first, each with the least distance in miles between `from`
+    /// and any point of the zone.
     pub(crate) fn outward_from(&self, from: Position) -> Vec<(usize, f64)> {
         let least_miles =
             |centre: &Position| (from.miles_to(*centre) - self.zone_reach_miles).max(0.0);
