@@ -8,7 +8,7 @@ use surge_proto::DataflowMode;
 use uuid::Uuid;
 
 use crate::stack::{
-    DEMAND_PROFILE, FRIDAY_EVENING, Member, Ports, Record, STATE_DIR, StackSettings,
+    DEMAND_PROFILE, FRIDAY_EVENING, Member, Ports, RunningStack, STATE_DIR, StackSettings,
 };
 
 /// Surge: one exchange, three dataflows, one price. A ride-sharing marketplace that computes the
@@ -17,34 +17,43 @@ use crate::stack::{
 #[command(name = "surge", bin_name = "./surge", version, after_help = AFTER_HELP)]
 pub(crate) struct Cli {
     /// Folder of the local stack: state, logs and private servers.
-    #[arg(long, env = "SURGE_STATE_DIR", value_name = "FOLDER", default_value = STATE_DIR, global = true, hide = true)]
+    #[arg(
+        long,
+        env = "SURGE_STATE_DIR",
+        value_name = "FOLDER",
+        default_value = STATE_DIR,
+        global = true,
+        hide = true
+    )]
     pub(crate) state_dir: PathBuf,
 
     #[command(subcommand)]
     pub(crate) command: Command,
 }
 
-const AFTER_HELP: &str = "  ./surge test   all tests, formatting and lints; options go to cargo test\n\
-    \x20 ./surge test --compose   the suite in containers, which needs Docker\n\
-    \x20 ./surge test --k8s   the manifests of Kubernetes, which needs kubectl\n\n\
-    SURGE_PORT_BASE moves all ports (7100: REST on 7101 to 7103, gRPC on 7201 to 7203, Jaeger UI on 7186;\n    \
-    second replicas on 7141 to 7143 and 7241 to 7243, third ones ten further).\n\
-    SURGE_NO_INSTALL=1 forbids ./surge to install what is missing. Files are looked for in the project folder.";
+const AFTER_HELP: &str = "  \
+  ./surge test   all tests, formatting and lints; options go to cargo test
+  ./surge test --compose   the suite in containers, which needs Docker
+  ./surge test --k8s   the manifests of Kubernetes, which needs kubectl
+
+SURGE_PORT_BASE moves all ports (7100: REST on 7101 to 7103, gRPC on 7201 to 7203, Jaeger UI
+on 7186; second replicas on 7141 to 7143 and 7241 to 7243, third ones ten further).
+SURGE_NO_INSTALL=1 forbids ./surge to install missing programs. Relative paths start at the
+project folder.";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// From nothing to the comparison: starts the stack, replays a Friday evening, prints the
-    /// table, cleans up
+    /// Starts the stack, replays a Friday evening, prints the comparison, cleans up
     Demo(Box<DemoArgs>),
     /// Starts the stack and keeps it running until Ctrl-C
     Up(UpArgs),
-    /// Shows what runs, whether it is healthy, and the dataflow mode
+    /// Shows each process, whether it is healthy, and the dataflow mode
     Status,
     /// Shows the dataflow mode, or switches to another
     Mode(ModeArgs),
-    /// Shows how supply and demand came to a quote, hop by hop
+    /// Shows how supply and demand reached a quote, hop by hop
     Journey(JourneyArgs),
-    /// Compares the three dataflows on whatever runs
+    /// Compares the three dataflows on the running services
     Compare(Box<compare::Args>),
     /// Lets the city live on whatever runs: drivers and riders of a recorded evening
     City(city::Args),
@@ -54,17 +63,16 @@ pub(crate) enum Command {
     Train(TrainArgs),
     /// Measures what a position, a quote and a ride cost each process of the stack that runs here
     Costs(CostsArgs),
-    /// Works out what a larger market takes, from measured costs
+    /// Computes the processors and bytes of a larger market from measured costs
     Plan(PlanArgs),
     /// Shows what is missing on this machine and how to get it
     Doctor,
-    /// Asks a service whether it is ready: the health check of its container, which holds no other
-    /// program
+    /// Asks a service whether it is ready: the health check of its container
     Ready(ReadyArgs),
     /// Runs one service in this process: how the stack starts its parts
     #[command(hide = true, disable_help_flag = true)]
     Service(ServiceArgs),
-    /// Serves one of the bare servers that the modes are held against
+    /// Runs one of the bare servers that the modes are compared with
     #[command(subcommand, hide = true)]
     Floor(bare_servers::Floor),
 }
@@ -76,7 +84,13 @@ pub(crate) struct StackArgs {
     pub(crate) start: MarketTime,
 
     /// Market seconds per real second
-    #[arg(long, env = "MARKET_CLOCK_SPEED", value_name = "FACTOR", default_value_t = 60.0, value_parser = speed)]
+    #[arg(
+        long,
+        env = "MARKET_CLOCK_SPEED",
+        value_name = "FACTOR",
+        default_value_t = 60.0,
+        value_parser = speed
+    )]
     pub(crate) speed: f64,
 
     /// Dataflow mode of quotes that name none
@@ -89,11 +103,22 @@ pub(crate) struct StackArgs {
     pub(crate) mode: DataflowMode,
 
     /// Period of the batch job behind the mode `database`, in market time
-    #[arg(long, env = "BATCH_EVERY", value_name = "PERIOD", default_value = "5m", value_parser = humantime::parse_duration)]
+    #[arg(
+        long,
+        env = "BATCH_EVERY",
+        value_name = "PERIOD",
+        default_value = "5m",
+        value_parser = humantime::parse_duration
+    )]
     pub(crate) batch_every: Duration,
 
     /// How many processes of each service run side by side, 1 to 5
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=i64::from(Member::MOST)))]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 1,
+        value_parser = clap::value_parser!(u8).range(1..=i64::from(Member::MOST))
+    )]
     pub(crate) replicas: u8,
 
     /// How many nodes NATS has, each with a copy of every stream: 1, 3 or 5
@@ -144,8 +169,8 @@ pub(crate) struct ModeArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct JourneyArgs {
-    /// The quote; without one, the same trip is quoted in each mode and the three journeys are
-    /// shown side by side
+    /// The quote; without one, the command quotes the same trip in each mode and shows the three
+    /// journeys side by side
     pub(crate) quote_id: Option<Uuid>,
 
     /// Quote the trip in this mode alone, and show that journey
@@ -153,15 +178,26 @@ pub(crate) struct JourneyArgs {
     pub(crate) mode: Option<DataflowMode>,
 
     /// Where the trip begins, in degrees; Grand Central Terminal
-    #[arg(long, value_name = "LAT,LON", default_value = "40.7527,-73.9772", value_parser = position, allow_hyphen_values = true)]
+    #[arg(
+        long,
+        value_name = "LAT,LON",
+        default_value = "40.7527,-73.9772",
+        value_parser = position,
+        allow_hyphen_values = true
+    )]
     pub(crate) pickup: Position,
 
     /// Where the trip ends, in degrees; Wall Street
-    #[arg(long, value_name = "LAT,LON", default_value = "40.7074,-74.0113", value_parser = position, allow_hyphen_values = true)]
+    #[arg(
+        long,
+        value_name = "LAT,LON",
+        default_value = "40.7074,-74.0113",
+        value_parser = position,
+        allow_hyphen_values = true
+    )]
     pub(crate) dropoff: Position,
 
-    /// Base URL of price-optimization; of every replica where there are several, for each knows its
-    /// own quotes alone
+    /// Base URL of price-optimization, or of all its replicas: each knows only its own quotes
     #[arg(
         long,
         env = "SURGE_TARGET",
@@ -171,7 +207,7 @@ pub(crate) struct JourneyArgs {
     )]
     pub(crate) target: Vec<String>,
 
-    /// Print the journey as JSON; a list of them where no quote and no mode is named
+    /// Print the journey as JSON; a list of three if neither a quote nor a mode is named
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -209,7 +245,7 @@ pub(crate) struct TrainArgs {
     #[arg(long, value_name = "FILE", num_args = 1.., required = true)]
     pub(crate) pickups: Vec<PathBuf>,
 
-    /// Learn from what came before this time: New York wall clock such as 2014-04-04T17:00
+    /// Learn from pickups before this time: New York wall clock such as 2014-04-04T17:00
     #[arg(long, value_name = "TIME", value_parser = crate::training::wall_clock)]
     pub(crate) until: MarketTime,
 
@@ -227,7 +263,12 @@ pub(crate) struct ReadyArgs {
 #[derive(Debug, Args)]
 pub(crate) struct CostsArgs {
     /// How long each kind of work is done
-    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..=600))]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 8,
+        value_parser = clap::value_parser!(u64).range(1..=600)
+    )]
     pub(crate) seconds: u64,
 }
 
@@ -323,13 +364,13 @@ pub(crate) fn parse() -> Cli {
     Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
 }
 
-/// The clap command. A stack that runs here is what these subcommands mean unless told otherwise.
+/// The clap command. If a stack runs here, it is the default target of the subcommands.
 fn command() -> clap::Command {
     let command = Cli::command().mut_subcommand("demo", for_newcomers);
     let Some(stack) = running_stack() else {
         return command;
     };
-    // clap wants them for ever, and they are wanted once.
+    // clap wants texts that live for ever; this runs once.
     let url: &'static str = stack.price_url().leak();
     let all: Vec<&'static str> = stack
         .price_urls()
@@ -337,7 +378,7 @@ fn command() -> clap::Command {
         .map(|url| &*url.leak())
         .collect();
     let there = |target: clap::Arg| target.default_value(url);
-    // Each replica knows its own quotes alone.
+    // Each replica knows only its own quotes.
     let command = command.mut_subcommand("journey", |journey| {
         journey.mut_arg("target", |target| target.default_values(all))
     });
@@ -348,7 +389,7 @@ fn command() -> clap::Command {
         })
 }
 
-/// The demo compares the stack that it starts, and does not keep a newcomer waiting for capacities.
+/// The demo compares the stack that it starts, and leaves out the long search for capacities.
 fn for_newcomers(demo: clap::Command) -> clap::Command {
     let demo = demo.mut_arg("rounds", |rounds| rounds.default_value("0"));
     ["target", "driver_url", "ride_url", "from"]
@@ -358,11 +399,11 @@ fn for_newcomers(demo: clap::Command) -> clap::Command {
         })
 }
 
-/// Looked for before the command line is read; a folder named by `--state-dir` alone is not worth
-/// two passes.
-fn running_stack() -> Option<Record> {
+/// The stack that runs in the folder of `SURGE_STATE_DIR`. The defaults of the command line depend
+/// on it, so `--state-dir` cannot be read yet.
+fn running_stack() -> Option<RunningStack> {
     let state_dir = std::env::var_os("SURGE_STATE_DIR").unwrap_or_else(|| STATE_DIR.into());
-    Record::find(state_dir.as_ref()).ok().flatten()
+    RunningStack::find(state_dir.as_ref()).ok().flatten()
 }
 
 fn position(text: &str) -> Result<Position, String> {
@@ -384,7 +425,7 @@ fn positive(text: &str) -> Result<f64, String> {
 fn nats_nodes(text: &str) -> Result<u8, String> {
     match text.parse() {
         Ok(nodes @ (1 | 3 | 5)) => Ok(nodes),
-        _ => Err("must be 1, 3 or 5: of an even number no more may be lost".to_owned()),
+        _ => Err("must be 1, 3 or 5: an even number survives no more failures".to_owned()),
     }
 }
 
@@ -400,12 +441,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_command_line_is_consistent() {
+    fn command_line_is_consistent() {
         command().debug_assert();
     }
 
     #[test]
-    fn a_service_gets_its_arguments_untouched() {
+    fn service_gets_its_arguments_unchanged() {
         let line = [
             "surge",
             "service",
@@ -422,7 +463,7 @@ mod tests {
     }
 
     #[test]
-    fn a_place_is_two_numbers_on_the_globe() {
+    fn position_is_two_numbers_on_globe() {
         assert_eq!(
             position("40.7527, -73.9772"),
             Position::new(40.7527, -73.9772).map_err(|_| String::new())
@@ -433,7 +474,7 @@ mod tests {
     }
 
     #[test]
-    fn speeds_that_make_no_sense_are_refused() {
+    fn refuses_impossible_speeds() {
         for text in ["0", "-1", "nan", "inf", "fast", "1e9"] {
             assert!(speed(text).is_err(), "{text}");
         }

@@ -1,5 +1,5 @@
-//! What Ctrl-C means: the first asks for an orderly end, the second for an immediate one. SIGTERM
-//! and a closed terminal count the same.
+//! Ctrl-C: the first asks for an orderly end, the second for an immediate one. SIGTERM and a closed
+//! terminal count like Ctrl-C.
 
 use std::io;
 
@@ -14,29 +14,29 @@ pub(crate) struct Interrupts {
 }
 
 impl Interrupts {
-    /// Listens from now on.
+    /// Listens for signals from now on.
     pub(crate) fn listen() -> io::Result<Self> {
         let mut signals = Signals::listen()?;
         let interrupts = Self {
             end: CancellationToken::new(),
             hurry: CancellationToken::new(),
         };
-        let heard = interrupts.clone();
+        let tokens = interrupts.clone();
         tokio::spawn(async move {
             signals.next().await;
-            heard.end.cancel();
+            tokens.end.cancel();
             signals.next().await;
-            heard.hurry.cancel();
+            tokens.hurry.cancel();
         });
         Ok(interrupts)
     }
 
-    /// Cancelled by the first.
+    /// Cancelled by the first signal.
     pub(crate) fn end(&self) -> &CancellationToken {
         &self.end
     }
 
-    /// Cancelled by the second.
+    /// Cancelled by the second signal.
     pub(crate) fn hurry(&self) -> &CancellationToken {
         &self.hurry
     }

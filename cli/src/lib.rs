@@ -1,8 +1,9 @@
 //! The `surge` command: the local stack, the demo, and the small tools around them.
 //!
-//! This crate may import every other one and nothing imports it. [`Stack`] is the suite on one
-//! machine; `commands` has one file per subcommand; [`training`] makes the demand profile that the
-//! services start with. Start reading at [`Stack::start`].
+//! [`Stack`] runs the whole suite on one machine; `commands` has one file per subcommand; [`training`]
+//! makes the demand profile that the services start with. Start to read at [`Stack::start`].
+//!
+//! This crate may import every other one, and no crate imports it.
 
 mod cli;
 mod commands;
@@ -14,7 +15,7 @@ pub mod training;
 use std::process::ExitCode;
 
 pub use stack::{
-    DEMAND_PROFILE, FRIDAY_EVENING, Member, PORT_BASE_VARIABLE, Part, PortMap, Ports, Record,
+    DEMAND_PROFILE, FRIDAY_EVENING, Member, PORT_BASE_VARIABLE, Part, PortMap, Ports, RunningStack,
     STATE_DIR, Stack, StackSettings,
 };
 

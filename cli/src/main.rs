@@ -1,4 +1,4 @@
-//! The `surge` command; everything is in the library, so that tests start the same stack.
+//! The `surge` command. All code is in the library, so that tests start the same stack.
 
 use std::process::ExitCode;
 

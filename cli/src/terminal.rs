@@ -1,5 +1,5 @@
-//! What the command says to a person. Results go to standard output, everything about getting there
-//! to standard error; colours appear on a terminal only.
+//! The output of the command. Results go to standard output, progress and errors to standard error;
+//! colours appear on a terminal only.
 
 use std::fmt::Display;
 
@@ -24,12 +24,12 @@ pub(crate) fn note(text: impl Display) {
     eprintln!("{text}");
 }
 
-/// What went wrong.
+/// An error.
 pub(crate) fn complain(text: impl Display) {
     eprintln!("{BAD}surge:{BAD:#} {text}");
 }
 
-/// An instant as the city's clocks show it, such as `Friday 2014-04-04 17:00`.
+/// A time as the city's clocks show it, such as `Friday 2014-04-04 17:00`.
 pub(crate) fn new_york(time: MarketTime) -> String {
     wall_clock::show(time, "%A %Y-%m-%d %H:%M")
 }
@@ -38,7 +38,7 @@ pub(crate) fn heading(text: impl Display) -> String {
     format!("{HEADING}{text}{HEADING:#}")
 }
 
-/// A cell of a table that says whether something is well.
+/// A green or red cell of a table.
 pub(crate) fn verdict(is_well: bool, text: impl ToString) -> Cell {
     Cell::new(text).fg(if is_well { Color::Green } else { Color::Red })
 }
@@ -66,7 +66,7 @@ mod tests {
     use crate::stack::FRIDAY_EVENING;
 
     #[test]
-    fn an_instant_is_shown_as_new_york_sees_it() {
+    fn time_is_shown_in_new_york() {
         assert_eq!(new_york(FRIDAY_EVENING), "Friday 2014-04-04 17:00");
     }
 }

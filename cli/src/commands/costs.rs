@@ -1,7 +1,9 @@
-//! `surge costs`: what a position report, a driver's change of status, a quote and a ride cost, in
-//! processor time of each process that works for it. Asks the stack that runs here as fast as it
-//! answers, over the public APIs, and reads processor times from the operating system; the load
-//! itself runs in this process and is not counted.
+//! `surge costs`: the processor time of a position report, a change of status, a quote and a ride, in
+//! each process that works for it.
+//!
+//! The command calls the public APIs of the stack that runs here as fast as it answers, and reads the
+//! processor times of its processes from the operating system. The load itself runs in this process
+//! and is not counted. The use of the idle stack is measured first and subtracted.
 
 use std::{
     fs,
@@ -21,7 +23,7 @@ use uuid::Uuid;
 
 use crate::{
     cli::CostsArgs,
-    stack::{EXAMPLE_TRIP, Part, Record, url},
+    stack::{EXAMPLE_TRIP, Part, RunningStack, url},
     terminal::{align_numbers, complain, note, say, table},
 };
 
@@ -30,16 +32,16 @@ const CALL_LIMIT: Duration = Duration::from_secs(10);
 /// Calls under way at once: enough to keep two processors busy.
 const UNDER_WAY: usize = 8;
 
-/// Drivers who report; rides are given to them in turn.
+/// Drivers who report positions; dispatch gives the rides to them.
 const DRIVERS: usize = 400;
 
-/// Positions in one body where they come in batches, as from a gateway.
+/// Positions in one body, as a gateway sends them.
 const BATCH: usize = 100;
 
 /// `/proc` counts in hundredths of a second on every Linux.
 const TICK_US: f64 = 10_000.0;
 
-/// The parts whose time is told.
+/// The parts with a column in the table.
 const COUNTED: [Part; 5] = [
     Part::DriverManagement,
     Part::RideManagement,
@@ -48,7 +50,7 @@ const COUNTED: [Part; 5] = [
     Part::Nats,
 ];
 
-/// What is asked, of what is done each time.
+/// What one call does.
 #[derive(Clone, Copy)]
 enum Work {
     Nothing,
@@ -64,12 +66,12 @@ type Times = [f64; COUNTED.len()];
 
 struct Exchange {
     client: Client,
-    record: Record,
+    record: RunningStack,
     drivers: Vec<Uuid>,
 }
 
 pub(crate) async fn run(args: &CostsArgs, state_dir: &Path) -> anyhow::Result<ExitCode> {
-    let Some(record) = Record::find(state_dir)? else {
+    let Some(record) = RunningStack::find(state_dir)? else {
         complain("no stack runs here: start one with ./surge up");
         return Ok(ExitCode::FAILURE);
     };
@@ -80,7 +82,7 @@ pub(crate) async fn run(args: &CostsArgs, state_dir: &Path) -> anyhow::Result<Ex
     };
     let lasting = Duration::from_secs(args.seconds);
     exchange.send_drivers("idle").await?;
-    note("measuring what the stack uses when nobody asks …");
+    note("measuring: the idle stack …");
     let (_, idle, idle_seconds) = exchange.measure(Work::Nothing, lasting).await?;
     let idle_rate = idle.map(|used| used / idle_seconds);
 
@@ -104,7 +106,7 @@ pub(crate) async fn run(args: &CostsArgs, state_dir: &Path) -> anyhow::Result<Ex
         note(format_args!("measuring: {name} …"));
         let (calls, used, seconds) = exchange.measure(work, lasting).await?;
         let done = (calls * per_call as u64) as f64;
-        ensure!(done > 0.0, "nothing was answered");
+        ensure!(done > 0.0, "the stack answered no call");
         let each: Vec<f64> = used
             .iter()
             .zip(idle_rate)
@@ -120,15 +122,15 @@ pub(crate) async fn run(args: &CostsArgs, state_dir: &Path) -> anyhow::Result<Ex
     align_numbers(&mut costs);
     say(costs);
     say(format_args!(
-        "when nobody asks: {:.1} % of one processor",
+        "the idle stack uses {:.1} % of one processor",
         idle_rate.iter().sum::<f64>() / 10_000.0
     ));
     Ok(ExitCode::SUCCESS)
 }
 
 impl Exchange {
-    /// Does the work again and again for so long. Returns how often, the processor time used, and
-    /// the seconds it took.
+    /// Repeats the work for `lasting`. Returns the number of calls, the processor time that each part
+    /// used, and the seconds that passed.
     async fn measure(&self, work: Work, lasting: Duration) -> anyhow::Result<(u64, Times, f64)> {
         let (began, before) = (Instant::now(), self.times()?);
         let done = AtomicU64::new(0);
@@ -136,26 +138,26 @@ impl Exchange {
         if let Work::Nothing = work {
             tokio::time::sleep_until(until).await;
         } else {
-            let lanes = (0..UNDER_WAY).map(|lane| self.work(work, lane, until, &done));
-            try_join_all(lanes).await?;
+            let callers = (0..UNDER_WAY).map(|caller| self.work(work, caller, until, &done));
+            try_join_all(callers).await?;
         }
         let after = self.times()?;
         let used = std::array::from_fn(|part| after[part] - before[part]);
         Ok((done.into_inner(), used, began.elapsed().as_secs_f64()))
     }
 
-    /// One caller of several. Each has drivers of its own, so that no two report for one.
+    /// One of several callers. Each has drivers of its own.
     async fn work(
         &self,
         work: Work,
-        lane: usize,
+        caller: usize,
         until: Instant,
         done: &AtomicU64,
     ) -> anyhow::Result<()> {
         let own: Vec<Uuid> = self
             .drivers
             .iter()
-            .skip(lane)
+            .skip(caller)
             .step_by(UNDER_WAY)
             .copied()
             .collect();
@@ -230,7 +232,7 @@ impl Exchange {
         let answer = self.client.post(&url, &wish).await?;
         ensure!(answer.status.is_success(), "{}", answer.excerpt());
         let ride: Value = answer.json()?;
-        let driver = ride["driver_id"].as_str().context("nobody was near")?;
+        let driver = ride["driver_id"].as_str().context("no driver was near")?;
         let driver = driver.parse()?;
         self.report(driver, "on_trip", turn).await?;
         self.report(driver, "idle", turn).await

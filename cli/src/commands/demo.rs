@@ -1,5 +1,5 @@
-//! `surge demo`: from nothing to the comparison table; and `surge compare`, the same against
-//! whatever runs.
+//! `surge demo` starts a stack and compares the dataflows on it; `surge compare` compares them on
+//! services that run already.
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
@@ -13,7 +13,7 @@ use crate::{
     terminal::{complain, note},
 };
 
-/// An interrupted comparison calls its drivers home and writes down what it has.
+/// How long an interrupted comparison may take to send its drivers home and to write its report.
 const WIND_UP_LIMIT: Duration = Duration::from_secs(15);
 
 pub(crate) async fn run(args: DemoArgs, state_dir: PathBuf) -> anyhow::Result<ExitCode> {
@@ -33,7 +33,7 @@ pub(crate) async fn run(args: DemoArgs, state_dir: PathBuf) -> anyhow::Result<Ex
     outcome
 }
 
-/// Compares on this stack, telling of parts that end meanwhile.
+/// Compares on this stack, and reports parts that end meanwhile.
 async fn compare_on(
     stack: &mut Stack,
     mut args: compare::Args,
@@ -47,17 +47,19 @@ async fn compare_on(
         grpc_url: Some(stack.quotes_grpc_url()),
     };
     tokio::select! {
-        outcome = compare::run_until(args, interrupts.end().clone()) => Ok(outcome?.exit_code().into()),
+        outcome = compare::run_until(args, interrupts.end().clone()) => {
+            Ok(outcome?.exit_code().into())
+        }
         () = cut_off(stack, interrupts) => Ok(INTERRUPTED.into()),
     }
 }
 
-/// Ends when an interrupted comparison takes too long to wind up, or when there is a hurry.
+/// Ends when an interrupted comparison takes too long to finish, or at the second Ctrl-C.
 async fn cut_off(stack: &mut Stack, interrupts: &Interrupts) {
     up::watch(stack, interrupts.end()).await;
     let hurry = interrupts.hurry().cancelled();
     if tokio::time::timeout(WIND_UP_LIMIT, hurry).await.is_err() {
-        note("the comparison does not wind up: cutting it off");
+        note("the comparison does not finish: cutting it off");
     }
 }
 

@@ -1,4 +1,5 @@
-//! `surge doctor`: what this machine has of what the suite needs, and how to get the rest.
+//! `surge doctor`: which programs and ports that the suite needs this machine has, and how to get the
+//! missing ones.
 
 use std::{
     path::Path,
@@ -9,11 +10,11 @@ use comfy_table::Cell;
 use private_servers::{find_nats, find_postgres};
 
 use crate::{
-    stack::{Ports, Record, check_ports},
+    stack::{Ports, RunningStack, check_ports},
     terminal::{say, table, verdict},
 };
 
-/// One thing that is needed: what was found, or how to get it.
+/// One thing that the suite needs: its version and place, or how to get it.
 struct Checkup {
     name: &'static str,
     finding: Result<String, String>,
@@ -59,7 +60,7 @@ fn print(checkups: &[Checkup]) {
     say(findings);
 }
 
-/// What a program that the build needs says of itself.
+/// The first line that a program prints for `--version`.
 fn version_of(program: &str, remedy: &str) -> Result<String, String> {
     let output = Command::new(program).arg("--version").output();
     let output = output.map_err(|error| format!("{program}: {error}; {remedy}"))?;
@@ -83,9 +84,9 @@ fn nats() -> Result<String, String> {
     Ok(format!("{}, {}", found.version, found.path.display()))
 }
 
-/// A stack that runs here holds its own ports.
+/// The ports are free, or the stack that runs here holds them.
 fn ports(state_dir: &Path) -> anyhow::Result<Result<String, String>> {
-    if let Some(record) = Record::find(state_dir)? {
+    if let Some(record) = RunningStack::find(state_dir)? {
         let first = record.ports.http[0][0];
         return Ok(Ok(format!(
             "held by the stack that runs here, from {first} on"

@@ -1,18 +1,15 @@
-//! `surge journey`: how supply and demand came to a quote, hop by hop. Without a quote it asks for
-//! one in each mode, of the same trip, and shows the three ways side by side.
+//! `surge journey`: how supply and demand reached a quote, hop by hop. Without a quote it quotes the
+//! same trip in each mode and shows the three journeys side by side.
 
 mod side_by_side;
 mod timeline;
-mod words;
+mod wording;
 
 use std::{process::ExitCode, time::Duration};
 
 use anyhow::{Context as _, bail};
-use city::{
-    Client,
-    client::{CallError, HttpAnswer},
-};
-use http::{Method, Request, StatusCode, header::CONTENT_TYPE};
+use city::Client;
+use http::{Method, Request, header::CONTENT_TYPE};
 use marketplace::Position;
 use platform::sampling::TRACE_HEADER;
 use price_optimization::explain::Journey;
@@ -20,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use surge_proto::DataflowMode;
 use uuid::Uuid;
 
+use super::answer::read;
 use crate::{
     cli::JourneyArgs,
     terminal::{complain, say},
@@ -28,23 +26,17 @@ use crate::{
 /// A quote ends by its own deadline, well below this.
 const CALL_LIMIT: Duration = Duration::from_secs(5);
 
-/// What a quote is asked with.
+/// The body of a request for a quote.
 #[derive(Clone, Copy, Serialize)]
-struct Trip {
+struct TripToQuote {
     pickup: Position,
     dropoff: Position,
 }
 
 /// The part of a quote that leads to its journey.
 #[derive(Deserialize)]
-struct Quote {
+struct QuoteAnswer {
     quote_id: Uuid,
-}
-
-/// The part of an `application/problem+json` that a person reads.
-#[derive(Deserialize)]
-struct Problem {
-    detail: String,
 }
 
 pub(crate) async fn run(args: JourneyArgs) -> anyhow::Result<ExitCode> {
@@ -65,7 +57,7 @@ fn show_one(journey: &Journey, json: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A mode that cannot quote now does not keep the others from being shown.
+/// Shows the modes that can quote now, and the errors of the others.
 async fn show_all(client: &Client, args: &JourneyArgs) -> anyhow::Result<ExitCode> {
     let mut journeys = Vec::new();
     let mut refusals = Vec::new();
@@ -87,10 +79,10 @@ async fn show_all(client: &Client, args: &JourneyArgs) -> anyhow::Result<ExitCod
     })
 }
 
-/// Asks for a quote of the trip, and the replica that made it for its journey.
+/// Requests a quote of the trip, and its journey.
 async fn take(client: &Client, args: &JourneyArgs, mode: DataflowMode) -> anyhow::Result<Journey> {
     let target = args.target.first().context("name a --target")?;
-    let trip = Trip {
+    let trip = TripToQuote {
         pickup: args.pickup,
         dropoff: args.dropoff,
     };
@@ -102,11 +94,11 @@ async fn take(client: &Client, args: &JourneyArgs, mode: DataflowMode) -> anyhow
         .header(TRACE_HEADER, "on")
         .body(serde_json::to_vec(&trip)?.into())
         .with_context(|| format!("--target {target} is not a URL"))?;
-    let quote: Quote = read(target, client.call(request).await)?;
+    let quote: QuoteAnswer = read(target, client.call(request).await)?;
     find(client, &args.target, quote.quote_id).await
 }
 
-/// Asks the replicas for the journey, one after the other, until one knows it.
+/// Asks one replica after the other for the journey: each knows only its own quotes.
 async fn find(client: &Client, targets: &[String], quote_id: Uuid) -> anyhow::Result<Journey> {
     let mut refusals = Vec::new();
     for target in targets {
@@ -121,24 +113,4 @@ async fn find(client: &Client, targets: &[String], quote_id: Uuid) -> anyhow::Re
 
 fn base(target: &str) -> &str {
     target.trim_end_matches('/')
-}
-
-fn read<T: for<'a> Deserialize<'a>>(
-    target: &str,
-    answer: Result<HttpAnswer, CallError>,
-) -> anyhow::Result<T> {
-    let answer = answer.with_context(|| {
-        format!("no price-optimization answers at {target}: start one with ./surge up, or name it with --target")
-    })?;
-    if answer.status == StatusCode::OK {
-        return answer.json().with_context(|| {
-            format!(
-                "{target} is no price-optimization of this version: {}",
-                answer.excerpt()
-            )
-        });
-    }
-    let problem = answer.json::<Problem>();
-    let reason = problem.map_or_else(|_| answer.excerpt(), |problem| problem.detail);
-    bail!("price-optimization at {target}: {reason}")
 }

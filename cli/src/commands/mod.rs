@@ -1,5 +1,6 @@
 //! One file per subcommand.
 
+mod answer;
 mod backtest;
 mod costs;
 mod demo;
@@ -25,7 +26,7 @@ use crate::{
 
 /// Runs a subcommand to its exit code: 0 done, 1 failed, 2 misused, 130 interrupted.
 pub(crate) fn run(cli: Cli) -> ExitCode {
-    // A service brings its own runtime and its own telemetry.
+    // A service has its own runtime and its own telemetry.
     if let Command::Service(args) = cli.command {
         return service::run(args);
     }
@@ -70,7 +71,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// Warnings of the libraries reach the terminal; what they do when all goes well does not.
+/// Shows the warnings of libraries on the terminal, and nothing less.
 fn show_warnings() {
     tracing_subscriber::fmt()
         .with_max_level(Level::WARN)

@@ -1,6 +1,6 @@
-//! `surge plan`: how many processors, replicas and bytes a market of a given size takes, from the
-//! costs that `surge costs` and `surge compare` measure. Plain arithmetic, printed with its
-//! factors, so that anybody can check or change them.
+//! `surge plan`: how many processors, replicas and bytes a market of a given size needs, from the
+//! costs that `surge costs` and `surge compare` measure. The table shows every factor, so that a
+//! reader can check and change it.
 
 use std::process::ExitCode;
 
@@ -11,11 +11,11 @@ use crate::{
     terminal::{align_numbers, say, table},
 };
 
-/// Bytes of a position as it travels inside: an id of 16, two coordinates and an instant of 8 each.
+/// Bytes of a position between processes: an id of 16, two coordinates and a time of 8 each.
 const POSITION_BYTES: f64 = 40.0;
 
-/// What is asked for, and what it takes.
-struct Line {
+/// One kind of work: its rate and its cost.
+struct Workload {
     what: &'static str,
     per_second: f64,
     us: f64,
@@ -24,35 +24,36 @@ struct Line {
 pub(crate) fn run(args: &PlanArgs) -> ExitCode {
     let positions = args.drivers / args.report_every_s;
     let rides = args.drivers * args.rides_per_driver_hour / 3_600.0;
-    let lines = [
-        Line {
+    let workloads = [
+        Workload {
             what: "positions taken",
             per_second: positions,
             us: args.position_us,
         },
-        Line {
+        Workload {
             what: "positions written",
             per_second: positions,
             us: args.position_write_us,
         },
-        Line {
+        Workload {
             what: "positions followed",
             per_second: positions * (args.replicas - 1.0),
             us: args.position_follow_us,
         },
-        Line {
+        Workload {
             what: "rides, quote to drop-off",
             per_second: rides,
             us: args.ride_us,
         },
-        Line {
+        Workload {
             what: "quotes",
             per_second: args.quotes,
             us: args.quote_us,
         },
     ];
     say(format_args!(
-        "{} drivers who report every {} s; {} quotes/s; {} rides per driver and hour; {} replicas that know all drivers",
+        "{} drivers who report every {} s; {} quotes/s; {} rides per driver and hour; \
+         {} replicas that know all drivers",
         args.drivers, args.report_every_s, args.quotes, args.rides_per_driver_hour, args.replicas
     ));
     let mut plan = table([
@@ -63,11 +64,11 @@ pub(crate) fn run(args: &PlanArgs) -> ExitCode {
         "processors to have",
     ]);
     let mut all = 0.0;
-    for Line {
+    for Workload {
         what,
         per_second,
         us,
-    } in lines
+    } in workloads
     {
         let busy = per_second * us / 1e6;
         all += busy;
@@ -77,7 +78,8 @@ pub(crate) fn run(args: &PlanArgs) -> ExitCode {
     align_numbers(&mut plan);
     say(plan);
     say(format_args!(
-        "at {:.0} % utilisation. Positions alone are {:.0} MB/s inside, {:.0} MB/s into each of {} replicas.",
+        "at {:.0} % utilisation. Positions alone are {:.0} MB/s inside, {:.0} MB/s into each of {} \
+         replicas.",
         args.utilisation * 100.0,
         positions * POSITION_BYTES / 1e6,
         positions * POSITION_BYTES / 1e6,

@@ -1,4 +1,4 @@
-//! `surge service NAME`: one process of the suite, played by this executable.
+//! `surge service NAME`: runs one process of the suite in this executable.
 
 use std::{iter, net::SocketAddr, process::ExitCode};
 
@@ -26,7 +26,7 @@ struct TraceViewConfig {
     otlp_addr: SocketAddr,
 }
 
-/// Runs the service until it is asked to end.
+/// Runs the service until a signal asks it to end.
 pub(crate) fn run(args: ServiceArgs) -> ExitCode {
     let name = args.name.to_possible_value();
     let name = name.map_or_else(String::new, |name| name.get_name().to_owned());

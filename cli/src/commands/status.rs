@@ -1,4 +1,4 @@
-//! `surge status`: every part of the local stack, whether it answers, and what it says of its
+//! `surge status`: every part of the local stack, whether it answers, and the state of its
 //! dependencies.
 
 use std::{collections::BTreeMap, net::TcpStream, path::Path, process::ExitCode, time::Duration};
@@ -9,27 +9,27 @@ use serde::Deserialize;
 
 use super::mode;
 use crate::{
-    stack::{Member, Part, Record, loopback, url},
+    stack::{Member, Part, RunningStack, loopback, url},
     terminal::{complain, say, table, verdict},
 };
 
 /// Local parts answer in milliseconds; a service gives each of its dependencies half a second.
 const ANSWER_LIMIT: Duration = Duration::from_secs(2);
 
-/// What `/readyz` tells.
+/// The answer of `/readyz`.
 #[derive(Deserialize)]
-struct Readiness {
+struct ReadyzAnswer {
     status: String,
-    dependencies: BTreeMap<String, Dependency>,
+    dependencies: BTreeMap<String, DependencyStatus>,
 }
 
 #[derive(Deserialize)]
-struct Dependency {
+struct DependencyStatus {
     status: String,
     needed: bool,
 }
 
-/// What was found out about one part.
+/// The state of one part.
 struct Finding {
     healthy: bool,
     state: String,
@@ -37,7 +37,7 @@ struct Finding {
 }
 
 pub(crate) async fn run(state_dir: &Path) -> anyhow::Result<ExitCode> {
-    let Some(record) = Record::find(state_dir)? else {
+    let Some(record) = RunningStack::find(state_dir)? else {
         complain("no stack runs here: start one with ./surge up or ./surge demo");
         return Ok(ExitCode::FAILURE);
     };
@@ -66,7 +66,7 @@ pub(crate) async fn run(state_dir: &Path) -> anyhow::Result<ExitCode> {
     })
 }
 
-async fn examine(member: Member, record: &Record) -> Finding {
+async fn examine(member: Member, record: &RunningStack) -> Finding {
     let Some(port) = record.ports.of(member).first().copied() else {
         return Finding::simple(false, "down");
     };
@@ -86,7 +86,7 @@ async fn ask(port: u16) -> Finding {
     let Ok(answer) = answer else {
         return Finding::simple(false, "down");
     };
-    match answer.json::<Readiness>() {
+    match answer.json::<ReadyzAnswer>() {
         Ok(readiness) => Finding {
             dependencies: list(&readiness.dependencies),
             ..Finding::simple(answer.status.is_success(), &readiness.status)
@@ -105,8 +105,8 @@ impl Finding {
     }
 }
 
-fn list(dependencies: &BTreeMap<String, Dependency>) -> String {
-    let one = |(name, dependency): (&String, &Dependency)| {
+fn list(dependencies: &BTreeMap<String, DependencyStatus>) -> String {
+    let one = |(name, dependency): (&String, &DependencyStatus)| {
         let need = if dependency.needed {
             ""
         } else {
@@ -117,7 +117,7 @@ fn list(dependencies: &BTreeMap<String, Dependency>) -> String {
     dependencies.iter().map(one).collect::<Vec<_>>().join("\n")
 }
 
-fn ports_of(member: Member, record: &Record) -> String {
+fn ports_of(member: Member, record: &RunningStack) -> String {
     let ports = record.ports.of(member);
     ports
         .iter()

@@ -15,7 +15,7 @@ use crate::{
     terminal::{complain, heading, new_york, note, say},
 };
 
-/// How soon a process that ended is told of.
+/// How often the command looks for processes that have ended.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// Longest wait of a rider's or driver's app for an answer.
@@ -28,7 +28,7 @@ pub(crate) async fn run(args: UpArgs, state_dir: PathBuf) -> anyhow::Result<Exit
     let Some(mut stack) = start(settings, &interrupts).await? else {
         return Ok(INTERRUPTED.into());
     };
-    let lived = if args.city {
+    let outcome = if args.city {
         watch_city(&mut stack, &args.replay, &interrupts).await
     } else {
         announce(&stack);
@@ -36,7 +36,7 @@ pub(crate) async fn run(args: UpArgs, state_dir: PathBuf) -> anyhow::Result<Exit
         Ok(())
     };
     stop(stack, &interrupts).await?;
-    lived.map(|()| ExitCode::SUCCESS)
+    outcome.map(|()| ExitCode::SUCCESS)
 }
 
 /// Watches the stack while a city lives on it.
@@ -55,7 +55,7 @@ async fn watch_city(
     Ok(())
 }
 
-/// Starts a stack and says so; none when a Ctrl-C came first.
+/// Starts a stack; none if a Ctrl-C comes first.
 pub(super) async fn start(
     settings: StackSettings,
     interrupts: &Interrupts,
@@ -79,7 +79,7 @@ pub(super) async fn start(
     Ok(Some(stack))
 }
 
-/// Where to look, each with something to type or to click.
+/// Prints the addresses of the stack, each with something to type or to click.
 pub(super) fn announce(stack: &Stack) {
     let Target {
         driver,
@@ -88,7 +88,8 @@ pub(super) fn announce(stack: &Stack) {
     } = stack.target();
     say(heading("Surge is running"));
     say(format_args!(
-        "  a quote    curl -s {price}/v1/quotes -H 'content-type: application/json' -d '{EXAMPLE_TRIP}'"
+        "  a quote    curl -s {price}/v1/quotes -H 'content-type: application/json' \
+         -d '{EXAMPLE_TRIP}'"
     ));
     for number in 2..=stack.replicas() {
         if let Some(replica) = stack.target_of(number) {
@@ -98,7 +99,7 @@ pub(super) fn announce(stack: &Stack) {
             ));
         }
     }
-    say("  a journey  ./surge journey  (how supply and demand came to a quote, in each mode)");
+    say("  a journey  ./surge journey  (how supply and demand reached a quote, in each mode)");
     say(format_args!("  all zones  {price}/v1/surge"));
     say(format_args!(
         "  dataflow   {price}/v1/dataflow  (./surge mode events switches)"
@@ -117,15 +118,14 @@ pub(super) fn announce(stack: &Stack) {
     say("Ctrl-C ends it.");
 }
 
-/// Tells of every part that ends by itself, until `end` is cancelled; the rest of the stack goes
-/// on.
+/// Reports every part that ends by itself, until `end` is cancelled. The rest of the stack goes on.
 pub(super) async fn watch(stack: &mut Stack, end: &CancellationToken) {
     let mut looks = interval(LOOK_EVERY);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             () = end.cancelled() => return,
-            _ = looks.tick() => stack.news().iter().for_each(complain),
+            _ = looks.tick() => stack.failures().iter().for_each(complain),
         }
     }
 }

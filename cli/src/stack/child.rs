@@ -1,6 +1,5 @@
-//! One child process of the stack: this very executable playing a part, with its log file.
-//!
-//! Holding a [`ChildProcess`] means that it was started and not ended by us; dropping it ends it.
+//! One child process of the stack: this executable in the role of a part, with its log file. Dropping
+//! a [`ChildProcess`] ends it.
 
 use std::{
     process::{Child, Command, ExitStatus, Stdio},
@@ -23,14 +22,14 @@ const KILL_LIMIT: Duration = Duration::from_secs(2);
 
 const POLL: Duration = Duration::from_millis(5);
 
-/// A running or ended part, until it is asked to go.
+/// A part that was started, and may have ended since.
 #[derive(Debug)]
 pub(super) struct ChildProcess {
     member: Member,
     child: Child,
     log: Log,
-    /// So that an end is told once.
-    told: bool,
+    /// Whether its end was reported.
+    reported: bool,
 }
 
 impl ChildProcess {
@@ -44,7 +43,7 @@ impl ChildProcess {
             member,
             child,
             log,
-            told: false,
+            reported: false,
         })
     }
 
@@ -57,13 +56,13 @@ impl ChildProcess {
         self.child.try_wait().ok().flatten()
     }
 
-    /// A sentence about its end, the first time somebody asks after it.
-    pub(super) fn news(&mut self) -> Option<String> {
-        if self.told {
+    /// A sentence about its end, at the first call after it.
+    pub(super) fn failure(&mut self) -> Option<String> {
+        if self.reported {
             return None;
         }
         let status = self.exit_status()?;
-        self.told = true;
+        self.reported = true;
         Some(format!(
             "{} ended with {status}; its last words:\n{}\nthe whole log: {}",
             self.member,
@@ -72,14 +71,13 @@ impl ChildProcess {
         ))
     }
 
-    /// Asks it to finish what it has begun and to end.
+    /// Asks it to finish its work and to end.
     pub(super) fn ask_to_end(&mut self) {
         self.signal(Signal::TERM);
-        self.signal(Signal::CONT); // one that is stopped would not hear the request
+        self.signal(Signal::CONT); // a stopped process would not receive the request
     }
 
-    /// Waits for the end that was asked for, and kills it when it takes too long or there is a
-    /// hurry.
+    /// Waits for its end, and kills it when that takes too long or `hurry` is cancelled.
     pub(super) async fn end(mut self, hurry: &CancellationToken) {
         let deadline = Instant::now() + GRACE;
         while self.exit_status().is_none() && Instant::now() < deadline && !hurry.is_cancelled() {
@@ -88,7 +86,7 @@ impl ChildProcess {
         self.kill();
     }
 
-    /// Kills it with SIGKILL, as a crash would, and waits until it is gone: at most 2 s.
+    /// Kills it with SIGKILL and waits for its end, at most 2 s.
     pub(super) fn kill(&mut self) {
         self.signal(Signal::KILL);
         if !self.ends_within(KILL_LIMIT) {
@@ -107,7 +105,7 @@ impl ChildProcess {
         true
     }
 
-    /// A pid is ours until its end was seen, so the signal cannot reach a stranger.
+    /// The pid is ours until we have seen the end, so the signal cannot reach another process.
     fn signal(&mut self, signal: Signal) {
         if self.exit_status().is_some() {
             return;
@@ -118,7 +116,7 @@ impl ChildProcess {
     }
 }
 
-/// Whether a child that somebody else waits for has ended; that somebody can still ask how.
+/// Whether a child has ended, without taking its exit status from the code that waits for it.
 pub(super) fn has_ended(pid: u32) -> bool {
     let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
@@ -149,21 +147,21 @@ mod tests {
     }
 
     #[test]
-    fn an_end_is_told_once_with_the_last_words() {
+    fn end_is_reported_once_with_last_lines() {
         let folder = tempfile::tempdir().unwrap();
         let mut child = shell("echo no key >&2; exit 3", &folder);
         assert!(child.ends_within(KILL_LIMIT));
-        let news = child.news().unwrap();
+        let failure = child.failure().unwrap();
         assert!(
-            news.starts_with("batch ended with exit status: 3"),
-            "{news}"
+            failure.starts_with("batch ended with exit status: 3"),
+            "{failure}"
         );
-        assert!(news.contains("no key"), "{news}");
-        assert_eq!(child.news(), None);
+        assert!(failure.contains("no key"), "{failure}");
+        assert_eq!(child.failure(), None);
     }
 
     #[tokio::test]
-    async fn a_hurry_does_not_wait_for_a_process_that_will_not_listen() {
+    async fn hurry_kills_process_that_ignores_sigterm() {
         let folder = tempfile::tempdir().unwrap();
         let mut child = shell("trap '' TERM; while :; do sleep 1; done", &folder);
         child.ask_to_end();

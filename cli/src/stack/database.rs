@@ -1,5 +1,4 @@
-//! Prepares the private PostgreSQL as an administrator would: the database, and one role and schema
-//! per service.
+//! Prepares the private PostgreSQL: the database, and a role and a schema for each service.
 
 use anyhow::Context as _;
 use private_servers::{Password, Postgres};
@@ -9,7 +8,7 @@ use super::Part;
 
 const DATABASE: &str = "surge";
 
-/// The same file that prepares a shared PostgreSQL elsewhere.
+/// The file that prepares the PostgreSQL of every deployment.
 const ROLES: &str = include_str!("../../../services/roles.sql");
 
 /// One login per service.
@@ -57,7 +56,7 @@ impl Logins {
         admin.close().await
     }
 
-    /// A generated password has letters and digits only, so it needs no quoting.
+    /// Generated passwords have letters and digits only and need no quoting.
     fn passwords(&self) -> String {
         let set = |login: &Login| {
             format!(
@@ -69,7 +68,7 @@ impl Logins {
         self.0.iter().map(set).collect()
     }
 
-    /// Connection URL of a service; the batch job is price-optimization at work.
+    /// Connection URL of a service; the batch job uses that of price-optimization.
     pub(super) fn url(&self, postgres: &Postgres, part: Part) -> Option<String> {
         let service = match part {
             Part::Batch => Part::PriceOptimization,

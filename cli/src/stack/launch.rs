@@ -1,6 +1,5 @@
-//! How each part of ours is started: which arguments, which environment. The variables are those
-//! that `--help` of each service lists, so this file is also the example of a complete
-//! configuration.
+//! The arguments and the environment of each part. `--help` of a service explains the variables, so
+//! this file is also an example of a complete configuration.
 
 use std::{
     env,
@@ -19,16 +18,15 @@ use super::{
     ports::{address, url},
 };
 
-/// Everything that does not change while the stack lives, so that a part can be started again as it
-/// was.
+/// The settings that stay the same while the stack lives, so that a part can be restarted with them.
 #[derive(Debug)]
 pub(super) struct Launch {
     executable: PathBuf,
     settings: StackSettings,
     ports: PortMap,
     quote_key: Password,
-    /// Real time at which the market clock showed the start; the same for every process, also for
-    /// one started later.
+    /// Real time at which the market clock showed its start; every process gets the same, also one
+    /// that starts later.
     anchor: MarketTime,
     urls: Option<ServerUrls>,
 }
@@ -64,7 +62,7 @@ impl Launch {
         })
     }
 
-    /// Tells where the servers are, once they are there.
+    /// Takes the addresses of the servers once they run.
     pub(super) fn connect(&mut self, postgres: &Postgres, logins: &Logins, nats: &NatsCluster) {
         let database = |part| logins.url(postgres, part).map(|url| (part, url));
         self.urls = Some(ServerUrls {
@@ -73,7 +71,7 @@ impl Launch {
         });
     }
 
-    /// The command that this process is.
+    /// The command that starts this process.
     pub(super) fn command(&self, member: Member) -> Command {
         let part = member.part;
         let mut command = Command::new(&self.executable);
@@ -95,12 +93,12 @@ impl Launch {
         command
             .env("TRACE_UI_ADDR", address(self.ports.traces).to_string())
             .env("OTLP_ADDR", address(self.ports.otlp).to_string())
-            .env_remove("OTEL_EXPORTER_OTLP_ENDPOINT"); // it does not collect its own
+            .env_remove("OTEL_EXPORTER_OTLP_ENDPOINT"); // no traces of its own
     }
 
     fn serve(&self, member: Member, command: &mut Command) {
         let [supply, demand, _] = &self.ports.grpc;
-        // Each replica calls those of its own number.
+        // Each replica calls the replicas with its own number.
         let own = member.index();
         command
             .env("SUPPLY_URL", url(supply[own]))
@@ -139,17 +137,17 @@ impl Launch {
             .env("QUOTE_KEY", self.quote_key.reveal());
     }
 
-    /// A person who looks at one quote wants to see it at once, hence the short delay.
+    /// The delay is short because a person wants to see the trace of a quote at once.
     fn export_traces(&self, command: &mut Command) {
         command
             .env("OTEL_EXPORTER_OTLP_ENDPOINT", url(self.ports.otlp))
             .env("TRACES_URL", url(self.ports.traces))
-            .env_remove("OTEL_SERVICE_NAME") // each knows its own
+            .env_remove("OTEL_SERVICE_NAME") // each sets its own
             .env("OTEL_BSP_SCHEDULE_DELAY", "500");
     }
 }
 
-/// The operating system's clock, in the form in which a service reads it.
+/// The time of the operating system, as a service reads it.
 fn real_now() -> MarketTime {
     let since_epoch = SystemTime::now()
         .duration_since(UNIX_EPOCH)

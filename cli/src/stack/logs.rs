@@ -1,5 +1,5 @@
-//! The log files of a stack: one per part, begun anew with each stack, kept when it ends, readable
-//! by their owner only.
+//! The log files of a stack: one per part, emptied when a stack starts, kept when it ends, readable
+//! only by their owner.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -23,8 +23,7 @@ pub(super) struct Logs {
 pub(super) struct Log(PathBuf);
 
 impl Logs {
-    /// Makes the folder and empties the files: those of the last stack are of no use beside those
-    /// of this one.
+    /// Makes the folder and removes the files of the last stack.
     pub(super) fn start_anew(state_dir: &Path) -> anyhow::Result<Self> {
         let folder = state_dir.join("logs");
         let logs = Self { folder };

@@ -1,9 +1,20 @@
-//! The local stack: private PostgreSQL and NATS, the trace collector, three services and the batch
-//! job, each a process of its own, all gone when the [`Stack`] is.
+//! The local stack: the whole suite on one machine, each part a process of its own.
 //!
-//! It is the whole suite on one machine and from one executable: the services are started as `surge
-//! service NAME`, so that there is one thing to build and there are still separate processes to
-//! kill.
+//! # How this works
+//!
+//! ```text
+//! surge up
+//!   +- postgres                private, in the state folder
+//!   +- nats (1, 3 or 5 nodes)  private, in the state folder
+//!   +- surge service trace-view
+//!   +- surge service driver-management     1 to 5 replicas of each service
+//!   +- surge service ride-management
+//!   +- surge service price-optimization
+//!   +- surge service price-optimization batch    after the services have published
+//! ```
+//!
+//! One executable plays every part of ours, so that there is one program to build and there are still
+//! separate processes to kill. All of them end when the [`Stack`] is dropped or its process dies.
 
 mod child;
 mod database;
@@ -12,7 +23,7 @@ mod logs;
 mod part;
 mod ports;
 mod readiness;
-mod record;
+mod running_stack;
 mod settings;
 mod start;
 mod stop;
@@ -30,14 +41,14 @@ use tokio::time::{Instant, sleep};
 use child::ChildProcess;
 use launch::Launch;
 use logs::Logs;
-use ports::Reservation;
-use readiness::{POLL, Readiness};
-use record::Claim;
+use ports::PortReservation;
+use readiness::{POLL, ReadinessCheck};
+use running_stack::FolderLock;
 
 pub use part::{Member, Part};
 pub use ports::{PORT_BASE_VARIABLE, PortMap, Ports};
 pub(crate) use ports::{address as loopback, check as check_ports, url};
-pub use record::Record;
+pub use running_stack::RunningStack;
 pub use settings::{DEMAND_PROFILE, FRIDAY_EVENING, STATE_DIR, StackSettings};
 
 /// A stack is ready within 3 s; a debug build on a busy machine gets ten times that.
@@ -50,17 +61,17 @@ pub(crate) const EXAMPLE_TRIP: &str =
 /// A running local stack. Dropping it ends every process and removes the private data; logs stay.
 #[derive(Debug)]
 pub struct Stack {
-    // In the order in which they have to go: what leans on others first.
+    // Fields are dropped in this order: a part before those it depends on.
     children: BTreeMap<Member, ChildProcess>,
     nats: NatsCluster,
     postgres: Postgres,
     launch: Launch,
-    reservation: Reservation,
+    reservation: PortReservation,
     logs: Logs,
-    readiness: Readiness,
-    /// Servers whose end was told.
-    told: BTreeSet<Member>,
-    claim: Claim,
+    readiness: ReadinessCheck,
+    /// Servers whose end was reported.
+    reported: BTreeSet<Member>,
+    lock: FolderLock,
 }
 
 impl Stack {
@@ -133,26 +144,25 @@ impl Stack {
         }
     }
 
-    /// What ended since the last call without being asked to, in sentences for a person.
-    pub fn news(&mut self) -> Vec<String> {
+    /// The parts that ended by themselves since the last call, a sentence for each.
+    pub fn failures(&mut self) -> Vec<String> {
         let nodes = Member::first(Part::Nats, self.reservation.map.count(Part::Nats));
         let nodes = nodes.zip(self.nats.nodes().iter().map(Nats::pid));
         let of_servers = nodes
             .chain([(Part::Postgres.into(), self.postgres.pid())])
             .filter(|(_, pid)| pid.is_some_and(child::has_ended))
-            .filter(|(member, _)| self.told.insert(*member))
+            .filter(|(member, _)| self.reported.insert(*member))
             .map(|(member, _)| {
                 format!(
                     "{member} ended; its log: {}",
                     self.logs.of(member).path().display()
                 )
             });
-        let of_children = self.children.values_mut().filter_map(ChildProcess::news);
+        let of_children = self.children.values_mut().filter_map(ChildProcess::failure);
         of_servers.chain(of_children).collect()
     }
 
-    /// Kills one part (the first, where there are several) or replica with SIGKILL, as a crash
-    /// would; the rest goes on.
+    /// Kills one part (the first, where there are several) or replica with SIGKILL. The rest goes on.
     pub async fn kill(&mut self, member: impl Into<Member>) {
         let member = member.into();
         match member.part {
@@ -167,14 +177,13 @@ impl Stack {
     }
 
     /// Starts one part or replica again with the same settings, ports and data, ending it first if
-    /// it runs, and waits until it answers. Whether it finds what it depends on is for the caller
-    /// to see.
+    /// it runs, and waits until it answers. It may answer before it finds its dependencies.
     ///
     /// # Errors
     /// When it does not start or answer within 30 s.
     pub async fn restart(&mut self, member: impl Into<Member>) -> anyhow::Result<()> {
         let member = member.into();
-        self.told.remove(&member);
+        self.reported.remove(&member);
         match member.part {
             Part::Postgres => self.postgres.restart().await?,
             Part::Nats => self.nats.node(member.index()).restart().await?,
@@ -211,7 +220,7 @@ impl Stack {
     }
 
     fn publish(&self) -> anyhow::Result<()> {
-        self.claim.publish(&Record {
+        self.lock.publish(&RunningStack {
             pid: std::process::id(),
             ports: self.ports().clone(),
             parts: self

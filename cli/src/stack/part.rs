@@ -1,11 +1,10 @@
-//! What the stack is made of, by name. The names are those of the log files, of the table that
-//! `status` prints and of the parts that a test kills.
+//! The parts of the stack. Their names are those of the log files and of the rows of `status`.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// What a process of the local stack plays.
+/// The role of a process of the local stack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Part {
@@ -26,7 +25,7 @@ pub enum Part {
 }
 
 impl Part {
-    /// Every part, what is leant on first.
+    /// Every part, behind those it depends on.
     pub const ALL: [Self; 7] = [
         Self::Postgres,
         Self::Nats,
@@ -58,11 +57,10 @@ impl Part {
     }
 }
 
-/// One process of the local stack: a part, or the how manieth replica of a service or node of NATS
-/// it is.
+/// One process of the local stack: a part, and which replica of a service or node of NATS it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Member {
-    /// What it plays.
+    /// Its role.
     pub part: Part,
     /// 1 is the first.
     pub number: u8,
@@ -77,7 +75,7 @@ impl Member {
         usize::from(self.number.saturating_sub(1))
     }
 
-    /// The first so many of a part.
+    /// The first `count` processes of a part.
     pub fn first(part: Part, count: u8) -> impl Iterator<Item = Self> {
         (1..=count).map(move |number| Self { part, number })
     }

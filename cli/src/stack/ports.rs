@@ -1,9 +1,9 @@
-//! The loopback ports of a stack. All are taken at once before anything starts, so that a busy one
-//! is one clear line and not a service that fails later.
+//! The loopback ports of a stack. The stack reserves all of them before it starts a process, so that a
+//! busy port gives one clear line and not a service that fails later.
 //!
-//! A port is taken without listening on it, which on Linux lets the process that it is for listen
-//! on it all the same, while nobody is given it by chance: not another stack, and no outgoing
-//! connection. Elsewhere it has to be let go just before.
+//! To reserve a port, a socket binds it with `SO_REUSEADDR` and does not listen. On Linux the process
+//! that the port is for can still listen on it, while the kernel gives it to no other stack and no
+//! outgoing connection. On other systems the stack releases the port just before that process starts.
 
 use std::{
     io,
@@ -20,17 +20,16 @@ use super::{Member, Part};
 pub const PORT_BASE_VARIABLE: &str = "SURGE_PORT_BASE";
 
 /// HTTP on 7101 to 7104, gRPC on 7201 to 7203; second replicas on 7141 to 7143 and 7241 to 7243,
-/// third ones ten further.
+/// third ones ten higher.
 const STANDARD_BASE: u16 = 7100;
 
-/// The farthest port, gRPC of a fifth price-optimization, lies this far above the base.
+/// The highest port, gRPC of a fifth price-optimization, minus the base.
 const HIGHEST_OFFSET: u16 = 173;
 
 /// Which ports a stack takes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Ports {
-    /// The documented ports, with PostgreSQL and NATS on free ones: a machine often has its own of
-    /// these.
+    /// The documented ports. PostgreSQL and NATS get free ones, because a machine often has its own.
     #[default]
     Standard,
     /// The documented offsets above this base, PostgreSQL and NATS included.
@@ -50,7 +49,7 @@ pub struct PortMap {
     pub batch: u16,
     /// The Jaeger UI.
     pub traces: u16,
-    /// Where spans are sent, OTLP over gRPC.
+    /// The collector of spans, OTLP over gRPC.
     pub otlp: u16,
     /// PostgreSQL.
     pub postgres: u16,
@@ -58,19 +57,19 @@ pub struct PortMap {
     pub nats: Vec<u16>,
 }
 
-/// Ports that are held for the processes of a stack, best for as long as it lives: a killed part
-/// comes back to its own.
+/// The reserved ports of a stack. They stay reserved while it lives, so that a killed part can
+/// return to its own.
 #[derive(Debug)]
-pub(super) struct Reservation {
+pub(super) struct PortReservation {
     pub(super) map: PortMap,
     held: Vec<(u16, TcpSocket)>,
 }
 
 impl Ports {
-    /// What `SURGE_PORT_BASE` asks for; the standard ports where it is not set.
+    /// The ports that `SURGE_PORT_BASE` asks for, or the standard ports.
     ///
     /// # Errors
-    /// When it is set to something that is no base.
+    /// When it is set to another text than a base.
     pub fn from_environment() -> anyhow::Result<Self> {
         let Some(value) = std::env::var_os(PORT_BASE_VARIABLE) else {
             return Ok(Self::Standard);
@@ -83,8 +82,8 @@ impl Ports {
         }
     }
 
-    /// Takes all ports at once, for so many replicas of each service and nodes of NATS.
-    pub(super) fn reserve(self, replicas: u8, nats_nodes: u8) -> anyhow::Result<Reservation> {
+    /// Reserves all ports, for `replicas` of each service and `nats_nodes`.
+    pub(super) fn reserve(self, replicas: u8, nats_nodes: u8) -> anyhow::Result<PortReservation> {
         let mut held = Vec::new();
         let mut take = |port: Option<u16>, use_of_it: &str| {
             let socket = bind(port.unwrap_or(0), use_of_it)?;
@@ -93,7 +92,7 @@ impl Ports {
             anyhow::Ok(port)
         };
         let mut edge = |offset: u16, use_of_it: &str| -> anyhow::Result<Vec<u16>> {
-            let ports = (1..=replicas).map(|number| self.port(offset + further(number)));
+            let ports = (1..=replicas).map(|number| self.port(offset + replica_offset(number)));
             ports.map(|port| take(port, use_of_it)).collect()
         };
         let http = [
@@ -118,7 +117,7 @@ impl Ports {
             otlp: take(self.port(117), "the trace collector")?,
             postgres: take(self.server_port(32), "PostgreSQL")?,
         };
-        Ok(Reservation { map, held })
+        Ok(PortReservation { map, held })
     }
 
     fn port(self, offset: u16) -> Option<u16> {
@@ -137,17 +136,16 @@ impl Ports {
     }
 }
 
-/// How much further than the first replica's ports those of this one are: out of the way of
-/// everything else.
-fn further(number: u8) -> u16 {
+/// The distance from the first replica's ports to those of this one.
+fn replica_offset(number: u8) -> u16 {
     match number {
         1 => 0,
         number => 20 + 10 * u16::from(number),
     }
 }
 
-impl Reservation {
-    /// Makes way for one process, which is about to listen on its ports.
+impl PortReservation {
+    /// Releases the ports of a process that is about to listen on them, where that is necessary.
     pub(super) fn release(&mut self, member: impl Into<Member>) {
         if cfg!(not(target_os = "linux")) {
             let own = self.map.of(member);
@@ -157,7 +155,7 @@ impl Reservation {
 }
 
 impl PortMap {
-    /// All ports of a process, the one to look at first; none of one that is not there.
+    /// All ports of a process, the main one first; none if there is no such process.
     pub fn of(&self, member: impl Into<Member>) -> Vec<u16> {
         let member = member.into();
         let index = member.index();
@@ -179,7 +177,7 @@ impl PortMap {
         }
     }
 
-    /// How many of a part there are.
+    /// The number of processes of a part.
     pub(super) fn count(&self, part: Part) -> u8 {
         let count = match part {
             Part::Nats => self.nats.len(),
@@ -191,7 +189,7 @@ impl PortMap {
         u8::try_from(count).unwrap_or(Member::MOST)
     }
 
-    /// Every process, what is leant on first.
+    /// Every process, behind those it depends on.
     pub(super) fn members(&self) -> impl Iterator<Item = Member> {
         let counts = Part::ALL.map(|part| (part, self.count(part)));
         counts
@@ -212,24 +210,24 @@ pub(crate) fn address(port: u16) -> SocketAddr {
 fn bind(port: u16, use_of_it: &str) -> anyhow::Result<TcpSocket> {
     take(port).map_err(|error| match error.kind() {
         io::ErrorKind::AddrInUse => anyhow::anyhow!(
-            "port {port} on 127.0.0.1 is in use, and {use_of_it} wants it: stop what holds it, \
-             or move the whole stack, say with {PORT_BASE_VARIABLE}={}",
+            "port {port} on 127.0.0.1 is in use, and {use_of_it} needs it: stop the process that \
+             holds it, or move the whole stack, for example with {PORT_BASE_VARIABLE}={}",
             another_base(port)
         ),
         _ => anyhow::Error::new(error).context(format!("cannot open port {port} for {use_of_it}")),
     })
 }
 
-/// Takes a port, 0 for a free one. Nobody else is given it, but whoever asks for it by number may
-/// listen on it.
+/// Reserves a port, 0 for a free one.
 fn take(port: u16) -> io::Result<TcpSocket> {
     let socket = TcpSocket::new_v4()?;
-    socket.set_reuseaddr(true)?; // as a listener does, so that a port is not busy because of yesterday's connections
+    // As a listener does: old connections in TIME_WAIT do not make the port busy.
+    socket.set_reuseaddr(true)?;
     socket.bind(address(port))?;
     Ok(socket)
 }
 
-/// Any base will do that is not the one that was just refused.
+/// A base whose ports do not include the busy one.
 fn another_base(busy: u16) -> u16 {
     match busy {
         7300..=7600 => 8300,
@@ -237,10 +235,10 @@ fn another_base(busy: u16) -> u16 {
     }
 }
 
-/// Whether the ports could be taken at this moment: for `doctor`.
+/// Whether the ports are free now.
 ///
 /// # Errors
-/// Names the first busy port.
+/// The first busy port.
 pub(crate) fn check(ports: Ports) -> anyhow::Result<PortMap> {
     ports.reserve(1, 1).map(|reservation| reservation.map)
 }
@@ -252,7 +250,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_standard_ports_are_the_documented_ones() {
+    fn standard_ports_are_the_documented_ones() {
         let port = |offset| Ports::Standard.port(offset);
         assert_eq!(port(3), Some(7103));
         assert_eq!(port(103), Some(7203));
@@ -262,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn a_replica_has_ports_of_its_own_that_end_as_those_of_the_first_do() {
+    fn replicas_have_ports_of_their_own() {
         let map = Ports::Free.reserve(3, 3).unwrap().map;
         let mut all: Vec<u16> = map.members().flat_map(|member| map.of(member)).collect();
         assert_eq!(all.len(), 3 * 3 * 2 + 3 + 2 + 1 + 1);
@@ -271,14 +269,14 @@ mod tests {
         assert_eq!(
             all.len(),
             3 * 3 * 2 + 3 + 2 + 1 + 1,
-            "a port was given twice"
+            "two processes have the same port"
         );
-        assert_eq!([1, 2, 3, 5].map(further), [0, 40, 50, 70]);
-        assert_eq!(103 + further(Member::MOST), HIGHEST_OFFSET);
+        assert_eq!([1, 2, 3, 5].map(replica_offset), [0, 40, 50, 70]);
+        assert_eq!(103 + replica_offset(Member::MOST), HIGHEST_OFFSET);
     }
 
     #[test]
-    fn a_busy_port_is_named_with_the_way_out() {
+    fn busy_port_error_names_a_remedy() {
         let holder = TcpListener::bind(address(0)).unwrap();
         let port = holder.local_addr().unwrap().port();
         let message = bind(port, "NATS").unwrap_err().to_string();
@@ -287,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn a_released_port_can_be_listened_on() {
+    fn released_port_can_be_listened_on() {
         let mut reservation = Ports::Free.reserve(1, 1).unwrap();
         let port = reservation.map.nats[0];
         reservation.release(Part::Nats);

@@ -1,7 +1,5 @@
-//! Asks the services whether they are ready, over HTTP like anybody else.
-//!
-//! Ready means that a rider could get a price: every service says so itself, and a quote comes out
-//! of each dataflow from data that is there.
+//! Checks over HTTP whether the stack is ready: every service says that it is, and each dataflow
+//! returns a quote that is not degraded.
 
 use std::time::Duration;
 
@@ -16,33 +14,33 @@ use surge_proto::DataflowMode;
 
 use super::{Member, Part, PortMap, ports::url};
 
-/// How often a starting service is asked: it takes some 100 ms.
+/// How often the stack checks a service that starts, which takes about 100 ms.
 pub(super) const POLL: Duration = Duration::from_millis(25);
 
 /// One local call; a service answers in a millisecond, but may itself wait for a dependency.
 const CALL_LIMIT: Duration = Duration::from_secs(2);
 
-/// Asks for prices and health.
+/// A client of the services.
 #[derive(Debug)]
-pub(super) struct Readiness {
+pub(super) struct ReadinessCheck {
     client: Client,
     ports: PortMap,
 }
 
 #[derive(Deserialize)]
-struct Quote {
+struct QuoteOutcome {
     dataflow: DataflowMode,
     degraded: bool,
 }
 
-impl Readiness {
+impl ReadinessCheck {
     pub(super) fn new(ports: PortMap) -> Self {
         let client = Client::new(CALL_LIMIT);
         Self { client, ports }
     }
 
-    /// Whether all replicas of all services are ready, and each price-optimization prices in each
-    /// of these modes from data; the reason where not.
+    /// Succeeds if all replicas are ready, and each price-optimization quotes in each of these modes
+    /// from fresh data.
     pub(super) async fn suite(&self, modes: &[DataflowMode]) -> anyhow::Result<()> {
         for service in Part::SERVICES {
             for replica in Member::first(service, self.ports.count(service)) {
@@ -57,7 +55,7 @@ impl Readiness {
         Ok(())
     }
 
-    /// Whether a replica of a service answers 200 on this path.
+    /// Succeeds if a replica of a service answers 200 on this path.
     pub(super) async fn service(&self, service: Member, path: &str) -> anyhow::Result<()> {
         let port = self.ports.of(service)[0];
         let answer = self.client.get(&format!("{}{path}", url(port))).await;
@@ -67,10 +65,12 @@ impl Readiness {
     async fn mode(&self, price: u16, mode: DataflowMode) -> anyhow::Result<()> {
         let quote = async {
             let answer = self.client.call(quote_request(price, mode)?).await?;
-            let quote: Quote = answer.json().with_context(|| answer.excerpt())?;
+            let quote: QuoteOutcome = answer.json().with_context(|| answer.excerpt())?;
             match quote {
-                Quote { dataflow, .. } if dataflow != mode => bail!("{dataflow} answered for it"),
-                Quote { degraded: true, .. } => bail!("there is no fresh data for it yet"),
+                QuoteOutcome { dataflow, .. } if dataflow != mode => {
+                    bail!("{dataflow} answered for it")
+                }
+                QuoteOutcome { degraded: true, .. } => bail!("there is no fresh data for it yet"),
                 _ => Ok(()),
             }
         };

@@ -1,5 +1,5 @@
-//! What can be chosen about a local stack. The defaults are what `./surge up` runs: a Friday
-//! evening of April 2014 at sixty times the speed of life.
+//! The settings of a local stack. The defaults are those of `./surge up`: a Friday evening of April
+//! 2014 at sixty times the speed of life.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -17,29 +17,29 @@ pub const DEMAND_PROFILE: &str = "data/demand-profile.json";
 /// Friday 2014-04-04, 17:00 in New York: the bundled evening begins.
 pub const FRIDAY_EVENING: MarketTime = MarketTime::from_millis(1_396_645_200_000);
 
-/// How to run a local stack.
+/// The settings of a local stack.
 #[derive(Clone, Debug)]
 pub struct StackSettings {
     /// Folder of logs, state and private servers; one stack runs in it at a time.
     pub state_dir: PathBuf,
-    /// The `surge` executable that plays the services; none for the running one.
+    /// The `surge` executable that runs the services; `None` for the running one.
     pub executable: Option<PathBuf>,
     /// Which ports to take.
     pub ports: Ports,
-    /// What the market clock shows when the stack starts.
+    /// The time of the market clock when the stack starts.
     pub start: MarketTime,
     /// Market seconds per real second.
     pub speed: f64,
-    /// The dataflow that answers quotes which name none.
+    /// The dataflow of quotes that name none.
     pub mode: DataflowMode,
     /// Period of the batch job, in market time.
     pub batch_every: Duration,
     /// The trained demand profile.
     pub demand_profile: PathBuf,
-    /// How many processes of each service run side by side, at most
+    /// The number of processes of each service, at most
     /// [`Member::MOST`](super::Member::MOST).
     pub replicas: u8,
-    /// How many nodes NATS has, each with a copy of every stream: 1, 3 or 5.
+    /// The number of NATS nodes, each with a copy of every stream: 1, 3 or 5.
     pub nats_nodes: u8,
 }
 

@@ -1,5 +1,5 @@
-//! How a stack comes to life: the servers first, then what leans on them, then the wait until it
-//! can be used.
+//! The start of a stack: the servers first, then the services, then the wait until every dataflow
+//! quotes.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,9 +17,9 @@ use super::{
     database::Logins,
     launch::Launch,
     logs::Logs,
-    ports::Reservation,
-    readiness::{POLL, Readiness},
-    record::Claim,
+    ports::PortReservation,
+    readiness::{POLL, ReadinessCheck},
+    running_stack::FolderLock,
 };
 
 impl Stack {
@@ -34,8 +34,7 @@ impl Stack {
         let deadline = Instant::now() + READY_LIMIT;
         let live = [DataflowMode::Request, DataflowMode::Events];
         stack.ready(&live, deadline).await?;
-        // The batch job reads what the services have published, so its first run has to come after
-        // that.
+        // The first batch run reads the tables that the services have published by now.
         stack.launch_child(Part::Batch.into())?;
         stack.publish()?;
         stack.ready(&[DataflowMode::Database], deadline).await?;
@@ -43,7 +42,7 @@ impl Stack {
     }
 
     async fn spawn(settings: StackSettings) -> anyhow::Result<Self> {
-        let claim = Claim::stake(&settings.state_dir)?;
+        let lock = FolderLock::take(&settings.state_dir)?;
         let base = settings
             .state_dir
             .canonicalize()
@@ -76,16 +75,16 @@ impl Stack {
             launch,
             reservation,
             logs,
-            readiness: Readiness::new(ports),
-            told: BTreeSet::new(),
-            claim,
+            readiness: ReadinessCheck::new(ports),
+            reported: BTreeSet::new(),
+            lock,
         })
     }
 
     async fn ready(&mut self, modes: &[DataflowMode], deadline: Instant) -> anyhow::Result<()> {
         while let Err(reason) = self.readiness.suite(modes).await {
-            if let Some(news) = self.news().into_iter().next() {
-                bail!("the stack did not start: {news}");
+            if let Some(failure) = self.failures().into_iter().next() {
+                bail!("the stack did not start: {failure}");
             }
             if Instant::now() >= deadline {
                 let limit = READY_LIMIT.as_secs();
@@ -103,7 +102,7 @@ impl Stack {
 async fn start_servers(
     base: &Path,
     logs: &Logs,
-    reservation: &mut Reservation,
+    reservation: &mut PortReservation,
 ) -> anyhow::Result<(Postgres, NatsCluster)> {
     reservation.release(Part::Postgres);
     let nodes = Member::first(Part::Nats, reservation.map.count(Part::Nats));
@@ -129,7 +128,7 @@ fn start_child(
     member: Member,
     launch: &Launch,
     logs: &Logs,
-    reservation: &mut Reservation,
+    reservation: &mut PortReservation,
 ) -> anyhow::Result<ChildProcess> {
     reservation.release(member);
     ChildProcess::spawn(member, launch.command(member), logs.of(member))

@@ -1,4 +1,4 @@
-//! How a stack ends: in order, each part asked first, and none left behind.
+//! The end of a stack: in order, each part asked first, and none left behind.
 
 use anyhow::Context as _;
 use private_servers::Nats;
@@ -9,7 +9,7 @@ use super::{Part, Stack, child::ChildProcess};
 
 impl Stack {
     /// Ends everything in order: services and batch job drain, then collector, NATS and PostgreSQL.
-    /// A cancelled `hurry` kills what has not ended by then.
+    /// A cancelled `hurry` kills the rest.
     ///
     /// # Errors
     /// When private data cannot be removed.
@@ -18,7 +18,7 @@ impl Stack {
             mut children,
             nats,
             postgres,
-            claim,
+            lock,
             ..
         } = self;
         let traces = children.remove(&Part::TraceView.into());
@@ -27,16 +27,16 @@ impl Stack {
         let node_pids = nats.nodes().iter().filter_map(Nats::pid).collect();
         let postgres_pid = postgres.pid().into_iter().collect();
         let nats_ended = hurried(nats.stop(), node_pids, Signal::KILL, hurry).await;
-        // PostgreSQL's own immediate end: it also takes its sessions and shared memory along.
+        // SIGQUIT ends PostgreSQL at once, with its sessions and shared memory.
         let postgres_ended = hurried(postgres.stop(), postgres_pid, Signal::QUIT, hurry).await;
-        drop(claim);
+        drop(lock);
         nats_ended
             .and(postgres_ended)
             .context("private data is left behind")
     }
 }
 
-/// All are asked at once, so that the slowest alone decides how long it takes.
+/// Asks all children at once, so that this takes as long as the slowest of them.
 async fn end_all(children: impl IntoIterator<Item = ChildProcess>, hurry: &CancellationToken) {
     let mut children: Vec<_> = children.into_iter().collect();
     children.iter_mut().for_each(ChildProcess::ask_to_end);
@@ -45,7 +45,7 @@ async fn end_all(children: impl IntoIterator<Item = ChildProcess>, hurry: &Cance
     }
 }
 
-/// Waits for the end of a server, and sends the signal that ends it at once when there is a hurry.
+/// Waits for the end of a server, and sends `signal`, which ends it at once, when `hurry` is cancelled.
 async fn hurried<T>(
     stop: impl Future<Output = T>,
     pids: Vec<u32>,

@@ -15,7 +15,7 @@ use std::{
 
 use crate::support::{PATIENCE, is_alive, state_folder, surge, text, wait_until};
 use rustix::process::{Pid, Signal, kill_process};
-use surge::{Part, Record};
+use surge::{Part, RunningStack};
 
 type Outcome = anyhow::Result<()>;
 
@@ -45,7 +45,7 @@ fn a_running_stack_answers_status_mode_and_doctor_and_ends_on_ctrl_c() -> Outcom
         text(&unknown)
     );
 
-    let record = Record::find(folder.path())?.expect("it runs");
+    let record = RunningStack::find(folder.path())?.expect("it runs");
     let price = format!("http://127.0.0.1:{}/", record.ports.http[2][0]);
     let ready = surge(folder.path(), &["ready", &price]).output()?;
     assert!(ready.status.success(), "{}", text(&ready));
@@ -103,7 +103,7 @@ fn a_newcomer_sees_three_journeys_and_then_one_of_them_hop_by_hop() -> Outcome {
     };
 
     let nowhere = "http://127.0.0.1:1";
-    let price = Record::find(folder.path())?.map(|record| record.price_url());
+    let price = RunningStack::find(folder.path())?.map(|record| record.price_url());
     let price = price.expect("it runs");
     for (id, words) in [
         (
@@ -221,7 +221,7 @@ impl Up {
             }
         });
         let runs = announced.recv_timeout(PATIENCE).is_ok();
-        let record = Record::find(folder)?;
+        let record = RunningStack::find(folder)?;
         let parts = record.map_or_else(Vec::new, |record| record.parts);
         let pids = parts.into_iter().filter_map(|(_, pid)| pid).collect();
         let up = Self { child, pids };

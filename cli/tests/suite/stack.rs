@@ -5,7 +5,7 @@ use std::fs;
 
 use crate::support::{PATIENCE, is_alive, stack_in, state_folder, wait_until};
 use city::Client;
-use surge::{Part, Record, Stack};
+use surge::{Part, RunningStack, Stack};
 use tokio_util::sync::CancellationToken;
 
 type Outcome = anyhow::Result<()>;
@@ -16,7 +16,7 @@ async fn a_stack_leaves_its_logs_and_nothing_else() -> Outcome {
     let stack = Stack::start(stack_in(folder.path())).await?;
     let pids = Part::ALL.map(|part| stack.pid(part).expect("every part runs"));
     assert!(pids.into_iter().all(is_alive));
-    assert!(Record::find(folder.path())?.is_some());
+    assert!(RunningStack::find(folder.path())?.is_some());
 
     stack.stop(&CancellationToken::new()).await?;
 
@@ -44,7 +44,7 @@ async fn a_dead_part_is_told_of_and_can_come_back() -> Outcome {
     let mut stack = Stack::start(stack_in(folder.path())).await?;
     let ride = stack.target().ride;
     let client = Client::new(PATIENCE);
-    assert!(stack.news().is_empty());
+    assert!(stack.failures().is_empty());
 
     stack.kill(Part::RideManagement).await;
     assert!(client.get(&format!("{ride}/livez")).await.is_err());
@@ -55,11 +55,11 @@ async fn a_dead_part_is_told_of_and_can_come_back() -> Outcome {
     kill_from_outside(nats);
     wait_until("the end of NATS is told", || {
         stack
-            .news()
+            .failures()
             .iter()
             .any(|line| line.starts_with("nats ended"))
     });
-    assert!(stack.news().is_empty(), "it is told once");
+    assert!(stack.failures().is_empty(), "it is told once");
     stack.restart(Part::Nats).await?;
     stack.stop(&CancellationToken::new()).await
 }

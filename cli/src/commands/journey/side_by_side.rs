@@ -1,15 +1,15 @@
-//! The picture of one trip, quoted in each mode: the same questions, answered beside one another.
+//! One trip, quoted in each mode: a table with a column per mode.
 
 use anstyle::Style;
 use comfy_table::{Cell, CellAlignment, Color, Table};
 use price_optimization::explain::{FeedPath, Journey, Stage};
 
-use super::words::{self, cost, dollars, market, millis};
+use super::wording::{self, cost, dollars, market, millis};
 use crate::terminal::{heading, table};
 
 const DIM: Style = Style::new().dimmed();
 
-/// The stops of all modes, in the order in which data passes them.
+/// The stops of all modes, in the order of the data.
 const STAGES: [Stage; 7] = [
     Stage::Asked,
     Stage::Observed,
@@ -20,7 +20,7 @@ const STAGES: [Stage; 7] = [
     Stage::Priced,
 ];
 
-/// The journeys beside one another, as lines of text.
+/// The journeys side by side, as lines of text.
 pub(super) fn picture(journeys: &[Journey]) -> String {
     let mut lines = vec![title(&journeys[0]), compared(journeys).to_string()];
     lines.extend(journeys.iter().map(sentence));
@@ -69,12 +69,14 @@ fn compared(journeys: &[Journey]) -> Table {
         journeys,
         |journey| {
             let market_ms = journey.data_age_ms.map(|age| age * journey.market_speed);
-            market_ms.map_or_else(String::new, |market_ms| words::stretch(market_ms / 1_000.0))
+            market_ms.map_or_else(String::new, |market_ms| {
+                wording::duration(market_ms / 1_000.0)
+            })
         },
     );
     row(&mut compared, "older feed", journeys, |journey| {
         older(journey)
-            .map_or("", |feed| words::feed(feed.feed))
+            .map_or("", |feed| wording::feed(feed.feed))
             .to_owned()
     });
     row(&mut compared, "ms before the price", journeys, |_| {
@@ -94,7 +96,7 @@ fn row(table: &mut Table, name: &str, journeys: &[Journey], of: impl Fn(&Journey
     table.add_row([name.to_owned()].into_iter().chain(values));
 }
 
-/// How long before the price the older feed passed the stop; the end of its longest hop stands out.
+/// How long before the price the older feed passed the stop; a colour marks the longest hop.
 fn stage_row(table: &mut Table, stage: Stage, journeys: &[Journey]) {
     let before = |journey: &Journey| {
         let stop = older(journey)?
@@ -114,7 +116,7 @@ fn stage_row(table: &mut Table, stage: Stage, journeys: &[Journey]) {
     let cells = journeys
         .iter()
         .map(|journey| before(journey).unwrap_or_else(|| Cell::new("")));
-    let name = Cell::new(format!("  {}", words::stage(stage)));
+    let name = Cell::new(format!("  {}", wording::stage(stage)));
     table.add_row([name].into_iter().chain(cells));
 }
 
@@ -138,9 +140,9 @@ fn older(journey: &Journey) -> Option<&FeedPath> {
 fn sentence(journey: &Journey) -> String {
     let mode = journey.dataflow;
     let Some((hop, age)) = journey.costliest_hop.as_ref().zip(journey.data_age_ms) else {
-        return format!("{mode} has no data to tell the way of.");
+        return format!("{mode} has no data, so there is no way to show.");
     };
-    let feed = words::feed(hop.feed);
+    let feed = wording::feed(hop.feed);
     format!(
         "{mode}: {feed} is {} ms old; {}.",
         millis(age),

@@ -1,5 +1,4 @@
-//! The picture of one journey: a timeline for each feed, what the formula made of both, and where
-//! to look further.
+//! One journey: a timeline for each feed, the steps of the formula, and the traces.
 
 use std::fmt::Write as _;
 
@@ -13,7 +12,7 @@ use price_optimization::explain::{
 
 use surge_proto::DataflowMode;
 
-use super::words::{self, cost, dollars, market, millis};
+use super::wording::{self, cost, dollars, market, millis};
 use crate::terminal::heading;
 
 const DIM: Style = Style::new().dimmed();
@@ -27,7 +26,7 @@ const WIDE_TERMINAL: u16 = 120;
 /// All of a journey, as lines of text.
 pub(super) fn picture(journey: &Journey) -> String {
     let mut lines = vec![title(journey), when(journey)];
-    let scale = Scale::of(journey);
+    let scale = TimeScale::of(journey);
     lines.extend(
         journey
             .feeds
@@ -71,20 +70,20 @@ fn when(journey: &Journey) -> String {
         (false, Some(age)) => format!(
             "{priced} The market, {speed} times as fast as life, had {market_time} in New York;\n\
              there the data was {} old.\n",
-            words::stretch(age * speed / 1_000.0)
+            wording::duration(age * speed / 1_000.0)
         ),
     }
 }
 
-/// How moments are drawn: both timelines end at the same one, the price.
+/// The scale of both timelines, which end at the same time: the price.
 #[derive(Clone, Copy)]
-struct Scale {
+struct TimeScale {
     /// From the earliest stop of either feed to the price.
     longest_ms: f64,
     width: usize,
 }
 
-impl Scale {
+impl TimeScale {
     fn of(journey: &Journey) -> Self {
         let stops = journey.feeds.iter().flat_map(|feed| &feed.stops);
         let before = stops.map(|stop| before_price(journey, stop));
@@ -96,7 +95,7 @@ impl Scale {
         }
     }
 
-    /// How far from the left a moment is drawn that was so long before the price.
+    /// The column of a time that was this long before the price.
     fn column_of(self, before_price_ms: f64) -> usize {
         let share_before = match self.longest_ms {
             0.0 => 0.0,
@@ -111,8 +110,8 @@ fn before_price(journey: &Journey, stop: &Stop) -> f64 {
     before.as_seconds_f64() * 1_000.0
 }
 
-fn timeline(journey: &Journey, feed: &FeedPath, scale: Scale) -> String {
-    let name = words::feed(feed.feed);
+fn timeline(journey: &Journey, feed: &FeedPath, scale: TimeScale) -> String {
+    let name = wording::feed(feed.feed);
     let Some(age) = feed.age_ms else {
         return format!("{}\n", heading(format!("{name}: not known")));
     };
@@ -148,7 +147,7 @@ fn stop_row(stop: &Stop, bar: String, is_costliest: bool) -> [Cell; 5] {
         true => (hop.fg(Color::Yellow), Cell::new(bar).fg(Color::Yellow)),
         false => (hop, Cell::new(bar).fg(Color::Cyan)),
     };
-    let who = Cell::new(format!("{} by {}", words::stage(stop.stage), stop.by));
+    let who = Cell::new(format!("{} by {}", wording::stage(stop.stage), stop.by));
     let how = match &stop.message {
         Some(message) => format!("{}, {}", stop.how, message.subject),
         None => stop.how.clone(),
@@ -156,7 +155,7 @@ fn stop_row(stop: &Stop, bar: String, is_costliest: bool) -> [Cell; 5] {
     [Cell::new(old), hop, bar, who, Cell::new(how)]
 }
 
-/// A stop, with the hop that led to it.
+/// The bar of a stop: its dot, behind the hop that led to it.
 fn bar(from: Option<usize>, here: usize) -> String {
     let from = from.unwrap_or(here).min(here);
     format!("{}{}●", " ".repeat(from), "━".repeat(here - from))
@@ -164,11 +163,18 @@ fn bar(from: Option<usize>, here: usize) -> String {
 
 fn zones(journey: &Journey) -> String {
     let mut table = bare_table();
-    let told_by = match journey.dataflow {
-        DataflowMode::Events => "last told by",
+    let messages_header = match journey.dataflow {
+        DataflowMode::Events => "last message",
         DataflowMode::Database | DataflowMode::Request => "",
     };
-    let header = ["zone", "supply", "as of", "demand", "as of", told_by];
+    let header = [
+        "zone",
+        "supply",
+        "as of",
+        "demand",
+        "as of",
+        messages_header,
+    ];
     table.set_header(header.map(dim));
     for (index, zone) in journey.zones.iter().enumerate() {
         let name = match index {
@@ -246,10 +252,11 @@ fn worked(formula: &Formula) -> String {
         format!("^{exponent}")
     };
     format!(
-        "  S~    {smoothed_supply:.2} drivers available, D~ {smoothed_demand:.2} requests expected; the neighbours count for {share:.0} %\n  \
-           R     {driver_reserve:.2} drivers in reserve, so that pickups stay short\n  \
-           rho   (D~ + R + {pseudo_drivers}) / (S~ + {pseudo_drivers}) = {load_ratio:.3}\n  \
-           m     rho{power}, from 1 to {cap:.1}: {target:.3}\n"
+        "  S~    {smoothed_supply:.2} drivers available, D~ {smoothed_demand:.2} requests expected; \
+         the neighbours count for {share:.0} %\n  \
+         R     {driver_reserve:.2} drivers in reserve, so that pickups stay short\n  \
+         rho   (D~ + R + {pseudo_drivers}) / (S~ + {pseudo_drivers}) = {load_ratio:.3}\n  \
+         m     rho{power}, from 1 to {cap:.1}: {target:.3}\n"
     )
 }
 
@@ -285,7 +292,7 @@ fn who(stop: &Stop) -> String {
         (Some(run), ..) => format!("batch run {run}"),
         (None, Stage::Read, _) => "the batch run".to_owned(),
         (None, _, Some(message)) => {
-            format!("who published {} {}", message.stream, message.sequence)
+            format!("publish of {} {}", message.stream, message.sequence)
         }
         (None, _, None) => format!("{}'s write", stop.by),
     }
@@ -299,7 +306,7 @@ fn bare_table() -> Table {
     table
 }
 
-/// Without the blanks that fill up the last column.
+/// The lines of a table without trailing blanks.
 fn trimmed(table: &Table) -> String {
     let lines = table.lines().map(|line| line.trim_end().to_owned());
     lines.collect::<Vec<_>>().join("\n")
@@ -317,7 +324,7 @@ fn align(table: &mut Table, columns: &[usize]) {
     }
 }
 
-/// On a narrow terminal the words wrap, and not what is drawn.
+/// On a narrow terminal texts may wrap, but not these columns.
 fn keep_whole(table: &mut Table, columns: &[usize]) {
     for index in columns {
         if let Some(column) = table.column_mut(*index) {
@@ -331,7 +338,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_hop_is_drawn_from_the_stop_before_to_its_own() {
+    fn bar_spans_from_previous_stop() {
         assert_eq!(bar(None, 2), "  ●");
         assert_eq!(bar(Some(1), 4), " ━━━●");
         assert_eq!(bar(Some(3), 3), "   ●");
@@ -339,8 +346,8 @@ mod tests {
     }
 
     #[test]
-    fn the_price_is_at_the_right_end_whatever_the_scale() {
-        let scale = |longest_ms| Scale {
+    fn price_is_at_right_end() {
+        let scale = |longest_ms| TimeScale {
             longest_ms,
             width: WIDTH,
         };

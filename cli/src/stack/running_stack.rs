@@ -1,6 +1,12 @@
-//! What other commands know of a running stack: a small file with ports and pids, and the lock that
-//! makes it the only one in its folder. The file holds no secret. The lock ends with its process,
-//! whatever ends it, so it is what counts: a pid may long be somebody else's.
+//! How other commands find a running stack: a lock and a small file in its state folder.
+//!
+//! ```text
+//! .surge/lock         held by the process of the stack; the kernel releases it at any kind of end
+//! .surge/stack.json   ports and pids, no secret; valid only while the lock is held
+//! ```
+//!
+//! Pids alone would not do: a killed stack leaves its file behind, and another process may get its
+//! pid.
 
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
@@ -18,40 +24,39 @@ use compare::whole_file;
 
 use super::{Member, PortMap, ports::url};
 
-/// A stack holds the lock while it lives; whoever else holds it, only looks for a stack and is gone
-/// in microseconds.
+/// How long to wait for the lock: a stack holds it for its life, a command that looks for a stack
+/// for microseconds.
 const LOOK_LIMIT: Duration = Duration::from_millis(200);
 
 const POLL: Duration = Duration::from_millis(5);
 
-/// A running stack, as `status`, `mode` and `compare` find it.
+/// A stack that runs on this machine.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Record {
-    /// The process that owns the stack, for a person who wants to end it.
+pub struct RunningStack {
+    /// The process of the stack.
     pub pid: u32,
     /// Where everything listens.
     pub ports: PortMap,
-    /// Every process with its pid, what is leant on first.
+    /// Every process with its pid, behind those it depends on.
     pub parts: Vec<(Member, Option<u32>)>,
     /// Folder of the log files.
     pub logs: PathBuf,
 }
 
-/// The stack's claim on its folder; given up when dropped.
+/// The lock on the state folder; dropping it removes the record too.
 #[derive(Debug)]
-pub(super) struct Claim {
+pub(super) struct FolderLock {
     record: PathBuf,
-    // Held for its lock alone.
     _lock: File,
 }
 
-impl Record {
+impl RunningStack {
     /// The stack that runs in this folder, if one does.
     ///
     /// # Errors
     /// When the folder cannot be read.
     pub fn find(state_dir: &Path) -> anyhow::Result<Option<Self>> {
-        if !is_claimed(state_dir)? {
+        if !is_locked(state_dir)? {
             return Ok(None);
         }
         let path = record_path(state_dir);
@@ -64,52 +69,52 @@ impl Record {
             .with_context(|| format!("{} is of another version", path.display()))
     }
 
-    /// Base URL of the first price-optimization, which stands for the whole suite.
+    /// Base URL of the first price-optimization.
     pub fn price_url(&self) -> String {
         url(self.ports.http[2][0])
     }
 
-    /// Base URLs of every price-optimization, for what each knows alone.
+    /// Base URLs of every price-optimization: each knows only its own quotes.
     pub fn price_urls(&self) -> Vec<String> {
         self.ports.http[2].iter().copied().map(url).collect()
     }
 }
 
-impl Claim {
-    /// Claims the folder, made if missing, for this process.
-    pub(super) fn stake(state_dir: &Path) -> anyhow::Result<Self> {
+impl FolderLock {
+    /// Locks the folder for this process and makes it if it is missing.
+    pub(super) fn take(state_dir: &Path) -> anyhow::Result<Self> {
         let mut folder = fs::DirBuilder::new();
-        // Servers that run under another account have to pass through.
+        // PostgreSQL may run under another account and must be able to pass through.
         folder.recursive(true).mode(0o711);
         folder
             .create(state_dir)
             .with_context(|| format!("cannot create {}", state_dir.display()))?;
         let lock = private_file(&lock_path(state_dir))
             .with_context(|| format!("cannot open the lock in {}", state_dir.display()))?;
-        let taken = take(&lock)
+        let taken = lock_within_limit(&lock)
             .with_context(|| format!("cannot lock the folder {}", state_dir.display()))?;
         if !taken {
             bail!(
-                "a stack runs already in {}: see ./surge status, and end it with Ctrl-C where it runs",
+                "a stack runs already in {}: see ./surge status, and end it with Ctrl-C in its \
+                 terminal",
                 state_dir.display()
             );
         }
-        let claim = Self {
+        let lock = Self {
             record: record_path(state_dir),
             _lock: lock,
         };
-        claim.withdraw()?;
-        Ok(claim)
+        lock.withdraw()?;
+        Ok(lock)
     }
 
-    /// Lets other commands find the stack. A reader sees the old record or the new one, never half
-    /// of one.
-    pub(super) fn publish(&self, record: &Record) -> anyhow::Result<()> {
+    /// Lets other commands find the stack. They read the old record or the new one, never half of
+    /// one.
+    pub(super) fn publish(&self, record: &RunningStack) -> anyhow::Result<()> {
         whole_file::replace_private(&self.record, &serde_json::to_vec_pretty(record)?)
     }
 
-    /// Removes the record: this stack's at its end, or at its start the one that a killed stack
-    /// left behind.
+    /// Removes the record: at the end this stack's, at the start that of a killed stack.
     fn withdraw(&self) -> anyhow::Result<()> {
         match fs::remove_file(&self.record) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -120,7 +125,7 @@ impl Claim {
     }
 }
 
-impl Drop for Claim {
+impl Drop for FolderLock {
     fn drop(&mut self) {
         if let Err(error) = self.withdraw() {
             tracing::warn!("{error:#}");
@@ -128,9 +133,9 @@ impl Drop for Claim {
     }
 }
 
-/// Whether a stack holds the lock of this folder. The look is shared, so that two of them do not
-/// take each other for a stack.
-fn is_claimed(state_dir: &Path) -> anyhow::Result<bool> {
+/// Whether a stack holds the lock of this folder. This takes a shared lock, so that two commands that
+/// look do not mistake each other for a stack.
+fn is_locked(state_dir: &Path) -> anyhow::Result<bool> {
     let path = lock_path(state_dir);
     let look = match File::open(&path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
@@ -143,8 +148,8 @@ fn is_claimed(state_dir: &Path) -> anyhow::Result<bool> {
     look.with_context(|| format!("cannot look at the lock {}", path.display()))
 }
 
-/// Takes the lock for good, unless it is held for longer than a look takes.
-fn take(lock: &File) -> io::Result<bool> {
+/// Takes the lock, unless another process holds it for longer than [`LOOK_LIMIT`].
+fn lock_within_limit(lock: &File) -> io::Result<bool> {
     let deadline = Instant::now() + LOOK_LIMIT;
     loop {
         match lock.try_lock() {
@@ -181,8 +186,8 @@ mod tests {
     use super::*;
     use crate::stack::{Part, Ports};
 
-    fn record(pid: u32) -> Record {
-        Record {
+    fn record(pid: u32) -> RunningStack {
+        RunningStack {
             pid,
             ports: Ports::Free.reserve(1, 1).unwrap().map,
             parts: vec![(Part::Nats.into(), Some(7)), (Part::Batch.into(), None)],
@@ -191,58 +196,58 @@ mod tests {
     }
 
     #[test]
-    fn a_published_stack_is_found_until_its_claim_ends() {
+    fn published_stack_is_found_until_unlocked() {
         let folder = tempfile::tempdir().unwrap();
-        let claim = Claim::stake(folder.path()).unwrap();
-        assert_eq!(Record::find(folder.path()).unwrap(), None);
+        let lock = FolderLock::take(folder.path()).unwrap();
+        assert_eq!(RunningStack::find(folder.path()).unwrap(), None);
 
         let record = record(std::process::id());
-        claim.publish(&record).unwrap();
-        assert_eq!(Record::find(folder.path()).unwrap(), Some(record));
+        lock.publish(&record).unwrap();
+        assert_eq!(RunningStack::find(folder.path()).unwrap(), Some(record));
         let mode = fs::metadata(record_path(folder.path())).unwrap();
         assert_eq!(mode.permissions().mode() & 0o777, 0o600);
 
-        drop(claim);
-        assert_eq!(Record::find(folder.path()).unwrap(), None);
+        drop(lock);
+        assert_eq!(RunningStack::find(folder.path()).unwrap(), None);
     }
 
     #[test]
-    fn a_folder_is_claimed_once() {
+    fn folder_is_locked_once() {
         let folder = tempfile::tempdir().unwrap();
-        let claim = Claim::stake(folder.path()).unwrap();
-        let refused = Claim::stake(folder.path()).unwrap_err().to_string();
+        let lock = FolderLock::take(folder.path()).unwrap();
+        let refused = FolderLock::take(folder.path()).unwrap_err().to_string();
         assert!(refused.contains("runs already"), "{refused}");
-        drop(claim);
-        assert!(Claim::stake(folder.path()).is_ok());
+        drop(lock);
+        assert!(FolderLock::take(folder.path()).is_ok());
     }
 
     #[test]
-    fn a_record_without_its_lock_counts_for_nothing_whoever_has_its_pid_now() {
+    fn record_without_lock_is_ignored() {
         let folder = tempfile::tempdir().unwrap();
-        let claim = Claim::stake(folder.path()).unwrap();
-        claim.publish(&record(std::process::id())).unwrap();
-        // A stack that is killed leaves its record behind, and its lock goes.
+        let lock = FolderLock::take(folder.path()).unwrap();
+        lock.publish(&record(std::process::id())).unwrap();
+        // A killed stack loses its lock and leaves its record behind.
         let left_behind = fs::read(record_path(folder.path())).unwrap();
-        drop(claim);
+        drop(lock);
         fs::write(record_path(folder.path()), left_behind).unwrap();
-        assert_eq!(Record::find(folder.path()).unwrap(), None);
+        assert_eq!(RunningStack::find(folder.path()).unwrap(), None);
 
-        let _starting = Claim::stake(folder.path()).unwrap();
+        let _starting = FolderLock::take(folder.path()).unwrap();
         assert_eq!(
-            Record::find(folder.path()).unwrap(),
+            RunningStack::find(folder.path()).unwrap(),
             None,
-            "the next stack is not where the last one was"
+            "the next stack has not published its record yet"
         );
     }
 
     #[test]
-    fn a_look_at_the_folder_does_not_keep_a_stack_from_starting() {
+    fn look_at_folder_lets_stack_start() {
         let folder = tempfile::tempdir().unwrap();
-        drop(Claim::stake(folder.path()).unwrap());
+        drop(FolderLock::take(folder.path()).unwrap());
         let look = File::open(lock_path(folder.path())).unwrap();
         look.lock_shared().unwrap();
         let starting = thread::scope(|scope| {
-            let starting = scope.spawn(|| Claim::stake(folder.path()).map(drop));
+            let starting = scope.spawn(|| FolderLock::take(folder.path()).map(drop));
             drop(look);
             starting.join().unwrap()
         });

@@ -1,4 +1,4 @@
-//! Numbers and reasons as a person reads them.
+//! Numbers, names and reasons as text.
 
 use chrono::{DateTime, Utc};
 use city::wall_clock;
@@ -6,10 +6,9 @@ use marketplace::MarketTime;
 use price_optimization::explain::{CostliestHop, FeedName, Stage};
 use surge_proto::DataflowMode;
 
-/// Milliseconds with as many digits as say something, such as `0.042`, `7.31` and `2,410.9`.
+/// Milliseconds with three to four digits that matter, such as `0.042`, `7.31` and `2,410.9`.
 pub(super) fn millis(millis: f64) -> String {
-    // Market time is in whole milliseconds: what seems to lie before its cause by less lies beside
-    // it.
+    // Market time is in whole milliseconds, so a result may seem a little earlier than its cause.
     let millis = millis.max(0.0);
     match millis {
         0.0..1.0 => format!("{millis:.3}"),
@@ -18,8 +17,8 @@ pub(super) fn millis(millis: f64) -> String {
     }
 }
 
-/// A stretch of market time.
-pub(super) fn stretch(seconds: f64) -> String {
+/// A duration of market time.
+pub(super) fn duration(seconds: f64) -> String {
     match seconds {
         ..60.0 => format!("{seconds:.1} s"),
         ..3_600.0 => format!("{:.1} min", seconds / 60.0),
@@ -49,7 +48,7 @@ fn grouped(number: &str) -> String {
     text + fraction
 }
 
-/// A moment of the market as New York's clocks show it.
+/// A time of the market as New York's clocks show it.
 pub(super) fn market(time: DateTime<Utc>, form: &str) -> String {
     wall_clock::show(MarketTime::from_millis(time.timestamp_millis()), form)
 }
@@ -73,7 +72,7 @@ pub(super) const fn feed(feed: FeedName) -> &'static str {
     }
 }
 
-/// The costliest hop in a sentence, with what made it long.
+/// The costliest hop in a sentence, with the reason for its length.
 pub(super) fn cost(mode: DataflowMode, hop: &CostliestHop) -> String {
     format!(
         "{} ms of it, {:.0} %, lie between {} and {}: {}",
@@ -92,14 +91,14 @@ fn reason(mode: DataflowMode, hop: &CostliestHop) -> &'static str {
         (DataflowMode::Database, Stage::Written) => "the batch run makes its forecasts",
         (DataflowMode::Database, Stage::Read) => "rows stay as they are until the next batch run",
         (DataflowMode::Events, Stage::Published) => {
-            "levels are sent and acknowledged before the watermark that vouches for them"
+            "the producer first publishes the levels, then a watermark that they are complete"
         }
         (DataflowMode::Events, Stage::Received) => "JetStream delivers",
         (DataflowMode::Events, Stage::Read) => {
-            "what was heard stays as it is until the producer tells more, a few times a second"
+            "the last message is used until the next one arrives, a few times a second"
         }
         (DataflowMode::Request, Stage::Received) => "the answer travels",
-        (DataflowMode::Request, Stage::Priced) => "the other call is waited for",
+        (DataflowMode::Request, Stage::Priced) => "the quote waits for the other call",
         // No other hop can be long in a mode.
         _ => "the quote is computed",
     }
@@ -110,16 +109,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn milliseconds_have_the_digits_that_say_something() {
+    fn milliseconds_show_digits_that_matter() {
         let shown = [-0.4, 0.0421, 7.314, 148.23, 2_410.94, 86_400_000.0].map(millis);
         let expected = ["0.000", "0.042", "7.31", "148.2", "2,410.9", "86,400,000.0"];
         assert_eq!(shown, expected);
     }
 
     #[test]
-    fn a_stretch_is_told_in_the_unit_that_fits() {
+    fn duration_is_in_fitting_unit() {
         assert_eq!(
-            [8.04, 204.0, 7_200.0].map(stretch),
+            [8.04, 204.0, 7_200.0].map(duration),
             ["8.0 s", "3.4 min", "2.0 h"]
         );
     }
