@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, ensure};
 use engine::{
     Arrival, CheckedQuote, LoadPlan, LoadThread, QuoteClient, QuoteConnection, QuoteFailure,
-    QuoteRequest, Schedule, Transport,
+    QuoteQuery, Schedule, Transport,
 };
 use marketplace::Multiplier;
 use surge_proto::DataflowMode;
@@ -90,7 +90,7 @@ async fn ages_of_answers(
                 0 => (grand_central(), wall_street()),
                 _ => (wall_street(), grand_central()),
             };
-            let question = QuoteRequest::new(mode, pickup, dropoff);
+            let question = QuoteQuery::new(mode, pickup, dropoff);
             let (_, outcome) = line.ask(&question, arrival.intended).await;
             sheet.lock().expect("no test panics here").push(outcome);
             line

@@ -40,7 +40,6 @@ const NOT_YET: &[&str] = &[
     "docs/decisions/sampling-at-the-edge.md",
     "docs/journey.md",
     "loadtest/city/",
-    "loadtest/engine/",
     "proto/",
     "services/",
 ];

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use engine::search::Search;
-use engine::{LoadThread, QuoteClient, QuoteRequest, Transport};
+use engine::{LoadThread, QuoteClient, QuoteQuery, Transport};
 use marketplace::{Position, SurgePolicy};
 use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
@@ -106,7 +106,7 @@ pub async fn run(args: Args) -> anyhow::Result<u8> {
     let (pickup, dropoff) = (quotes.trips)(0);
     let first = quotes
         .client
-        .ask(QuoteRequest::new(args.mode, pickup, dropoff))
+        .ask(QuoteQuery::new(args.mode, pickup, dropoff))
         .await;
     first.with_context(|| format!("{} gives no quote in mode {}", args.url, args.mode))?;
     let rate = if args.capacity {

@@ -1,7 +1,7 @@
-//! A connection to the service: one connection, with one request under way at a time.
+//! One connection to the service, with at most one request in flight, over HTTP or gRPC.
 //!
-//! Lines are opened before a run. Opened on demand under load they would overflow the server's accept queue and add
-//! seconds that no service caused. One that breaks is opened anew by the next request over it.
+//! Latency and deadline count from the moment at which the request was *meant* to leave, so a
+//! request that waited for a free connection is as slow as a rider would see it.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,11 +14,11 @@ use serde::{Deserialize, Serialize};
 use surge_proto::v1::GetQuoteResponse;
 use tokio::time::timeout_at;
 
-use super::quote::{CheckedQuote, QuoteFailure, QuoteRequest};
-use super::{grpc, http};
-use crate::no_answer::NoAnswer;
+use super::grpc::{self, GrpcAddress, GrpcWire};
+use super::http::{self, HttpAddress, HttpWire};
+use super::quote::{CheckedQuote, NoAnswer, QuoteFailure, QuoteQuery};
 
-/// How quotes are asked.
+/// The protocol of the quotes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Transport {
@@ -29,7 +29,40 @@ pub enum Transport {
     Grpc,
 }
 
-/// One connection to the service, open or not.
+/// The address of a service, for one transport.
+#[derive(Debug, Clone)]
+pub(super) enum Address {
+    Http(Arc<HttpAddress>),
+    Grpc(Arc<GrpcAddress>),
+}
+
+impl Address {
+    /// The address of the service that listens at `base` for this transport.
+    ///
+    /// # Errors
+    /// When `base` is not a base URL with a host.
+    pub(super) fn of(transport: Transport, base: &str) -> anyhow::Result<Self> {
+        Ok(match transport {
+            Transport::Http => Self::Http(Arc::new(HttpAddress::of(base)?)),
+            Transport::Grpc => Self::Grpc(Arc::new(GrpcAddress::of(base)?)),
+        })
+    }
+
+    /// A connection that is not open yet.
+    pub(super) fn connection(&self, cap: Multiplier, deadline: Duration) -> QuoteConnection {
+        let wire = match self.clone() {
+            Self::Http(address) => Wire::Http(HttpWire::to(address)),
+            Self::Grpc(address) => Wire::Grpc(GrpcWire::to(address)),
+        };
+        QuoteConnection {
+            wire,
+            cap,
+            deadline,
+        }
+    }
+}
+
+/// One connection to the service, open or not. The next request opens a broken one again.
 #[derive(Debug)]
 pub struct QuoteConnection {
     wire: Wire,
@@ -39,41 +72,8 @@ pub struct QuoteConnection {
 
 #[derive(Debug)]
 enum Wire {
-    Http(http::Wire),
-    Grpc(grpc::Wire),
-}
-
-/// Where connections lead.
-#[derive(Debug, Clone)]
-pub(super) enum Address {
-    Http(Arc<http::Address>),
-    Grpc(Arc<grpc::Address>),
-}
-
-impl Address {
-    /// That of the price-optimization that listens at `base` for this transport.
-    ///
-    /// # Errors
-    /// When `base` is not a base URL with a host.
-    pub(super) fn of(transport: Transport, base: &str) -> anyhow::Result<Self> {
-        Ok(match transport {
-            Transport::Http => Self::Http(Arc::new(http::Address::of(base)?)),
-            Transport::Grpc => Self::Grpc(Arc::new(grpc::Address::of(base)?)),
-        })
-    }
-
-    /// A connection that is not open yet.
-    pub(super) fn connection(&self, cap: Multiplier, deadline: Duration) -> QuoteConnection {
-        let wire = match self.clone() {
-            Self::Http(address) => Wire::Http(http::Wire::to(address)),
-            Self::Grpc(address) => Wire::Grpc(grpc::Wire::to(address)),
-        };
-        QuoteConnection {
-            wire,
-            cap,
-            deadline,
-        }
-    }
+    Http(HttpWire),
+    Grpc(GrpcWire),
 }
 
 impl QuoteConnection {
@@ -84,10 +84,10 @@ impl QuoteConnection {
         }
     }
 
-    /// Connects, and makes sure that the service has taken the connection.
+    /// Connects, and makes sure that the service accepted the connection.
     ///
     /// # Errors
-    /// [`NoAnswer`]; the connection may be used all the same, and then tries again.
+    /// [`NoAnswer`]; the next request tries again.
     pub(super) async fn open(&mut self) -> Result<(), NoAnswer> {
         match &mut self.wire {
             Wire::Http(wire) => wire.open().await,
@@ -95,34 +95,43 @@ impl QuoteConnection {
         }
     }
 
-    /// Asks for one quote and checks the answer; beside it the time from the moment at which the request was meant to
-    /// leave to the complete answer. From the same moment counts the deadline. Checking is our own work and no part of
+    /// Requests one quote and checks the answer. Returns the time from `intended`, when the request
+    /// was meant to leave, to the complete answer; the check is work of the engine, and no part of
     /// the latency.
     pub async fn ask(
         &mut self,
-        request: &QuoteRequest,
+        request: &QuoteQuery,
         intended: Instant,
     ) -> (Duration, Result<CheckedQuote, QuoteFailure>) {
         let answer = self.answer(request, intended + self.deadline).await;
         let latency = intended.elapsed();
-        let cap = self.cap;
-        (
-            latency,
-            answer.and_then(|answer| answer.check(request, cap)),
-        )
+        let checked = answer.and_then(|answer| match answer {
+            RawAnswer::Http(status, body) => http::read(status, &body, request, self.cap),
+            RawAnswer::Grpc(answer) => grpc::read(&answer, request, self.cap),
+        });
+        (latency, checked)
     }
 
     async fn answer(
         &mut self,
-        request: &QuoteRequest,
+        request: &QuoteQuery,
         until: Instant,
-    ) -> Result<Answer, QuoteFailure> {
+    ) -> Result<RawAnswer, QuoteFailure> {
         let too_late = QuoteFailure::from(NoAnswer::Deadline(self.deadline));
         if Instant::now() >= until {
-            // It waited too long for a free connection; the connection is sound and stays open.
+            // The request waited too long for a connection; the connection itself is good.
             return Err(too_late);
         }
-        let answer = timeout_at(until.into(), self.exchange(request))
+        let exchange = async {
+            Ok(match &mut self.wire {
+                Wire::Http(wire) => {
+                    let (status, body) = wire.ask(request).await?;
+                    RawAnswer::Http(status, body)
+                }
+                Wire::Grpc(wire) => RawAnswer::Grpc(wire.ask(request).await?),
+            })
+        };
+        let answer = timeout_at(until.into(), exchange)
             .await
             .unwrap_or(Err(too_late));
         if matches!(answer, Err(QuoteFailure::NoAnswer(_))) {
@@ -131,17 +140,7 @@ impl QuoteConnection {
         answer
     }
 
-    async fn exchange(&mut self, request: &QuoteRequest) -> Result<Answer, QuoteFailure> {
-        Ok(match &mut self.wire {
-            Wire::Http(wire) => {
-                let (status, body) = wire.ask(request).await?;
-                Answer::Http(status, body)
-            }
-            Wire::Grpc(wire) => Answer::Grpc(wire.ask(request).await?),
-        })
-    }
-
-    /// A late answer must not be taken for that of the next request.
+    /// The next request must not receive the late answer of this one.
     fn close(&mut self) {
         match &mut self.wire {
             Wire::Http(wire) => wire.close(),
@@ -150,19 +149,10 @@ impl QuoteConnection {
     }
 }
 
-/// A complete answer that nobody has looked at.
-enum Answer {
+/// A complete answer, not checked yet.
+enum RawAnswer {
     Http(StatusCode, Bytes),
     Grpc(GetQuoteResponse),
-}
-
-impl Answer {
-    fn check(self, request: &QuoteRequest, cap: Multiplier) -> Result<CheckedQuote, QuoteFailure> {
-        match self {
-            Self::Http(status, body) => http::read(status, &body, request, cap),
-            Self::Grpc(answer) => grpc::read(&answer, request, cap),
-        }
-    }
 }
 
 #[cfg(test)]
@@ -184,12 +174,12 @@ mod tests {
         connection
     }
 
-    fn request() -> QuoteRequest {
-        QuoteRequest::new(DataflowMode::Events, pickup(), pickup())
+    fn request() -> QuoteQuery {
+        QuoteQuery::new(DataflowMode::Events, pickup(), pickup())
     }
 
     #[tokio::test]
-    async fn a_question_that_waited_too_long_is_not_asked_and_leaves_the_line_open() {
+    async fn late_request_leaves_the_connection_open() {
         let mut connection = connection(Behaviour::default()).await;
         let long_ago = Instant::now() - 2 * DEADLINE;
         let (latency, outcome) = connection.ask(&request(), long_ago).await;
@@ -201,7 +191,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_question_without_an_answer_costs_the_line_its_connection() {
+    async fn unanswered_request_closes_the_connection() {
         let stall = Some((Duration::ZERO, Duration::from_secs(60)));
         let mut connection = connection(Behaviour {
             stall,

@@ -1,9 +1,15 @@
-//! Keeps a schedule: arrivals leave at their time over connections that were opened before, with a bound on how many are
-//! under way and a record of the engine's own lateness.
+//! Keeps a schedule: each arrival leaves at its intended time, over a connection that is open.
 //!
-//! Everything happens on one thread. One task paces and sends all that is due whenever it wakes; each connection has a task
-//! of its own, so that an arrival costs no new one. What a connection is, what is asked over it and what becomes of the answer
-//! is the caller's matter.
+//! One task paces: whenever it wakes, it queues every arrival that is due. Each connection has a
+//! task of its own that takes arrivals from the queue, so an arrival costs no new task.
+//!
+//! ```text
+//!  Schedule --> pace() --> WorkQueue --+--> work(connection 1) --> ask --> done
+//!               (timer)    (waiting)   +--> work(connection 2) --> ask --> done
+//! ```
+//!
+//! The number of requests in flight has a bound, and the generator records its own lateness. The
+//! caller decides what a connection is, what it asks and what it does with the answer.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,14 +18,14 @@ use hdrhistogram::Histogram;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::Schedule;
 use super::precise_timer::PreciseTimer;
+use super::schedule::{Arrival, Schedule};
 use super::work_queue::WorkQueue;
 
-/// Sends every arrival of the plan at its time by `ask` over one of the `connections`, then waits for the answers that are
-/// still out. Gives back the connections that are free again.
+/// Sends every arrival of the plan at its time, by `ask` over one of the `connections`, then waits
+/// for the last answers. Returns the connections that are free again.
 ///
-/// Ends early when `stop` is cancelled; what was sent until then is still waited for.
+/// Ends early when `stop` is cancelled, and still waits for the answers to what it sent.
 pub async fn run<QuoteConnection, Ask, Asked>(
     plan: LoadPlan,
     connections: Vec<QuoteConnection>,
@@ -32,24 +38,24 @@ where
     Asked: Future<Output = QuoteConnection> + Send + 'static,
 {
     let (queue, ask) = (Arc::new(WorkQueue::new(plan.max_in_flight)), Arc::new(ask));
-    let mut at_work = JoinSet::new();
+    let mut tasks = JoinSet::new();
     for connection in connections {
-        at_work.spawn(work(connection, Arc::clone(&queue), Arc::clone(&ask)));
+        tasks.spawn(work(connection, Arc::clone(&queue), Arc::clone(&ask)));
     }
-    // Lets every connection come forward before the first arrival looks for one.
+    // Every connection waits for work before the first arrival comes.
     tokio::task::yield_now().await;
     let started = Instant::now();
     let paced = stop.run_until_cancelled(pace(&plan.schedule, started, &queue));
     let all_sent = paced.await.is_some();
     queue.close();
-    // An elapsed deadline shows as answers that are missing, below.
+    // If the deadline passes first, the report counts the missing answers.
     let mut free = Vec::new();
-    let _ = tokio::time::timeout(plan.drain, all_home(&mut at_work, &mut free)).await;
+    let _ = tokio::time::timeout(plan.drain, all_ended(&mut tasks, &mut free)).await;
     let lasted = started.elapsed();
-    (delivery(&plan.schedule, &queue, all_sent, lasted), free)
+    (send_report(&plan.schedule, &queue, all_sent, lasted), free)
 }
 
-/// Takes arrivals until there are no more.
+/// Takes arrivals from the queue until there are no more.
 async fn work<QuoteConnection, Ask, Asked>(
     mut connection: QuoteConnection,
     queue: Arc<WorkQueue>,
@@ -66,13 +72,14 @@ where
     connection
 }
 
-/// When it is behind, it does not wait, so that one wake sends all that are due.
+/// Queues each arrival at its time. When it is behind it does not wait, so one wake-up sends all
+/// arrivals that are due.
 async fn pace(schedule: &Schedule, started: Instant, queue: &WorkQueue) {
     let timer = PreciseTimer::new();
     for (index, due) in (0..).zip(schedule.offsets()) {
         let intended = started + due;
         timer.until(intended).await;
-        queue.add(Arrival {
+        queue.push(Arrival {
             index,
             due,
             intended,
@@ -80,17 +87,17 @@ async fn pace(schedule: &Schedule, started: Instant, queue: &WorkQueue) {
     }
 }
 
-async fn all_home<QuoteConnection: 'static>(
-    at_work: &mut JoinSet<QuoteConnection>,
+async fn all_ended<QuoteConnection: 'static>(
+    tasks: &mut JoinSet<QuoteConnection>,
     free: &mut Vec<QuoteConnection>,
 ) {
-    while let Some(ended) = at_work.join_next().await {
-        // One that panicked leaves an arrival without an outcome, and is counted so.
+    while let Some(ended) = tasks.join_next().await {
+        // A task that panicked leaves its arrival unanswered, and the report counts it.
         free.extend(ended);
     }
 }
 
-fn delivery(
+fn send_report(
     schedule: &Schedule,
     queue: &WorkQueue,
     all_sent: bool,
@@ -106,42 +113,24 @@ fn delivery(
     SendReport {
         sent: counts.sent,
         dropped: counts.dropped,
-        unanswered: counts.under_way as usize,
+        unanswered: counts.in_flight as usize,
         paced_for,
         lasted: lasted.max(paced_for),
         lateness: counts.lateness,
     }
 }
 
-/// What to send, and how far to go in it.
+/// When to send, and how long to wait for answers.
 #[derive(Debug, Clone)]
 pub struct LoadPlan {
     /// The intended send times.
     pub schedule: Schedule,
-    /// Requests that may be under way at once, those included that wait for a free connection. It must be generous: a small
-    /// bound would hold arrivals back exactly when the server is slow. An arrival that finds no room is dropped and
-    /// counted.
+    /// Requests in flight at once, including those that wait for a free connection. The bound must
+    /// be generous: a small one would hold arrivals back exactly when the server is slow. An
+    /// arrival beyond it is dropped and counted.
     pub max_in_flight: u32,
-    /// How long to wait for the last answers; longer than the deadline of one call.
+    /// How long to wait for the last answers; longer than the deadline of one request.
     pub drain: Duration,
-}
-
-/// One request that is due.
-#[derive(Debug, Clone, Copy)]
-pub struct Arrival {
-    /// Its number in the schedule, from zero.
-    pub index: u64,
-    /// When it was meant to leave, from the begin of the schedule.
-    pub due: Duration,
-    /// The same, by the clock.
-    pub intended: Instant,
-}
-
-impl Arrival {
-    /// Time since the intended send: the latency, once the answer is complete.
-    pub fn elapsed(&self) -> Duration {
-        self.intended.elapsed()
-    }
 }
 
 /// How well the generator kept its own schedule.
@@ -149,11 +138,11 @@ impl Arrival {
 pub struct SendReport {
     /// Arrivals sent.
     pub sent: u64,
-    /// Arrivals not sent because too many were under way.
+    /// Arrivals not sent, because too many were in flight.
     pub dropped: u64,
-    /// Requests without an outcome when the drain ended.
+    /// Requests without an answer when the wait ended.
     pub unanswered: usize,
-    /// From the start to the end of the last interval that was paced.
+    /// From the start to the end of the last paced interval.
     pub paced_for: Duration,
     /// From the start to the last answer.
     pub lasted: Duration,
@@ -162,15 +151,15 @@ pub struct SendReport {
 }
 
 impl SendReport {
-    /// Why the figures of this run say more about the generator than about the service; empty for a good run.
+    /// Why the figures of this run describe the generator, not the service; empty for a good run.
     pub fn faults(&self) -> Vec<String> {
         let p99 = Duration::from_micros(self.lateness.value_at_quantile(0.99));
         let worst = Duration::from_micros(self.lateness.max());
         let mut faults = Vec::new();
         if p99 > LATE_P99 {
             faults.push(format!(
-                "the generator missed its schedule: 1 % of the requests left {} late or more, {} is allowed; \
-                 give it more processor time or a lower --rate",
+                "the generator missed its schedule: 1 % of the requests left {} late or more, \
+                 {} is allowed; give it more processor time or a lower --rate",
                 in_ms(p99),
                 in_ms(LATE_P99)
             ));
@@ -201,10 +190,11 @@ fn in_ms(time: Duration) -> String {
     format!("{:.0} ms", time.as_secs_f64() * 1e3)
 }
 
-/// One request in a hundred may leave this late.
+/// One request in a hundred may leave this late or later.
 const LATE_P99: Duration = Duration::from_millis(10);
 
-/// No request may leave this late: a generator that was stopped for a moment would otherwise pass in a long run.
+/// No request may leave later than this: in a long run, a generator that stopped for a moment would
+/// otherwise pass.
 const LATE_WORST: Duration = Duration::from_millis(250);
 
 #[cfg(test)]
@@ -221,13 +211,13 @@ mod tests {
         }
     }
 
-    /// Lines that lead nowhere.
+    /// Connections to nothing.
     fn connections(count: usize) -> Vec<()> {
         vec![(); count]
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn every_arrival_is_sent_once_in_order() {
+    async fn sends_every_arrival_once_and_in_order() {
         let seen = Arc::new(AtomicU64::new(0));
         let counter = seen.clone();
         let ask = move |(), arrival: Arrival| {
@@ -252,7 +242,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_slow_generator_voids_its_own_run() {
+    async fn slow_generator_voids_its_own_run() {
         let ask = |(), arrival: Arrival| async move {
             if arrival.index == 10 {
                 std::thread::sleep(Duration::from_millis(300));
@@ -273,13 +263,13 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn arrivals_beyond_the_bound_are_dropped_and_said() {
+    async fn counts_arrivals_dropped_beyond_the_bound() {
         let mut plan = plan(100, 300);
         plan.max_in_flight = 4;
         plan.drain = Duration::from_millis(10);
         let ask = |(), _| std::future::pending();
         let (mut delivery, _) = run(plan, connections(2), CancellationToken::new(), ask).await;
-        // How late a busy test machine is, is not the request here.
+        // A busy test machine may be late; this test is about the bound.
         delivery.lateness.reset();
         assert_eq!(
             (delivery.sent, delivery.dropped, delivery.unanswered),
@@ -289,7 +279,7 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn too_few_lines_make_arrivals_wait_and_that_is_latency_and_not_lateness() {
+    async fn wait_for_a_connection_is_latency() {
         let waited = Arc::new(AtomicU64::new(0));
         let longest = waited.clone();
         let ask = move |(), arrival: Arrival| {
@@ -308,14 +298,14 @@ mod tests {
         )
         .await;
         assert_eq!((delivery.sent, delivery.unanswered), (40, 0));
-        // 40 requests of 40 ms one after the other, the last of which was due at 390 ms.
+        // 40 requests of 40 ms, one after the other; the last was due at 390 ms.
         assert!(waited.load(Ordering::Relaxed) >= 1_200, "{waited:?} ms");
         let late = Duration::from_micros(delivery.lateness.value_at_quantile(0.5));
         assert!(late < Duration::from_millis(100), "{late:?}");
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn a_stopped_run_keeps_what_it_has() {
+    async fn stopped_run_keeps_its_figures() {
         let stop = CancellationToken::new();
         let stopper = stop.clone();
         let ask = move |(), arrival: Arrival| {

@@ -1,4 +1,4 @@
-//! Quotes over gRPC, on connections that the load holds itself.
+//! Quotes over gRPC: the generated client on an HTTP/2 connection that the engine holds itself.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -18,49 +18,48 @@ use tonic::body::Body;
 use tonic::client::GrpcService;
 
 use super::http::{authority, dial};
-use super::quote::{CheckedQuote, QuoteFailure, QuoteRequest, UncheckedQuote};
-use crate::no_answer::{NoAnswer, innermost};
+use super::quote::{CheckedQuote, NoAnswer, QuoteFailure, QuoteQuery, UncheckedQuote, innermost};
 
 /// One connection, open or not.
 #[derive(Debug)]
-pub(super) struct Wire {
-    address: Arc<Address>,
+pub(super) struct GrpcWire {
+    address: Arc<GrpcAddress>,
     connection: Option<Open>,
 }
 
 #[derive(Debug)]
 struct Open {
-    client: QuoteServiceClient<Connection>,
-    /// Of the same connection, to see whether it is still there.
+    client: QuoteServiceClient<TonicConnection>,
+    /// Shows whether the connection is still open.
     sender: http2::SendRequest<Body>,
 }
 
 /// Where to connect.
 #[derive(Debug)]
-pub(super) struct Address {
+pub(super) struct GrpcAddress {
     authority: String,
     origin: Uri,
 }
 
-impl Wire {
-    /// Not open yet.
-    pub(super) const fn to(address: Arc<Address>) -> Self {
+impl GrpcWire {
+    /// A connection that is not open yet.
+    pub(super) const fn to(address: Arc<GrpcAddress>) -> Self {
         Self {
             address,
             connection: None,
         }
     }
 
-    /// Connects and shakes hands; the service has then taken the connection.
+    /// Connects. The handshake shows that the service accepted the connection.
     pub(super) async fn open(&mut self) -> Result<(), NoAnswer> {
         self.connection = Some(self.address.connect().await?);
         Ok(())
     }
 
-    /// Asks, and takes the answer as it comes.
+    /// Sends the request and returns the answer unread.
     pub(super) async fn ask(
         &mut self,
-        request: &QuoteRequest,
+        request: &QuoteQuery,
     ) -> Result<GetQuoteResponse, QuoteFailure> {
         let open = match &mut self.connection {
             Some(open) if !open.sender.is_closed() => open,
@@ -80,7 +79,7 @@ impl Wire {
     }
 }
 
-impl Address {
+impl GrpcAddress {
     /// The gRPC edge of the price-optimization at `base`.
     ///
     /// # Errors
@@ -98,11 +97,11 @@ impl Address {
             .handshake(stream)
             .await
             .map_err(|error| NoAnswer::Broken(innermost(&error)))?;
-        // How it ends shows at the next request.
+        // The next request sees how the connection ended.
         tokio::spawn(connection);
         let ready = sender.ready().await;
         ready.map_err(|error| NoAnswer::Broken(innermost(&error)))?;
-        let connection = Connection(sender.clone());
+        let connection = TonicConnection(sender.clone());
         Ok(Open {
             client: QuoteServiceClient::with_origin(connection, self.origin.clone()),
             sender,
@@ -110,11 +109,11 @@ impl Address {
     }
 }
 
-/// What tonic needs to see in a connection of hyper's.
+/// A connection of hyper as tonic needs to see it.
 #[derive(Debug)]
-struct Connection(http2::SendRequest<Body>);
+struct TonicConnection(http2::SendRequest<Body>);
 
-impl GrpcService<Body> for Connection {
+impl GrpcService<Body> for TonicConnection {
     type ResponseBody = Incoming;
     type Error = hyper::Error;
     type Future = Pin<Box<dyn Future<Output = Result<Response<Incoming>, hyper::Error>> + Send>>;
@@ -128,7 +127,7 @@ impl GrpcService<Body> for Connection {
     }
 }
 
-fn message(request: &QuoteRequest) -> GetQuoteRequest {
+fn message(request: &QuoteQuery) -> GetQuoteRequest {
     GetQuoteRequest {
         pickup: Some(point(request.pickup)),
         dropoff: Some(point(request.dropoff)),
@@ -143,7 +142,8 @@ fn point(position: Position) -> v1::Position {
     }
 }
 
-/// A status with a cause was made here, of a connection that broke; one without came from the service.
+/// A status with a cause was made in this process, because the connection broke; the service sends
+/// none with a cause.
 fn failure(status: Status) -> QuoteFailure {
     match std::error::Error::source(&status) {
         Some(cause) => NoAnswer::Broken(innermost(cause)).into(),
@@ -151,16 +151,16 @@ fn failure(status: Status) -> QuoteFailure {
     }
 }
 
-/// Checks an answer.
+/// Reads and checks an answer.
 pub(super) fn read(
     answer: &GetQuoteResponse,
-    request: &QuoteRequest,
+    request: &QuoteQuery,
     cap: Multiplier,
 ) -> Result<CheckedQuote, QuoteFailure> {
     quote(answer)?.check(request, cap)
 }
 
-/// Reads the fields that have a form.
+/// Reads the fields whose form protobuf does not fix.
 fn quote(answer: &GetQuoteResponse) -> Result<UncheckedQuote<'_>, QuoteFailure> {
     let malformed = |field: &str| QuoteFailure::Wrong(format!("{field} is missing or malformed"));
     let tenths = u16::try_from(answer.surge_multiplier_tenths).ok();

@@ -1,215 +1,161 @@
-//! Quotes over HTTP/1.1, on connections that the load holds itself: a pool would look for one at every request.
+//! Quotes over HTTP/1.1, on connections of hyper that the engine holds itself.
+//!
+//! A pooled client looks for a free connection at every request, and opens new ones under load.
+//! Here each [`HttpWire`] is one connection with at most one request in flight, so the engine
+//! decides how many connections there are, and when they are opened.
 
-use std::io::{self, Write as _};
+use std::io;
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
-use http::{StatusCode, Uri};
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, HOST, HeaderValue};
+use http::uri::PathAndQuery;
+use http::{Method, Request, StatusCode, Uri};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Body as _;
+use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper_util::rt::TokioIo;
 use marketplace::{Multiplier, Position};
 use serde::{Deserialize, Serialize};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use super::quote::{CheckedQuote, QuoteFailure, QuoteRequest, UncheckedQuote};
-use crate::no_answer::NoAnswer;
+use super::quote::{CheckedQuote, NoAnswer, QuoteFailure, QuoteQuery, UncheckedQuote, innermost};
 
-/// One connection, open or not. Written and read here, because a client for all occasions costs as much processor time as
-/// the service that it asks, on the same processors.
+/// One connection, open or not.
 #[derive(Debug)]
-pub(super) struct Wire {
-    address: Arc<Address>,
-    connection: Option<TcpStream>,
-    request: Vec<u8>,
-    answer: BytesMut,
+pub(super) struct HttpWire {
+    address: Arc<HttpAddress>,
+    sender: Option<SendRequest<Full<Bytes>>>,
 }
 
-/// Where to connect, and what every request says alike.
+/// Where to connect, and the parts that all requests share.
 #[derive(Debug)]
-pub(super) struct Address {
+pub(super) struct HttpAddress {
     authority: String,
-    /// The path before `/v1`, without a slash at its end.
-    base: String,
+    host: HeaderValue,
+    livez: Uri,
+    quotes: Uri,
 }
 
-impl Wire {
-    /// Not open yet.
-    pub(super) fn to(address: Arc<Address>) -> Self {
+impl HttpWire {
+    /// A connection that is not open yet.
+    pub(super) const fn to(address: Arc<HttpAddress>) -> Self {
         Self {
             address,
-            connection: None,
-            request: Vec::new(),
-            answer: BytesMut::new(),
+            sender: None,
         }
     }
 
-    /// Asks `/livez`, so that the service has accepted the connection when it is needed.
+    /// Connects and requests `/livez`: the answer shows that the service accepted the connection.
     pub(super) async fn open(&mut self) -> Result<(), NoAnswer> {
-        self.address.write_livez(&mut self.request);
-        self.exchange().await.map(drop)
+        let livez = self
+            .address
+            .request(Method::GET, &self.address.livez, Bytes::new());
+        self.exchange(livez).await.map(drop)
     }
 
-    /// Asks, and takes the answer as it comes.
+    /// Sends the request and returns the answer unread.
     pub(super) async fn ask(
         &mut self,
-        request: &QuoteRequest,
+        request: &QuoteQuery,
     ) -> Result<(StatusCode, Bytes), NoAnswer> {
-        self.address.write_quote(&mut self.request, request);
-        self.exchange().await
+        let trip = TripBody {
+            pickup: request.pickup,
+            dropoff: request.dropoff,
+        };
+        let body = serde_json::to_vec(&trip).expect("two positions are JSON");
+        let mut post = self
+            .address
+            .request(Method::POST, &self.address.quotes, body.into());
+        let headers = post.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(
+            "surge-dataflow",
+            HeaderValue::from_static(request.mode.as_str()),
+        );
+        self.exchange(post).await
     }
 
     pub(super) fn is_open(&self) -> bool {
-        self.connection.as_ref().is_some_and(is_idle)
+        self.sender
+            .as_ref()
+            .is_some_and(|sender| !sender.is_closed())
     }
 
     pub(super) fn close(&mut self) {
-        self.connection = None;
+        self.sender = None;
     }
 
-    async fn exchange(&mut self) -> Result<(StatusCode, Bytes), NoAnswer> {
-        let connection = match self.connection.take() {
-            Some(open) if is_idle(&open) => open,
-            _gone => dial(&self.address.authority).await?,
-        };
-        let connection = self.connection.insert(connection);
-        connection.write_all(&self.request).await.map_err(broken)?;
-        let (head, body) = read_answer(connection, &mut self.answer).await?;
-        if head.is_last {
-            self.close();
+    async fn exchange(
+        &mut self,
+        request: Request<Full<Bytes>>,
+    ) -> Result<(StatusCode, Bytes), NoAnswer> {
+        // A connection that the service closed since its last answer is replaced.
+        if let Some(open) = &mut self.sender
+            && open.ready().await.is_err()
+        {
+            self.sender = None;
         }
-        Ok((head.status, body))
+        let sender = match &mut self.sender {
+            Some(open) => open,
+            closed => closed.insert(self.address.connect().await?),
+        };
+        let answer = sender.send_request(request).await.map_err(broken)?;
+        let status = answer.status();
+        if answer.body().size_hint().lower() > MAX_ANSWER_BYTES as u64 {
+            return Err(NoAnswer::Broken(
+                "the answer is longer than 64 KiB".to_owned(),
+            ));
+        }
+        let body = Limited::new(answer.into_body(), MAX_ANSWER_BYTES)
+            .collect()
+            .await;
+        let body = body.map_err(|error| NoAnswer::Broken(error.to_string()))?;
+        Ok((status, body.to_bytes()))
     }
 }
 
-/// Whether a connection between two requests is still there, and silent as it should be.
-fn is_idle(connection: &TcpStream) -> bool {
-    let heard = connection.try_read(&mut [0]);
-    heard.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
-}
+/// A quote takes half a kilobyte.
+const MAX_ANSWER_BYTES: usize = 64 * 1024;
 
-impl Address {
+impl HttpAddress {
     /// The REST edge of the price-optimization at `base`.
     ///
     /// # Errors
     /// When `base` is not a base URL with a host.
     pub(super) fn of(base: &str) -> anyhow::Result<Self> {
+        let authority = authority(base)?;
+        let prefix = base.parse::<Uri>()?.path().trim_end_matches('/').to_owned();
+        let path = |path: &str| PathAndQuery::try_from(format!("{prefix}{path}")).map(Uri::from);
         Ok(Self {
-            authority: authority(base)?,
-            base: base.parse::<Uri>()?.path().trim_end_matches('/').to_owned(),
+            host: HeaderValue::try_from(&authority)?,
+            livez: path("/livez")?,
+            quotes: path("/v1/quotes")?,
+            authority,
         })
     }
 
-    fn write_livez(&self, request: &mut Vec<u8>) {
-        let Self { authority, base } = self;
-        request.clear();
-        write!(
-            request,
-            "GET {base}/livez HTTP/1.1\r\nhost: {authority}\r\n\r\n"
-        )
-        .expect("memory can be written to");
+    fn request(&self, method: Method, uri: &Uri, body: Bytes) -> Request<Full<Bytes>> {
+        let mut request = Request::new(Full::new(body));
+        *request.method_mut() = method;
+        *request.uri_mut() = uri.clone();
+        request.headers_mut().insert(HOST, self.host.clone());
+        request
     }
 
-    fn write_quote(&self, message: &mut Vec<u8>, request: &QuoteRequest) {
-        let Self { authority, base } = self;
-        let trip = Trip {
-            pickup: request.pickup,
-            dropoff: request.dropoff,
-        };
-        let body = serde_json::to_vec(&trip).expect("two positions are JSON");
-        let (mode, length) = (request.mode.as_str(), body.len());
-        message.clear();
-        write!(
-            message,
-            "POST {base}/v1/quotes HTTP/1.1\r\nhost: {authority}\r\ncontent-type: application/json\r\n\
-             surge-dataflow: {mode}\r\ncontent-length: {length}\r\n\r\n"
-        )
-        .expect("memory can be written to");
-        message.extend_from_slice(&body);
+    async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, NoAnswer> {
+        let stream = TokioIo::new(dial(&self.authority).await?);
+        let (sender, connection) = handshake(stream).await.map_err(broken)?;
+        // The next request sees how the connection ended.
+        tokio::spawn(connection);
+        Ok(sender)
     }
 }
-
-/// What there is to know of an answer before its body.
-#[derive(Debug, PartialEq, Eq)]
-struct Head {
-    status: StatusCode,
-    head_bytes: usize,
-    body_bytes: usize,
-    /// The service closes the connection after it.
-    is_last: bool,
-}
-
-async fn read_answer(
-    connection: &mut TcpStream,
-    answer: &mut BytesMut,
-) -> Result<(Head, Bytes), NoAnswer> {
-    answer.clear();
-    let head = loop {
-        read_more(connection, answer).await?;
-        if let Some(head) = head_of(answer)? {
-            break head;
-        }
-    };
-    let length = head.head_bytes + head.body_bytes;
-    while answer.len() < length {
-        read_more(connection, answer).await?;
-    }
-    if answer.len() > length {
-        return Err(malformed("it goes on after its end"));
-    }
-    let body = answer.split().freeze().slice(head.head_bytes..);
-    Ok((head, body))
-}
-
-async fn read_more(connection: &mut TcpStream, answer: &mut BytesMut) -> Result<(), NoAnswer> {
-    if answer.len() > MAX_ANSWER {
-        return Err(malformed("it is longer than 64 KiB"));
-    }
-    match connection.read_buf(answer).await.map_err(broken)? {
-        0 => Err(malformed("the connection was closed in the middle of it")),
-        _ => Ok(()),
-    }
-}
-
-/// The head of an answer; none when it is not complete yet.
-fn head_of(answer: &[u8]) -> Result<Option<Head>, NoAnswer> {
-    let mut headers = [httparse::EMPTY_HEADER; 32];
-    let mut parsed = httparse::Response::new(&mut headers);
-    let status = parsed
-        .parse(answer)
-        .map_err(|error| malformed(&error.to_string()))?;
-    let httparse::Status::Complete(head_bytes) = status else {
-        return Ok(None);
-    };
-    let value_of = |name: &str| {
-        let header = parsed
-            .headers
-            .iter()
-            .find(|header| header.name.eq_ignore_ascii_case(name))?;
-        std::str::from_utf8(header.value).ok()
-    };
-    let length = value_of("content-length").and_then(|length| length.parse().ok());
-    let body_bytes = length
-        .filter(|length| *length <= MAX_ANSWER)
-        .ok_or_else(|| malformed("it does not tell its length, or more than 64 KiB"))?;
-    let code = parsed.code.unwrap_or_default();
-    Ok(Some(Head {
-        status: StatusCode::from_u16(code).map_err(|error| malformed(&error.to_string()))?,
-        head_bytes,
-        body_bytes,
-        is_last: value_of("connection").is_some_and(|value| value.eq_ignore_ascii_case("close")),
-    }))
-}
-
-fn malformed(flaw: &str) -> NoAnswer {
-    NoAnswer::Broken(format!("the answer cannot be read: {flaw}"))
-}
-
-/// A quote has half a kilobyte; a problem report not much more.
-const MAX_ANSWER: usize = 64 * 1024;
 
 /// The `host:port` of a base URL.
 ///
 /// # Errors
-/// When it names none.
+/// When it names no host.
 pub(super) fn authority(base: &str) -> anyhow::Result<String> {
     let uri: Uri = base.parse()?;
     let host = uri
@@ -218,10 +164,10 @@ pub(super) fn authority(base: &str) -> anyhow::Result<String> {
     Ok(format!("{host}:{}", uri.port_u16().unwrap_or(80)))
 }
 
-/// A TCP connection that sends at once.
+/// A TCP connection without Nagle's delay.
 ///
 /// # Errors
-/// When nobody listens.
+/// When nothing listens there.
 pub(super) async fn dial(authority: &str) -> Result<TcpStream, NoAnswer> {
     let refused = |error: io::Error| NoAnswer::Connect(error.to_string());
     let stream = TcpStream::connect(authority).await.map_err(refused)?;
@@ -229,15 +175,15 @@ pub(super) async fn dial(authority: &str) -> Result<TcpStream, NoAnswer> {
     Ok(stream)
 }
 
-fn broken(error: io::Error) -> NoAnswer {
-    NoAnswer::Broken(error.to_string())
+fn broken(error: hyper::Error) -> NoAnswer {
+    NoAnswer::Broken(innermost(&error))
 }
 
-/// Checks an answer.
+/// Reads and checks an answer.
 pub(super) fn read(
     status: StatusCode,
     body: &[u8],
-    request: &QuoteRequest,
+    request: &QuoteQuery,
     cap: Multiplier,
 ) -> Result<CheckedQuote, QuoteFailure> {
     if status != StatusCode::OK {
@@ -248,7 +194,7 @@ pub(super) fn read(
     quote.check(request, cap)
 }
 
-/// What a refusal says, without the form it says it in.
+/// The `detail` of a problem report, or the first 200 characters of anything else.
 fn refusal(body: &[u8]) -> String {
     #[derive(Deserialize)]
     struct Problem {
@@ -261,57 +207,93 @@ fn refusal(body: &[u8]) -> String {
 }
 
 #[derive(Serialize)]
-struct Trip {
+struct TripBody {
     pickup: Position,
     dropoff: Position,
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use serde_json::json;
     use surge_proto::DataflowMode;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
 
     use super::*;
     use crate::stand_in::{pickup, quote_body};
 
     fn checked(body: &serde_json::Value) -> Result<CheckedQuote, QuoteFailure> {
         let cap = Multiplier::from_tenths(30).unwrap();
-        let request = QuoteRequest::new(DataflowMode::Events, pickup(), pickup());
-        read(StatusCode::OK, body.to_string().as_bytes(), &request, cap)
+        read(StatusCode::OK, body.to_string().as_bytes(), &request(), cap)
     }
 
-    #[test]
-    fn a_head_is_read_when_it_is_complete_and_refused_when_it_makes_no_sense() {
-        let whole = b"HTTP/1.1 503 Gone\r\nContent-Length: 4\r\nConnection: close\r\n\r\ngone";
-        for part in 0..whole.len() - 4 {
-            assert_eq!(head_of(&whole[..part]).unwrap(), None);
+    /// A connection to a server that gives every request this answer.
+    async fn wire(answer: &'static str) -> HttpWire {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                tokio::spawn(async move {
+                    while stream.read(&mut [0; 1024]).await.is_ok_and(|read| read > 0) {
+                        stream.write_all(answer.as_bytes()).await.unwrap();
+                    }
+                });
+            }
+        });
+        HttpWire::to(Arc::new(HttpAddress::of(&url).unwrap()))
+    }
+
+    fn request() -> QuoteQuery {
+        QuoteQuery::new(DataflowMode::Events, pickup(), pickup())
+    }
+
+    #[tokio::test]
+    async fn reads_answers_of_any_status() {
+        let mut wire = wire("HTTP/1.1 503 Gone\r\nContent-Length: 4\r\n\r\ngone").await;
+        wire.open().await.unwrap();
+        let (status, body) = wire.ask(&request()).await.unwrap();
+        assert_eq!(
+            (status, &body[..]),
+            (StatusCode::SERVICE_UNAVAILABLE, &b"gone"[..])
+        );
+        assert!(wire.is_open());
+    }
+
+    #[tokio::test]
+    async fn reconnects_after_a_closed_connection() {
+        let last = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}";
+        let mut wire = wire(last).await;
+        for _ in 0..3 {
+            let (status, _) = wire.ask(&request()).await.unwrap();
+            assert_eq!(status, StatusCode::OK);
         }
-        let head = Head {
-            status: StatusCode::SERVICE_UNAVAILABLE,
-            head_bytes: whole.len() - 4,
-            body_bytes: 4,
-            is_last: true,
-        };
-        assert_eq!(head_of(whole).unwrap(), Some(head));
+    }
+
+    #[tokio::test]
+    async fn refuses_answers_that_make_no_sense() {
         for nonsense in [
-            "HTTP/1.1 200 OK\r\n\r\n",
             "HTTP/1.1 200 OK\r\ncontent-length: 99999999\r\n\r\n",
             "SSH-2.0-x\r\n\r\n",
         ] {
-            assert!(head_of(nonsense.as_bytes()).is_err(), "{nonsense}");
+            let mut wire = wire(nonsense).await;
+            let waited = tokio::time::timeout(Duration::from_secs(5), wire.ask(&request())).await;
+            let refused = waited.expect("the answer is refused at once");
+            assert!(matches!(refused, Err(NoAnswer::Broken(_))), "{nonsense}");
         }
     }
 
     #[test]
-    fn a_sound_quote_passes() {
+    fn accepts_correct_quotes() {
         let quoted = checked(&quote_body("events")).unwrap();
         assert_eq!(quoted.multiplier.tenths(), 13);
-        assert_eq!(quoted.data_age, Some(std::time::Duration::from_millis(250)));
+        assert_eq!(quoted.data_age, Some(Duration::from_millis(250)));
         assert!(!quoted.degraded);
     }
 
     #[test]
-    fn each_flaw_is_found() {
+    fn finds_each_flaw_in_a_quote() {
         for (field, value) in [
             ("surge_multiplier", json!(3.1)),
             ("surge_multiplier", json!(1.25)),
@@ -333,13 +315,13 @@ mod tests {
     }
 
     #[test]
-    fn another_mode_is_not_the_mode_asked_for() {
+    fn refuses_quotes_of_another_mode() {
         let refused = checked(&quote_body("request")).unwrap_err();
         assert_eq!(refused.to_string(), "asked for events, answered by request");
     }
 
     #[test]
-    fn a_quote_without_data_needs_no_age() {
+    fn degraded_quote_needs_no_age() {
         let mut body = quote_body("events");
         body["surge_multiplier"] = json!(1.0);
         body["data_age_ms"] = json!(null);
@@ -348,15 +330,14 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_is_told_by_its_detail() {
-        let request = QuoteRequest::new(DataflowMode::Events, pickup(), pickup());
+    fn refusal_shows_the_detail_of_the_problem() {
         let refused = |body: &str| {
             let status = StatusCode::SERVICE_UNAVAILABLE;
-            read(status, body.as_bytes(), &request, Multiplier::ONE).unwrap_err()
+            read(status, body.as_bytes(), &request(), Multiplier::ONE).unwrap_err()
         };
-        let told = refused(r#"{"title": "unavailable", "detail": "no supply"}"#);
+        let shown = refused(r#"{"title": "unavailable", "detail": "no supply"}"#);
         assert_eq!(
-            told.to_string(),
+            shown.to_string(),
             "status 503 Service Unavailable: no supply"
         );
         assert!(refused("gone").to_string().ends_with(": gone"));

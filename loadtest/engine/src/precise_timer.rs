@@ -1,22 +1,22 @@
-//! Wakes at an instant, to some microseconds.
+//! A timer that wakes to some microseconds.
 //!
-//! The timers of an async runtime tick once a millisecond, and that tick would be counted as latency of the service. A
-//! timer of the operating system that can be waited for like a socket is exact, and costs no thread.
+//! Tokio's timer has a resolution of one millisecond, and the figures would show that as latency of
+//! the service. A timerfd of Linux is precise, and a task waits for it as for a socket.
 
 use std::time::{Duration, Instant};
 
-/// A wait at a time.
+/// Waits for one moment at a time.
 #[derive(Debug)]
 pub(super) struct PreciseTimer(Option<precise::Timer>);
 
 impl PreciseTimer {
-    /// Where the system has no exact timer to give, waits are as coarse as the runtime's, and the lateness of the run
+    /// Without a timerfd the waits are as coarse as the runtime's, and the lateness of the run
     /// shows it.
     pub(super) fn new() -> Self {
         Self(precise::Timer::new())
     }
 
-    /// Waits until `at`; returns at once when that has passed.
+    /// Waits until `at`; returns at once if that has passed.
     pub(super) async fn until(&self, at: Instant) {
         loop {
             let left = at.saturating_duration_since(Instant::now());
@@ -55,12 +55,12 @@ mod precise {
         pub(super) fn new() -> Option<Self> {
             let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
             let timer = timerfd_create(TimerfdClockId::Monotonic, flags).ok()?;
-            // SAFETY: the descriptor is valid, owned by the value that is given away, and never replaced or closed
-            // before it.
+            // SAFETY: the `AsyncFd` owns the valid descriptor, and never replaces or closes it
+            // before its own end.
             unsafe { AsyncFd::register(timer) }.ok().map(Self)
         }
 
-        /// Waits about this long. May return early: an old ring that nobody heard is heard now.
+        /// Waits about this long. May return early, for an expiry that an earlier wait left unread.
         pub(super) async fn wait_once(&self, after: Duration) {
             let once = Itimerspec {
                 it_interval: timespec(Duration::ZERO),
@@ -68,15 +68,15 @@ mod precise {
             };
             let armed = timerfd_settime(&self.0, TimerfdTimerFlags::empty(), &once);
             match armed {
-                // The number of rings is not read: arming the timer again sets it to zero.
-                Ok(_) => self.heard().await,
+                // Nobody reads the number of expiries: setting the timer again sets it to zero.
+                Ok(_) => self.expired().await,
                 Err(_) => tokio::time::sleep(after).await,
             }
         }
 
-        async fn heard(&self) {
-            if let Ok(mut ring) = self.0.readable().await {
-                ring.clear_ready();
+        async fn expired(&self) {
+            if let Ok(mut ready) = self.0.readable().await {
+                ready.clear_ready();
             }
         }
     }
@@ -112,7 +112,7 @@ mod precise {
 mod tests {
     use super::*;
 
-    /// How late half of a hundred waits are at least.
+    /// The median lateness of a hundred waits.
     #[cfg(target_os = "linux")]
     async fn median_lateness(timer: &PreciseTimer) -> Duration {
         let mut late: Vec<Duration> = Vec::new();
@@ -129,10 +129,10 @@ mod tests {
         late[late.len() / 2]
     }
 
-    /// Half of them, and in one of ten tries, because a busy machine may be late itself.
+    /// Half of the waits, and one try of ten, because a busy machine may be late itself.
     #[cfg(target_os = "linux")]
     #[tokio::test]
-    async fn half_of_the_waits_end_within_half_a_millisecond() {
+    async fn half_the_waits_are_precise() {
         let timer = PreciseTimer::new();
         let mut medians = Vec::new();
         while medians.len() < 10 {
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_wait_that_was_given_up_does_not_cut_the_next_one_short() {
+    async fn abandoned_wait_does_not_shorten_the_next() {
         let timer = PreciseTimer::new();
         for _ in 0..50 {
             let given_up = timer.until(Instant::now() + Duration::from_millis(2));

@@ -1,10 +1,12 @@
-//! When requests are meant to leave: fixed before the first one does, and independent of every answer.
+//! When requests are meant to leave: fixed before the first one leaves, and independent of answers.
 //!
-//! A schedule is a row of steps, each with a rate, and the law by which arrivals spread within a step. It is told one
-//! arrival at a time, so that a day of them takes no more memory than a second.
+//! A schedule is a row of steps, each with a rate, and the gaps between arrivals: even, or drawn
+//! from an exponential distribution (a Poisson process: people who do not know of each other).
+//! [`Offsets`] computes one arrival at a time, so a day of arrivals takes no more memory than a
+//! second.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
@@ -13,33 +15,33 @@ use rand_distr::{Distribution as _, Exp1};
 /// Intended send times, counted from the start of a run. A clone is cheap.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Schedule {
-    steps: Arc<[Step]>,
+    steps: Arc<[ScheduleStep]>,
     gaps: Gaps,
 }
 
 /// How arrivals follow one another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Gaps {
-    /// All alike.
+    /// All of the same length.
     Even,
-    /// Drawn from an exponential distribution: people who do not know of each other.
+    /// Drawn from an exponential distribution.
     Exponential { seed: u64 },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Step {
+struct ScheduleStep {
     rate_per_second: u32,
     length: Duration,
 }
 
 impl Schedule {
-    /// `rate_per_second` arrivals a second, evenly spread, for as long as `length`.
+    /// `rate_per_second` arrivals a second, evenly spread over `length`.
     pub fn constant(rate_per_second: u32, length: Duration) -> Self {
         Self::steps(&[(rate_per_second, length)])
     }
 
-    /// Arrivals of a Poisson process: `rate_per_second` a second on average for as long as `length`. The same seed
-    /// gives the same arrivals.
+    /// Arrivals of a Poisson process over `length`: `rate_per_second` a second on average. The same
+    /// seed gives the same arrivals.
     pub fn poisson(rate_per_second: u32, length: Duration, seed: u64) -> Self {
         Self {
             gaps: Gaps::Exponential { seed },
@@ -47,9 +49,9 @@ impl Schedule {
         }
     }
 
-    /// One rate after the other, each evenly spread and held for its length; a rate of zero is a pause.
+    /// One rate after the other, each evenly spread over its length; a rate of zero is a pause.
     pub fn steps(steps: &[(u32, Duration)]) -> Self {
-        let step = |&(rate_per_second, length)| Step {
+        let step = |&(rate_per_second, length)| ScheduleStep {
             rate_per_second,
             length,
         };
@@ -64,7 +66,7 @@ impl Schedule {
         Offsets::new(self.clone())
     }
 
-    /// How many requests are meant to leave in all. Counts them one by one.
+    /// The number of arrivals. Counts them one by one.
     pub fn arrivals(&self) -> u64 {
         self.offsets().count() as u64
     }
@@ -81,14 +83,14 @@ impl Schedule {
 #[derive(Debug, Clone)]
 pub struct Offsets {
     schedule: Schedule,
-    /// The step that is being gone through, and when it began.
+    /// The current step, and when it began.
     step: usize,
     began: Duration,
     /// Arrivals of this step so far, for even gaps.
-    told: u64,
-    /// The last arrival within this step, for drawn gaps: nanoseconds, as a sum of fractions must not lose them.
+    arrived: u64,
+    /// The last arrival of this step, for drawn gaps, in nanoseconds with their fraction.
     last_nanos: f64,
-    draws: ChaCha8Rng,
+    rng: ChaCha8Rng,
 }
 
 impl Offsets {
@@ -101,9 +103,9 @@ impl Offsets {
             schedule,
             step: 0,
             began: Duration::ZERO,
-            told: 0,
+            arrived: 0,
             last_nanos: 0.0,
-            draws: ChaCha8Rng::seed_from_u64(seed),
+            rng: ChaCha8Rng::seed_from_u64(seed),
         }
     }
 
@@ -115,26 +117,26 @@ impl Offsets {
         }
     }
 
-    /// By multiplication and not by adding gaps up: a third of a second has no exact number of nanoseconds.
+    /// Multiplies instead of adding gaps: a third of a second is no whole number of nanoseconds.
     fn next_even(&mut self, rate_per_second: u32) -> Duration {
         let rate = u64::from(rate_per_second);
-        let (seconds, rest) = (self.told / rate, self.told % rate);
-        self.told += 1;
+        let (seconds, rest) = (self.arrived / rate, self.arrived % rate);
+        self.arrived += 1;
         Duration::from_secs(seconds) + Duration::from_nanos(rest * NANOS_PER_SECOND / rate)
     }
 
     fn next_drawn(&mut self, rate_per_second: u32) -> Duration {
-        let gap: f64 = Exp1.sample(&mut self.draws);
+        let gap: f64 = Exp1.sample(&mut self.rng);
         self.last_nanos += gap * 1e9 / f64::from(rate_per_second);
-        // A number of nanoseconds too large for the type saturates, and is beyond any step.
+        // A number too large for the type saturates, and lies beyond any step.
         Duration::from_nanos(self.last_nanos as u64)
     }
 
     /// Goes to the next step. An exponential gap has no memory, so nothing is carried over.
-    fn turn(&mut self, length: Duration) {
+    fn next_step(&mut self, length: Duration) {
         self.step += 1;
         self.began = self.began.saturating_add(length);
-        self.told = 0;
+        self.arrived = 0;
         self.last_nanos = 0.0;
     }
 }
@@ -151,8 +153,26 @@ impl Iterator for Offsets {
                     return Some(self.began + within);
                 }
             }
-            self.turn(step.length);
+            self.next_step(step.length);
         }
+    }
+}
+
+/// One request that is due.
+#[derive(Debug, Clone, Copy)]
+pub struct Arrival {
+    /// Its number in the schedule, from zero.
+    pub index: u64,
+    /// When it is meant to leave, from the start of the schedule.
+    pub due: Duration,
+    /// The same moment, by the clock.
+    pub intended: Instant,
+}
+
+impl Arrival {
+    /// Time since the intended send: the latency, once the answer is complete.
+    pub fn elapsed(&self) -> Duration {
+        self.intended.elapsed()
     }
 }
 
@@ -167,7 +187,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
-    fn arrivals_are_evenly_spread_and_do_not_drift() {
+    fn even_arrivals_do_not_drift() {
         let schedule = Schedule::constant(300, 60 * SECOND);
         let offsets: Vec<Duration> = schedule.offsets().collect();
         assert_eq!(offsets.len(), 18_000);
@@ -178,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn steps_follow_each_other_and_a_rate_of_zero_is_a_pause() {
+    fn rate_of_zero_is_a_pause() {
         let schedule = Schedule::steps(&[(2, SECOND), (0, SECOND), (4, SECOND / 2)]);
         let millis: Vec<u128> = schedule.offsets().map(|at| at.as_millis()).collect();
         assert_eq!(millis, [0, 500, 2_000, 2_250]);
@@ -186,7 +206,8 @@ mod tests {
         assert_eq!(Schedule::steps(&[]).arrivals(), 0);
     }
 
-    /// Of an exponential distribution: its standard deviation is its mean, and 63.2 % of it (1 - 1/e) lie below.
+    /// An exponential distribution has its mean as standard deviation, and 63.2 % of it (1 - 1/e)
+    /// lie below the mean.
     #[test]
     fn gaps_of_a_poisson_process_are_exponential() {
         let offsets: Vec<f64> = Schedule::poisson(1_000, 100 * SECOND, 7)
@@ -214,13 +235,14 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(32))]
 
         #[test]
-        fn even_arrivals_are_as_many_as_the_rates_say_and_in_order(steps in some_steps()) {
+        fn even_arrivals_follow_the_rates_in_order(steps in some_steps()) {
             let schedule = Schedule::steps(&steps);
             let offsets: Vec<Duration> = schedule.offsets().collect();
-            // The first of a step leaves at its start, so a part of a gap at its end counts as a whole one.
+            // The first arrival of a step comes at its start, so a partial gap counts as one.
             let expected: u128 = steps
                 .iter()
-                .map(|&(rate, length)| (length.as_nanos() * u128::from(rate)).div_ceil(1_000_000_000))
+                .map(|&(rate, length)| length.as_nanos() * u128::from(rate))
+                .map(|nanos| nanos.div_ceil(u128::from(NANOS_PER_SECOND)))
                 .sum();
             prop_assert_eq!(offsets.len() as u128, expected);
             prop_assert!(offsets.is_sorted());
@@ -228,7 +250,7 @@ mod tests {
         }
 
         #[test]
-        fn a_seed_gives_the_same_arrivals_every_time(rate in 1_u32..1_000, seed: u64) {
+        fn same_seed_gives_the_same_arrivals(rate in 1_u32..1_000, seed: u64) {
             let schedule = Schedule::poisson(rate, SECOND, seed);
             let offsets: Vec<Duration> = schedule.offsets().collect();
             prop_assert!(offsets.is_sorted());
@@ -238,7 +260,8 @@ mod tests {
             prop_assert!(offsets.is_empty() || !offsets.iter().copied().eq(other.offsets()));
             // Six standard deviations of a Poisson count.
             let off = (offsets.len() as f64 - f64::from(rate)).abs();
-            prop_assert!(off <= 6.0 * f64::from(rate).sqrt() + 3.0, "{} of {}", offsets.len(), rate);
+            let allowed = 6.0 * f64::from(rate).sqrt() + 3.0;
+            prop_assert!(off <= allowed, "{} of {}", offsets.len(), rate);
         }
     }
 }

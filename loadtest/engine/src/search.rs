@@ -1,18 +1,23 @@
-//! Looks for the highest rate that holds: away from a guess, in growing strides, until one holds and one does not; then by
-//! bisection; and then once more, just above.
+//! The search for the highest rate that a server sustains.
+//!
+//! ```text
+//!   from 500: 500 ok, 1000 ok, 2000 ok, 4000 fails      growing strides, up or down
+//!   bisect:   2828 ok, 3364 fails, 3084 ok              geometric, until the gap is small
+//!   check:    3364 once more: fails, so 3084            a hiccup must not pass for the limit
+//! ```
 
 /// How to search.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Search {
-    /// The factor from the first rate to the next; it is squared with every further one, up to two.
+    /// The factor from the first rate to the second; each further one is squared, up to 2.
     pub stride: f64,
-    /// The factor between a rate that holds and one that does not at which the search is over.
+    /// The search ends when the rate that failed is at most this factor above the one that held.
     pub precision: f64,
-    /// How many tries there are; then the search is over too, as soon as there is a rate that holds.
+    /// The search also ends after this number of tries, once one rate held.
     pub most_tries: u32,
 }
 
-/// Tries rates, and counts.
+/// Tries rates, and counts the tries.
 struct Tries<F> {
     holds: F,
     left: u32,
@@ -29,23 +34,24 @@ impl<F: AsyncFnMut(u32) -> bool> Tries<F> {
     }
 }
 
-/// No rate below is tried: a server that cannot hold this has no capacity worth a figure.
+/// The lowest rate to try: a server that cannot sustain it has no capacity worth a figure.
 const LOWEST: u32 = 20;
 
-/// No rate above is tried: no generator of ours gets there.
+/// The highest rate to try: beyond what the generator can send.
 pub const HIGHEST: u32 = 200_000;
 
 const LONGEST_STRIDE: f64 = 2.0;
 
-/// How often the limit that was found may turn out to be a hiccup.
+/// How often the search checks whether the limit that it found was a hiccup.
 const SECOND_LOOKS: u32 = 2;
 
 impl Search {
-    /// The highest rate found for which `holds` says yes, beginning with `from`, a second; `None` when none does.
+    /// The highest rate, per second, for which `holds` returned true; the first try is `from`.
+    /// `None` if no rate held.
     ///
-    /// When the limit seems to be found, the rate that failed just above gets another try, and if it holds the search goes on
-    /// from there: so a hiccup of the machine does not pass for the limit of the server, however many tries it spoiled in a
-    /// row.
+    /// At the end, the search tries the lowest failed rate again. If it holds now, the search goes
+    /// on from there: a hiccup of the machine is not the limit of the server, however many tries in
+    /// a row it hit.
     pub async fn highest(self, from: u32, holds: impl AsyncFnMut(u32) -> bool) -> Option<u32> {
         let from = from.clamp(LOWEST, HIGHEST);
         let left = self.most_tries;
@@ -65,7 +71,7 @@ impl Search {
         Some(held)
     }
 
-    /// From a rate that holds up to one that does not; twice the highest that was tried where all do.
+    /// From a rate that holds up to one that fails; the highest twice if all hold.
     async fn search_up(
         self,
         from: u32,
@@ -85,7 +91,7 @@ impl Search {
         (held, held)
     }
 
-    /// From a rate that does not hold down to one that does.
+    /// From a rate that fails down to one that holds.
     async fn search_down(
         self,
         from: u32,
@@ -105,7 +111,7 @@ impl Search {
         None
     }
 
-    /// Halves what lies between.
+    /// Halves the gap between the two.
     async fn narrow(
         self,
         mut held: u32,
@@ -123,12 +129,12 @@ impl Search {
         (held, broken)
     }
 
-    /// Whether another rate lies between the two and is worth a try.
+    /// Whether a rate between the two is worth a try.
     fn is_apart(self, held: u32, broken: u32) -> bool {
         broken > held + 1 && f64::from(broken) > f64::from(held) * self.precision
     }
 
-    /// Short ones first, for a guess that is nearly right.
+    /// Short strides first, because the guess may be nearly right.
     fn strides(self) -> impl Iterator<Item = f64> {
         std::iter::successors(Some(self.stride), |stride| {
             Some((stride * stride).min(LONGEST_STRIDE))
@@ -153,7 +159,7 @@ mod tests {
     };
 
     #[tokio::test]
-    async fn the_limit_is_found_from_below_and_from_above() {
+    async fn finds_the_limit_from_either_side() {
         for limit in [30_u32, 480, 512, 7_300, 61_000] {
             let found = SEARCH
                 .highest(FROM, async |rate| rate <= limit)
@@ -168,7 +174,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_hiccup_is_not_the_limit() {
+    async fn hiccup_is_not_the_limit() {
         for (first, last) in [(1, 1), (2, 2), (1, 4), (6, 9)] {
             let mut probes = 0;
             let found = SEARCH
@@ -182,7 +188,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_server_that_holds_now_and_then_ends_the_search_too() {
+    async fn unsteady_server_ends_the_search_too() {
         let mut probes = 0;
         let found = SEARCH
             .highest(FROM, async |rate| {
@@ -194,7 +200,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_search_that_may_not_take_long_gives_what_it_has() {
+    async fn short_search_returns_its_best_rate() {
         for (from, limit) in [(500, 61_000), (61_000, 500)] {
             let mut probes = 0;
             let short = Search {
@@ -213,7 +219,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_never_holds_has_no_capacity_and_what_always_does_ends_the_search() {
+    async fn search_ends_at_both_extremes() {
         assert_eq!(SEARCH.highest(FROM, async |_| false).await, None);
         assert!(SEARCH.highest(FROM, async |_| true).await > Some(HIGHEST / 2));
     }

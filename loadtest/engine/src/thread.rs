@@ -1,4 +1,4 @@
-//! A thread for the load alone: what else the process does, a whole city for one, must not delay a send.
+//! A thread for the load alone, so that other work of the process cannot delay a request.
 
 use std::convert::Infallible;
 use std::io;
@@ -11,17 +11,17 @@ use tokio::sync::oneshot;
 #[derive(Debug, Clone)]
 pub struct LoadThread {
     runtime: Handle,
-    /// Nothing is ever sent: it is dropped with the last owner, and that ends the thread.
+    /// Nobody sends anything: the last owner drops it, and that ends the thread.
     _owners: Arc<oneshot::Sender<Infallible>>,
 }
 
 impl LoadThread {
-    /// Starts it.
+    /// Starts the thread.
     ///
     /// # Errors
-    /// When the system gives no thread or no descriptor for it.
+    /// When the system has no thread or no file descriptor for it.
     pub fn start() -> io::Result<Self> {
-        // Of one thread by kind, so that nothing is locked against threads that are not there.
+        // A runtime of one thread needs no locks against other threads.
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let handle = runtime.handle().clone();
         let (owners, all_gone) = oneshot::channel();
@@ -38,14 +38,14 @@ impl LoadThread {
         })
     }
 
-    /// Does the work there; a panic in it is a panic here.
+    /// Runs the work on the thread; a panic in it becomes a panic here.
     pub(super) async fn run<T: Send + 'static>(
         &self,
         work: impl Future<Output = T> + Send + 'static,
     ) -> T {
         match self.runtime.spawn(work).await {
             Ok(done) => done,
-            // Not cancelled: the runtime lives as long as we do.
+            // Never cancelled: the runtime lives as long as its owners.
             Err(ended) => std::panic::resume_unwind(ended.into_panic()),
         }
     }

@@ -1,10 +1,12 @@
-//! Between the pacer and the connections: arrivals that are due, and connections that are free to take one.
+//! The queue between the pacing task and the connections: arrivals that are due, and connections
+//! that wait for one.
 //!
-//! Lines are called in turn. Calling the one that was freed last would be kinder to our own memory, but a server that gives each
-//! connection to one of its threads would be asked through the connections of one thread, while the others have nothing to do.
+//! The connections take turns, the longest idle one first. Some servers bind each connection to one
+//! of their threads; if the last used connection were first again, one thread would do all the work
+//! while the others are idle.
 //!
-//! An arrival that finds no connection free waits its turn; its latency counts meanwhile, since it is the service that keeps the connections
-//! busy.
+//! An arrival waits when no connection is free. Its latency counts meanwhile, because the service
+//! keeps the connections busy.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -12,40 +14,40 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use hdrhistogram::Histogram;
 use tokio::sync::oneshot;
 
-use super::generator::Arrival;
+use super::schedule::Arrival;
 use super::{histogram, record};
 
 pub(super) struct WorkQueue(
-    // A std mutex: held for a few additions, never across an await, and by one thread.
+    // A std mutex: one thread holds it for a few additions, never across an await.
     Mutex<State>,
 );
 
 struct State {
-    /// A free connection leaves here how it can be called.
+    /// One sender for each connection that waits for work.
     free: VecDeque<oneshot::Sender<Arrival>>,
-    /// No longer than there is room.
+    /// At most `room` arrivals.
     waiting: VecDeque<Arrival>,
-    /// Arrivals that may still be taken on.
+    /// Arrivals that may still be added.
     room: u32,
     closed: bool,
     counts: Counts,
 }
 
-/// What became of the arrivals until now.
+/// The arrivals until now.
 #[derive(Debug, Clone)]
 pub(super) struct Counts {
     pub(super) sent: u64,
     pub(super) dropped: u64,
-    /// Taken on and without an outcome.
-    pub(super) under_way: u32,
+    /// Queued or sent, and not answered.
+    pub(super) in_flight: u32,
     /// How late the generator was by its own fault, in microseconds.
     pub(super) lateness: Histogram<u64>,
 }
 
-/// What a connection that asks for work gets.
+/// What a connection that asks for work receives.
 enum NextWork {
     Now(Arrival),
-    Called(oneshot::Receiver<Arrival>),
+    Wait(oneshot::Receiver<Arrival>),
     Over,
 }
 
@@ -59,25 +61,26 @@ impl WorkQueue {
             counts: Counts {
                 sent: 0,
                 dropped: 0,
-                under_way: 0,
+                in_flight: 0,
                 lateness: histogram(),
             },
         }))
     }
 
-    /// Gives an arrival that is due to a connection, or lets it wait; without room it is dropped and counted.
-    pub(super) fn add(&self, arrival: Arrival) {
-        self.state().add(arrival);
+    /// Gives an arrival that is due to a free connection, or queues it. An arrival beyond the bound
+    /// is dropped and counted.
+    pub(super) fn push(&self, arrival: Arrival) {
+        self.state().push(arrival);
     }
 
     /// The next arrival for a connection; `None` when there will be no more.
     pub(super) async fn next(&self) -> Option<Arrival> {
-        let turn = self.state().turn();
-        match turn {
+        let work = self.state().next_work();
+        match work {
             NextWork::Now(arrival) => Some(arrival),
-            NextWork::Called(call) => {
+            NextWork::Wait(call) => {
                 let arrival = call.await.ok()?;
-                // Taken here and not by the pacer: a thread too busy to get to the connection is late as well.
+                // Recorded here, because a thread too busy to reach the connection is late too.
                 record(&mut self.state().counts.lateness, arrival.elapsed());
                 Some(arrival)
             }
@@ -85,14 +88,14 @@ impl WorkQueue {
         }
     }
 
-    /// Notes that an arrival has its outcome.
+    /// Counts the answer of one arrival.
     pub(super) fn done(&self) {
         let mut state = self.state();
-        state.counts.under_way -= 1;
+        state.counts.in_flight -= 1;
         state.room += 1;
     }
 
-    /// Sends the free connections home; the others go when nothing waits any more.
+    /// Ends the queue: idle connections end now, the others when nothing waits any more.
     pub(super) fn close(&self) {
         let mut state = self.state();
         state.closed = true;
@@ -109,30 +112,30 @@ impl WorkQueue {
 }
 
 impl State {
-    fn add(&mut self, arrival: Arrival) {
+    fn push(&mut self, arrival: Arrival) {
         if self.room == 0 {
             self.counts.dropped += 1;
             return;
         }
         self.room -= 1;
         self.counts.sent += 1;
-        self.counts.under_way += 1;
-        if let Some(arrival) = self.call_a_line(arrival) {
+        self.counts.in_flight += 1;
+        if let Some(arrival) = self.give(arrival) {
             record(&mut self.counts.lateness, arrival.elapsed());
             self.waiting.push_back(arrival);
         }
     }
 
-    /// Gives the arrival back when no connection is free.
-    fn call_a_line(&mut self, arrival: Arrival) -> Option<Arrival> {
+    /// Gives the arrival to a free connection, or returns it when there is none.
+    fn give(&mut self, arrival: Arrival) -> Option<Arrival> {
         match self.free.pop_front() {
-            // A connection does not leave while it can be called, so it takes the call.
+            // A connection does not end while it waits here.
             Some(connection) => connection.send(arrival).err(),
             None => Some(arrival),
         }
     }
 
-    fn turn(&mut self) -> NextWork {
+    fn next_work(&mut self) -> NextWork {
         if let Some(arrival) = self.waiting.pop_front() {
             return NextWork::Now(arrival);
         }
@@ -141,7 +144,7 @@ impl State {
         }
         let (free, call) = oneshot::channel();
         self.free.push_back(free);
-        NextWork::Called(call)
+        NextWork::Wait(call)
     }
 }
 
@@ -161,7 +164,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn lines_are_called_in_turn() {
+    async fn connections_take_turns() {
         let queue = Arc::new(WorkQueue::new(6));
         let mut connections = Vec::new();
         for _ in 0..3 {
@@ -177,7 +180,7 @@ mod tests {
             tokio::task::yield_now().await;
         }
         for index in 0..6 {
-            queue.add(arrival(index));
+            queue.push(arrival(index));
             tokio::task::yield_now().await;
         }
         queue.close();

@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use engine::{Arrival, LoadPlan, QuoteClient, QuoteConnection, QuoteRequest, Schedule, SendReport};
+use engine::{Arrival, LoadPlan, QuoteClient, QuoteConnection, QuoteQuery, Schedule, SendReport};
 use marketplace::{MarketTime, Multiplier, Position, Zone};
 use surge_proto::DataflowMode;
 use tokio_util::sync::CancellationToken;
@@ -151,7 +151,7 @@ impl RunningRobin {
         let modes = robin.modes.len() as u64;
         let (trip, turn) = (arrival.index / modes, (arrival.index % modes) as usize);
         let (pickup, dropoff) = (robin.trips)(trip);
-        let request = QuoteRequest::new(robin.modes[turn], pickup, dropoff);
+        let request = QuoteQuery::new(robin.modes[turn], pickup, dropoff);
         let quote = connection.ask(&request, arrival.intended);
         // Looked up while the request is on its way: at the same time, and no part of the latency.
         let oracle = async { (robin.oracle)(request.zone) };

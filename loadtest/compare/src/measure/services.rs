@@ -7,7 +7,7 @@ use anyhow::{Context as _, bail, ensure};
 use city::clock::MarketClock;
 use city::{Client, Target};
 use engine::{
-    CheckedQuote, LoadThread, NoAnswer, QuoteClient, QuoteFailure, QuoteRequest, Transport,
+    CheckedQuote, LoadThread, NoAnswer, QuoteClient, QuoteFailure, QuoteQuery, Transport,
 };
 use marketplace::{Position, SurgePolicy};
 use serde::Deserialize;
@@ -145,7 +145,7 @@ async fn first_quote(
 ) -> Result<CheckedQuote, QuoteFailure> {
     let place = |lat, lon| Position::new(lat, lon).expect("a place in New York is on the globe");
     let (grand_central, wall_street) = (place(40.7527, -73.9772), place(40.7075, -74.0113));
-    let request = QuoteRequest::new(mode, grand_central, wall_street);
+    let request = QuoteQuery::new(mode, grand_central, wall_street);
     loop {
         let outcome = quotes.ask(request).await;
         let is_final = match &outcome {
