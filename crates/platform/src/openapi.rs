@@ -5,7 +5,7 @@
 //! responses(
 //!     (status = 200, description = "The ride", body = RideAnswer),
 //!     (status = 404, description = "No such ride", body = Problem, content_type = PROBLEM_JSON),
-//!     DatabaseProblems,
+//!     DependencyProblems,
 //!     AnyProblems,
 //! )
 //! ```
@@ -42,10 +42,10 @@ pub enum BodyProblems {
     UnsupportedMediaType(Problem),
 }
 
-/// The problem of a route that needs PostgreSQL.
+/// The problem of a route that depends on another server.
 #[derive(Debug, IntoResponses)]
-pub enum DatabaseProblems {
-    /// PostgreSQL is away; repeat the request
+pub enum DependencyProblems {
+    /// A dependency is away; repeat the request
     #[response(status = 503, content_type = PROBLEM_JSON)]
     Unavailable(Problem),
 }

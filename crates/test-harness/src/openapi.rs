@@ -54,6 +54,13 @@ impl OpenApiDocument {
             let target = self.0.pointer(reference.trim_start_matches('#'));
             return self.matches(value, target.expect("a reference has a target"));
         }
+        if let Some(schemas) = schema["oneOf"].as_array() {
+            let mut outcomes = schemas.iter().map(|schema| self.matches(value, schema));
+            return match outcomes.any(|outcome| outcome.is_ok()) {
+                true => Ok(()),
+                false => Err(format!("{value} matches none of {schemas:?}")),
+            };
+        }
         has_type(value, &schema["type"])?;
         if let Some(allowed) = schema["enum"].as_array()
             && !allowed.contains(value)

@@ -10,8 +10,9 @@ use hyper_util::{
     rt::TokioExecutor,
 };
 use serde_json::Value;
+use tokio::time::timeout;
 
-use crate::{eventually, openapi::OpenApiDocument};
+use crate::{PATIENCE, eventually, openapi::OpenApiDocument};
 
 /// A client of the REST edge of one service.
 #[derive(Debug)]
@@ -107,9 +108,12 @@ impl RestClient {
         answer
     }
 
-    /// Nothing if there is no answer.
+    /// Nothing if there is no answer in time.
     async fn exchange(&self, request: Request<Full<Bytes>>) -> Option<RestAnswer> {
-        let response = self.client.request(request).await.ok()?;
+        let response = timeout(PATIENCE, self.client.request(request))
+            .await
+            .ok()?
+            .ok()?;
         let (head, body) = response.into_parts();
         let bytes = body.collect().await.ok()?.to_bytes();
         let text = || Value::String(String::from_utf8_lossy(&bytes).into_owned());

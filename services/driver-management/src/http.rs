@@ -13,7 +13,7 @@ use marketplace::{
 use platform::{
     fault::{Fault, Problem},
     http::StrictJson,
-    openapi::{AnyProblems, BodyProblems, DatabaseProblems, GeoPoint, PROBLEM_JSON},
+    openapi::{AnyProblems, BodyProblems, DependencyProblems, GeoPoint, PROBLEM_JSON},
 };
 use serde::{Deserialize, Deserializer, Serialize, de};
 use surge_proto::convert::{self, Malformed};
@@ -57,7 +57,7 @@ pub(crate) fn router(app: App) -> (Router, OpenApi) {
         (status = 409,
          description = "The status cannot follow the current one, or the fleet is full",
          body = Problem, content_type = PROBLEM_JSON),
-        BodyProblems, DatabaseProblems, AnyProblems,
+        BodyProblems, DependencyProblems, AnyProblems,
     )
 )]
 async fn put_driver(

@@ -12,6 +12,7 @@ use marketplace::{
 use platform::{
     fault::{Fault, Problem},
     http::StrictJson,
+    openapi::{AnyProblems, BodyProblems, DependencyProblems, GeoPoint, PROBLEM_JSON},
 };
 use serde::{Deserialize, Serialize, Serializer};
 use surge_proto::DataflowMode;
@@ -23,7 +24,7 @@ use crate::{
     app::{App, SurgeMap},
     control::ModeInForce,
     explain::Journey,
-    openapi::{Document, Mode, Point},
+    openapi::{Mode, PriceApi},
     pricing::SignedQuote,
 };
 
@@ -32,7 +33,7 @@ static DATAFLOW_HEADER: HeaderName = HeaderName::from_static("surge-dataflow");
 
 /// The routes of the API, and what describes them.
 pub(crate) fn router(app: App) -> (axum::Router, openapi::OpenApi) {
-    OpenApiRouter::with_openapi(Document::openapi())
+    OpenApiRouter::with_openapi(PriceApi::openapi())
         .routes(routes!(post_quote))
         .routes(routes!(get_journey))
         .routes(routes!(get_surge))
@@ -45,9 +46,9 @@ pub(crate) fn router(app: App) -> (axum::Router, openapi::OpenApi) {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct QuoteRequest {
-    #[schema(value_type = Point)]
+    #[schema(value_type = GeoPoint)]
     pickup: Position,
-    #[schema(value_type = Point)]
+    #[schema(value_type = GeoPoint)]
     dropoff: Position,
 }
 
@@ -118,15 +119,15 @@ struct SwitchRequest {
 /// Quote a trip.
 #[utoipa::path(
     post, path = "/v1/quotes", request_body = QuoteRequest,
-    params(("surge-dataflow" = Option<Mode>, Header, description = "Mode of this quote; default: the mode in force")),
+    params(
+        ("surge-dataflow" = Option<Mode>, Header,
+         description = "Mode of this quote; default: the mode in force"),
+    ),
     responses(
-        (status = 200, body = QuoteResponse, headers(("trace-id" = String, description = "Opens the trace of this quote; absent where it was not sampled"))),
-        (status = 400, body = Problem, content_type = "application/problem+json"),
-        (status = 413, body = Problem, content_type = "application/problem+json"),
-        (status = 415, body = Problem, content_type = "application/problem+json"),
-        (status = 500, body = Problem, content_type = "application/problem+json"),
-        (status = 503, body = Problem, content_type = "application/problem+json"),
-        (status = 504, body = Problem, content_type = "application/problem+json"),
+        (status = 200, body = QuoteResponse,
+         headers(("trace-id" = String,
+                  description = "Opens the trace of this quote; absent where it was not sampled"))),
+        BodyProblems, DependencyProblems, AnyProblems,
     )
 )]
 async fn post_quote(
@@ -147,10 +148,10 @@ async fn post_quote(
     params(("quote_id" = Uuid, Path, description = "The quote")),
     responses(
         (status = 200, body = Journey),
-        (status = 400, description = "Not a UUID", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "Not kept by this replica", body = Problem, content_type = "application/problem+json"),
-        (status = 500, body = Problem, content_type = "application/problem+json"),
-        (status = 504, body = Problem, content_type = "application/problem+json"),
+        (status = 400, description = "Not a UUID", body = Problem, content_type = PROBLEM_JSON),
+        (status = 404, description = "Not kept by this replica",
+         body = Problem, content_type = PROBLEM_JSON),
+        AnyProblems,
     )
 )]
 async fn get_journey(
@@ -163,13 +164,14 @@ async fn get_journey(
 /// Show the multiplier of every zone.
 #[utoipa::path(
     get, path = "/v1/surge",
-    params(("surge-dataflow" = Option<Mode>, Header, description = "Mode of this answer; default: the mode in force")),
+    params(
+        ("surge-dataflow" = Option<Mode>, Header,
+         description = "Mode of this answer; default: the mode in force"),
+    ),
     responses(
         (status = 200, body = SurgeResponse),
-        (status = 400, body = Problem, content_type = "application/problem+json"),
-        (status = 500, body = Problem, content_type = "application/problem+json"),
-        (status = 503, body = Problem, content_type = "application/problem+json"),
-        (status = 504, body = Problem, content_type = "application/problem+json"),
+        (status = 400, description = "No such mode", body = Problem, content_type = PROBLEM_JSON),
+        DependencyProblems, AnyProblems,
     )
 )]
 async fn get_surge(
@@ -184,7 +186,7 @@ async fn get_surge(
     get, path = "/v1/dataflow",
     responses(
         (status = 200, body = ModeInForce),
-        (status = 500, body = Problem, content_type = "application/problem+json"),
+        AnyProblems,
     )
 )]
 async fn get_dataflow(State(app): State<App>) -> Json<ModeInForce> {
@@ -196,12 +198,7 @@ async fn get_dataflow(State(app): State<App>) -> Json<ModeInForce> {
     put, path = "/v1/dataflow", request_body = SwitchRequest,
     responses(
         (status = 200, body = ModeInForce),
-        (status = 400, body = Problem, content_type = "application/problem+json"),
-        (status = 413, body = Problem, content_type = "application/problem+json"),
-        (status = 415, body = Problem, content_type = "application/problem+json"),
-        (status = 500, body = Problem, content_type = "application/problem+json"),
-        (status = 503, body = Problem, content_type = "application/problem+json"),
-        (status = 504, body = Problem, content_type = "application/problem+json"),
+        BodyProblems, DependencyProblems, AnyProblems,
     )
 )]
 async fn put_dataflow(

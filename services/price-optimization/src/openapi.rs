@@ -2,6 +2,7 @@
 //! fields with the types here (`#[schema(value_type = Mode)]`), so that neither has to import the
 //! other.
 
+use platform::fault::Problem;
 use surge_proto::DataflowMode;
 use utoipa::{
     OpenApi, PartialSchema, ToSchema,
@@ -10,22 +11,15 @@ use utoipa::{
 
 /// The document at `/openapi.json`, without the routes, which describe themselves.
 #[derive(OpenApi)]
-#[openapi(info(
-    title = "price-optimization",
-    description = "Quotes a fare with a surge multiplier. \
-                   Errors are `application/problem+json` (RFC 9457)."
-))]
-pub(crate) struct Document;
-
-/// Describes `marketplace::zone::Position`: a point in degrees (WGS 84).
-#[derive(Debug, ToSchema)]
-#[expect(dead_code, reason = "describes another type")]
-pub(crate) struct Point {
-    #[schema(minimum = -90, maximum = 90)]
-    lat: f64,
-    #[schema(minimum = -180, maximum = 180)]
-    lon: f64,
-}
+#[openapi(
+    info(
+        title = "price-optimization",
+        description = "Quotes a fare with a surge multiplier. \
+                       Errors are `application/problem+json` (RFC 9457)."
+    ),
+    components(schemas(Problem))
+)]
+pub(crate) struct PriceApi;
 
 /// Describes `surge_proto::DataflowMode`.
 pub(crate) struct Mode;

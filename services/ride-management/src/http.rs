@@ -15,7 +15,7 @@ use marketplace::{
 use platform::{
     fault::{Fault, Problem},
     http::StrictJson,
-    openapi::{AnyProblems, BodyProblems, DatabaseProblems, GeoPoint, PROBLEM_JSON},
+    openapi::{AnyProblems, BodyProblems, DependencyProblems, GeoPoint, PROBLEM_JSON},
 };
 use serde::{Deserialize, Serialize};
 use surge_proto::convert::{self, Malformed};
@@ -60,7 +60,7 @@ pub(crate) fn router(app: App) -> (Router, OpenApi) {
         (status = 200, description = "The ride of the same request before", body = RideAnswer),
         (status = 409, description = "The quote has expired, is for another trip, or was used",
          body = Problem, content_type = PROBLEM_JSON),
-        BodyProblems, AnyProblems, DatabaseProblems,
+        BodyProblems, AnyProblems, DependencyProblems,
     )
 )]
 async fn request_ride(
@@ -83,7 +83,7 @@ async fn request_ride(
         (status = 200, description = "The ride", body = RideAnswer),
         (status = 400, description = "Not a UUID", body = Problem, content_type = PROBLEM_JSON),
         (status = 404, description = "No such ride", body = Problem, content_type = PROBLEM_JSON),
-        AnyProblems, DatabaseProblems,
+        AnyProblems, DependencyProblems,
     )
 )]
 async fn get_ride(
@@ -107,7 +107,7 @@ async fn get_ride(
         (status = 404, description = "No such ride", body = Problem, content_type = PROBLEM_JSON),
         (status = 409, description = "The ride was picked up, or has ended otherwise",
          body = Problem, content_type = PROBLEM_JSON),
-        AnyProblems, DatabaseProblems,
+        AnyProblems, DependencyProblems,
     )
 )]
 async fn cancel_ride(

@@ -5,13 +5,14 @@
 
 use chrono::{DateTime, Utc};
 use marketplace::zone::Position;
+use platform::openapi::GeoPoint;
 use serde::{Deserialize, Serialize};
 use surge_proto::DataflowMode;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
 pub use crate::dataflow::provenance::FeedName;
-use crate::openapi::{Mode, Point};
+use crate::openapi::Mode;
 
 /// How supply and demand reached one quote, and how the price follows from them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -24,10 +25,10 @@ pub struct Journey {
     /// How often the mode had been switched.
     pub epoch: u64,
     /// Where the rider gets in.
-    #[schema(value_type = Point)]
+    #[schema(value_type = GeoPoint)]
     pub pickup: Position,
     /// Where the rider gets out.
-    #[schema(value_type = Point)]
+    #[schema(value_type = GeoPoint)]
     pub dropoff: Position,
     /// When the quote was priced: real time.
     pub priced_at: DateTime<Utc>,

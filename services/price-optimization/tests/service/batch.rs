@@ -1,11 +1,13 @@
-//! The batch job as a cron job runs it: its own process, set up by environment variables, reading the views that the
-//! other two services publish.
+//! The batch job as a cron job runs it: its own process, set up by environment variables, reading
+//! the views that the other two services publish.
 
 use std::process::{Output, Stdio};
 
-use crate::support::{Exchange, PATIENCE};
-use sqlx::{AssertSqlSafe, Executor, PgPool};
+use sqlx::{AssertSqlSafe, Executor};
+use test_harness::PATIENCE;
 use tokio::process::Command;
+
+use crate::support::{Exchange, ROLE};
 
 const ZONE: &str = "872a100d2ffffff";
 
@@ -42,9 +44,7 @@ async fn once_overrides_batch_period() {
 }
 
 async fn publish_views(exchange: &Exchange) {
-    let admin = PgPool::connect(&exchange.postgres.admin_url())
-        .await
-        .unwrap();
+    let mut admin = exchange.admin().await;
     let views = PUBLISHED.replace("{zone}", ZONE);
     admin.execute(AssertSqlSafe(views)).await.unwrap();
 }
@@ -64,10 +64,7 @@ async fn run_once(exchange: &Exchange, environment: &[(&str, &str)]) {
 }
 
 async fn supply(exchange: &Exchange) -> f64 {
-    let pool = PgPool::connect(&exchange.database_url).await.unwrap();
-    sqlx::query_scalar("SELECT supply FROM zone_market WHERE zone = $1")
-        .bind(ZONE)
-        .fetch_one(&pool)
-        .await
-        .unwrap()
+    let mut connection = exchange.connection_as(ROLE).await;
+    let supply = sqlx::query_scalar("SELECT supply FROM zone_market WHERE zone = $1").bind(ZONE);
+    supply.fetch_one(&mut connection).await.unwrap()
 }

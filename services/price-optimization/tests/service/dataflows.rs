@@ -1,15 +1,16 @@
-//! The three dataflows side by side: the same market gives the same price, and each lives and dies with nothing but
-//! what it leans on.
+//! The three dataflows side by side: the same market gives the same price, and each fails only with
+//! the servers that it depends on.
 
 use std::time::Duration;
 
-use crate::support::{Exchange, PATIENCE, PriceOptimization, market, now, publish};
-use async_nats::jetstream::{Context, message::StreamMessage};
+use async_nats::jetstream::message::StreamMessage;
 use futures::future::join_all;
 use http::StatusCode;
 use marketplace::{time::MarketTime, view::Level};
 use prost::Message;
 use surge_proto::{subjects, v1::DemandLevel};
+
+use crate::support::{Exchange, PriceOptimization, market, now, publish};
 
 #[tokio::test]
 async fn same_market_same_price_in_every_mode() {
@@ -233,25 +234,15 @@ async fn unparsable_message_becomes_a_dead_letter() {
         .quote_until("events", |_, quote| quote["supply"] == 7.0)
         .await;
 
-    let letter = dead_letter(&jetstream, "surge.dead.SUPPLY").await;
+    let letter = dead_letter(&exchange, "surge.dead.SUPPLY").await;
     assert_eq!(letter.payload, nonsense);
     assert!(letter.headers.get(platform::nats::DEAD_REASON).is_some());
 }
 
-/// The last message that was put aside there.
-async fn dead_letter(jetstream: &Context, subject: &str) -> StreamMessage {
-    let deadline = tokio::time::Instant::now() + PATIENCE;
-    loop {
-        let letter = match jetstream.get_stream(subjects::DEAD.name).await {
-            Ok(dead) => dead.get_last_raw_message_by_subject(subject).await.ok(),
-            Err(_) => None,
-        };
-        if let Some(letter) = letter {
-            return letter;
-        }
-        assert!(tokio::time::Instant::now() < deadline, "no dead letter");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+/// The last dead letter on `subject`.
+async fn dead_letter(exchange: &Exchange, subject: &str) -> StreamMessage {
+    let letter = exchange.last_message(subjects::DEAD.name, subject, |_| true);
+    letter.await
 }
 
 #[tokio::test]
@@ -267,7 +258,7 @@ async fn older_level_never_overwrites_newer_one() {
         .clone();
     exchange.publish(&market(old, |_| (2.0, 3.0))).await;
 
-    // The same feed tells of another zone: when that is heard, all before it was.
+    // A later message of the same stream: when it has arrived, all before it have.
     let zones = market(new, |_| (2.0, 8.0)).zones;
     let elsewhere = zones.iter().find(|levels| here != levels.zone.to_string());
     let elsewhere = elsewhere.unwrap().zone;

@@ -1,8 +1,8 @@
-//! The journey of a quote: every hop of every mode is there, in order, and adds up to the data age that the quote told.
+//! The journey of a quote: every hop of every mode is there, in order, and adds up to the data age
+//! that the quote told.
 
 use std::{collections::HashMap, process::Stdio, time::Duration};
 
-use crate::support::{Exchange, PATIENCE, PriceOptimization, market, now};
 use chrono::{DateTime, Utc};
 use http::StatusCode;
 use marketplace::view::MarketView;
@@ -11,8 +11,11 @@ use prost::Message;
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, Executor, PgPool};
 use surge_proto::{convert::timestamp, subjects, v1};
+use test_harness::{PATIENCE, eventually};
 use tokio::process::Command;
 use uuid::Uuid;
+
+use crate::support::{Exchange, PriceOptimization, market, now};
 
 const SUPPLY_TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const DEMAND_TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
@@ -242,18 +245,14 @@ impl PriceOptimization {
         journey
     }
 
-    /// Quotes in `mode` until a journey pleases.
-    async fn journey_until(&self, mode: &str, pleases: impl Fn(&Value) -> bool) -> (Value, Value) {
-        let deadline = tokio::time::Instant::now() + PATIENCE;
-        loop {
+    /// Quotes in `mode` until `wanted` holds for a journey.
+    async fn journey_until(&self, mode: &str, wanted: impl Fn(&Value) -> bool) -> (Value, Value) {
+        eventually("the wanted journey", async || {
             let (_, quote) = self.quote(mode).await;
             let journey = self.journey(&quote).await;
-            if pleases(&journey) {
-                return (quote, journey);
-            }
-            assert!(tokio::time::Instant::now() < deadline, "still {journey}");
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+            wanted(&journey).then_some((quote, journey))
+        })
+        .await
     }
 }
 
@@ -279,7 +278,8 @@ fn moment(value: &Value) -> DateTime<Utc> {
     value.as_str().unwrap().parse().unwrap()
 }
 
-/// Stops follow one another, hops add up to the age of their feed, and the older feed's age is the quote's data age.
+/// Stops follow one another, hops add up to the age of their feed, and the older feed's age is the
+/// quote's data age.
 fn adds_up(journey: &Value, quote: &Value) {
     let told = quote["data_age_ms"].as_f64().unwrap();
     assert_eq!(journey["data_age_ms"].as_f64().unwrap(), told);
@@ -392,23 +392,21 @@ fn traceparent(trace: &str) -> String {
 
 /// What the producers publish in PostgreSQL, as of two seconds ago and written at `written_at`.
 async fn publish_views(exchange: &Exchange, written_at: &str) {
-    let admin = PgPool::connect(&exchange.postgres.admin_url())
-        .await
-        .unwrap();
+    let mut admin = exchange.admin().await;
     let views = format!(
-        "CREATE TABLE public.told AS
+        "CREATE TABLE public.published AS
          SELECT date_trunc('milliseconds', clock_timestamp()) - interval '2 s' AS as_of,
                 ({written_at})::timestamptz AS written_at;
          CREATE VIEW driver.supply_watermark AS
-         SELECT as_of, '{supply}'::text AS traceparent, written_at FROM public.told;
+         SELECT as_of, '{supply}'::text AS traceparent, written_at FROM public.published;
          CREATE VIEW driver.supply_by_zone AS
          SELECT '872a100d2ffffff' AS zone, 1::int8 AS idle_drivers, '{{}}'::timestamptz[] AS dropoffs_due_at;
          CREATE VIEW ride.demand_watermark AS
          SELECT as_of - interval '1 hour' AS observed_since, as_of, 300 AS window_seconds,
-                '{demand}'::text AS traceparent, written_at FROM public.told;
+                '{demand}'::text AS traceparent, written_at FROM public.published;
          CREATE VIEW ride.demand_by_zone_window AS
          SELECT '872a100d2ffffff' AS zone, as_of - interval '5 minutes' AS window_start, 3::int8 AS requests
-         FROM public.told;
+         FROM public.published;
          GRANT USAGE ON SCHEMA driver, ride TO price_optimization;
          GRANT SELECT ON ALL TABLES IN SCHEMA driver, ride TO price_optimization;",
         supply = traceparent(SUPPLY_TRACE),

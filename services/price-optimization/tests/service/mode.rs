@@ -1,18 +1,17 @@
 //! The mode in force: switched at run time, on every replica, with or without the control plane.
 
-use crate::support::{Exchange, PATIENCE, PriceOptimization, a_trip};
 use http::StatusCode;
+use test_harness::eventually;
+
+use crate::support::{Exchange, PriceOptimization, a_trip};
 
 async fn mode_becomes(service: &PriceOptimization, mode: &str) -> u64 {
-    let deadline = tokio::time::Instant::now() + PATIENCE;
-    loop {
+    eventually(mode, async || {
         let (_, in_force) = service.get("/v1/dataflow").await;
-        if in_force["mode"] == mode {
-            return in_force["epoch"].as_u64().unwrap();
-        }
-        assert!(tokio::time::Instant::now() < deadline, "still {in_force}");
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-    }
+        let epoch = in_force["epoch"].as_u64();
+        epoch.filter(|_| in_force["mode"] == mode)
+    })
+    .await
 }
 
 #[tokio::test]
@@ -27,13 +26,9 @@ async fn switch_reaches_every_replica_and_quote() {
     assert_eq!(status, StatusCode::OK, "{switched}");
     assert_eq!(switched["epoch"], 1);
     assert_eq!(mode_becomes(&other, "events").await, 1);
-    let (_, quote) = one
-        .json(http::Method::POST, "/v1/quotes", &[], &a_trip())
-        .await;
-    assert_eq!(
-        (&quote["dataflow"], &quote["epoch"]),
-        (&"events".into(), &1.into())
-    );
+    let quote = one.rest.post("/v1/quotes", &a_trip()).await.body;
+    assert_eq!(quote["dataflow"], "events");
+    assert_eq!(quote["epoch"], 1);
 
     assert_eq!(other.switch("request").await.1["epoch"], 2);
     assert_eq!(mode_becomes(&one, "request").await, 2);
@@ -71,17 +66,12 @@ async fn mode_stays_while_nats_is_away() {
     service.switch("request").await;
     exchange.nats.kill().await;
 
-    let deadline = tokio::time::Instant::now() + PATIENCE;
-    let problem = loop {
+    let problem = eventually("the switch is refused", async || {
         let (status, problem) = service.switch("events").await;
-        if status == StatusCode::SERVICE_UNAVAILABLE {
-            break problem;
-        }
-        assert!(tokio::time::Instant::now() < deadline, "{status} {problem}");
-    };
-    assert!(
-        problem["detail"].as_str().unwrap().contains("not switched"),
-        "{problem}"
-    );
+        (status == StatusCode::SERVICE_UNAVAILABLE).then_some(problem)
+    })
+    .await;
+    let detail = problem["detail"].as_str().unwrap();
+    assert!(detail.contains("not switched"), "{detail}");
     assert_eq!(service.get("/v1/dataflow").await.1["mode"], "request");
 }

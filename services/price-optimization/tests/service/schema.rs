@@ -1,10 +1,11 @@
-//! Quotes need no schema in two of three modes, so the service does not wait for one; on one that is not for it, it ends.
+//! Quotes need no schema in two of three modes, so the service does not wait for one; on one that
+//! is not for it, it ends.
 
 use std::process::{Command, Output};
 
-use sqlx::{Executor, PgPool};
+use sqlx::Executor;
 
-use crate::support::Exchange;
+use crate::support::{Exchange, ROLE};
 
 #[tokio::test]
 async fn newer_schema_ends_process_with_one_line() {
@@ -12,13 +13,14 @@ async fn newer_schema_ends_process_with_one_line() {
     let mut migrate = program(&exchange);
     let migrated = migrate.arg("migrate").output().unwrap();
     assert!(migrated.status.success(), "{migrated:?}");
-    let pool = PgPool::connect(&exchange.database_url).await.unwrap();
-    pool.execute(
-        "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
+    let mut owner = exchange.connection_as(ROLE).await;
+    owner
+        .execute(
+            "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
          VALUES (4711, 'of next year', true, '', 0)",
-    )
-    .await
-    .unwrap();
+        )
+        .await
+        .unwrap();
 
     for migrations in ["start", "job"] {
         for words in [&[][..], &["batch"], &["batch", "--once"]] {

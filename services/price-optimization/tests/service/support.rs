@@ -1,78 +1,71 @@
-//! A price-optimization under test, with a real PostgreSQL and a real NATS of its own. Its two gRPC callees say what
-//! the test tells them to, so that all three dataflows can be fed the very same levels.
+//! A price-optimization under test, with a real PostgreSQL and a real NATS of its own. Its two gRPC
+//! callees give the answers that a test sets, so that all three dataflows can be fed the very same
+//! levels.
 
 use std::{
     net::SocketAddr,
+    ops::{Deref, DerefMut},
     sync::{Arc, Mutex},
-    time::Duration,
 };
 
-use bytes::Bytes;
 use clap::Parser;
-use http::{Method, Request, StatusCode};
-use http_body_util::{BodyExt, Full};
-use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+use http::{Method, StatusCode};
+use http_body_util::Full;
 use marketplace::{
     time::MarketTime,
-    view::{Level, MarketView},
+    view::{Level, MarketView, ZoneLevels},
     zone::{Bounds, ServiceArea, Zone},
 };
-use platform::nats;
+use platform::{clock::MarketClock, nats};
 use price_optimization::{Service, config::Config, store};
-use private_servers::{Nats, NatsSettings, Password, Postgres, PostgresSettings};
 use prost::Message;
 use serde_json::{Value, json};
-use sqlx::{AssertSqlSafe, Executor, PgPool};
 use surge_proto::{
     convert::{timestamp, zones},
     subjects::{self, DEMAND, SUPPLY},
     v1::{self, demand_service_server as demand, supply_service_server as supply},
 };
+use test_harness::{RestAnswer, RunningService, Servers, downtown, eventually, midtown};
 use tokio::{net::TcpListener, runtime::Runtime};
 use tokio_stream::wrappers::TcpListenerStream;
-use tokio_util::sync::CancellationToken;
 use tonic::{Request as Call, Response as Answer, Status, Streaming, transport::Server};
 
-/// Longest wait for anything to come true.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
-
-pub(crate) const GRAND_CENTRAL: (f64, f64) = (40.7527, -73.9772);
-pub(crate) const WALL_STREET: (f64, f64) = (40.7075, -74.0113);
+/// The role of the service in PostgreSQL.
+pub(crate) const ROLE: &str = "price_optimization";
 
 /// Servers and callees around a price-optimization.
 pub(crate) struct Exchange {
-    pub(crate) postgres: Postgres,
-    pub(crate) nats: Nats,
+    servers: Servers,
     pub(crate) database_url: String,
     pub(crate) callees: Callees,
-    _folder: tempfile::TempDir,
+}
+
+impl Deref for Exchange {
+    type Target = Servers;
+
+    fn deref(&self) -> &Servers {
+        &self.servers
+    }
+}
+
+impl DerefMut for Exchange {
+    fn deref_mut(&mut self) -> &mut Servers {
+        &mut self.servers
+    }
 }
 
 impl Exchange {
     pub(crate) async fn start() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let base_dir = folder.path().to_owned();
-        let postgres = PostgresSettings {
-            base_dir: base_dir.clone(),
-            ..PostgresSettings::default()
-        };
-        let postgres = Postgres::start(postgres).await.unwrap();
-        let nats = NatsSettings {
-            base_dir,
-            ..NatsSettings::default()
-        };
+        let servers = Servers::start().await;
         Self {
-            nats: Nats::start(nats).await.unwrap(),
-            database_url: make_roles(&postgres).await,
-            postgres,
+            database_url: servers.database_url(ROLE),
+            servers,
             callees: Callees::start(),
-            _folder: folder,
         }
     }
 
     /// A price-optimization in this exchange, with `more` settings beside the necessary ones.
     pub(crate) async fn service(&self, more: &[&str]) -> PriceOptimization {
-        let nats_url = self.nats.url();
         let callees = format!("http://{}", self.callees.address);
         let necessary = [
             "price-optimization",
@@ -80,18 +73,21 @@ impl Exchange {
             "--grpc-addr=127.0.0.1:0",
             "--quote-key=a key that only tests have",
             &format!("--database-url={}", self.database_url),
-            &format!("--nats-url={nats_url}"),
+            &format!("--nats-url={}", self.nats.url()),
             &format!("--supply-url={callees}"),
             &format!("--demand-url={callees}"),
         ];
-        let config = Config::parse_from(necessary.iter().chain(more));
-        let service = PriceOptimization::start(config).await;
-        service.is_connected_to_nats().await;
+        let service = Service::start(Config::parse_from(necessary.iter().chain(more)));
+        let service = service.await.unwrap();
+        let addresses = service.addresses().unwrap();
+        let running = RunningService::spawn(addresses, |shutdown| async {
+            service.run(shutdown).await.map_err(Into::into)
+        });
+        let service = PriceOptimization(running.await);
         service
-    }
-
-    pub(crate) async fn jetstream(&self) -> async_nats::jetstream::Context {
-        nats::jetstream(nats::connect(&self.nats.url(), "test").await.unwrap())
+            .ready_until(|ready| ready["dependencies"]["nats"]["status"] == "up")
+            .await;
+        service
     }
 
     /// Publishes levels and watermarks, as the two producers do.
@@ -123,8 +119,7 @@ impl Exchange {
 
     /// Writes the rows that the batch job would have left.
     pub(crate) async fn write_rows(&self, view: &MarketView) {
-        let pool = PgPool::connect(&self.database_url).await.unwrap();
-        let mut connection = pool.acquire().await.unwrap();
+        let mut connection = self.connection_as(ROLE).await;
         store::write_zone_market(&mut connection, &view.zones, None)
             .await
             .unwrap();
@@ -153,21 +148,6 @@ pub(crate) async fn publish(
         .unwrap();
 }
 
-async fn make_roles(postgres: &Postgres) -> String {
-    let admin = PgPool::connect(&postgres.admin_url()).await.unwrap();
-    admin
-        .execute(include_str!("../../../roles.sql"))
-        .await
-        .unwrap();
-    let password = Password::generate();
-    let alter = format!(
-        "ALTER ROLE price_optimization PASSWORD '{}'",
-        password.reveal()
-    );
-    admin.execute(AssertSqlSafe(alter)).await.unwrap();
-    postgres.url("price_optimization", &password, "postgres")
-}
-
 /// A market in which every zone of the area has the levels that `levels` gives for its number.
 pub(crate) fn market(as_of: MarketTime, levels: impl Fn(usize) -> (f64, f64)) -> MarketView {
     market_of(Bounds::NEW_YORK, as_of, levels)
@@ -183,7 +163,7 @@ pub(crate) fn market_of(
     let zone_levels = |(index, zone): (usize, &Zone)| {
         let (supply, demand) = levels(index);
         let level = |value| Some(Level { value, as_of });
-        marketplace::view::ZoneLevels {
+        ZoneLevels {
             zone: *zone,
             supply: level(supply),
             demand: level(demand),
@@ -196,18 +176,18 @@ pub(crate) fn market_of(
 
 /// Market time of a service whose clock is real time.
 pub(crate) fn now() -> MarketTime {
-    let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    MarketTime::from_millis(since_epoch.unwrap().as_millis() as i64)
+    MarketTime::from_millis(MarketClock::real_time().now_millis())
 }
 
-/// What the callees say of the market, and whether they say it as of the moment of the call, as real ones do.
+/// The levels that the callees answer with, and whether as of the moment of the call, as real ones
+/// do.
 #[derive(Clone)]
 struct Market {
     view: MarketView,
     as_of_now: bool,
 }
 
-/// driver-management and ride-management in one, saying what they are told to say.
+/// driver-management and ride-management in one, with the answers that a test sets.
 #[derive(Clone)]
 pub(crate) struct Callees {
     pub(crate) address: SocketAddr,
@@ -272,24 +252,24 @@ impl Drop for Exchange {
 struct Saying(Arc<Mutex<Option<Market>>>);
 
 impl Saying {
-    fn levels(&self, names: &[String]) -> Result<Vec<marketplace::view::ZoneLevels>, Status> {
+    fn levels(&self, names: &[String]) -> Result<Vec<ZoneLevels>, Status> {
         let market = self.0.lock().unwrap();
         let market = market
             .as_ref()
-            .ok_or_else(|| Status::unavailable("told nothing"))?;
+            .ok_or_else(|| Status::unavailable("no levels are set"))?;
         let asked = zones(names).map_err(|error| Status::invalid_argument(error.to_string()))?;
         let as_of = market.as_of_now.then(now);
-        let told = |level: Level| Level {
+        let observed = |level: Level| Level {
             as_of: as_of.unwrap_or(level.as_of),
             ..level
         };
         let of = |zone: &Zone| {
             let mut zones = market.view.zones.iter();
             let levels = zones.find(|levels| levels.zone == *zone).unwrap();
-            marketplace::view::ZoneLevels {
+            ZoneLevels {
                 zone: *zone,
-                supply: levels.supply.map(told),
-                demand: levels.demand.map(told),
+                supply: levels.supply.map(observed),
+                demand: levels.demand.map(observed),
             }
         };
         Ok(asked.iter().map(of).collect())
@@ -303,9 +283,7 @@ impl supply::SupplyService for Saying {
         call: Call<v1::GetSupplyRequest>,
     ) -> Result<Answer<v1::GetSupplyResponse>, Status> {
         let levels = self.levels(&call.into_inner().zones)?;
-        let level = |levels: marketplace::view::ZoneLevels| {
-            v1::SupplyLevel::new(levels.zone, levels.supply.unwrap())
-        };
+        let level = |levels: ZoneLevels| v1::SupplyLevel::new(levels.zone, levels.supply.unwrap());
         Ok(Answer::new(v1::GetSupplyResponse {
             levels: levels.into_iter().map(level).collect(),
         }))
@@ -340,125 +318,73 @@ impl demand::DemandService for Saying {
         call: Call<v1::GetDemandRequest>,
     ) -> Result<Answer<v1::GetDemandResponse>, Status> {
         let levels = self.levels(&call.into_inner().zones)?;
-        let level = |levels: marketplace::view::ZoneLevels| {
-            v1::DemandLevel::new(levels.zone, levels.demand.unwrap())
-        };
+        let level = |levels: ZoneLevels| v1::DemandLevel::new(levels.zone, levels.demand.unwrap());
         Ok(Answer::new(v1::GetDemandResponse {
             levels: levels.into_iter().map(level).collect(),
         }))
     }
 }
 
-/// A running price-optimization, spoken to as a client does.
-pub(crate) struct PriceOptimization {
-    pub(crate) http: String,
-    pub(crate) grpc: String,
-    token: CancellationToken,
-    client: Client<hyper_util::client::legacy::connect::HttpConnector, Full<Bytes>>,
+/// A running price-optimization; it ends with this value.
+pub(crate) struct PriceOptimization(RunningService);
+
+impl Deref for PriceOptimization {
+    type Target = RunningService;
+
+    fn deref(&self) -> &RunningService {
+        &self.0
+    }
 }
 
 impl Drop for PriceOptimization {
     fn drop(&mut self) {
-        self.token.cancel();
+        self.ask_to_stop();
     }
 }
 
 impl PriceOptimization {
-    async fn start(config: Config) -> Self {
-        let service = Service::start(config).await.unwrap();
-        let at = service.addresses().unwrap();
-        let token = CancellationToken::new();
-        let running = service.run(token.clone());
-        tokio::spawn(async move { running.await.unwrap() });
-        Self {
-            http: format!("http://{}", at.http),
-            grpc: format!("http://{}", at.grpc),
-            token,
-            client: Client::builder(TokioExecutor::new()).build_http(),
-        }
-    }
-
-    /// Any request; the body as JSON, or as text where it is none.
-    pub(crate) async fn send(
-        &self,
-        request: Request<Full<Bytes>>,
-    ) -> (StatusCode, http::HeaderMap, Value) {
-        let answer = tokio::time::timeout(PATIENCE, self.client.request(request)).await;
-        let (head, body) = answer.expect("an answer in time").unwrap().into_parts();
-        let body = body.collect().await.unwrap().to_bytes();
-        let text = || Value::String(String::from_utf8_lossy(&body).into_owned());
-        let body = serde_json::from_slice(&body).unwrap_or_else(|_| text());
-        (head.status, head.headers, body)
-    }
-
     pub(crate) async fn get(&self, path: &str) -> (StatusCode, Value) {
-        let request = Request::get(format!("{}{path}", self.http)).body(Full::default());
-        let (status, _, body) = self.send(request.unwrap()).await;
-        (status, body)
+        let answer = self.rest.get(path).await;
+        (answer.status, answer.body)
     }
 
-    pub(crate) async fn json(
-        &self,
-        method: Method,
-        path: &str,
-        headers: &[(&str, &str)],
-        body: &Value,
-    ) -> (StatusCode, Value) {
-        let mut request = Request::builder()
-            .method(method)
-            .uri(format!("{}{path}", self.http))
-            .header("content-type", "application/json");
-        for (name, value) in headers {
-            request = request.header(*name, *value);
-        }
-        let request = request.body(Full::from(body.to_string())).unwrap();
-        let (status, _, body) = self.send(request).await;
-        (status, body)
+    /// Asks for something in one mode.
+    async fn call(&self, method: Method, path: &str, mode: &str, body: String) -> RestAnswer {
+        let request = self.rest.request(method, path);
+        let request = request
+            .header("content-type", "application/json")
+            .header("surge-dataflow", mode)
+            .body(Full::from(body));
+        self.rest.send(request.unwrap()).await
     }
 
-    async fn is_connected_to_nats(&self) {
-        self.ready_until(|ready| ready["dependencies"]["nats"]["status"] == "up")
-            .await;
-    }
-
-    /// Asks for readiness until it pleases.
-    pub(crate) async fn ready_until(&self, pleases: impl Fn(&Value) -> bool) -> Value {
-        let deadline = tokio::time::Instant::now() + PATIENCE;
-        loop {
+    /// Asks for readiness until `wanted` holds.
+    pub(crate) async fn ready_until(&self, wanted: impl Fn(&Value) -> bool) -> Value {
+        eventually("the wanted readiness", async || {
             let (_, ready) = self.get("/readyz").await;
-            if pleases(&ready) {
-                return ready;
-            }
-            assert!(tokio::time::Instant::now() < deadline, "still {ready}");
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+            wanted(&ready).then_some(ready)
+        })
+        .await
     }
 
-    /// A quote from Grand Central to Wall Street in one mode.
+    /// A quote from midtown to downtown in one mode.
     pub(crate) async fn quote(&self, mode: &str) -> (StatusCode, Value) {
-        let headers = [("surge-dataflow", mode)];
-        self.json(Method::POST, "/v1/quotes", &headers, &a_trip())
-            .await
+        let trip = a_trip().to_string();
+        let answer = self.call(Method::POST, "/v1/quotes", mode, trip).await;
+        (answer.status, answer.body)
     }
 
-    /// Asks for quotes in `mode` until one pleases.
+    /// Asks for quotes in `mode` until `wanted` holds.
     pub(crate) async fn quote_until(
         &self,
         mode: &str,
-        pleases: impl Fn(StatusCode, &Value) -> bool,
+        wanted: impl Fn(StatusCode, &Value) -> bool,
     ) -> Value {
-        let deadline = tokio::time::Instant::now() + PATIENCE;
-        loop {
+        eventually(mode, async || {
             let (status, quote) = self.quote(mode).await;
-            if pleases(status, &quote) {
-                return quote;
-            }
-            assert!(
-                tokio::time::Instant::now() < deadline,
-                "{mode}: still {status} {quote}"
-            );
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+            wanted(status, &quote).then_some(quote)
+        })
+        .await
     }
 
     /// Waits until `mode` quotes with data.
@@ -471,37 +397,31 @@ impl PriceOptimization {
 
     /// Waits until the map of `mode` shows this demand in a zone.
     pub(crate) async fn demand_becomes(&self, mode: &str, zone: Zone, demand: f64) {
-        let deadline = tokio::time::Instant::now() + PATIENCE;
-        loop {
+        eventually("the map shows the demand", async || {
             let map = self.surge_map(mode).await;
-            let shown = map["zones"].as_array().unwrap().iter();
-            let mut here = shown.filter(|shown| shown["zone"] == zone.to_string());
-            if here.any(|shown| shown["demand"] == demand) {
-                return;
-            }
-            assert!(tokio::time::Instant::now() < deadline, "still {map}");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+            let mut zones = map["zones"].as_array().unwrap().iter();
+            let shown = zones.find(|shown| shown["zone"] == zone.to_string());
+            shown.filter(|shown| shown["demand"] == demand).map(|_| ())
+        })
+        .await;
     }
 
     /// The multiplier of every zone in one mode.
     pub(crate) async fn surge_map(&self, mode: &str) -> Value {
-        let headers = [("surge-dataflow", mode)];
-        let map = self.json(Method::GET, "/v1/surge", &headers, &Value::Null);
-        let (status, map) = map.await;
-        assert_eq!(status, StatusCode::OK, "{map}");
-        map
+        let answer = self.call(Method::GET, "/v1/surge", mode, String::new());
+        let answer = answer.await;
+        assert_eq!(answer.status, StatusCode::OK, "{}", answer.body);
+        answer.body
     }
 
     pub(crate) async fn switch(&self, mode: &str) -> (StatusCode, Value) {
-        self.json(Method::PUT, "/v1/dataflow", &[], &json!({ "mode": mode }))
-            .await
+        let body = json!({ "mode": mode });
+        let answer = self.rest.put("/v1/dataflow", &body).await;
+        (answer.status, answer.body)
     }
 }
 
+/// A trip from midtown to downtown.
 pub(crate) fn a_trip() -> Value {
-    json!({
-        "pickup": { "lat": GRAND_CENTRAL.0, "lon": GRAND_CENTRAL.1 },
-        "dropoff": { "lat": WALL_STREET.0, "lon": WALL_STREET.1 },
-    })
+    json!({ "pickup": midtown(), "dropoff": downtown() })
 }
