@@ -6,14 +6,13 @@
 //! and is not counted. The use of the idle stack is measured first and subtracted.
 
 use std::{
-    fs,
     path::Path,
     process::ExitCode,
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 use city::Client;
 use comfy_table::Cell;
 use futures::future::try_join_all;
@@ -37,9 +36,6 @@ const DRIVERS: usize = 400;
 
 /// Positions in one body, as a gateway sends them.
 const BATCH: usize = 100;
-
-/// `/proc` counts in hundredths of a second on every Linux.
-const TICK_US: f64 = 10_000.0;
 
 /// The parts with a column in the table.
 const COUNTED: [Part; 5] = [
@@ -261,25 +257,25 @@ fn place(turn: usize) -> Value {
 }
 
 /// Processor time of a process and of its children, running and ended.
+#[cfg(target_os = "linux")]
 fn processor_us(pid: u32) -> anyhow::Result<f64> {
-    let own = ticks(pid).with_context(|| format!("process {pid} is gone"))?;
-    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
-    let children = children.unwrap_or_default();
-    let running = children
-        .split_whitespace()
-        .filter_map(|child| child.parse().ok());
-    let running: f64 = running.filter_map(|child| ticks(child).ok()).sum();
-    Ok((own + running) * TICK_US)
+    use procfs::process::Process;
+    let process = |pid| Process::new(i32::try_from(pid)?).map_err(anyhow::Error::from);
+    let ticks = |process: &Process| -> anyhow::Result<f64> {
+        let stat = process.stat()?;
+        let of_ended_children = stat.cutime + stat.cstime;
+        Ok((stat.utime + stat.stime) as f64 + of_ended_children as f64)
+    };
+    let own = process(pid).with_context(|| format!("process {pid} is gone"))?;
+    let children = own.task_main_thread().and_then(|thread| thread.children());
+    let children = children.unwrap_or_default().into_iter();
+    let running: f64 = children
+        .filter_map(|child| ticks(&process(child).ok()?).ok())
+        .sum();
+    Ok((ticks(&own)? + running) * 1e6 / procfs::ticks_per_second() as f64)
 }
 
-/// proc_pid_stat(5): `pid (name) state …`, and the name may hold anything. Fields 14 to 17 are the
-/// times of the process and of its ended children.
-fn ticks(pid: u32) -> anyhow::Result<f64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    let Some((_, after_name)) = stat.rsplit_once(')') else {
-        bail!("/proc/{pid}/stat is of another form");
-    };
-    let times = after_name.split_whitespace().skip(11).take(4);
-    let times: Vec<f64> = times.map(str::parse).collect::<Result<_, _>>()?;
-    Ok(times.iter().sum())
+#[cfg(not(target_os = "linux"))]
+fn processor_us(_: u32) -> anyhow::Result<f64> {
+    anyhow::bail!("processor time of other processes is read from /proc, which only Linux has")
 }

@@ -128,33 +128,28 @@ struct Entry {
 
 #[cfg(target_os = "linux")]
 mod table {
-    use std::fs;
+    use procfs::process::{Process, all_processes};
 
     use super::{Entry, ProcessIdentity};
 
     pub(super) fn entry(pid: u32) -> Option<Entry> {
-        parse(pid, &fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+        read(&Process::new(i32::try_from(pid).ok()?).ok()?)
     }
 
     pub(super) fn entries() -> Vec<Entry> {
-        let folder = fs::read_dir("/proc").into_iter().flatten().flatten();
-        folder
-            .filter_map(|item| entry(item.file_name().to_str()?.parse().ok()?))
-            .collect()
+        let processes = all_processes().into_iter().flatten().flatten();
+        processes.filter_map(|process| read(&process)).collect()
     }
 
-    /// proc_pid_stat(5): `pid (name) state ppid … starttime …`. The name may hold anything, even a
-    /// `)`.
-    fn parse(pid: u32, stat: &str) -> Option<Entry> {
-        let (_, after_name) = stat.rsplit_once(')')?;
-        let mut fields = after_name.split_whitespace();
-        let zombie = matches!(fields.next()?, "Z" | "X");
-        let parent = fields.next()?.parse().ok()?;
-        let started = fields.nth(17)?.to_owned(); // field 22 of the manual page
+    fn read(process: &Process) -> Option<Entry> {
+        let stat = process.stat().ok()?;
         Some(Entry {
-            identity: ProcessIdentity { pid, started },
-            parent,
-            zombie,
+            identity: ProcessIdentity {
+                pid: u32::try_from(stat.pid).ok()?,
+                started: stat.starttime.to_string(),
+            },
+            parent: u32::try_from(stat.ppid).ok()?,
+            zombie: matches!(stat.state, 'Z' | 'X'),
         })
     }
 }
