@@ -6,8 +6,9 @@ use crate::modules::item;
 use crate::source::{is_held, sources};
 
 /// Names that say a room of the crate, so that every crate may have one.
-const ROOM_NAMES: [&str; 10] = [
+const ROOM_NAMES: &[&str] = &[
     "App", "Args", "Cli", "Command", "Config", "Error", "Metrics", "Result", "Store", "Server",
+    "Parts", "Service",
 ];
 
 #[test]

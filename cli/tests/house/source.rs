@@ -41,7 +41,7 @@ const NOT_YET: &[&str] = &[
     "docs/journey.md",
     "loadtest/city/",
     "proto/",
-    "services/",
+    "services/price-optimization/",
 ];
 
 /// Whether the rules hold for a file already. `HOUSE_ALL=1` asks for all of them.

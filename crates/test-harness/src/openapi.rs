@@ -25,7 +25,7 @@ impl OpenApiDocument {
         if !path.starts_with("/v1/") || operation.is_null() && unknown.contains(&status) {
             return;
         }
-        let what = format!("{method} {path}: {} {}", status, body);
+        let what = format!("{method} {path}: {status} {body}");
         let documented = &operation["responses"][status.as_str()];
         assert!(documented.is_object(), "undocumented: {what}");
         let schema = &documented["content"][content_type]["schema"];

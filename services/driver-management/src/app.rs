@@ -1,6 +1,7 @@
 //! The use cases of driver-management, one method each. The edges parse and answer; between them
 //! each use case decides by the rules of [`crate::driver`], writes through the store, and then
-//! updates the fleet. What it acknowledges is committed.
+//! updates the fleet. What it acknowledges is committed. A use case that needs PostgreSQL fails
+//! with [`Error::Database`] while that is away; the methods name their other errors.
 
 use std::{sync::Arc, time::Duration};
 
@@ -80,7 +81,7 @@ impl App {
     /// A driver reports what it does, and where.
     ///
     /// # Errors
-    /// [`Error::IllegalTransition`], [`Error::FleetFull`], or that the database is away.
+    /// [`Error::IllegalTransition`] or [`Error::FleetFull`].
     pub async fn report_status(
         &self,
         driver_id: Uuid,
@@ -147,7 +148,7 @@ impl App {
     /// has a driver keeps it, however often a caller repeats the dispatch.
     ///
     /// # Errors
-    /// [`Error::RideReleased`], or that the database is away.
+    /// [`Error::RideReleased`].
     pub async fn dispatch(&self, ride: WaitingRide) -> Result<Option<Dispatch>, Error> {
         let answer = self.driver_for(ride).await;
         self.0.dispatches.count(&answer);
@@ -161,7 +162,7 @@ impl App {
     /// arrives after its release is refused.
     ///
     /// # Errors
-    /// [`Error::RideUnderWay`] when the rider is in the car, or that the database is away.
+    /// [`Error::RideUnderWay`] when the rider is in the car.
     pub async fn release(&self, ride_id: Uuid) -> Result<bool, Error> {
         let store = &self.0.store;
         for _ in 0..ATTEMPTS {

@@ -18,7 +18,12 @@ pub struct Config {
     pub service: ServiceConfig,
 
     /// Where rides are served: south,west,north,east in degrees.
-    #[arg(long, env = "SERVICE_AREA", default_value_t = Bounds::NEW_YORK, allow_hyphen_values = true)]
+    #[arg(
+        long,
+        env = "SERVICE_AREA",
+        default_value_t = Bounds::NEW_YORK,
+        allow_hyphen_values = true
+    )]
     pub service_area: Bounds,
 
     /// How far ahead supply is predicted, in market time: 1m to 1h.

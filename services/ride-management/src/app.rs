@@ -1,6 +1,9 @@
 //! The use cases of ride-management, one method each. Both edges and all workers end here. `ride`
 //! decides what may happen to a ride, and `store` writes it.
 //!
+//! A use case that needs PostgreSQL fails with [`Error::Database`] while that is away; the methods
+//! name their other errors.
+//!
 //! A request is answered as soon as it is safe: its ride is committed first and matched after that.
 //! When the match fails, the ride keeps a pending call, and the dispatcher makes it.
 
@@ -118,7 +121,7 @@ impl App {
     /// The ride of that id.
     ///
     /// # Errors
-    /// [`Error::NoSuchRide`], or the database is away.
+    /// [`Error::NoSuchRide`].
     pub async fn ride(&self, ride_id: Uuid) -> Result<Ride, Error> {
         self.0.store.ride(ride_id).await
     }
@@ -126,7 +129,7 @@ impl App {
     /// Cancels a ride before its pickup, and frees its driver. Repeating it changes nothing.
     ///
     /// # Errors
-    /// [`Error::NotCancellable`], [`Error::NoSuchRide`], or the database is away.
+    /// [`Error::NotCancellable`] or [`Error::NoSuchRide`].
     pub async fn cancel_ride(&self, ride_id: Uuid) -> Result<Ride, Error> {
         let ChangedRide { ride, outcome } = self.apply(ride_id, RideChange::Cancel).await?;
         match outcome {
@@ -137,18 +140,6 @@ impl App {
             ChangeOutcome::Moved if ride.driver_id.is_none() => Ok(ride),
             ChangeOutcome::Moved => Ok(self.try_call(ride).await),
         }
-    }
-
-    /// Applies a pickup or a drop-off to a ride.
-    ///
-    /// # Errors
-    /// [`Error::NoSuchRide`], or the database is away.
-    pub async fn progress_ride(
-        &self,
-        ride_id: Uuid,
-        change: RideChange,
-    ) -> Result<ChangeOutcome, Error> {
-        Ok(self.apply(ride_id, change).await?.outcome)
     }
 
     /// Expected requests of a zone in the coming window, with the counts behind the forecast.
@@ -183,12 +174,20 @@ impl App {
         self.0.demand.known_at(self.now())
     }
 
-    /// Leases the pending calls that are due, at most `most`, to this replica.
+    /// Applies a change to a ride.
     ///
     /// # Errors
-    /// The database is away.
-    pub async fn lease_due_calls(&self, most: i64) -> Result<Vec<Ride>, Error> {
-        self.0.store.lease_due_calls(most).await
+    /// [`Error::NoSuchRide`].
+    pub(crate) async fn apply(
+        &self,
+        ride_id: Uuid,
+        change: RideChange,
+    ) -> Result<ChangedRide, Error> {
+        let changed = self.0.store.apply(ride_id, change, self.now()).await?;
+        if changed.outcome == ChangeOutcome::Moved {
+            self.entered_state(&changed.ride);
+        }
+        Ok(changed)
     }
 
     /// Makes the pending call of a ride, and applies its result. A ride whose rider has waited long
@@ -267,14 +266,6 @@ impl App {
             _ => {}
         }
         placed
-    }
-
-    async fn apply(&self, ride_id: Uuid, change: RideChange) -> Result<ChangedRide, Error> {
-        let changed = self.0.store.apply(ride_id, change, self.now()).await?;
-        if changed.outcome == ChangeOutcome::Moved {
-            self.entered_state(&changed.ride);
-        }
-        Ok(changed)
     }
 
     /// A ride entered a state, and the outbox has an event of it.

@@ -28,7 +28,12 @@ pub struct Config {
     pub quote_key: QuoteKey,
 
     /// What is served: south,west,north,east in degrees.
-    #[arg(long, env = "SERVICE_AREA", default_value_t = Bounds::NEW_YORK, allow_hyphen_values = true)]
+    #[arg(
+        long,
+        env = "SERVICE_AREA",
+        default_value_t = Bounds::NEW_YORK,
+        allow_hyphen_values = true
+    )]
     pub service_area: Bounds,
 
     /// Demand profile (JSON, schema surge.demand_profile/1) to forecast from. Unset: one request an

@@ -91,6 +91,7 @@ pub struct Service {
     publish_every: Duration,
     publisher: DemandPublisher,
     trips: TripFollower,
+    dispatcher: Dispatcher,
     lease: Lease,
     relay: Relay,
     pool: PgPool,
@@ -147,7 +148,7 @@ impl Service {
             clock,
             quote_key: config.quote_key.clone(),
             match_patience: config.match_patience,
-            store,
+            store: store.clone(),
             demand,
             supply: supply.clone(),
             relay: relay.clone(),
@@ -177,6 +178,7 @@ impl Service {
             follower,
             publish_every: config.publish_every,
             publisher,
+            dispatcher: Dispatcher::new(app.clone(), store),
             trips: TripFollower::new(app.clone(), jetstream, config.service.stream_replicas),
             lease,
             relay,
@@ -203,14 +205,14 @@ impl Service {
     /// # Errors
     /// When an edge fails.
     pub async fn run(self, shutdown: CancellationToken) -> anyhow::Result<()> {
-        let grpc = grpc::routes(self.app.clone()).await?;
+        let grpc = grpc::routes(self.app).await?;
         let grpc = platform::grpc::edge(grpc, self.metrics);
         let workers = Workers::default();
         workers.spawn(|ending| self.follower.run(self.publish_every, ending));
         workers.spawn(|ending| self.lease.run(self.pool, ending));
         workers.spawn(|ending| self.publisher.run(ending));
         workers.spawn(|ending| self.trips.run(ending));
-        workers.spawn(|ending| Dispatcher::new(self.app).run(ending));
+        workers.spawn(|ending| self.dispatcher.run(ending));
         workers.spawn(|ending| self.relay.run(ending));
 
         let served = serve(self.listeners, self.http, grpc, shutdown).await;

@@ -10,7 +10,12 @@ use platform::{background::WorkLoop, propagation};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span, error, info_span};
 
-use crate::{app::App, error::Error, ride::Ride, store::LEASE};
+use crate::{
+    app::App,
+    error::Error,
+    ride::Ride,
+    store::{LEASE, Store},
+};
 
 /// Most calls of one step, all made at once, so that their leases hold. Few enough to leave
 /// driver-management and the connections to PostgreSQL to the requests.
@@ -23,12 +28,13 @@ const EVERY: Duration = Duration::from_millis(250);
 #[derive(Debug)]
 pub struct Dispatcher {
     app: App,
+    store: Store,
 }
 
 impl Dispatcher {
     /// A dispatcher for the rides of `app`.
-    pub const fn new(app: App) -> Self {
-        Self { app }
+    pub const fn new(app: App, store: Store) -> Self {
+        Self { app, store }
     }
 
     /// Makes the oldest calls that are due; returns their number.
@@ -36,7 +42,7 @@ impl Dispatcher {
     /// # Errors
     /// The first failure. The calls that failed are due again when their lease is over.
     pub async fn step(&self) -> Result<usize, Error> {
-        let rides = self.app.lease_due_calls(BATCH).await?;
+        let rides = self.store.lease_due_calls(BATCH).await?;
         let count = rides.len();
         let calls = rides.into_iter().map(|ride| {
             let span = call_span(&ride);

@@ -207,9 +207,11 @@ impl TripFollower {
             Ok(parsed) => parsed,
             Err(reason) => return Ok(Err(reason)),
         };
-        match self.app.progress_ride(ride_id, change).await {
-            Ok(ChangeOutcome::Moved | ChangeOutcome::Unmoved) => Ok(Ok(())),
-            Ok(ChangeOutcome::Refused) => Ok(Err(Undeliverable::Refused(ride_id))),
+        match self.app.apply(ride_id, change).await {
+            Ok(changed) if changed.outcome == ChangeOutcome::Refused => {
+                Ok(Err(Undeliverable::Refused(ride_id)))
+            }
+            Ok(_) => Ok(Ok(())),
             Err(Error::NoSuchRide(_)) => Ok(Err(Undeliverable::NoSuchRide(ride_id))),
             Err(error) => Err(error),
         }
