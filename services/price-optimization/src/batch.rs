@@ -119,10 +119,9 @@ impl Batch {
         let (supply_watermark, supply_rows) = store::read_supply(&mut transaction).await?;
         let (demand_watermark, demand_rows) = store::read_demand(&mut transaction).await?;
         let read_at = Utc::now();
-        for traceparent in [&supply_watermark.traceparent, &demand_watermark.traceparent] {
-            if let Some(traceparent) = traceparent {
-                propagation::link(&Span::current(), traceparent);
-            }
+        let causes = [&supply_watermark.traceparent, &demand_watermark.traceparent];
+        for traceparent in causes.into_iter().flatten() {
+            propagation::link(&Span::current(), traceparent);
         }
         let levels = self.forecaster.levels(
             (&supply_watermark, &supply_rows),

@@ -124,10 +124,12 @@ async fn start_waits_until_drivers_can_be_read() {
     let port = free_port().unwrap();
     let mut service = command(&servers, port, "job");
     service.stderr(Stdio::null());
-    let _service = spawn_tied(service).unwrap();
+    let mut service = spawn_tied(service).unwrap();
     a_lock_is_waited_for_and_given_up(&servers).await;
     migrating.rollback().await.unwrap();
     process::becomes_ready(port).await;
+    service.kill().unwrap();
+    service.wait().unwrap();
 }
 
 async fn a_lock_is_waited_for_and_given_up(servers: &Servers) {

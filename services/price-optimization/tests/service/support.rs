@@ -80,9 +80,7 @@ impl Exchange {
         let service = Service::start(Config::parse_from(necessary.iter().chain(more)));
         let service = service.await.unwrap();
         let addresses = service.addresses().unwrap();
-        let running = RunningService::spawn(addresses, |shutdown| async {
-            service.run(shutdown).await.map_err(Into::into)
-        });
+        let running = RunningService::spawn(addresses, |shutdown| service.run(shutdown));
         let service = PriceOptimization(running.await);
         service
             .ready_until(|ready| ready["dependencies"]["nats"]["status"] == "up")
