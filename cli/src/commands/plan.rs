@@ -15,7 +15,7 @@ use crate::{
 const POSITION_BYTES: f64 = 40.0;
 
 /// One kind of work: its rate and its cost.
-struct Workload {
+struct PlannedWork {
     what: &'static str,
     per_second: f64,
     us: f64,
@@ -25,27 +25,27 @@ pub(crate) fn run(args: &PlanArgs) -> ExitCode {
     let positions = args.drivers / args.report_every_s;
     let rides = args.drivers * args.rides_per_driver_hour / 3_600.0;
     let workloads = [
-        Workload {
+        PlannedWork {
             what: "positions taken",
             per_second: positions,
             us: args.position_us,
         },
-        Workload {
+        PlannedWork {
             what: "positions written",
             per_second: positions,
             us: args.position_write_us,
         },
-        Workload {
+        PlannedWork {
             what: "positions followed",
             per_second: positions * (args.replicas - 1.0),
             us: args.position_follow_us,
         },
-        Workload {
+        PlannedWork {
             what: "rides, quote to drop-off",
             per_second: rides,
             us: args.ride_us,
         },
-        Workload {
+        PlannedWork {
             what: "quotes",
             per_second: args.quotes,
             us: args.quote_us,
@@ -64,7 +64,7 @@ pub(crate) fn run(args: &PlanArgs) -> ExitCode {
         "processors to have",
     ]);
     let mut all = 0.0;
-    for Workload {
+    for PlannedWork {
         what,
         per_second,
         us,

@@ -1,7 +1,6 @@
-//! The Jaeger query API, as far as the Jaeger UI calls it, and the pages behind it. Each handler
-//! asks the store for a snapshot and answers in Jaeger's envelope, errors included. What this
-//! collector does not have (metrics, an archive) it says with 501, which the UI shows as a feature
-//! switched off.
+//! The routes of the Jaeger query API that the Jaeger UI calls, and the pages. Each handler takes a
+//! snapshot from the store and answers in Jaeger's envelope, errors included. Metrics and the
+//! archive answer 501, which the UI shows as a feature that is switched off.
 
 use std::time::{Duration, SystemTime};
 
@@ -27,7 +26,7 @@ use crate::{
     ui,
 };
 
-/// The largest answer takes a tenth of a second; a client that reads for longer than this is stuck.
+/// The largest answer takes a tenth of a second; a client that reads for 10 s is stuck.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Serves the API and the pages until `stop`.
@@ -61,9 +60,9 @@ fn router(store: SharedStore) -> Router {
         ))
 }
 
-type Answer = Result<Response, Refusal>;
+type ApiResult = Result<Response, Refusal>;
 
-/// Why a request is not answered.
+/// Why a request fails.
 #[derive(Debug, thiserror::Error)]
 enum Refusal {
     #[error(transparent)]
@@ -76,11 +75,14 @@ enum Refusal {
     NotOffered(&'static str),
 }
 
-async fn services(State(store): State<SharedStore>) -> Answer {
+async fn services(State(store): State<SharedStore>) -> ApiResult {
     Ok(answer(&store.lock().catalog().services()))
 }
 
-async fn operation_names(State(store): State<SharedStore>, Path(service): Path<String>) -> Answer {
+async fn operation_names(
+    State(store): State<SharedStore>,
+    Path(service): Path<String>,
+) -> ApiResult {
     let store = store.lock();
     let operations = store.catalog().operations(&service, None);
     // Sorted by name, then by kind, so that an operation with two kinds has its names side by side.
@@ -89,18 +91,23 @@ async fn operation_names(State(store): State<SharedStore>, Path(service): Path<S
     Ok(answer(&names))
 }
 
-async fn operations(State(store): State<SharedStore>, Query(asked): Query<Parameters>) -> Answer {
+async fn operations(
+    State(store): State<SharedStore>,
+    Query(asked): Query<Parameters>,
+) -> ApiResult {
     let (service, kind) = (asked.service()?, asked.span_kind()?);
     Ok(answer(&store.lock().catalog().operations(service, kind)))
 }
 
-async fn traces(State(store): State<SharedStore>, Query(asked): Query<Parameters>) -> Answer {
+async fn traces(State(store): State<SharedStore>, Query(asked): Query<Parameters>) -> ApiResult {
     let ids = asked.trace_ids()?;
     if !ids.is_empty() {
         return Ok(traces_by_id(&store, &ids, asked.pretty()));
     }
     let query = asked.trace_query(SystemTime::now())?;
-    let found = store.lock().search(&query);
+    let found = store
+        .lock()
+        .search(query.limit, |trace| query.matches(trace));
     Ok(show(&found, asked.pretty(), None))
 }
 
@@ -123,13 +130,16 @@ async fn trace(
     State(store): State<SharedStore>,
     Path(id): Path<String>,
     Query(asked): Query<Parameters>,
-) -> Answer {
+) -> ApiResult {
     let id = id.parse().map_err(BadParameter::trace_id)?;
     let trace = store.lock().trace(id).ok_or(Refusal::TraceNotFound)?;
     Ok(show(&[trace], asked.pretty(), None))
 }
 
-async fn dependencies(State(store): State<SharedStore>, Query(asked): Query<Parameters>) -> Answer {
+async fn dependencies(
+    State(store): State<SharedStore>,
+    Query(asked): Query<Parameters>,
+) -> ApiResult {
     let query = asked.dependency_query(SystemTime::now())?;
     let traces: Vec<Trace> = store
         .lock()
@@ -140,19 +150,19 @@ async fn dependencies(State(store): State<SharedStore>, Query(asked): Query<Para
     Ok(answer(&count_calls(&traces)))
 }
 
-async fn no_archive() -> Answer {
+async fn no_archive() -> ApiResult {
     Err(Refusal::NotOffered("archive"))
 }
 
-async fn no_metrics() -> Answer {
+async fn no_metrics() -> ApiResult {
     Err(Refusal::NotOffered("metrics"))
 }
 
-async fn no_such_path() -> Answer {
+async fn no_such_path() -> ApiResult {
     Err(Refusal::NoSuchPath)
 }
 
-/// The envelope round everything that was found.
+/// The envelope around everything that was found.
 fn answer<T: Serialize>(found: &[T]) -> Response {
     Json(Envelope::found(found.len(), found)).into_response()
 }

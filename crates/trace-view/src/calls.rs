@@ -1,6 +1,6 @@
-//! Who calls whom: the System Architecture page of the UI, counted from the traces held. A call is
-//! a span whose parent, or whose link, belongs to another service. Links count because the events
-//! between services are calls too, only ones that nobody waits for.
+//! Which service calls which, counted from the traces in memory: the UI's page *System
+//! Architecture*. A call is a span whose parent, or whose link, belongs to another service. A link
+//! counts too: an event from one service to another is a call for which the caller does not wait.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -15,14 +15,14 @@ use crate::{
 /// The calls from one service to another.
 #[derive(Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Calls<'a> {
+pub(crate) struct ServiceCalls<'a> {
     pub(crate) parent: &'a str,
     pub(crate) child: &'a str,
     pub(crate) call_count: usize,
 }
 
 /// Counts the calls between services, sorted by their names.
-pub(crate) fn count_calls(traces: &[Trace]) -> Vec<Calls<'_>> {
+pub(crate) fn count_calls(traces: &[Trace]) -> Vec<ServiceCalls<'_>> {
     let services = services_by_span(traces);
     let mut counts: BTreeMap<(&str, &str), usize> = BTreeMap::new();
     for (trace, span) in spans(traces) {
@@ -34,7 +34,7 @@ pub(crate) fn count_calls(traces: &[Trace]) -> Vec<Calls<'_>> {
     }
     counts
         .into_iter()
-        .map(|((parent, child), call_count)| Calls {
+        .map(|((parent, child), call_count)| ServiceCalls {
             parent,
             child,
             call_count,

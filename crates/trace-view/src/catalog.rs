@@ -1,7 +1,7 @@
-//! The services and operations that the search form offers, taken from *all* spans and not only
-//! from roots: a service that is only ever called by others must be found too. They outlive their
-//! traces, as in Jaeger, and are bounded: a program that puts ids into its operation names fills
-//! its own list and no one else's.
+//! The services and operations that the search form offers. They come from *all* spans, not only
+//! from roots, so that the form offers a service that never starts a trace. They outlive their
+//! traces, as in Jaeger, and are bounded per service: a program with ids in its operation names
+//! fills only its own list.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,18 +10,18 @@ use std::{
 
 use serde::Serialize;
 
-use crate::span::{Kind, Span};
+use crate::span::{Span, SpanKind};
 
-/// Services listed; spans of further ones are still found by trace id and by tags.
+/// Services in the list; a search by trace id or tags also finds spans of further ones.
 const MAX_SERVICES: usize = 200;
 
-/// Operations listed of each service.
+/// Operations in the list of each service.
 const MAX_OPERATIONS: usize = 1_000;
 
-/// What has been seen since the start.
+/// All services and operations since the start.
 #[derive(Debug, Default)]
 pub(crate) struct Catalog {
-    services: BTreeMap<Arc<str>, BTreeSet<(Arc<str>, Kind)>>,
+    services: BTreeMap<Arc<str>, BTreeSet<(Arc<str>, SpanKind)>>,
 }
 
 /// An operation as the Monitor page of the UI asks for it.
@@ -33,7 +33,7 @@ pub(crate) struct Operation<'a> {
 }
 
 impl Catalog {
-    /// Notes the service and the operation of a span, while there is room.
+    /// Adds the service and the operation of a span, while there is room.
     pub(crate) fn record(&mut self, span: &Span) {
         let service = &span.process.service;
         if !self.services.contains_key(service) && self.services.len() < MAX_SERVICES {
@@ -51,9 +51,8 @@ impl Catalog {
         self.services.keys().map(|service| &**service).collect()
     }
 
-    /// The operations of a service, sorted, each name once per kind; with `kind`, of that kind
-    /// only.
-    pub(crate) fn operations(&self, service: &str, kind: Option<Kind>) -> Vec<Operation<'_>> {
+    /// The operations of a service, sorted, each name once per kind; only those of `kind` if given.
+    pub(crate) fn operations(&self, service: &str, kind: Option<SpanKind>) -> Vec<Operation<'_>> {
         let operations = self.services.get(service).into_iter().flatten();
         operations
             .filter(|(_, own)| kind.is_none_or(|kind| kind == *own))

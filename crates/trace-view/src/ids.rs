@@ -1,6 +1,6 @@
-//! Trace and span ids: sixteen and eight bytes on the wire, hexadecimal in URLs and JSON, never
-//! zero. Held as numbers, so that a lookup hashes one word and an id copied without its leading
-//! zeros is still the same id.
+//! Trace and span ids: sixteen and eight bytes in OTLP, hexadecimal in URLs and JSON, never zero.
+//! They are held as numbers, so that a lookup hashes one number and an id without its leading zeros
+//! is the same id.
 
 use std::{
     fmt,
@@ -17,8 +17,7 @@ pub(crate) struct TraceId(NonZeroU128);
 pub(crate) struct SpanId(NonZeroU64);
 
 impl TraceId {
-    /// The id in these wire bytes; none if they are not sixteen or all zero, which OTLP calls
-    /// invalid.
+    /// The id in these bytes; `None` if they are not sixteen or all zero, which OTLP calls invalid.
     pub(crate) fn from_wire(bytes: &[u8]) -> Option<Self> {
         let bytes = bytes.try_into().ok()?;
         NonZeroU128::new(u128::from_be_bytes(bytes)).map(Self)
@@ -26,8 +25,7 @@ impl TraceId {
 }
 
 impl SpanId {
-    /// The id in these wire bytes; none if they are not eight or all zero, which OTLP calls
-    /// invalid.
+    /// The id in these bytes; `None` if they are not eight or all zero.
     pub(crate) fn from_wire(bytes: &[u8]) -> Option<Self> {
         let bytes = bytes.try_into().ok()?;
         NonZeroU64::new(u64::from_be_bytes(bytes)).map(Self)
@@ -65,7 +63,7 @@ mod tests {
     use super::{SpanId, TraceId};
 
     #[test]
-    fn a_trace_id_without_its_leading_zeros_is_the_same_id() {
+    fn id_without_leading_zeros_is_equal() {
         let id = TraceId::from_wire(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x0a, 0xbc]);
         assert_eq!("abc".parse().ok(), id);
         assert_eq!("ABC".parse().ok(), id);
@@ -73,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_id_is_refused() {
+    fn refuses_texts_that_are_no_ids() {
         let too_long = "f".repeat(33);
         for text in ["", "0", "+1", "-1", "xyz", "1 2", &too_long] {
             assert!(text.parse::<TraceId>().is_err(), "{text:?} was accepted");

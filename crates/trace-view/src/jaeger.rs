@@ -1,5 +1,5 @@
-//! Jaeger's JSON: traces as the UI reads them, borrowed from the store's snapshot and written once.
-//! Times are microseconds there; processes are named p1, p2, ... within each trace.
+//! Jaeger's JSON: traces as the UI reads them. Times are microseconds; processes are named p1, p2,
+//! ... within each trace.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -7,7 +7,7 @@ use serde::{Serialize, Serializer};
 
 use crate::{
     ids::TraceId,
-    span::{Event, Process, Span, Tag, TagValue, tags_of},
+    span::{Span, SpanEvent, SpanProcess, Tag},
     store::Trace,
 };
 
@@ -21,7 +21,7 @@ pub(crate) struct Envelope<T> {
     pub(crate) errors: Option<Vec<ErrorJson>>,
 }
 
-/// One thing that went wrong, in words that the UI shows.
+/// An error, which the UI shows.
 #[derive(Debug, Serialize)]
 pub(crate) struct ErrorJson {
     pub(crate) code: u16,
@@ -30,8 +30,8 @@ pub(crate) struct ErrorJson {
     pub(crate) trace_id: Option<String>,
 }
 
-/// Traces, each turned into JSON only when its turn comes: the whole answer in Jaeger's shape would
-/// take more memory than its text.
+/// Traces that become JSON one by one: in Jaeger's shape all of them would take more memory than
+/// their text.
 #[derive(Debug)]
 pub(crate) struct TracesJson<'a>(pub(crate) &'a [Trace]);
 
@@ -56,7 +56,7 @@ struct SpanJson<'a> {
     references: Vec<ReferenceJson>,
     start_time: u64,
     duration: u64,
-    tags: Vec<TagJson<'a>>,
+    tags: &'a [Tag],
     logs: Vec<LogJson<'a>>,
     #[serde(rename = "processID")]
     process_id: String,
@@ -74,27 +74,20 @@ struct ReferenceJson {
 }
 
 #[derive(Debug, Serialize)]
-struct TagJson<'a> {
-    key: &'a str,
-    r#type: &'static str,
-    value: TagValue<'a>,
-}
-
-#[derive(Debug, Serialize)]
 struct LogJson<'a> {
     timestamp: u64,
-    fields: Vec<TagJson<'a>>,
+    fields: &'a [Tag],
 }
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct ProcessJson<'a> {
     service_name: &'a str,
-    tags: Vec<TagJson<'a>>,
+    tags: &'a [Tag],
 }
 
 impl<T> Envelope<T> {
-    /// An answer with all that was found.
+    /// An answer with everything that was found.
     pub(crate) fn found(total: usize, data: T) -> Self {
         Self {
             data,
@@ -107,7 +100,7 @@ impl<T> Envelope<T> {
 }
 
 impl Envelope<()> {
-    /// An answer that is only an error; its `data` is null.
+    /// An answer with an error and `null` for its data.
     pub(crate) fn error(error: ErrorJson) -> Self {
         Self {
             data: (),
@@ -154,7 +147,7 @@ impl<'a> SpanJson<'a> {
             references: references(trace, span),
             start_time: span.start_ns / 1_000,
             duration: span.duration_ns / 1_000,
-            tags: span.tags().map(TagJson::from).collect(),
+            tags: &span.tags,
             logs: span.events.iter().map(LogJson::from).collect(),
             process_id,
             warnings: span
@@ -164,37 +157,26 @@ impl<'a> SpanJson<'a> {
     }
 }
 
-impl<'a> From<Tag<'a>> for TagJson<'a> {
-    fn from(tag: Tag<'a>) -> Self {
-        Self {
-            key: tag.key,
-            r#type: tag.value.type_name(),
-            value: tag.value,
-        }
-    }
-}
-
-impl<'a> From<&'a Event> for LogJson<'a> {
-    fn from(event: &'a Event) -> Self {
+impl<'a> From<&'a SpanEvent> for LogJson<'a> {
+    fn from(event: &'a SpanEvent) -> Self {
         Self {
             timestamp: event.at_ns / 1_000,
-            fields: event.fields().map(TagJson::from).collect(),
+            fields: &event.fields,
         }
     }
 }
 
-impl<'a> From<&'a Process> for ProcessJson<'a> {
-    fn from(process: &'a Process) -> Self {
+impl<'a> From<&'a SpanProcess> for ProcessJson<'a> {
+    fn from(process: &'a SpanProcess) -> Self {
         Self {
             service_name: &process.service,
-            tags: tags_of(&process.attributes).map(TagJson::from).collect(),
+            tags: &process.tags,
         }
     }
 }
 
-/// The name of a process within its trace; a new one joins the list. Traces come from few
-/// processes.
-fn process_id<'a>(known: &mut Vec<&'a Process>, process: &'a Arc<Process>) -> String {
+/// The name of a process within its trace. A new one joins the list, which is short.
+fn process_id<'a>(known: &mut Vec<&'a SpanProcess>, process: &'a Arc<SpanProcess>) -> String {
     let position = known
         .iter()
         .position(|own| std::ptr::eq(*own, &**process))
@@ -209,7 +191,8 @@ fn name(process_number: usize) -> String {
     format!("p{process_number}")
 }
 
-/// The parent first: the UI hangs a span under the first reference that it finds in the same trace.
+/// The references of a span, its parent first: the UI draws a span below the first reference of the
+/// same trace.
 fn references(trace: TraceId, span: &Span) -> Vec<ReferenceJson> {
     let parent = span.parent.map(|parent| ReferenceJson {
         ref_type: "CHILD_OF",

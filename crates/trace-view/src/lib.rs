@@ -1,9 +1,12 @@
 //! A trace collector with the Jaeger UI, small enough to start with every local stack.
 //!
-//! OTLP spans come in over gRPC (`receive`), are held in a bounded store (`store`) and are shown by
-//! the Jaeger UI's own pages (`ui`) through the query API that those pages call (`api`). It keeps
-//! the newest traces in memory and nothing on disk, and it knows nothing of rides: any program that
-//! speaks OTLP can use it, and a real Jaeger can take its place.
+//! ```text
+//! services --OTLP over gRPC--> receive -> store -> api (Jaeger's query API) --JSON--> Jaeger UI
+//!                              (cuts)   (bounded)  ui  (its pages)          --HTML-->
+//! ```
+//!
+//! It keeps the newest traces in memory and nothing on disk. It knows nothing of rides: any program
+//! that sends OTLP can use it, and a real Jaeger can take its place.
 
 mod api;
 mod calls;
@@ -15,8 +18,8 @@ mod query;
 mod receive;
 mod span;
 mod store;
+mod texts;
 mod ui;
-mod words;
 
 use std::{future::Future, io, net::SocketAddr, time::Duration};
 
@@ -39,9 +42,9 @@ pub enum Error {
     /// One of the two addresses could not be bound.
     #[error("cannot listen on {address} for {purpose}: {source}")]
     Bind {
-        /// The address that was asked for.
+        /// The address in the configuration.
         address: SocketAddr,
-        /// What would have been served there.
+        /// Its purpose, in words.
         purpose: &'static str,
         /// The operating system's reason.
         source: io::Error,
@@ -57,27 +60,26 @@ pub enum Error {
 /// The result of this crate's calls.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// Where a collector listens.
+/// The addresses of a collector.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Addresses {
+pub struct CollectorAddresses {
     /// The Jaeger UI and its query API, over HTTP.
     pub ui: SocketAddr,
     /// The OTLP trace service, over gRPC.
     pub otlp: SocketAddr,
 }
 
-/// A collector that has its ports and waits to be run.
+/// A collector that has its ports and does not serve yet.
 #[derive(Debug)]
 pub struct Collector {
     ui: TcpListener,
     otlp: TcpListener,
-    addresses: Addresses,
+    addresses: CollectorAddresses,
     limits: Limits,
 }
 
 impl Collector {
-    /// Takes both ports (0 asks for a free one), so that [`Self::addresses`] is known before
-    /// anything runs.
+    /// Binds both ports (0 for a free one), so that [`Self::addresses`] is known before it serves.
     ///
     /// # Errors
     /// [`Error::Limits`] when the limits leave no room for a trace, [`Error::Bind`] when a port is
@@ -86,7 +88,7 @@ impl Collector {
         limits.check().map_err(Error::Limits)?;
         let (ui, ui_address) = listen(ui, "the trace UI").await?;
         let (otlp, otlp_address) = listen(otlp, "OTLP").await?;
-        let addresses = Addresses {
+        let addresses = CollectorAddresses {
             ui: ui_address,
             otlp: otlp_address,
         };
@@ -98,13 +100,12 @@ impl Collector {
         })
     }
 
-    /// The addresses that are really listened on.
-    pub fn addresses(&self) -> Addresses {
+    /// The addresses with their real ports.
+    pub fn addresses(&self) -> CollectorAddresses {
         self.addresses
     }
 
-    /// Serves both ports until `shutdown` completes, then gives requests in flight three seconds to
-    /// finish.
+    /// Serves both ports until `shutdown` completes, then gives running requests three seconds.
     ///
     /// # Errors
     /// [`Error::Ui`] or [`Error::Otlp`] when a server fails; the other one is stopped with it.

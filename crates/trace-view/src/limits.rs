@@ -1,24 +1,23 @@
-//! How much the collector may hold. Every bound is on what is *kept*: nothing that a program
-//! exports, however much or however odd, makes the memory grow beyond it. When a bound is met, the
-//! oldest trace goes.
+//! The limits of the collector. They bound what it *keeps*: no export, however large or strange,
+//! makes its memory grow beyond them. When a limit is reached, the store drops the oldest trace.
 
-/// The bounds of a collector. With the defaults it is the bytes that count: they hold about 8,000
-/// requests of five spans with ten attributes each, or an hour of the small traces that a suite
-/// makes when nobody asks it for anything.
+/// The limits of a collector. With the defaults the bytes are reached first: they hold about 8,000
+/// requests of five spans with ten attributes each, or an hour of the small traces of an idle
+/// suite.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Traces held; the one that arrived first is dropped for a new one.
+    /// Traces held.
     pub traces: usize,
     /// Spans held in all traces together.
     pub spans: usize,
-    /// Spans held of one trace; later ones are dropped and counted, so that a runaway trace cannot
+    /// Spans held of one trace. Later ones are dropped and counted, so that a runaway trace cannot
     /// evict all others.
     pub spans_per_trace: usize,
     /// Bytes of span content held, as the store counts them. A span of fifteen attributes counts
     /// about 1,000; the process grows to about twice this limit, allocator and answers included.
     pub bytes: usize,
-    /// Bytes of one export request after decompression; larger ones are refused by tonic with
-    /// `OUT_OF_RANGE` or, when they came compressed, `RESOURCE_EXHAUSTED`.
+    /// Bytes of one export request after decompression. tonic refuses a larger one with
+    /// `OUT_OF_RANGE` or, if it was compressed, `RESOURCE_EXHAUSTED`.
     pub message_bytes: usize,
 }
 
@@ -35,7 +34,7 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// Checks that the newest trace always fits, which is what the store's eviction relies on.
+    /// Checks that the newest trace always fits: eviction in the store depends on it.
     pub(crate) fn check(&self) -> Result<(), &'static str> {
         let smallest = [
             self.traces,
@@ -59,7 +58,7 @@ mod tests {
     use super::Limits;
 
     #[test]
-    fn limits_that_leave_no_room_are_refused() {
+    fn refuses_limits_that_leave_no_room() {
         assert!(Limits::default().check().is_ok());
         assert!(
             Limits {

@@ -1,6 +1,6 @@
-//! What a search asks for, parsed from the parameters of the Jaeger query API. A trace matches when
-//! *one* of its spans meets every condition, as in Jaeger; a parameter that cannot be understood is
-//! refused by name, because a filter silently ignored shows the wrong traces.
+//! A search, parsed from the parameters of the Jaeger query API. A trace matches if *one* of its
+//! spans meets every condition, as in Jaeger. A wrong parameter is refused by name: to ignore it
+//! would show the wrong traces.
 
 use std::{
     collections::BTreeMap,
@@ -9,14 +9,14 @@ use std::{
 
 use crate::{
     ids::TraceId,
-    span::{Kind, Span},
+    span::{Span, SpanKind},
     store::Trace,
 };
 
-/// Traces in an answer when the query does not say; the UI always does.
+/// Traces in an answer to a query without a limit; the UI always sends one.
 const DEFAULT_LIMIT: usize = 20;
 
-/// The most that the UI's form lets a person ask for.
+/// The highest limit that the UI's form allows.
 const MAX_LIMIT: usize = 1_500;
 
 /// Ids in one query; the UI compares two traces.
@@ -25,7 +25,7 @@ const MAX_IDS: usize = 100;
 /// The Jaeger UI asks for the dependencies of a week.
 const DEFAULT_DEPENDENCY_LOOKBACK: Duration = Duration::from_secs(7 * 24 * 3_600);
 
-/// A parameter that cannot be understood.
+/// A wrong parameter.
 #[derive(Debug, PartialEq, thiserror::Error)]
 #[error("parameter '{parameter}' {reason}")]
 pub(crate) struct BadParameter {
@@ -49,7 +49,7 @@ pub(crate) struct TraceQuery {
     start_ns: (u64, u64),
 }
 
-/// A question for the calls between services.
+/// A query for the calls between services.
 #[derive(Debug, PartialEq)]
 pub(crate) struct DependencyQuery {
     start_ns: (u64, u64),
@@ -63,8 +63,7 @@ impl BadParameter {
 }
 
 impl Parameters {
-    /// The ids of `/api/traces?traceID=...&traceID=...`; none of them where it is a search by
-    /// content.
+    /// The ids of `/api/traces?traceID=...&traceID=...`; none for a search by content.
     pub(crate) fn trace_ids(&self) -> Result<Vec<TraceId>, BadParameter> {
         let named = self.0.iter().filter(|(name, _)| name == "traceID");
         let ids: Vec<TraceId> = named
@@ -78,7 +77,7 @@ impl Parameters {
         Ok(ids)
     }
 
-    /// The search by content, with `now` for what is relative to it.
+    /// The search by content; `lookback` counts back from `now`.
     pub(crate) fn trace_query(&self, now: SystemTime) -> Result<TraceQuery, BadParameter> {
         Ok(TraceQuery {
             limit: self.limit()?,
@@ -90,7 +89,7 @@ impl Parameters {
         })
     }
 
-    /// The question for the calls between services; the UI gives its time in milliseconds.
+    /// The query for the calls between services; the UI gives its time in milliseconds.
     pub(crate) fn dependency_query(
         &self,
         now: SystemTime,
@@ -107,18 +106,18 @@ impl Parameters {
         })
     }
 
-    /// The service that is asked for; required.
+    /// The service, which is required.
     pub(crate) fn service(&self) -> Result<&str, BadParameter> {
         self.text("service")
             .ok_or_else(|| refuse("service")("is required"))
     }
 
-    /// The kind of span that is asked for, if any.
-    pub(crate) fn span_kind(&self) -> Result<Option<Kind>, BadParameter> {
+    /// The kind of span, if one is named.
+    pub(crate) fn span_kind(&self) -> Result<Option<SpanKind>, BadParameter> {
         let Some(text) = self.text("spanKind") else {
             return Ok(None);
         };
-        let kind = Kind::NAMED
+        let kind = SpanKind::NAMED
             .into_iter()
             .find(|kind| kind.name() == Some(text));
         kind.map(Some).ok_or_else(|| {
@@ -126,12 +125,12 @@ impl Parameters {
         })
     }
 
-    /// Whether a person will read the JSON.
+    /// Whether to indent the JSON.
     pub(crate) fn pretty(&self) -> bool {
         self.text("prettyPrint") == Some("true")
     }
 
-    /// The first value of that name; an empty one counts as absent, because forms send those.
+    /// The first value of that name. An empty one counts as absent: a form sends every field.
     fn text(&self, parameter: &str) -> Option<&str> {
         let named = self.0.iter().find(|(name, _)| name == parameter);
         named
@@ -232,7 +231,7 @@ impl TraceQuery {
 }
 
 impl DependencyQuery {
-    /// Whether the trace started in the time that is asked for.
+    /// Whether the trace started in the time of the query.
     pub(crate) fn matches(&self, trace: &Trace) -> bool {
         within(self.start_ns, trace.start_ns())
     }
@@ -249,8 +248,7 @@ fn within((least, most): (u64, u64), value: u64) -> bool {
     least <= value && value <= most
 }
 
-/// Nanoseconds of a duration as people type it: numbers with a unit, one after the other, such as
-/// `1.5h` or `1m30s`.
+/// Nanoseconds of a duration such as `1.5h` or `1m30s`.
 fn duration_ns(text: &str) -> Option<u64> {
     let mut rest = text;
     let mut total = 0.0;
@@ -265,7 +263,7 @@ fn duration_ns(text: &str) -> Option<u64> {
         total += number.parse::<f64>().ok()? * unit_ns(unit)?;
         rest = tail;
     }
-    // A century in nanoseconds still fits; what is longer is a slip of the hand.
+    // A century in nanoseconds fits; a longer time is a typing error.
     (!text.is_empty() && total < 3.2e18).then_some(total as u64)
 }
 
@@ -283,7 +281,7 @@ fn unit_ns(unit: &str) -> Option<f64> {
     }
 }
 
-/// The instant on the scale of span times; a clock before 1970 reads as 1970.
+/// A time as spans give it; a time before 1970 becomes 1970.
 pub(crate) fn nanoseconds_since_epoch(instant: SystemTime) -> u64 {
     whole_nanoseconds(instant.duration_since(UNIX_EPOCH).unwrap_or_default())
 }
@@ -306,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn durations_are_read_as_people_type_them() {
+    fn reads_durations_with_units() {
         let expected = [
             ("1.2s", 1_200_000_000),
             ("100ms", 100_000_000),
@@ -334,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn a_parameter_that_cannot_be_understood_is_named() {
+    fn refusal_names_the_wrong_parameter() {
         let bad = [
             ("limit", "0"),
             ("limit", "1501"),
@@ -355,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn ranges_that_hold_nothing_are_refused() {
+    fn refuses_empty_ranges() {
         let backwards = parameters(&[("start", "2"), ("end", "1")]);
         assert_eq!(
             backwards
@@ -375,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn lookback_counts_from_now_unless_start_is_given() {
+    fn lookback_counts_from_now_without_start() {
         let now = UNIX_EPOCH + Duration::from_secs(7_200);
         let hour = parameters(&[("lookback", "1h")]).trace_query(now).unwrap();
         assert_eq!(hour.start_ns, (3_600_000_000_000, u64::MAX));

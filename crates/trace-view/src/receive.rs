@@ -1,6 +1,6 @@
-//! The OTLP trace service: takes export requests over gRPC and hands the spans to the store. What a
-//! span carries is cut to size here (`intake`); spans without the ids that make them spans are
-//! refused one by one, with a count, as OTLP's partial success has it.
+//! The OTLP trace service: takes export requests over gRPC and puts the spans into the store.
+//! `intake` bounds the size of each span. A span without valid ids is refused and counted, as the
+//! partial success of OTLP defines it.
 
 mod intake;
 
@@ -22,14 +22,13 @@ use tonic::{
 };
 
 use crate::{Error, Limits, query::nanoseconds_since_epoch, store::SharedStore};
-use intake::Intake;
+use intake::SpanReader;
 
 /// One export takes milliseconds; a client that sends for longer than this is stuck.
 const EXPORT_DEADLINE: Duration = Duration::from_secs(10);
 
-/// Exports that one connection may have under way. Exporters send one at a time; decoded requests
-/// are the only memory that [`Limits`] does not cover, so it is bounded by this times
-/// `message_bytes`.
+/// Concurrent exports of one connection. An exporter sends one at a time. Decoded requests are the
+/// only memory that [`Limits`] does not cover; this times `message_bytes` bounds it.
 const EXPORTS_PER_CONNECTION: usize = 2;
 
 /// Receives spans until `stop`.
@@ -41,7 +40,7 @@ pub(crate) async fn serve(
 ) -> Result<(), Error> {
     let service = TraceServiceServer::new(Receiver {
         store,
-        intake: Mutex::new(Intake::new()),
+        reader: Mutex::new(SpanReader::new()),
     })
     .accept_compressed(CompressionEncoding::Gzip)
     .max_decoding_message_size(limits.message_bytes);
@@ -60,7 +59,7 @@ pub(crate) async fn serve(
 #[derive(Debug)]
 struct Receiver {
     store: SharedStore,
-    intake: Mutex<Intake>,
+    reader: Mutex<SpanReader>,
 }
 
 #[tonic::async_trait]
@@ -81,7 +80,7 @@ impl Receiver {
     /// Puts the spans into the store and returns how many were refused.
     fn keep(&self, request: ExportTraceServiceRequest, received_ns: u64) -> usize {
         let batch = self
-            .intake
+            .reader
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .read(request, received_ns);

@@ -1,10 +1,11 @@
-//! A span as it is held: only what the UI shows, in as few bytes as that takes. What a span says of
-//! itself in Jaeger's terms, its tags, is derived here once, so that what is shown and what a
-//! search matches cannot differ.
+//! A span as the store holds it: only what the UI shows, in few bytes.
+//!
+//! OTLP speaks of attributes, status and events, Jaeger of tags and logs. The translation happens
+//! once, when a span arrives, so that the UI shows and a search matches the same tags.
 
 use std::{mem, sync::Arc};
 
-use serde::Serialize;
+use serde::{Serialize, Serializer, ser::SerializeStruct as _};
 
 use crate::ids::{SpanId, TraceId};
 
@@ -14,69 +15,57 @@ pub(crate) struct Span {
     pub(crate) id: SpanId,
     pub(crate) parent: Option<SpanId>,
     pub(crate) operation: Arc<str>,
-    pub(crate) process: Arc<Process>,
-    pub(crate) kind: Kind,
-    pub(crate) status: Status,
+    pub(crate) process: Arc<SpanProcess>,
+    pub(crate) kind: SpanKind,
     pub(crate) start_ns: u64,
     pub(crate) duration_ns: u64,
-    pub(crate) attributes: Box<[Attribute]>,
-    pub(crate) events: Box<[Event]>,
+    pub(crate) tags: Box<[Tag]>,
+    pub(crate) events: Box<[SpanEvent]>,
     pub(crate) links: Box<[Link]>,
-    /// Whether something of it was over a limit, here or where it was made, and is missing.
+    /// Whether a part of it was over a limit, here or in its sender, and is missing.
     pub(crate) cut: bool,
 }
 
 /// The program that a span comes from: an OTLP resource.
 #[derive(Debug, PartialEq)]
-pub(crate) struct Process {
+pub(crate) struct SpanProcess {
     pub(crate) service: Arc<str>,
-    pub(crate) attributes: Box<[Attribute]>,
+    pub(crate) tags: Box<[Tag]>,
 }
 
-/// A named value.
+/// A named value, written as Jaeger writes it: `{"key": .., "type": .., "value": ..}`.
 #[derive(Debug, PartialEq)]
-pub(crate) struct Attribute {
+pub(crate) struct Tag {
     pub(crate) key: Arc<str>,
-    pub(crate) value: Value,
+    pub(crate) value: TagValue,
 }
 
-/// The value of an attribute. What OTLP nests (lists, maps) is held as its JSON text, which is how
-/// Jaeger shows it.
+/// The value of a tag. Lists and maps of OTLP are held as their JSON text, as Jaeger shows them.
 #[derive(Debug, PartialEq)]
-pub(crate) enum Value {
+pub(crate) enum TagValue {
     Text(Arc<str>),
     Bool(bool),
     Int(i64),
     Double(f64),
 }
 
-/// Something that happened during a span.
+/// An event during a span: a log line of Jaeger. Its first field is its name.
 #[derive(Debug)]
-pub(crate) struct Event {
+pub(crate) struct SpanEvent {
     pub(crate) at_ns: u64,
-    pub(crate) name: Arc<str>,
-    pub(crate) attributes: Box<[Attribute]>,
+    pub(crate) fields: Box<[Tag]>,
 }
 
-/// A span that this one came from without being its child, such as the publisher of a message that
-/// was read later.
+/// A cause of this span that is not its parent, such as the span that published a message.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Link {
     pub(crate) trace: TraceId,
     pub(crate) span: SpanId,
 }
 
-/// How the operation ended.
-#[derive(Debug)]
-pub(crate) enum Status {
-    Unset,
-    Ok,
-    Error(Option<Arc<str>>),
-}
-
 /// The side of a call that a span stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Kind {
+pub(crate) enum SpanKind {
     Unspecified,
     Internal,
     Server,
@@ -85,87 +74,33 @@ pub(crate) enum Kind {
     Consumer,
 }
 
-/// One tag in Jaeger's sense.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Tag<'a> {
-    pub(crate) key: &'a str,
-    pub(crate) value: TagValue<'a>,
-}
-
-/// The value of a tag, written as the JSON value of its type.
-#[derive(Debug, Clone, Copy, Serialize)]
-#[serde(untagged)]
-pub(crate) enum TagValue<'a> {
-    Text(&'a str),
-    Bool(bool),
-    Int(i64),
-    Double(f64),
-}
-
 impl Span {
-    /// The span's own attributes and what Jaeger derives from kind and status.
-    pub(crate) fn tags(&self) -> impl Iterator<Item = Tag<'_>> {
-        let kind = self.kind.name().map(|name| Tag::text("span.kind", name));
-        tags_of(&self.attributes)
-            .chain(kind)
-            .chain(self.status.tags())
-    }
-
-    /// Whether the span, its process or one of its events has the tag `key` reading `text`.
+    /// Whether the span, its process or one of its events has the tag `key` with this text.
     pub(crate) fn has_tag(&self, key: &str, text: &str) -> bool {
-        let reads = |tag: Tag<'_>| tag.key == key && tag.value.reads(text);
-        self.tags().any(reads)
-            || tags_of(&self.process.attributes).any(reads)
-            || self.events.iter().any(|event| event.fields().any(reads))
+        let events = self.events.iter().flat_map(|event| &event.fields);
+        let mut tags = self.tags.iter().chain(&self.process.tags).chain(events);
+        tags.any(|tag| &*tag.key == key && tag.value.reads(text))
     }
 
-    /// Bytes held for this span, texts counted as if none were shared.
+    /// Bytes of this span, texts counted as if none were shared.
     pub(crate) fn weight_bytes(&self) -> usize {
-        let events: usize = self.events.iter().map(Event::weight_bytes).sum();
+        let of_event = |event: &SpanEvent| mem::size_of::<SpanEvent>() + weight_of(&event.fields);
         mem::size_of::<Self>()
             + self.operation.len()
-            + attributes_weight_bytes(&self.attributes)
-            + events
+            + weight_of(&self.tags)
+            + self.events.iter().map(of_event).sum::<usize>()
             + mem::size_of_val(&*self.links)
     }
 }
 
-impl Process {
-    /// Bytes held for this process, texts counted as if none were shared.
+impl SpanProcess {
+    /// Bytes of this process, texts counted as if none were shared.
     pub(crate) fn weight_bytes(&self) -> usize {
-        mem::size_of::<Self>() + self.service.len() + attributes_weight_bytes(&self.attributes)
+        mem::size_of::<Self>() + self.service.len() + weight_of(&self.tags)
     }
 }
 
-impl Event {
-    /// The event as the fields of a Jaeger log line.
-    pub(crate) fn fields(&self) -> impl Iterator<Item = Tag<'_>> {
-        std::iter::once(Tag::text("event", &self.name)).chain(tags_of(&self.attributes))
-    }
-
-    fn weight_bytes(&self) -> usize {
-        mem::size_of::<Self>() + self.name.len() + attributes_weight_bytes(&self.attributes)
-    }
-}
-
-impl Status {
-    fn tags(&self) -> impl Iterator<Item = Tag<'_>> {
-        let (code, failed, description) = match self {
-            Self::Unset => (None, false, None),
-            Self::Ok => (Some("OK"), false, None),
-            Self::Error(description) => (Some("ERROR"), true, description.as_deref()),
-        };
-        let error = failed.then_some(Tag {
-            key: "error",
-            value: TagValue::Bool(true),
-        });
-        let code = code.map(|code| Tag::text("otel.status_code", code));
-        let description = description.map(|text| Tag::text("otel.status_description", text));
-        error.into_iter().chain(code).chain(description)
-    }
-}
-
-impl Kind {
+impl SpanKind {
     /// Every kind that has a name.
     pub(crate) const NAMED: [Self; 5] = [
         Self::Internal,
@@ -175,7 +110,7 @@ impl Kind {
         Self::Consumer,
     ];
 
-    /// Jaeger's word for the kind.
+    /// Jaeger's name of the kind.
     pub(crate) fn name(self) -> Option<&'static str> {
         match self {
             Self::Unspecified => None,
@@ -188,58 +123,48 @@ impl Kind {
     }
 }
 
-impl<'a> Tag<'a> {
-    fn text(key: &'a str, text: &'a str) -> Self {
-        Self {
-            key,
-            value: TagValue::Text(text),
-        }
-    }
-}
-
-impl TagValue<'_> {
-    /// Jaeger's name for the type.
-    pub(crate) fn type_name(self) -> &'static str {
+impl TagValue {
+    /// Whether a person would type the value as `text`.
+    fn reads(&self, text: &str) -> bool {
         match self {
-            Self::Text(_) => "string",
-            Self::Bool(_) => "bool",
-            Self::Int(_) => "int64",
-            Self::Double(_) => "float64",
-        }
-    }
-
-    /// Whether a person who reads the value reads `text`: searches are typed, whatever the value's
-    /// type.
-    fn reads(self, text: &str) -> bool {
-        match self {
-            Self::Text(own) => own == text,
-            Self::Bool(own) => text.parse() == Ok(own),
-            Self::Int(own) => text.parse() == Ok(own),
-            Self::Double(own) => text.parse() == Ok(own),
+            Self::Text(own) => &**own == text,
+            Self::Bool(own) => text.parse() == Ok(*own),
+            Self::Int(own) => text.parse() == Ok(*own),
+            Self::Double(own) => text.parse() == Ok(*own),
         }
     }
 }
 
-/// The attributes as tags.
-pub(crate) fn tags_of(attributes: &[Attribute]) -> impl Iterator<Item = Tag<'_>> {
-    attributes.iter().map(|attribute| {
-        let value = match &attribute.value {
-            Value::Text(text) => TagValue::Text(text),
-            Value::Bool(own) => TagValue::Bool(*own),
-            Value::Int(own) => TagValue::Int(*own),
-            Value::Double(own) => TagValue::Double(*own),
-        };
-        Tag {
-            key: &attribute.key,
-            value,
+impl Serialize for Tag {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut tag = serializer.serialize_struct("Tag", 3)?;
+        tag.serialize_field("key", &*self.key)?;
+        match &self.value {
+            TagValue::Text(own) => {
+                tag.serialize_field("type", "string")?;
+                tag.serialize_field("value", &**own)?;
+            }
+            TagValue::Bool(own) => {
+                tag.serialize_field("type", "bool")?;
+                tag.serialize_field("value", own)?;
+            }
+            TagValue::Int(own) => {
+                tag.serialize_field("type", "int64")?;
+                tag.serialize_field("value", own)?;
+            }
+            TagValue::Double(own) => {
+                tag.serialize_field("type", "float64")?;
+                tag.serialize_field("value", own)?;
+            }
         }
-    })
+        tag.end()
+    }
 }
 
-fn attributes_weight_bytes(attributes: &[Attribute]) -> usize {
-    let texts = attributes.iter().map(|attribute| match &attribute.value {
-        Value::Text(text) => text.len(),
-        Value::Bool(_) | Value::Int(_) | Value::Double(_) => 0,
+fn weight_of(tags: &[Tag]) -> usize {
+    let texts = tags.iter().map(|tag| match &tag.value {
+        TagValue::Text(text) => text.len(),
+        TagValue::Bool(_) | TagValue::Int(_) | TagValue::Double(_) => 0,
     });
-    mem::size_of_val(attributes) + texts.sum::<usize>()
+    mem::size_of_val(tags) + texts.sum::<usize>()
 }

@@ -1,8 +1,9 @@
-//! The traces held: newest kept, oldest dropped, by arrival of their first span.
+//! The traces in memory. When a limit is reached, the store drops the trace whose first span is the
+//! oldest.
 //!
-//! Lookup by id is a hash lookup; eviction pops a queue. What leaves subtracts exactly what it
-//! added when it came, so the totals cannot drift away from what is held. An answer is a snapshot
-//! of shared spans, so that writing JSON never holds up an exporter.
+//! A lookup by id is a hash lookup; eviction pops a queue. A dropped trace subtracts exactly the
+//! spans and bytes that it added, so the totals stay true. An answer is a snapshot of shared spans,
+//! so that no exporter waits while JSON is written.
 
 use std::{
     cmp::Reverse,
@@ -10,19 +11,18 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use crate::{catalog::Catalog, ids::TraceId, limits::Limits, query::TraceQuery, span::Span};
+use crate::{catalog::Catalog, ids::TraceId, limits::Limits, span::Span};
 
-/// A search answer takes no further trace from this many spans on: the UI is slow to draw more, and
-/// the JSON would outweigh the store.
+/// From this number of spans on, an answer takes no further trace: the UI would draw slowly, and
+/// the JSON would be larger than the store.
 const MAX_SPANS_PER_ANSWER: usize = 10_000;
 
-/// The store as the receiver and the query API share it.
-///
-/// A mutex of std, not of tokio: it is held for a batch or a scan, and never across an await.
+/// The store, shared by the receiver and the query API. The mutex is one of std: a task holds it
+/// for a batch or a scan, and never across an await.
 #[derive(Debug, Clone)]
 pub(crate) struct SharedStore(Arc<Mutex<Store>>);
 
-/// All that is held.
+/// Traces within limits.
 #[derive(Debug)]
 pub(crate) struct Store {
     limits: Limits,
@@ -39,7 +39,7 @@ pub(crate) struct Store {
 pub(crate) struct Trace {
     pub(crate) id: TraceId,
     pub(crate) spans: Vec<Arc<Span>>,
-    /// Spans not held because the trace was full.
+    /// Spans that came when the trace was full.
     pub(crate) dropped: usize,
     bytes: usize,
 }
@@ -49,8 +49,8 @@ impl SharedStore {
         Self(Arc::new(Mutex::new(Store::new(limits))))
     }
 
-    /// Waits for the store. A panic elsewhere cannot leave it broken enough to refuse: at worst a
-    /// trace is incomplete.
+    /// Waits for the store. After a panic in another task it is still usable: at worst a trace is
+    /// incomplete.
     pub(crate) fn lock(&self) -> MutexGuard<'_, Store> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -82,22 +82,22 @@ impl Store {
         self.evict();
     }
 
-    /// The trace of this id, as far as it has arrived.
+    /// The spans of this trace that have arrived.
     pub(crate) fn trace(&self, id: TraceId) -> Option<Trace> {
         self.traces.get(&id).cloned()
     }
 
-    /// The matching traces that arrived last, sorted by start, newest first.
-    pub(crate) fn search(&self, query: &TraceQuery) -> Vec<Trace> {
+    /// The last `limit` traces that match, sorted by start, newest first.
+    pub(crate) fn search(&self, limit: usize, matches: impl Fn(&Trace) -> bool) -> Vec<Trace> {
         let mut spans = 0;
         let within_answer = |trace: &&Trace| {
             let room = spans < MAX_SPANS_PER_ANSWER;
             spans += trace.spans.len();
             room
         };
-        let matching = self.newest_first().filter(|trace| query.matches(trace));
+        let matching = self.newest_first().filter(|trace| matches(trace));
         let mut found: Vec<Trace> = matching
-            .take(query.limit)
+            .take(limit)
             .take_while(within_answer)
             .cloned()
             .collect();
@@ -113,7 +113,7 @@ impl Store {
             .filter_map(|id| self.traces.get(id))
     }
 
-    /// The services and operations seen.
+    /// The known services and operations.
     pub(crate) fn catalog(&self) -> &Catalog {
         &self.catalog
     }
@@ -156,15 +156,13 @@ impl Trace {
             .unwrap_or_default()
     }
 
-    /// Adds a span and says how many bytes that took; nothing where the trace is full or an
-    /// exporter repeats itself.
+    /// Adds a span and returns its bytes; `None` if the trace is full or has the span already.
     fn add(&mut self, span: Span, limits: Limits) -> Option<usize> {
         if self.spans.iter().any(|held| held.id == span.id) {
             return None;
         }
         let bytes = self.added_bytes(&span);
-        // A trace alone never exceeds the store, so eviction always ends with the newest trace
-        // still held.
+        // One trace never exceeds the limits of the store, so eviction never drops the newest one.
         if self.spans.len() >= limits.spans_per_trace || self.bytes + bytes > limits.bytes {
             self.dropped += 1;
             return None;
@@ -174,7 +172,7 @@ impl Trace {
         Some(bytes)
     }
 
-    /// What holding the span takes; its process counts once a trace, whoever else shares it.
+    /// The bytes of the span, and of its process if it is new in this trace.
     fn added_bytes(&self, span: &Span) -> usize {
         let shares_process = |held: &Arc<Span>| Arc::ptr_eq(&held.process, &span.process);
         if self.spans.iter().any(shares_process) {
@@ -188,7 +186,7 @@ impl Trace {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::span::{Kind, Process, Status};
+    use crate::span::{SpanKind, SpanProcess};
 
     fn trace_id(number: usize) -> TraceId {
         format!("{number:x}").parse().unwrap()
@@ -199,22 +197,21 @@ mod tests {
             id: crate::ids::SpanId::from_wire(&number.to_be_bytes()).unwrap(),
             parent: None,
             operation: "quote".into(),
-            process: Arc::new(Process {
+            process: Arc::new(SpanProcess {
                 service: "pricing".into(),
-                attributes: Box::default(),
+                tags: Box::default(),
             }),
-            kind: Kind::Server,
-            status: Status::Unset,
+            kind: SpanKind::Server,
             start_ns: number,
             duration_ns: 1,
-            attributes: Box::default(),
+            tags: Box::default(),
             events: Box::default(),
             links: Box::default(),
             cut: false,
         }
     }
 
-    /// What a test span takes, which always brings a process of its own.
+    /// The bytes of a test span, which has a process of its own.
     fn weight_bytes() -> usize {
         span(1).weight_bytes() + span(1).process.weight_bytes()
     }
@@ -224,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_trace_makes_room_for_a_new_one() {
+    fn oldest_trace_makes_room() {
         let mut store = Store::new(Limits {
             traces: 2,
             ..Limits::default()
@@ -236,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn a_trace_that_goes_takes_its_spans_out_of_the_count() {
+    fn dropped_trace_leaves_the_totals() {
         let mut store = Store::new(Limits {
             spans: 4,
             spans_per_trace: 4,
@@ -252,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn a_runaway_trace_evicts_no_other() {
+    fn runaway_trace_evicts_no_other() {
         let mut store = Store::new(Limits {
             spans: 10,
             spans_per_trace: 3,
@@ -267,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_trace_is_never_evicted() {
+    fn newest_trace_is_never_evicted() {
         let one_span = weight_bytes();
         let mut store = Store::new(Limits {
             bytes: one_span,
@@ -282,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn a_repeated_span_is_held_once() {
+    fn repeated_span_is_held_once() {
         let mut store = Store::new(Limits::default());
         store.insert(trace_id(1), span(1));
         store.insert(trace_id(1), span(1));

@@ -1,5 +1,4 @@
-//! The collector as exporters and the Jaeger UI meet it: OTLP over gRPC in, Jaeger's JSON over HTTP
-//! out.
+//! The collector from outside: OTLP over gRPC in, Jaeger's JSON over HTTP out.
 
 #![expect(
     clippy::unwrap_used,
@@ -19,7 +18,7 @@ use trace_view::{Collector, Error, Limits};
 
 /// One trace over three services: the rider's quote asks for supply, and a batch job follows from
 /// it.
-async fn a_quote_with_its_followers() -> Suite {
+async fn suite_with_a_quote() -> Suite {
     let suite = Suite::start(Limits::default()).await;
     let quote = with(
         vec![
@@ -63,8 +62,8 @@ fn tag<'a>(tags: &'a Json, key: &str) -> &'a Json {
 }
 
 #[tokio::test]
-async fn a_trace_is_shown_as_jaeger_shows_it() {
-    let suite = a_quote_with_its_followers().await;
+async fn trace_has_the_form_of_jaeger() {
+    let suite = suite_with_a_quote().await;
     let data = suite
         .data("/api/traces/00000000000000000000000000000abc")
         .await;
@@ -105,8 +104,8 @@ async fn a_trace_is_shown_as_jaeger_shows_it() {
 }
 
 #[tokio::test]
-async fn a_link_is_a_follows_from_reference() {
-    let suite = a_quote_with_its_followers().await;
+async fn link_is_a_follows_from_reference() {
+    let suite = suite_with_a_quote().await;
     let data = suite.data("/api/traces/def").await;
     let origin = json!({
         "refType": "FOLLOWS_FROM",
@@ -151,8 +150,8 @@ async fn events_are_logs() {
 }
 
 #[tokio::test]
-async fn an_id_without_its_leading_zeros_opens_the_trace() {
-    let suite = a_quote_with_its_followers().await;
+async fn id_without_leading_zeros_opens_trace() {
+    let suite = suite_with_a_quote().await;
     for id in ["abc", "0abc", "ABC", "00000000000000000000000000000abc"] {
         let data = suite
             .data(&format!("/api/traces/{id}?raw=true&prettyPrint=true"))
@@ -162,8 +161,8 @@ async fn an_id_without_its_leading_zeros_opens_the_trace() {
 }
 
 #[tokio::test]
-async fn an_unknown_trace_is_not_found() {
-    let suite = a_quote_with_its_followers().await;
+async fn unknown_trace_is_not_found() {
+    let suite = suite_with_a_quote().await;
     let (status, json) = suite.json("/api/traces/123").await;
     assert_eq!(status, StatusCode::NOT_FOUND);
     assert_eq!(json["data"], Json::Null);
@@ -174,8 +173,8 @@ async fn an_unknown_trace_is_not_found() {
 }
 
 #[tokio::test]
-async fn several_ids_in_one_query_open_several_traces() {
-    let suite = a_quote_with_its_followers().await;
+async fn several_ids_open_several_traces() {
+    let suite = suite_with_a_quote().await;
     let (status, json) = suite
         .json("/api/traces?traceID=abc&traceID=def&traceID=123")
         .await;
@@ -188,8 +187,8 @@ async fn several_ids_in_one_query_open_several_traces() {
 }
 
 #[tokio::test]
-async fn services_and_operations_are_of_all_spans_not_only_of_roots() {
-    let suite = a_quote_with_its_followers().await;
+async fn services_and_operations_include_inner_spans() {
+    let suite = suite_with_a_quote().await;
     assert_eq!(
         suite.data("/api/services").await,
         json!(["batch", "drivers", "pricing"])
@@ -219,8 +218,8 @@ async fn services_and_operations_are_of_all_spans_not_only_of_roots() {
 }
 
 #[tokio::test]
-async fn every_filter_of_the_search_form_works() {
-    let suite = a_quote_with_its_followers().await;
+async fn every_filter_of_search_form_works() {
+    let suite = suite_with_a_quote().await;
     let (before, after) = (FRIDAY / 1_000 - 1, FRIDAY / 1_000 + 1);
     let expected: [(&str, &[&str]); 19] = [
         ("", &["def", "abc"]),
@@ -268,7 +267,7 @@ async fn every_filter_of_the_search_form_works() {
 }
 
 #[tokio::test]
-async fn a_query_that_cannot_be_understood_is_refused_by_name() {
+async fn wrong_query_is_refused_by_name() {
     let suite = Suite::start(Limits::default()).await;
     let refused = [
         ("/api/traces?limit=many", "limit"),
@@ -296,8 +295,8 @@ async fn a_query_that_cannot_be_understood_is_refused_by_name() {
 }
 
 #[tokio::test]
-async fn calls_between_services_are_counted_over_parents_and_links() {
-    let suite = a_quote_with_its_followers().await;
+async fn calls_count_over_parents_and_links() {
+    let suite = suite_with_a_quote().await;
     let end = FRIDAY / MILLISECOND + 60_000;
     let calls = json!([
         {"parent": "pricing", "child": "batch", "callCount": 1},
@@ -323,7 +322,7 @@ async fn calls_between_services_are_counted_over_parents_and_links() {
 }
 
 #[tokio::test]
-async fn a_trace_whose_root_never_came_is_found() {
+async fn trace_without_root_is_found() {
     let suite = Suite::start(Limits::default()).await;
     suite
         .export("drivers", vec![child_of(99, span(7, 2, "GetSupply"))])
@@ -333,7 +332,7 @@ async fn a_trace_whose_root_never_came_is_found() {
 }
 
 #[tokio::test]
-async fn odd_spans_are_kept_as_well_as_they_can_be() {
+async fn strange_spans_are_cut_and_kept() {
     let suite = Suite::start(Limits::default()).await;
     let nested = Value::ArrayValue(ArrayValue {
         values: vec![attribute("", Value::IntValue(1)).value.unwrap()],
@@ -420,7 +419,7 @@ async fn spans_without_ids_are_refused_and_counted() {
 }
 
 #[tokio::test]
-async fn an_oversized_export_is_refused_and_the_next_one_is_kept() {
+async fn oversized_export_is_refused_alone() {
     let suite = Suite::start(Limits {
         message_bytes: 10_000,
         ..Limits::default()
@@ -437,7 +436,7 @@ async fn an_oversized_export_is_refused_and_the_next_one_is_kept() {
 }
 
 #[tokio::test]
-async fn bytes_that_are_no_spans_are_refused_and_the_next_export_is_kept() {
+async fn undecodable_export_is_refused_alone() {
     let suite = Suite::start(Limits::default()).await;
     // Where a message is expected, this text announces eight bytes that never come.
     let refused = suite.export_garbage("A").await.unwrap_err();
@@ -475,10 +474,11 @@ async fn sustained_load_keeps_the_newest_traces() {
     assert_eq!(status, StatusCode::NOT_FOUND);
 }
 
-/// The default limits, with spans as large as those of the services: everything is there and found
-/// by every way of the search form, and the process has not grown beyond what [`Limits`] promises.
+/// With the default limits and spans as large as those of the services, the store holds all of
+/// them, the search form finds them in every way, and the process stays within the promise of
+/// [`Limits`].
 #[tokio::test]
-async fn eight_thousand_requests_are_all_found_within_the_memory_promised() {
+async fn finds_8000_requests_within_promised_memory() {
     const REQUESTS: u128 = 8_000;
     let suite = Suite::start(Limits::default()).await;
     let before = resident_bytes();
@@ -526,7 +526,7 @@ fn ten_attributes(request: u128) -> Vec<KeyValue> {
     attributes
 }
 
-/// What this process holds; 0 where the system does not tell.
+/// Resident memory of this process; 0 where the system does not report it.
 fn resident_bytes() -> usize {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
     let pages = statm
@@ -537,7 +537,7 @@ fn resident_bytes() -> usize {
 }
 
 #[tokio::test]
-async fn what_the_sender_had_to_leave_out_is_said() {
+async fn parts_dropped_by_sender_are_marked() {
     let suite = Suite::start(Limits::default()).await;
     let capped = Span {
         dropped_links_count: 7,
@@ -552,7 +552,7 @@ async fn what_the_sender_had_to_leave_out_is_said() {
 }
 
 #[tokio::test]
-async fn a_span_that_comes_late_joins_its_trace() {
+async fn late_span_joins_its_trace() {
     let suite = Suite::start(Limits::default()).await;
     suite
         .export("drivers", vec![child_of(1, span(1, 2, "GetSupply"))])
@@ -571,7 +571,7 @@ async fn a_span_that_comes_late_joins_its_trace() {
 }
 
 #[tokio::test]
-async fn a_full_trace_says_what_is_missing() {
+async fn full_trace_reports_missing_spans() {
     let suite = Suite::start(Limits {
         spans_per_trace: 3,
         ..Limits::default()
@@ -589,7 +589,7 @@ async fn a_full_trace_says_what_is_missing() {
 }
 
 #[tokio::test]
-async fn the_pages_of_the_ui_answer_200() {
+async fn pages_and_assets_of_ui_answer() {
     let suite = Suite::start(Limits::default()).await;
     for path in [
         "/",
@@ -602,18 +602,26 @@ async fn the_pages_of_the_ui_answer_200() {
         let (status, body) = suite.fetch("GET", path).await;
         assert_eq!(status, StatusCode::OK, "{path}");
         assert!(body.contains("jaeger-ui-root"), "{path}");
-        // The menu does not lead to what is not offered.
+        // The menu hides the page Monitor.
         assert!(
             body.contains(r#""monitor":{"menuEnabled":false}"#),
             "{path}"
         );
+    }
+    let (_, index) = suite.fetch("GET", "/").await;
+    for link in index
+        .split('"')
+        .filter(|link| link.starts_with("./static/"))
+    {
+        let (status, _) = suite.fetch("GET", &link[1..]).await;
+        assert_eq!(status, StatusCode::OK, "{link}");
     }
     let (status, _) = suite.fetch("GET", "/static/nothing.js").await;
     assert_eq!(status, StatusCode::NOT_FOUND);
 }
 
 #[tokio::test]
-async fn what_is_not_offered_is_said_in_the_same_envelope() {
+async fn unsupported_routes_answer_in_the_envelope() {
     let suite = Suite::start(Limits::default()).await;
     let (status, json) = suite.json("/api/metrics/calls?service=pricing").await;
     assert_eq!(
@@ -630,8 +638,8 @@ async fn what_is_not_offered_is_said_in_the_same_envelope() {
 }
 
 #[tokio::test]
-async fn the_collector_ends_when_it_is_told_to() {
-    let suite = a_quote_with_its_followers().await;
+async fn collector_ends_on_shutdown() {
+    let suite = suite_with_a_quote().await;
     let addresses = suite.addresses;
     suite.stop().await.unwrap();
     Collector::bind(addresses.ui, addresses.otlp, Limits::default())
@@ -640,7 +648,7 @@ async fn the_collector_ends_when_it_is_told_to() {
 }
 
 #[tokio::test]
-async fn a_port_that_is_taken_is_named() {
+async fn busy_port_is_named() {
     let suite = Suite::start(Limits::default()).await;
     let taken = suite.addresses.otlp;
     let refused = Collector::bind("127.0.0.1:0".parse().unwrap(), taken, Limits::default())

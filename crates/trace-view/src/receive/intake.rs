@@ -1,7 +1,8 @@
-//! From OTLP messages to held spans. Everything that a sender chooses freely is bounded here, once:
-//! how many attributes, events and links, how long a text, how odd a time. Nothing is refused for
-//! being large or strange, it is cut and marked, because a trace with a cut attribute still
-//! explains more than no trace.
+//! Turns OTLP messages into held spans.
+//!
+//! A sender chooses the number of attributes, events and links, the length of texts, and the times.
+//! All of them are bounded here. A span over a limit is cut and marked, not refused: a trace with a
+//! cut attribute explains more than no trace.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -9,13 +10,13 @@ use opentelemetry_proto::tonic::{
     collector::trace::v1::ExportTraceServiceRequest,
     common::v1::{AnyValue, InstrumentationScope, KeyValue, any_value},
     resource::v1::Resource,
-    trace::v1::{self as otlp, ScopeSpans, span::SpanKind, status::StatusCode},
+    trace::v1::{self as otlp, ScopeSpans, status::StatusCode},
 };
 
 use crate::{
     ids::{SpanId, TraceId},
-    span::{Attribute, Event, Kind, Link, Process, Span, Status, Value},
-    words::Words,
+    span::{Link, Span, SpanEvent, SpanKind, SpanProcess, Tag, TagValue},
+    texts::SharedTexts,
 };
 
 /// Attributes kept of a span, an event or a process.
@@ -24,54 +25,58 @@ const MAX_ATTRIBUTES: usize = 64;
 /// Events kept of a span.
 const MAX_EVENTS: usize = 64;
 
-/// Links kept of a span: far more than a fan-in has that a person can follow.
+/// Links kept of a span: far more than a person can follow.
 const MAX_LINKS: usize = 128;
 
 /// Bytes kept of a text.
 const MAX_TEXT_BYTES: usize = 2_048;
 
-/// Processes remembered to be shared by later batches; a local stack has about five.
+/// Processes that later batches can share; a local stack has about five.
 const MAX_PROCESSES: usize = 64;
 
-/// Jaeger's name for a program that does not say what it is called.
+/// Jaeger's name for a service without a name.
 const UNNAMED_SERVICE: &str = "unknown_service";
 
-/// What is shared from one batch to the next.
+/// Reads batches, and shares texts and processes between them.
 #[derive(Debug)]
-pub(super) struct Intake {
-    words: Words,
-    processes: VecDeque<Arc<Process>>,
-    /// Whether something of the span being read was over the limits.
+pub(super) struct SpanReader {
+    texts: SharedTexts,
+    processes: VecDeque<Arc<SpanProcess>>,
+    /// Whether a part of the current span was over a limit.
     cut: bool,
 }
 
 /// The content of one export request.
 #[derive(Debug)]
-pub(super) struct Batch {
+pub(super) struct SpanBatch {
     pub(super) spans: Vec<(TraceId, Span)>,
     /// Spans without a valid trace id or span id.
     pub(super) rejected: usize,
 }
 
-/// What all spans of one instrumentation scope share.
+/// The common parts of all spans of one instrumentation scope.
 struct Origin<'a> {
-    process: &'a Arc<Process>,
+    process: &'a Arc<SpanProcess>,
     scope: Option<&'a InstrumentationScope>,
     received_ns: u64,
 }
 
-impl Intake {
+impl SpanReader {
     pub(super) fn new() -> Self {
         Self {
-            words: Words::new(),
+            texts: SharedTexts::new(),
             processes: VecDeque::new(),
             cut: false,
         }
     }
 
     /// Reads a request that was received at `received_ns`.
-    pub(super) fn read(&mut self, request: ExportTraceServiceRequest, received_ns: u64) -> Batch {
-        let mut batch = Batch {
+    pub(super) fn read(
+        &mut self,
+        request: ExportTraceServiceRequest,
+        received_ns: u64,
+    ) -> SpanBatch {
+        let mut batch = SpanBatch {
             spans: Vec::new(),
             rejected: 0,
         };
@@ -87,9 +92,9 @@ impl Intake {
     fn read_scope(
         &mut self,
         scoped: &ScopeSpans,
-        process: &Arc<Process>,
+        process: &Arc<SpanProcess>,
         received_ns: u64,
-        batch: &mut Batch,
+        batch: &mut SpanBatch,
     ) {
         let origin = Origin {
             process,
@@ -119,10 +124,9 @@ impl Intake {
             operation: self.text(&span.name),
             process: Arc::clone(origin.process),
             kind: kind(span.kind()),
-            status: self.status(span.status.as_ref()),
             start_ns,
             duration_ns,
-            attributes: self.span_attributes(span, origin.scope),
+            tags: self.span_tags(span, origin.scope),
             events: span
                 .events
                 .iter()
@@ -135,12 +139,12 @@ impl Intake {
         Some((trace, held))
     }
 
-    /// The shared process of this resource, remembered among the last few.
-    fn process(&mut self, resource: &Resource) -> Arc<Process> {
-        let process = Process {
+    /// The process of this resource, shared with earlier batches.
+    fn process(&mut self, resource: &Resource) -> Arc<SpanProcess> {
+        let process = SpanProcess {
             service: self.service(resource),
-            attributes: self
-                .attributes(
+            tags: self
+                .tags(
                     resource
                         .attributes
                         .iter()
@@ -168,70 +172,72 @@ impl Intake {
         }
     }
 
-    fn status(&mut self, status: Option<&otlp::Status>) -> Status {
-        let Some(status) = status else {
-            return Status::Unset;
+    fn event(&mut self, event: &otlp::span::Event) -> SpanEvent {
+        let mut fields = vec![self.text_tag("event", &event.name)];
+        fields.append(&mut self.tags(&event.attributes));
+        SpanEvent {
+            at_ns: event.time_unix_nano,
+            fields: fields.into(),
+        }
+    }
+
+    /// The span's attributes, and the tags that Jaeger derives from its scope, kind and status.
+    fn span_tags(&mut self, span: &otlp::Span, scope: Option<&InstrumentationScope>) -> Box<[Tag]> {
+        let mut tags = self.tags(&span.attributes);
+        if let Some(scope) = scope.filter(|scope| !scope.name.is_empty()) {
+            tags.push(self.text_tag("otel.scope.name", &scope.name));
+        }
+        if let Some(name) = kind(span.kind()).name() {
+            tags.push(self.text_tag("span.kind", name));
+        }
+        let Some(status) = &span.status else {
+            return tags.into();
         };
         match status.code() {
-            StatusCode::Unset => Status::Unset,
-            StatusCode::Ok => Status::Ok,
+            StatusCode::Unset => {}
+            StatusCode::Ok => tags.push(self.text_tag("otel.status_code", "OK")),
             StatusCode::Error => {
-                Status::Error((!status.message.is_empty()).then(|| self.text(&status.message)))
+                tags.push(Tag {
+                    key: self.text("error"),
+                    value: TagValue::Bool(true),
+                });
+                tags.push(self.text_tag("otel.status_code", "ERROR"));
+                if !status.message.is_empty() {
+                    tags.push(self.text_tag("otel.status_description", &status.message));
+                }
             }
         }
+        tags.into()
     }
 
-    fn event(&mut self, event: &otlp::span::Event) -> Event {
-        Event {
-            at_ns: event.time_unix_nano,
-            name: self.text(&event.name),
-            attributes: self.attributes(&event.attributes).into(),
-        }
-    }
-
-    /// The span's attributes, and the library that made the span as Jaeger tags it.
-    fn span_attributes(
-        &mut self,
-        span: &otlp::Span,
-        scope: Option<&InstrumentationScope>,
-    ) -> Box<[Attribute]> {
-        let mut attributes = self.attributes(&span.attributes);
-        if let Some(scope) = scope.filter(|scope| !scope.name.is_empty()) {
-            attributes.push(Attribute {
-                key: self.text("otel.scope.name"),
-                value: Value::Text(self.text(&scope.name)),
-            });
-        }
-        attributes.into()
-    }
-
-    fn attributes<'a>(
-        &mut self,
-        attributes: impl IntoIterator<Item = &'a KeyValue>,
-    ) -> Vec<Attribute> {
+    fn tags<'a>(&mut self, attributes: impl IntoIterator<Item = &'a KeyValue>) -> Vec<Tag> {
         let mut attributes = attributes.into_iter();
         let kept = attributes.by_ref().take(MAX_ATTRIBUTES);
-        let kept = kept.map(|attribute| self.attribute(attribute)).collect();
+        let tag = |own: &KeyValue| Tag {
+            key: self.text(&own.key),
+            value: self.value(own.value.as_ref()),
+        };
+        let kept = kept.map(tag).collect();
         self.cut |= attributes.next().is_some();
         kept
     }
 
-    fn attribute(&mut self, attribute: &KeyValue) -> Attribute {
-        Attribute {
-            key: self.text(&attribute.key),
-            value: self.value(attribute.value.as_ref()),
+    fn text_tag(&mut self, key: &str, text: &str) -> Tag {
+        Tag {
+            key: self.text(key),
+            value: TagValue::Text(self.text(text)),
         }
     }
 
-    fn value(&mut self, value: Option<&AnyValue>) -> Value {
+    fn value(&mut self, value: Option<&AnyValue>) -> TagValue {
         match value.and_then(|value| value.value.as_ref()) {
-            Some(any_value::Value::BoolValue(own)) => Value::Bool(*own),
-            Some(any_value::Value::IntValue(own)) => Value::Int(*own),
+            Some(any_value::Value::BoolValue(own)) => TagValue::Bool(*own),
+            Some(any_value::Value::IntValue(own)) => TagValue::Int(*own),
             // JSON has no number for infinities and "not a number".
-            Some(any_value::Value::DoubleValue(own)) if own.is_finite() => Value::Double(*own),
-            Some(any_value::Value::DoubleValue(own)) => Value::Text(self.text(&own.to_string())),
-            Some(any_value::Value::StringValue(own)) => Value::Text(self.text(own)),
-            nested => Value::Text(self.text(&json_text(nested))),
+            Some(any_value::Value::DoubleValue(own)) if own.is_finite() => TagValue::Double(*own),
+            Some(any_value::Value::DoubleValue(own)) => TagValue::Text(self.text(&own.to_string())),
+            Some(any_value::Value::StringValue(own)) => TagValue::Text(self.text(own)),
+            nested => TagValue::Text(self.text(&json_text(nested))),
         }
     }
 
@@ -241,13 +247,13 @@ impl Intake {
                 self.cut = true;
                 format!("{head}…").into()
             }
-            None => self.words.share(text),
+            None => self.texts.share(text),
         }
     }
 }
 
-/// When a span started and how long it took. A span without a start is shown where it ended or
-/// arrived, one that ends before it starts (a clock was set back) as an instant.
+/// The start and duration of a span. A span without a start is shown at its end or arrival. One
+/// that ends before it starts, because a clock was set back, has no duration.
 fn times(span: &otlp::Span, received_ns: u64) -> (u64, u64) {
     let known = [
         span.start_time_unix_nano,
@@ -261,14 +267,15 @@ fn times(span: &otlp::Span, received_ns: u64) -> (u64, u64) {
     (start_ns, span.end_time_unix_nano.saturating_sub(start_ns))
 }
 
-fn kind(kind: SpanKind) -> Kind {
+fn kind(kind: otlp::span::SpanKind) -> SpanKind {
+    use otlp::span::SpanKind as Otlp;
     match kind {
-        SpanKind::Unspecified => Kind::Unspecified,
-        SpanKind::Internal => Kind::Internal,
-        SpanKind::Server => Kind::Server,
-        SpanKind::Client => Kind::Client,
-        SpanKind::Producer => Kind::Producer,
-        SpanKind::Consumer => Kind::Consumer,
+        Otlp::Unspecified => SpanKind::Unspecified,
+        Otlp::Internal => SpanKind::Internal,
+        Otlp::Server => SpanKind::Server,
+        Otlp::Client => SpanKind::Client,
+        Otlp::Producer => SpanKind::Producer,
+        Otlp::Consumer => SpanKind::Consumer,
     }
 }
 
@@ -284,12 +291,12 @@ fn cut(text: &str) -> Option<&str> {
     (text.len() > MAX_TEXT_BYTES).then(|| &text[..text.floor_char_boundary(MAX_TEXT_BYTES)])
 }
 
-/// Lists, maps and bytes as JSON text, with no more elements than the text may have bytes.
+/// Lists, maps and bytes as JSON text, with at most as many elements as a text may have bytes.
 fn json_text(value: Option<&any_value::Value>) -> String {
     value.map(json).unwrap_or_default().to_string()
 }
 
-/// Recursion is bounded: the protobuf decoder refuses messages nested deeper than a hundred.
+/// Recursion is bounded: the protobuf decoder refuses messages with over a hundred levels.
 fn json(value: &any_value::Value) -> serde_json::Value {
     let inner = |value: &AnyValue| value.value.as_ref().map(json).unwrap_or_default();
     match value {
@@ -310,7 +317,7 @@ fn json(value: &any_value::Value) -> serde_json::Value {
             };
             serde_json::Value::Object(map.values.iter().take(MAX_TEXT_BYTES).map(entry).collect())
         }
-        // An index into a table of another signal (profiles); in a trace it points at nothing.
+        // An index into a table of another signal (profiles), which a trace does not have.
         any_value::Value::StringValueStrindex(_) => serde_json::Value::Null,
     }
 }

@@ -1,4 +1,4 @@
-//! A running collector as a test sees it: spans go in over gRPC, answers come out over HTTP.
+//! A running collector: a test sends spans over gRPC and reads answers over HTTP.
 
 use std::time::Duration;
 
@@ -22,9 +22,9 @@ use serde_json::Value as Json;
 use tokio::{sync::oneshot, task::JoinHandle, time::timeout};
 use tonic::{codec::CompressionEncoding, transport::Channel};
 use tonic_prost::ProstCodec;
-use trace_view::{Addresses, Collector, Limits};
+use trace_view::{Collector, CollectorAddresses, Limits};
 
-/// Nothing here takes longer, unless it hangs.
+/// Every call ends within this time, unless it hangs.
 const DEADLINE: Duration = Duration::from_secs(20);
 
 /// The second in which the test spans happen, in nanoseconds since the epoch.
@@ -33,7 +33,7 @@ pub(crate) const FRIDAY: u64 = 1_396_648_800_000_000_000;
 pub(crate) const MILLISECOND: u64 = 1_000_000;
 
 pub(crate) struct Suite {
-    pub(crate) addresses: Addresses,
+    pub(crate) addresses: CollectorAddresses,
     otlp: TraceServiceClient<Channel>,
     http: Client<HttpConnector, Body>,
     stop: oneshot::Sender<()>,
@@ -105,7 +105,7 @@ impl Suite {
         .map(drop)
     }
 
-    /// What a path answers: status and body.
+    /// The status and body of an answer.
     pub(crate) async fn fetch(&self, method: &str, path: &str) -> (StatusCode, String) {
         let request = Request::builder()
             .method(method)
@@ -157,7 +157,7 @@ impl Suite {
             .collect()
     }
 
-    /// Ends the collector as its owner does, and says how it ended.
+    /// Ends the collector and returns its result.
     pub(crate) async fn stop(self) -> trace_view::Result<()> {
         self.stop.send(()).unwrap();
         timeout(DEADLINE, self.running).await.unwrap().unwrap()
