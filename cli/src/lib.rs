@@ -1,7 +1,8 @@
 //! The `surge` command: the local stack, the demo, and the small tools around them.
 //!
-//! [`Stack`] runs the whole suite on one machine; `commands` has one file per subcommand; [`training`]
-//! makes the demand profile that the services start with. Start to read at [`Stack::start`].
+//! [`Stack`] runs the whole suite on one machine; `commands` has one file per subcommand;
+//! [`training`] makes the demand profile that the services start with. Start to read at
+//! [`Stack::start`].
 //!
 //! This crate may import every other one, and no crate imports it.
 

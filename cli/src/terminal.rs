@@ -39,8 +39,8 @@ pub(crate) fn heading(text: impl Display) -> String {
 }
 
 /// A green or red cell of a table.
-pub(crate) fn verdict(is_well: bool, text: impl ToString) -> Cell {
-    Cell::new(text).fg(if is_well { Color::Green } else { Color::Red })
+pub(crate) fn verdict(is_good: bool, text: impl ToString) -> Cell {
+    Cell::new(text).fg(if is_good { Color::Green } else { Color::Red })
 }
 
 /// An empty table with this header, in the style of all tables of the command.

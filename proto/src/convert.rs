@@ -1,5 +1,5 @@
-//! Wire type to domain type and back. Parsing happens here and nowhere else; what comes out is
-//! trusted inside.
+//! Converts wire types to domain types and back. Messages are parsed only here; behind this module
+//! every value is valid.
 
 use marketplace::{
     time::MarketTime,
@@ -11,19 +11,18 @@ use uuid::Uuid;
 
 use crate::v1;
 
-/// A message whose field says something impossible. Names the field, so that a caller can repair
-/// it.
+/// A message with a wrong field. It names the field, so that the caller can correct it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {problem}")]
 pub struct Malformed {
     /// The field, as the caller wrote it.
     pub field: &'static str,
-    /// What is wrong with it, and what is allowed.
+    /// The problem, and the allowed values.
     pub problem: String,
 }
 
 impl Malformed {
-    /// A complaint about `field`.
+    /// An error of `field`.
     pub fn new(field: &'static str, problem: impl ToString) -> Self {
         Self {
             field,
@@ -32,7 +31,7 @@ impl Malformed {
     }
 }
 
-/// Most zones that one call may name: more than any service area of this suite holds.
+/// The most zones of one call: more than any service area of this suite has.
 pub const MAX_ZONES_PER_CALL: usize = 1_000;
 
 /// A required position.
@@ -160,7 +159,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn market_time_survives_the_wire_also_before_1970() {
+    fn market_time_survives_the_wire() {
         for millis in [-1, 0, 999, 1_396_645_200_123] {
             let time = MarketTime::from_millis(millis);
             assert_eq!(market_time("at", Some(timestamp(time))), Ok(time));
@@ -168,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn a_position_that_is_not_a_number_is_refused_by_name() {
+    fn wrong_position_is_refused_by_name() {
         let wire = v1::Position {
             lat: f64::NAN,
             lon: -73.98,
@@ -179,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn a_negative_or_infinite_level_is_refused() {
+    fn refuses_negative_or_infinite_level() {
         for predicted_drivers in [-0.1, f64::INFINITY, f64::NAN] {
             let wire = v1::SupplyLevel {
                 zone: "872a100d2ffffff".to_owned(),
@@ -191,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_without_zones_is_refused() {
+    fn refuses_call_without_zones() {
         assert_eq!(zones(&[]).unwrap_err().field, "zones");
     }
 }

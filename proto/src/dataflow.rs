@@ -1,4 +1,4 @@
-//! The three ways supply and demand reach the price, by name.
+//! The names of the three dataflows, the ways in which supply and demand reach the price.
 
 use std::{fmt, str::FromStr};
 
@@ -10,7 +10,7 @@ use crate::v1;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DataflowMode {
-    /// A batch job aggregates the shared database; the quote reads the rows it left.
+    /// A batch job aggregates the shared database; the quote reads its rows.
     Database,
     /// The quote asks both services over gRPC and waits.
     Request,
@@ -19,7 +19,7 @@ pub enum DataflowMode {
 }
 
 impl DataflowMode {
-    /// Every mode, in the order in which they are taught.
+    /// Every mode, in the order of the documentation.
     pub const ALL: [Self; 3] = [Self::Database, Self::Request, Self::Events];
 
     /// The name on the wire, in metrics and in spans.
@@ -31,7 +31,7 @@ impl DataflowMode {
         }
     }
 
-    /// The mode a gRPC request names; `None` when it leaves the choice to the service.
+    /// The mode that a gRPC request names; `None` if it names none.
     ///
     /// # Errors
     /// A number that no mode has.
@@ -83,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_mode_keeps_its_name_on_every_wire() {
+    fn mode_keeps_its_name_on_wires() {
         for mode in DataflowMode::ALL {
             assert_eq!(mode.to_string().parse(), Ok(mode));
             let wire = v1::Dataflow::from(mode) as i32;
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_mode_is_told_the_three_that_exist() {
+    fn unknown_mode_error_lists_all_modes() {
         let error = "kafka".parse::<DataflowMode>().unwrap_err();
         assert_eq!(
             error.to_string(),

@@ -1,7 +1,8 @@
-//! The contracts between the services: the messages of `surge/v1/*.proto`, the subjects they travel
-//! on, the names of the dataflow modes, and the quote token. Every wire type is parsed here, once,
-//! into a type of `marketplace`; behind this crate nobody meets a string that should have been a
-//! zone.
+//! The contracts between the services: the messages of `surge/v1/*.proto`, their subjects on NATS,
+//! the names of the dataflow modes, and the quote token.
+//!
+//! Every wire type is parsed here, once, into a type of `marketplace`: in the rest of the suite a
+//! zone is a `Zone`, never a string.
 
 pub mod convert;
 pub mod dataflow;
@@ -12,11 +13,10 @@ pub use dataflow::DataflowMode;
 
 /// Messages, clients and servers generated from `surge/v1/*.proto`.
 pub mod v1 {
-    #![allow(
+    #![expect(
         missing_docs,
-        reason = "generated; the .proto files carry the documentation"
+        reason = "generated; the .proto files have the documentation"
     )]
-    #![allow(clippy::unwrap_used, unreachable_pub, reason = "generated")]
     tonic::include_proto!("surge.v1");
 }
 

@@ -1,8 +1,11 @@
-//! Names on NATS: streams, subjects and the headers of a message. One producer writes each stream.
+//! Names on NATS: streams, subjects and the headers of a message.
+//!
+//! Each stream has one producer, and the comments below name it; no other service may publish
+//! there.
 
 use marketplace::zone::Zone;
 
-/// A JetStream stream: its name and the subjects it takes.
+/// A JetStream stream: its name and its subjects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stream {
     /// Name of the stream.
@@ -29,27 +32,27 @@ pub const RIDES: Stream = Stream {
     subjects: "surge.v1.rides.>",
 };
 
-/// Pickups and drop-offs. Producer: driver-management; ride-management follows it to move its rides
-/// on. A stream of its own, because a subscriber of `SUPPLY` wants levels alone, in one order with
-/// their watermarks.
+/// Pickups and drop-offs. Producer: driver-management; ride-management follows the stream to update
+/// its rides. It is separate from `SUPPLY`, whose subscribers need only levels, in order with their
+/// watermarks.
 pub const TRIPS: Stream = Stream {
     name: "TRIPS",
     subjects: "surge.v1.trips.>",
 };
 
-/// What a subscriber could not read, with the reason. Producer: whoever could not read it.
+/// Messages that a subscriber could not process, with the reason. Producer: that subscriber.
 pub const DEAD: Stream = Stream {
     name: "DEAD",
     subjects: "surge.dead.>",
 };
 
-/// All of them.
+/// All streams.
 pub const STREAMS: [Stream; 5] = [SUPPLY, DEMAND, RIDES, TRIPS, DEAD];
 
-/// Where a watermark of supply is published.
+/// Subject of the watermarks of supply.
 pub const SUPPLY_WATERMARK: &str = "surge.v1.supply.watermark";
 
-/// Where a watermark of demand is published.
+/// Subject of the watermarks of demand.
 pub const DEMAND_WATERMARK: &str = "surge.v1.demand.watermark";
 
 /// Key-value bucket of the control plane. Written by: price-optimization.
@@ -71,7 +74,7 @@ pub fn demand_of(zone: Zone) -> String {
     format!("surge.v1.demand.zone.{zone}")
 }
 
-/// Where a message goes that a subscriber of `stream` could not decode.
+/// Subject of messages that a subscriber of `stream` could not process.
 pub fn dead_letter(stream: Stream) -> String {
     format!("surge.dead.{}", stream.name)
 }

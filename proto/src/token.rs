@@ -1,11 +1,14 @@
-//! The quote token: a quote under the signature of price-optimization. ride-management checks it
-//! with the same key, so the two need no shared state and no call; a rider can carry the token but
-//! not change it.
+//! The quote token: a quote with the signature of price-optimization.
 //!
-//! Form: `base64url(QuoteClaims) "." base64url(BLAKE3-keyed(key, QuoteClaims))`, without padding.
-//! BLAKE3's keyed hash is a message authentication code
-//! (<https://www.ietf.org/archive/id/draft-aumasson-blake3-00.html>); docs/decisions/quote-token.md
-//! says why it is this one.
+//! ```text
+//! price-optimization --token--> rider --token--> ride-management
+//!   signs with QUOTE_KEY        cannot change it   verifies with QUOTE_KEY
+//! token = base64url(QuoteClaims) "." base64url(BLAKE3-keyed(key, QuoteClaims)), without padding
+//! ```
+//!
+//! So the two services need neither shared state nor a call. BLAKE3's keyed hash is a message
+//! authentication code (<https://www.ietf.org/archive/id/draft-aumasson-blake3-00.html>);
+//! docs/decisions/quote-token.md gives the reasons for it.
 
 use std::fmt;
 
@@ -20,20 +23,20 @@ use crate::{
     v1,
 };
 
-/// Fewest bytes of a key that is worth its name.
+/// The least length of a secret.
 const MIN_KEY_BYTES: usize = 16;
 
-/// Room for a token: they have some 170 bytes.
+/// Capacity for a token, which has about 170 bytes.
 const TOKEN_BYTES: usize = 192;
 
-/// Longest token that is looked at.
+/// The longest token that is verified.
 const MAX_TOKEN_BYTES: usize = 1_024;
 
 /// The key that quotes are signed and verified with (`QUOTE_KEY`).
 #[derive(Clone)]
 pub struct QuoteKey([u8; blake3::KEY_LEN]);
 
-/// Sets this use of a secret apart from all others, as BLAKE3's derivation of keys asks for.
+/// The context of this use of a secret, which BLAKE3's key derivation requires.
 const CONTEXT: &str = "surge 2026-11-21 quote token v1";
 
 /// A key that must not be used.
@@ -41,7 +44,7 @@ const CONTEXT: &str = "surge 2026-11-21 quote token v1";
 #[error("must have at least {MIN_KEY_BYTES} bytes of secret")]
 pub struct WeakKey;
 
-/// A token that price-optimization did not make, or that was changed on the way.
+/// A token that price-optimization did not sign, or that was changed afterwards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("is no quote of this system, or was changed; ask for a new one")]
 pub struct Forged;
@@ -159,14 +162,14 @@ mod tests {
     }
 
     #[test]
-    fn a_token_carries_its_quote() {
+    fn token_carries_its_quote() {
         let key = QuoteKey::new(b"sixteen bytes or more").unwrap();
         let quote = quote();
         assert_eq!(key.verify(&key.sign(&quote)), Ok(quote));
     }
 
     #[test]
-    fn a_changed_token_and_a_strangers_token_are_refused() {
+    fn refuses_changed_and_foreign_tokens() {
         let key = QuoteKey::new(b"sixteen bytes or more").unwrap();
         let token = key.sign(&quote());
         for index in 0..token.len() {
@@ -183,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn a_short_key_is_refused_and_a_key_is_never_printed() {
+    fn short_key_is_refused() {
         assert!(QuoteKey::new(b"short").is_err());
         let key = QuoteKey::new(b"sixteen bytes or more").unwrap();
         assert_eq!(format!("{key:?}"), "QuoteKey(secret)");

@@ -1,9 +1,9 @@
-//! `surge costs`: the processor time of a position report, a change of status, a quote and a ride, in
-//! each process that works for it.
+//! `surge costs`: the processor time of a position report, a change of status, a quote and a ride,
+//! in each process that works for it.
 //!
-//! The command calls the public APIs of the stack that runs here as fast as it answers, and reads the
-//! processor times of its processes from the operating system. The load itself runs in this process
-//! and is not counted. The use of the idle stack is measured first and subtracted.
+//! The command calls the public APIs of the stack that runs here as fast as it answers, and reads
+//! the processor times of its processes from the operating system. The load itself runs in this
+//! process and is not counted. The use of the idle stack is measured first and subtracted.
 
 use std::{
     path::Path,
@@ -125,8 +125,8 @@ pub(crate) async fn run(args: &CostsArgs, state_dir: &Path) -> anyhow::Result<Ex
 }
 
 impl Exchange {
-    /// Repeats the work for `lasting`. Returns the number of calls, the processor time that each part
-    /// used, and the seconds that passed.
+    /// Repeats the work for `lasting`. Returns the number of calls, the processor time that each
+    /// part used, and the seconds that passed.
     async fn measure(&self, work: Work, lasting: Duration) -> anyhow::Result<(u64, Times, f64)> {
         let (began, before) = (Instant::now(), self.times()?);
         let done = AtomicU64::new(0);
@@ -266,7 +266,7 @@ fn processor_us(pid: u32) -> anyhow::Result<f64> {
         let of_ended_children = stat.cutime + stat.cstime;
         Ok((stat.utime + stat.stime) as f64 + of_ended_children as f64)
     };
-    let own = process(pid).with_context(|| format!("process {pid} is gone"))?;
+    let own = process(pid).with_context(|| format!("process {pid} has ended"))?;
     let children = own.task_main_thread().and_then(|thread| thread.children());
     let children = children.unwrap_or_default().into_iter();
     let running: f64 = children

@@ -1,5 +1,5 @@
-//! `surge doctor`: which programs and ports that the suite needs this machine has, and how to get the
-//! missing ones.
+//! `surge doctor`: which programs and ports that the suite needs this machine has, and how to get
+//! the missing ones.
 
 use std::{
     path::Path,

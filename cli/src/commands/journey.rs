@@ -1,5 +1,5 @@
-//! `surge journey`: how supply and demand reached a quote, hop by hop. Without a quote it quotes the
-//! same trip in each mode and shows the three journeys side by side.
+//! `surge journey`: how supply and demand reached a quote, hop by hop. Without a quote it quotes
+//! the same trip in each mode and shows the three journeys side by side.
 
 mod side_by_side;
 mod timeline;

@@ -1,5 +1,5 @@
-//! `surge ready URL`: asks one service whether it is ready. The container image, which has neither a
-//! shell nor curl, uses it as its health check.
+//! `surge ready URL`: asks one service whether it is ready. The container image, which has neither
+//! a shell nor curl, uses it as its health check.
 
 use std::{process::ExitCode, time::Duration};
 

@@ -108,7 +108,7 @@ pub(super) fn announce(stack: &Stack) {
         "  OpenAPI    {driver}/openapi.json  {ride}/openapi.json  {price}/openapi.json"
     ));
     say(format_args!(
-        "  traces     {}/  (Jaeger UI; an answer that is traced names its trace in the header trace-id)",
+        "  traces     {}/  (Jaeger UI; the header trace-id of a traced answer names its trace)",
         stack.traces_url()
     ));
     say(format_args!(

@@ -1,5 +1,5 @@
-//! One child process of the stack: this executable in the role of a part, with its log file. Dropping
-//! a [`ChildProcess`] ends it.
+//! One child process of the stack: this executable in the role of a part, with its log file.
+//! Dropping a [`ChildProcess`] ends it.
 
 use std::{
     process::{Child, Command, ExitStatus, Stdio},
@@ -64,7 +64,7 @@ impl ChildProcess {
         let status = self.exit_status()?;
         self.reported = true;
         Some(format!(
-            "{} ended with {status}; its last words:\n{}\nthe whole log: {}",
+            "{} ended with {status}; the end of its log:\n{}\nthe whole log: {}",
             self.member,
             last_lines(self.log.path()),
             self.log.path().display()

@@ -18,7 +18,8 @@ use super::{
     ports::{address, url},
 };
 
-/// The settings that stay the same while the stack lives, so that a part can be restarted with them.
+/// The settings that stay the same while the stack lives, so that a part can be restarted with
+/// them.
 #[derive(Debug)]
 pub(super) struct Launch {
     executable: PathBuf,

@@ -13,8 +13,9 @@
 //!   +- surge service price-optimization batch    after the services have published
 //! ```
 //!
-//! One executable plays every part of ours, so that there is one program to build and there are still
-//! separate processes to kill. All of them end when the [`Stack`] is dropped or its process dies.
+//! One executable plays every part of ours, so that there is one program to build and there are
+//! still separate processes to kill. All of them end when the [`Stack`] is dropped or its process
+//! dies.
 
 mod child;
 mod database;
@@ -162,7 +163,8 @@ impl Stack {
         of_servers.chain(of_children).collect()
     }
 
-    /// Kills one part (the first, where there are several) or replica with SIGKILL. The rest goes on.
+    /// Kills one part (the first, where there are several) or replica with SIGKILL. The rest goes
+    /// on.
     pub async fn kill(&mut self, member: impl Into<Member>) {
         let member = member.into();
         match member.part {

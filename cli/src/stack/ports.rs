@@ -1,9 +1,10 @@
-//! The loopback ports of a stack. The stack reserves all of them before it starts a process, so that a
-//! busy port gives one clear line and not a service that fails later.
+//! The loopback ports of a stack. The stack reserves all of them before it starts a process, so
+//! that a busy port gives one clear line and not a service that fails later.
 //!
-//! To reserve a port, a socket binds it with `SO_REUSEADDR` and does not listen. On Linux the process
-//! that the port is for can still listen on it, while the kernel gives it to no other stack and no
-//! outgoing connection. On other systems the stack releases the port just before that process starts.
+//! To reserve a port, a socket binds it with `SO_REUSEADDR` and does not listen. On Linux the
+//! process that the port is for can still listen on it, while the kernel gives it to no other stack
+//! and no outgoing connection. On other systems the stack releases the port just before that
+//! process starts.
 
 use std::{
     io,
@@ -29,7 +30,8 @@ const HIGHEST_OFFSET: u16 = 173;
 /// Which ports a stack takes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Ports {
-    /// The documented ports. PostgreSQL and NATS get free ones, because a machine often has its own.
+    /// The documented ports. PostgreSQL and NATS get free ones, because a machine often has its
+    /// own.
     #[default]
     Standard,
     /// The documented offsets above this base, PostgreSQL and NATS included.

@@ -39,8 +39,8 @@ impl ReadinessCheck {
         Self { client, ports }
     }
 
-    /// Succeeds if all replicas are ready, and each price-optimization quotes in each of these modes
-    /// from fresh data.
+    /// Succeeds if all replicas are ready, and each price-optimization quotes in each of these
+    /// modes from fresh data.
     pub(super) async fn suite(&self, modes: &[DataflowMode]) -> anyhow::Result<()> {
         for service in Part::SERVICES {
             for replica in Member::first(service, self.ports.count(service)) {

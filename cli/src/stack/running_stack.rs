@@ -133,8 +133,8 @@ impl Drop for FolderLock {
     }
 }
 
-/// Whether a stack holds the lock of this folder. This takes a shared lock, so that two commands that
-/// look do not mistake each other for a stack.
+/// Whether a stack holds the lock of this folder. This takes a shared lock, so that two commands
+/// that look do not mistake each other for a stack.
 fn is_locked(state_dir: &Path) -> anyhow::Result<bool> {
     let path = lock_path(state_dir);
     let look = match File::open(&path) {

@@ -27,7 +27,7 @@ impl Stack {
     ///
     /// # Errors
     /// When a stack runs in this folder already, a port is busy, a server is not installed, or a
-    /// part ends or is not ready within 30 s: named, with its last words and its log.
+    /// part ends or is not ready within 30 s: the error names it and shows its log.
     pub async fn start(settings: StackSettings) -> anyhow::Result<Self> {
         let mut stack = Self::spawn(settings).await?;
         stack.publish()?;

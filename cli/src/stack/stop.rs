@@ -45,7 +45,8 @@ async fn end_all(children: impl IntoIterator<Item = ChildProcess>, hurry: &Cance
     }
 }
 
-/// Waits for the end of a server, and sends `signal`, which ends it at once, when `hurry` is cancelled.
+/// Waits for the end of a server, and sends `signal`, which ends it at once, when `hurry` is
+/// cancelled.
 async fn hurried<T>(
     stop: impl Future<Output = T>,
     pids: Vec<u32>,

@@ -190,13 +190,13 @@ fn is_root(file: &str, folder: &str) -> bool {
         return false;
     };
     let mut parts = within.split('/');
-    match (parts.next(), parts.next(), parts.next(), parts.next()) {
-        (Some("src"), Some("lib.rs" | "main.rs"), None, None) => true,
-        (Some("tests"), Some(_), None, None) | (Some("tests"), Some(_), Some("main.rs"), None) => {
-            true
-        }
-        _ => false,
-    }
+    let place = [parts.next(), parts.next(), parts.next(), parts.next()];
+    matches!(
+        place,
+        [Some("src"), Some("lib.rs" | "main.rs"), None, None]
+            | [Some("tests"), Some(_), None, None]
+            | [Some("tests"), Some(_), Some("main.rs"), None]
+    )
 }
 
 fn joined(path: &[String], name: &str) -> Vec<String> {

@@ -7,8 +7,8 @@ use crate::source::{is_held, sources};
 
 /// Names that say a room of the crate, so that every crate may have one.
 const ROOM_NAMES: &[&str] = &[
-    "App", "Args", "Cli", "Command", "Config", "Error", "Metrics", "Result", "Store", "Server",
-    "Parts", "Service",
+    "App", "Args", "Cli", "Command", "Config", "Error", "Metrics", "Parts", "Result", "Server",
+    "Service", "Store",
 ];
 
 #[test]

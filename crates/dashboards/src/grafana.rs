@@ -1,5 +1,5 @@
-//! The JSON model of Grafana's dashboards, as far as ours need it (schema version 41, which Grafana
-//! 12 reads as it is).
+//! The part of Grafana's JSON model that our dashboards use (schema version 41, which Grafana 12
+//! reads directly).
 //! https://grafana.com/docs/grafana/latest/dashboards/build-dashboards/view-dashboard-json-model/
 
 use anyhow::ensure;
@@ -7,16 +7,16 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     palette,
-    source::{Board, Kind, Panel, Query, Row, Variable},
+    source::{Board, Panel, PanelKind, PanelRow, Query, Variable},
 };
 
 /// The width of a screen, in Grafana's columns.
 const COLUMNS: u32 = 24;
 
-/// All dashboards have it, and so find each other.
+/// The tag of all dashboards, by which their menus find each other.
 const TAG: &str = "surge";
 
-/// Red, and what is not red, of Grafana's own palette.
+/// Red and green of Grafana's own palette.
 const RED: &str = "red";
 const GREEN: &str = "green";
 
@@ -33,8 +33,9 @@ pub(crate) fn dashboard(board: &Board) -> anyhow::Result<Value> {
         "time": {"from": format!("now-{}", board.look_back), "to": "now"},
         "schemaVersion": 41,
         "links": [{
-            "type": "dashboards", "title": "Surge", "tags": [TAG], "asDropdown": true, "includeVars": false,
-            "keepTime": true, "targetBlank": false, "icon": "external link", "tooltip": "", "url": "",
+            "type": "dashboards", "title": "Surge", "tags": [TAG], "asDropdown": true,
+            "includeVars": false, "keepTime": true, "targetBlank": false,
+            "icon": "external link", "tooltip": "", "url": "",
         }],
         "annotations": {"list": [mode_switches()]},
         "templating": {"list": board.variables.iter().map(variable).collect::<Vec<_>>()},
@@ -46,7 +47,7 @@ fn prometheus() -> Value {
     json!({"type": "prometheus", "uid": "prometheus"})
 }
 
-/// Every panel shows when the mode was switched: most of what changes suddenly, changes then.
+/// Every panel marks the switches of the mode, the cause of most sudden changes.
 fn mode_switches() -> Value {
     json!({
         "name": "Mode switched",
@@ -76,14 +77,15 @@ fn variable(variable: &Variable) -> Value {
     })
 }
 
-/// Places panels like words on lines, each row of panels under its heading.
-fn panels(rows: &[Row]) -> anyhow::Result<Vec<Value>> {
+/// Places panels from left to right, like words on lines, each row of panels under its heading.
+fn panels(rows: &[PanelRow]) -> anyhow::Result<Vec<Value>> {
     let mut placed = Vec::new();
     let mut top = 0;
     for row in rows {
         let (id, place) = (placed.len() + 1, position(0, top, COLUMNS, 1));
         placed.push(json!({
-            "id": id, "type": "row", "title": row.title, "gridPos": place, "collapsed": false, "panels": [],
+            "id": id, "type": "row", "title": row.title, "gridPos": place,
+            "collapsed": false, "panels": [],
         }));
         top += 1;
         let (mut left, mut tallest) = (0, 0);
@@ -109,6 +111,10 @@ fn position(x: u32, y: u32, w: u32, h: u32) -> Value {
 }
 
 fn drawn(panel: &Panel, id: usize, place: &Value) -> Value {
+    let queries = ('A'..).zip(&panel.queries);
+    let targets: Vec<_> = queries
+        .map(|(name, query)| target(panel, name, query))
+        .collect();
     let mut json = json!({
         "id": id,
         "type": plugin(panel.kind),
@@ -116,30 +122,30 @@ fn drawn(panel: &Panel, id: usize, place: &Value) -> Value {
         "description": panel.about,
         "gridPos": place,
         "datasource": prometheus(),
-        "targets": ('A'..).zip(&panel.queries).map(|(name, query)| target(panel, name, query)).collect::<Vec<_>>(),
+        "targets": targets,
         "fieldConfig": {"defaults": defaults(panel), "overrides": overrides(panel)},
         "options": options(panel.kind),
     });
-    if panel.kind == Kind::Table {
+    if panel.kind == PanelKind::Table {
         json["transformations"] = one_row_for_each_series(panel);
     }
     json
 }
 
-const fn plugin(kind: Kind) -> &'static str {
+const fn plugin(kind: PanelKind) -> &'static str {
     match kind {
-        Kind::Lines | Kind::Areas => "timeseries",
-        Kind::Figure => "stat",
-        Kind::Bars => "bargauge",
-        Kind::States => "state-timeline",
-        Kind::Table => "table",
+        PanelKind::Lines | PanelKind::Areas => "timeseries",
+        PanelKind::Figure => "stat",
+        PanelKind::Bars => "bargauge",
+        PanelKind::States => "state-timeline",
+        PanelKind::Table => "table",
     }
 }
 
-/// What is drawn as of now is asked as of now; a figure also wants its course.
+/// Bars and tables show the present, so that their query asks for one point in time.
 fn target(panel: &Panel, name: char, query: &Query) -> Value {
-    let now = matches!(panel.kind, Kind::Bars | Kind::Table);
-    let format = if panel.kind == Kind::Table {
+    let now = matches!(panel.kind, PanelKind::Bars | PanelKind::Table);
+    let format = if panel.kind == PanelKind::Table {
         "table"
     } else {
         "time_series"
@@ -165,7 +171,7 @@ fn defaults(panel: &Panel) -> Value {
         "mappings": mappings(panel),
         "custom": custom(panel),
     });
-    if !panel.log && panel.kind != Kind::States {
+    if !panel.log && panel.kind != PanelKind::States {
         defaults["min"] = json!(0);
     }
     if let Some(max) = panel.max {
@@ -177,13 +183,12 @@ fn defaults(panel: &Panel) -> Value {
     defaults
 }
 
-/// Lines have colours of their own, figures the colour of their being good or bad where that is
-/// known.
+/// Lines have colours of their own. Figures with a limit or floor are green or red.
 fn colours(panel: &Panel) -> Value {
     let judged = panel.limit.is_some() || panel.floor.is_some();
     let mode = match panel.kind {
-        Kind::Figure | Kind::Bars | Kind::Table if judged => "thresholds",
-        Kind::Bars => "continuous-BlYlRd",
+        PanelKind::Figure | PanelKind::Bars | PanelKind::Table if judged => "thresholds",
+        PanelKind::Bars => "continuous-BlYlRd",
         _ => "palette-classic",
     };
     json!({"mode": mode})
@@ -212,10 +217,10 @@ fn mappings(panel: &Panel) -> Vec<Value> {
 
 fn custom(panel: &Panel) -> Value {
     match panel.kind {
-        Kind::Lines | Kind::Areas => lines(panel),
-        Kind::States => json!({"fillOpacity": 80, "lineWidth": 0}),
-        Kind::Table => json!({"cellOptions": {"type": "color-text"}, "align": "auto"}),
-        Kind::Figure | Kind::Bars => json!({}),
+        PanelKind::Lines | PanelKind::Areas => lines(panel),
+        PanelKind::States => json!({"fillOpacity": 80, "lineWidth": 0}),
+        PanelKind::Table => json!({"cellOptions": {"type": "color-text"}, "align": "auto"}),
+        PanelKind::Figure | PanelKind::Bars => json!({}),
     }
 }
 
@@ -226,58 +231,60 @@ fn lines(panel: &Panel) -> Value {
         json!({"type": "linear"})
     };
     let judged = panel.limit.is_some() || panel.floor.is_some();
-    let stacked = panel.kind == Kind::Areas;
+    let stacked = panel.kind == PanelKind::Areas;
     json!({
         "drawStyle": "line",
         "lineWidth": 2,
         "fillOpacity": if stacked { 40 } else { 0 },
         "stacking": {"mode": if stacked { "normal" } else { "none" }, "group": "A"},
         "showPoints": "never",
-        // Twice the longest silence that is normal: a gap is a gap, and a late scrape is none.
+        // A gap is shown after twice the longest normal pause between two scrapes.
         "spanNulls": 60_000,
         "scaleDistribution": scale,
         "thresholdsStyle": {"mode": if judged { "dashed" } else { "off" }},
     })
 }
 
-/// The modes look alike everywhere; other series take what Grafana gives them.
+/// The style of the modes, the same everywhere; Grafana chooses that of other series.
 fn overrides(panel: &Panel) -> Vec<Value> {
     let of_modes = |query: &Query| query.legend.starts_with("{{dataflow}}");
-    let judged = panel.kind == Kind::Figure && (panel.limit.is_some() || panel.floor.is_some());
-    if panel.kind == Kind::Table || judged || !panel.queries.iter().any(of_modes) {
+    let judged =
+        panel.kind == PanelKind::Figure && (panel.limit.is_some() || panel.floor.is_some());
+    if panel.kind == PanelKind::Table || judged || !panel.queries.iter().any(of_modes) {
         return Vec::new();
     }
     palette::overrides()
 }
 
-fn options(kind: Kind) -> Value {
+fn options(kind: PanelKind) -> Value {
     let newest = json!({"calcs": ["lastNotNull"], "fields": "", "values": false});
     let legend =
         json!({"showLegend": true, "displayMode": "list", "placement": "bottom", "calcs": []});
     match kind {
-        Kind::Lines | Kind::Areas => json!({
+        PanelKind::Lines | PanelKind::Areas => json!({
             "legend": legend,
             "tooltip": {"mode": "multi", "sort": "desc"},
         }),
-        Kind::Figure => json!({
-            "reduceOptions": newest, "graphMode": "area", "colorMode": "value", "justifyMode": "auto",
-            "textMode": "auto", "orientation": "auto", "wideLayout": true,
+        PanelKind::Figure => json!({
+            "reduceOptions": newest, "graphMode": "area", "colorMode": "value",
+            "justifyMode": "auto", "textMode": "auto", "orientation": "auto", "wideLayout": true,
         }),
-        Kind::Bars => json!({
-            "reduceOptions": newest, "displayMode": "gradient", "orientation": "horizontal", "showUnfilled": true,
-            "valueMode": "color", "namePlacement": "auto", "sizing": "auto",
+        PanelKind::Bars => json!({
+            "reduceOptions": newest, "displayMode": "gradient", "orientation": "horizontal",
+            "showUnfilled": true, "valueMode": "color", "namePlacement": "auto", "sizing": "auto",
         }),
-        Kind::States => json!({
+        PanelKind::States => json!({
             "showValue": "auto", "mergeValues": true, "rowHeight": 0.8,
-            "legend": {"showLegend": false, "displayMode": "list", "placement": "bottom", "calcs": []},
+            "legend": {
+                "showLegend": false, "displayMode": "list", "placement": "bottom", "calcs": []
+            },
             "tooltip": {"mode": "single", "sort": "none"},
         }),
-        Kind::Table => json!({"showHeader": true, "cellHeight": "sm"}),
+        PanelKind::Table => json!({"showHeader": true, "cellHeight": "sm"}),
     }
 }
 
-/// Joins the answers of all queries by their labels and calls the columns what the source calls
-/// them.
+/// Joins the answers of all queries by their labels and names the columns as the source does.
 fn one_row_for_each_series(panel: &Panel) -> Value {
     let columns = ('A'..)
         .zip(&panel.queries)

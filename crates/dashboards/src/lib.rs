@@ -1,10 +1,13 @@
 //! The Grafana dashboards, from a source that people can read and change.
 //!
-//! A dashboard is a TOML file in `observability/grafana/panels`: a title, rows, and for each panel
-//! what to see there, its unit and its PromQL. What Grafana wants is a hundred lines of JSON for
-//! each of these, in which nobody finds the query; it is made here and committed beside the source,
-//! in `observability/grafana/dashboards`, which is what Grafana is given. After a change of the
-//! source: `cargo run -p dashboards`. A test compares the two.
+//! ```text
+//! observability/grafana/panels/*.toml --this crate--> .../dashboards/*.json --> Grafana
+//!                              cargo run -p dashboards
+//! ```
+//!
+//! The source of a dashboard has a title, rows, and for each panel its explanation, unit and
+//! PromQL. Grafana needs a hundred lines of JSON per panel, in which nobody finds the query. This
+//! crate writes that JSON, which is committed beside the source; a test compares the two.
 
 mod grafana;
 mod palette;
@@ -19,9 +22,9 @@ use std::{
 use anyhow::Context;
 
 pub use palette::{MODES, ModeStyle};
-pub use source::{Board, Kind, Panel, Query, Row, Variable};
+pub use source::{Board, Panel, PanelKind, PanelRow, Query, Variable};
 
-/// The folder of everything that is Grafana's.
+/// The folder of Grafana's files.
 pub fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../observability/grafana")
 }
@@ -29,7 +32,7 @@ pub fn folder() -> PathBuf {
 /// The sources, each under the stem of its file.
 ///
 /// # Errors
-/// When one cannot be read; says which and where.
+/// The file that cannot be read, and the place of the error.
 pub fn sources() -> anyhow::Result<BTreeMap<String, Board>> {
     let files = files(&folder().join("panels"), "toml")?;
     let boards = files.into_iter().map(|(stem, text)| {
@@ -39,7 +42,7 @@ pub fn sources() -> anyhow::Result<BTreeMap<String, Board>> {
     boards.collect()
 }
 
-/// The JSON of a dashboard, as Grafana keeps it.
+/// The JSON of a dashboard in Grafana's form.
 ///
 /// # Errors
 /// When its panels do not fit a screen.
@@ -48,7 +51,7 @@ pub fn render(board: &Board) -> anyhow::Result<String> {
     Ok(json + "\n")
 }
 
-/// The dashboards as they are committed, each under the stem of its file.
+/// The committed dashboards, each under the stem of its file.
 ///
 /// # Errors
 /// When the folder cannot be read.
@@ -56,7 +59,7 @@ pub fn committed() -> io::Result<BTreeMap<String, String>> {
     files(&folder().join("dashboards"), "json")
 }
 
-/// Makes the folder of dashboards what the sources say, and returns what it holds then.
+/// Writes the dashboards of all sources, removes others, and returns the names of those written.
 ///
 /// # Errors
 /// When a source is wrong or the folder cannot be written.

@@ -1,4 +1,4 @@
-//! `cargo run -p dashboards` writes `observability/grafana/dashboards` anew from
+//! `cargo run -p dashboards` writes `observability/grafana/dashboards` from
 //! `observability/grafana/panels`.
 
 use std::process::ExitCode;

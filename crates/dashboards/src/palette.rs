@@ -1,20 +1,19 @@
 //! The colours and line styles of the modes, the same in every dashboard and in the report of a
 //! comparison.
 //!
-//! They are from the palette of Okabe and Ito (2008), which people with any common colour blindness
-//! can tell apart; and the lines of the modes have different dashes, for readers who see no colours
-//! at all.
+//! The colours are from the palette of Okabe and Ito (2008), which people with any common colour
+//! blindness can distinguish. The lines also have different dashes, for readers who see no colours.
 
 use serde_json::{Value, json};
 
-/// How a mode is drawn.
+/// The style of a mode in charts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ModeStyle {
     /// The mode's name, with which its series begin.
     pub name: &'static str,
     /// Red, green and blue of its lines on light paper.
     pub rgb: [u8; 3],
-    /// The dashes of its lines: drawn, left out, and so on; none for a solid line.
+    /// The dashes of its lines: lengths of dash and gap in turn; none for a solid line.
     pub dashes: &'static [u32],
 }
 

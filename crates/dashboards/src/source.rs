@@ -1,5 +1,4 @@
-//! What a source file may say. A key that is not here is an error, so that a misspelt one is not
-//! silently ignored.
+//! The form of a source file. An unknown key is an error, so that a misspelt one is not ignored.
 
 use serde::Deserialize;
 
@@ -7,30 +6,29 @@ use serde::Deserialize;
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Board {
-    /// What its address in Grafana is made of; links and bookmarks hold it, so it never changes.
+    /// Its address in Grafana; links and bookmarks hold it, so it never changes.
     pub uid: String,
     /// Its title.
     pub title: String,
-    /// What it is there for, in a sentence or two.
+    /// Its purpose, in a sentence or two.
     pub about: String,
-    /// How far back it looks when opened, such as `30m`.
+    /// The time that it shows when opened, such as `30m`.
     #[serde(default = "half_an_hour")]
     pub look_back: String,
-    /// What can be chosen at its top.
+    /// The choices at its top.
     #[serde(default)]
     pub variables: Vec<Variable>,
     /// Its panels, in rows under headings.
-    pub rows: Vec<Row>,
+    pub rows: Vec<PanelRow>,
 }
 
-/// A choice at the top of a dashboard: the values that a label has, of which any number can be
-/// chosen.
+/// A choice at the top of a dashboard: any number of values of a label.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Variable {
     /// Written `$name` in queries, where it is a regular expression.
     pub name: String,
-    /// What a person reads before it.
+    /// Its title.
     pub title: String,
     /// The metric that has the label.
     pub metric: String,
@@ -41,7 +39,7 @@ pub struct Variable {
 /// Panels that belong together.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Row {
+pub struct PanelRow {
     /// Their heading.
     pub title: String,
     /// From left to right, and then from top to bottom.
@@ -54,11 +52,11 @@ pub struct Row {
 pub struct Panel {
     /// Its title.
     pub title: String,
-    /// What to see here, and what it means; behind the small i in Grafana.
+    /// What the panel shows and what that means; behind the small i in Grafana.
     pub about: String,
     /// How it is drawn.
     #[serde(default)]
-    pub kind: Kind,
+    pub kind: PanelKind,
     /// Grafana's name of the unit: `s`, `reqps`, `percentunit`, `short`, `bytes`, …
     #[serde(default)]
     pub unit: String,
@@ -94,7 +92,7 @@ pub struct Panel {
 /// How a panel is drawn.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Kind {
+pub enum PanelKind {
     /// Lines over time.
     #[default]
     Lines,

@@ -1,11 +1,11 @@
-//! What Grafana is given is what the sources say, and the sources keep to the rules of the house.
+//! The committed dashboards equal their sources, and the sources follow our rules.
 
 use std::{collections::BTreeSet, fs, path::Path};
 
 use dashboards::{Board, committed, render, sources};
 
 #[test]
-fn what_is_committed_is_what_the_sources_say() {
+fn committed_dashboards_equal_their_sources() {
     let made = sources().unwrap().into_iter();
     let made = made.map(|(stem, board)| (stem, render(&board).unwrap()));
     let stale: Vec<String> = {
@@ -18,12 +18,12 @@ fn what_is_committed_is_what_the_sources_say() {
     };
     assert!(
         stale.is_empty(),
-        "{stale:?} are not what panels/ says; run: cargo run -p dashboards"
+        "{stale:?} differ from panels/; run: cargo run -p dashboards"
     );
 }
 
 #[test]
-fn no_two_dashboards_have_the_same_address_or_title() {
+fn dashboards_differ_in_address_and_title() {
     let boards: Vec<Board> = sources().unwrap().into_values().collect();
     let distinct = |of: fn(&Board) -> &String| boards.iter().map(of).collect::<BTreeSet<_>>().len();
     assert_eq!(distinct(|board| &board.uid), boards.len());
@@ -31,7 +31,7 @@ fn no_two_dashboards_have_the_same_address_or_title() {
 }
 
 #[test]
-fn every_panel_has_a_unit_and_says_what_to_see() {
+fn every_panel_has_unit_and_explanation() {
     for board in sources().unwrap().into_values() {
         for panel in board.rows.iter().flat_map(|row| &row.panels) {
             let at = format!("{} / {}", board.title, panel.title);
@@ -41,13 +41,13 @@ fn every_panel_has_a_unit_and_says_what_to_see() {
             );
             let bare = panel.unit.is_empty() && panel.words.is_empty();
             assert!(!bare, "{at}: a figure without unit or words");
-            assert!(!panel.queries.is_empty(), "{at}: nothing is asked");
+            assert!(!panel.queries.is_empty(), "{at}: no query");
         }
     }
 }
 
 #[test]
-fn every_alert_has_a_page_that_says_what_to_do_and_a_dashboard_to_look_at() {
+fn every_alert_has_page_test_and_dashboard() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let read = |path: &str| fs::read_to_string(root.join(path)).unwrap();
     let rules = read("observability/prometheus/rules/alerts.yml");
@@ -59,7 +59,7 @@ fn every_alert_has_a_page_that_says_what_to_do_and_a_dashboard_to_look_at() {
             .filter_map(move |line| line.strip_prefix(key))
             .map(str::trim)
     };
-    let (page, stories) = (read("docs/observability.md"), {
+    let (page, tests) = (read("docs/observability.md"), {
         read("observability/prometheus/tests/alerts.yml")
             + &read("observability/prometheus/tests/objectives.yml")
     });
@@ -68,9 +68,9 @@ fn every_alert_has_a_page_that_says_what_to_do_and_a_dashboard_to_look_at() {
             page.contains(&format!("\n### {alert}\n")),
             "docs/observability.md lacks {alert}"
         );
-        let story = format!("alertname: {alert}\n");
+        let test = format!("alertname: {alert}\n");
         assert!(
-            stories.contains(&story),
+            tests.contains(&test),
             "no test under observability/prometheus has {alert} fire"
         );
     }

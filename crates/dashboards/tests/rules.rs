@@ -1,5 +1,4 @@
-//! The stories that Prometheus' own tool tells of the rules: which alert fires when, and which does
-//! not quite.
+//! The alert rules under Prometheus' own tool: which alert fires when, and which does not.
 
 use std::{
     io::ErrorKind,
@@ -8,14 +7,14 @@ use std::{
 };
 
 #[test]
-fn the_rules_pass_their_tests() {
-    let stories = files("observability/prometheus/tests");
-    assert!(stories.len() >= 2, "{stories:?}");
-    promtool(&["test", "rules"], &stories);
+fn rules_pass_their_tests() {
+    let tests = files("observability/prometheus/tests");
+    assert!(tests.len() >= 2, "{tests:?}");
+    promtool(&["test", "rules"], &tests);
 }
 
 #[test]
-fn the_rules_have_nothing_that_promtool_objects_to() {
+fn rules_pass_the_lints_of_promtool() {
     promtool(
         &["check", "rules", "--lint-fatal"],
         &files("observability/prometheus/rules"),
@@ -34,11 +33,11 @@ fn promtool(arguments: &[&str], files: &[PathBuf]) {
         ErrorKind::NotFound => panic!("promtool is missing: ./surge test gets it"),
         _ => panic!("promtool: {error}"),
     });
-    let said = [output.stdout, output.stderr].concat();
+    let output_text = [output.stdout, output.stderr].concat();
     assert!(
         output.status.success(),
         "{}",
-        String::from_utf8_lossy(&said)
+        String::from_utf8_lossy(&output_text)
     );
 }
 

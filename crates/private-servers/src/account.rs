@@ -13,7 +13,7 @@ use std::{
 
 use crate::{Error, error::on};
 
-/// In order of preference; `postgres` comes with the Debian package.
+/// Accounts in order of preference; `postgres` comes with the Debian package.
 const NAMES: [&str; 2] = ["postgres", "nobody"];
 
 /// A user id and its main group, as `/etc/passwd` has them.
@@ -24,8 +24,8 @@ pub(crate) struct Account {
 }
 
 impl Account {
-    /// The account to step down to, or none when we are not root and stay who we are.
-    pub(crate) fn to_step_down_to() -> Result<Option<Self>, Error> {
+    /// The account for servers if we are root; otherwise `None`, and servers run under ours.
+    pub(crate) fn for_servers() -> Result<Option<Self>, Error> {
         if !rustix::process::geteuid().is_root() {
             return Ok(None);
         }
@@ -35,7 +35,7 @@ impl Account {
         account.map(Some).ok_or(Error::NoUnprivilegedAccount)
     }
 
-    /// Runs the command under this account; supplementary groups are dropped with it.
+    /// Makes the command run under this account and without supplementary groups.
     pub(crate) fn run(self, command: &mut Command) {
         command.uid(self.uid).gid(self.gid);
     }
@@ -81,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_account_is_read_from_its_passwd_line() {
+    fn reads_account_from_passwd_line() {
         let passwd =
             "root:x:0:0:root:/root:/bin/sh\npostgres:x:101:104:,,,:/var/lib/postgresql:/bin/bash\n";
         assert_eq!(
@@ -92,12 +92,12 @@ mod tests {
         assert_eq!(
             Account::parse(passwd, "root"),
             None,
-            "root is what we step down from"
+            "servers never run as root"
         );
     }
 
     #[test]
-    fn a_private_folder_of_another_user_is_out_of_reach() {
+    fn private_folder_is_out_of_reach() {
         let folder = tempfile::tempdir().unwrap();
         let stranger = Account {
             uid: 4_000_000,

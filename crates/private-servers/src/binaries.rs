@@ -1,7 +1,7 @@
-//! Finding installed servers, and telling what to install when there is none.
+//! Finds installed servers, or says what to install.
 //!
-//! `$PATH` comes first, so that a person can choose. But Debian keeps PostgreSQL's server programs
-//! off it, hence the other places. A program that is too old is passed over, and remembered for the
+//! `$PATH` comes first, so that a person can choose. The other places follow because Debian keeps
+//! PostgreSQL's server programs off the path. A program that is too old is skipped and named in the
 //! message.
 
 use std::{
@@ -36,7 +36,7 @@ const VERSIONED_HOMES: [(&str, &str, &str); 5] = [
     ("/home/linuxbrew/.linuxbrew/opt", "postgresql@", "bin"),
 ];
 
-/// Where package managers put programs that a short `$PATH`, as cron or an IDE has, leaves out.
+/// Folders of package managers that a short `$PATH`, as in cron or an IDE, leaves out.
 const COMMON_HOMES: [&str; 5] = [
     "/usr/sbin",
     "/usr/local/bin",
@@ -55,7 +55,7 @@ pub struct PostgresBinaries {
     pub initdb: PathBuf,
     /// Serves it.
     pub postgres: PathBuf,
-    /// What `postgres --version` says.
+    /// The answer of `postgres --version`.
     pub version: Version,
 }
 
@@ -64,11 +64,11 @@ pub struct PostgresBinaries {
 pub struct NatsBinary {
     /// The program.
     pub path: PathBuf,
-    /// What `nats-server --version` says.
+    /// The answer of `nats-server --version`.
     pub version: Version,
 }
 
-/// A program's version, as far as it is a version: `15.14` is 15.14.0, `17beta1` is 17.0.0.
+/// A program's version: `15.14` is 15.14.0, `17beta1` is 17.0.0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Version {
     /// Changes with incompatible releases.
@@ -89,7 +89,7 @@ pub struct Missing {
     pub floor: Version,
     /// The newest installation found, which is too old.
     pub too_old: Option<(PathBuf, Version)>,
-    /// What to type to get it.
+    /// The command that installs it.
     pub remedy: &'static str,
 }
 
@@ -236,7 +236,7 @@ fn highest_first(parent: &Path, prefix: &str) -> Vec<PathBuf> {
     homes.into_iter().map(|(_, home)| home).collect()
 }
 
-/// Asked last, and only if nothing was found before: it costs a process.
+/// The folder that `pg_config` names. It comes last, because it costs a process.
 fn pg_config_home() -> impl Iterator<Item = PathBuf> {
     std::iter::once_with(|| answer_of(Command::new("pg_config").arg("--bindir")))
         .flatten()
@@ -259,7 +259,7 @@ fn leading_number(text: &str) -> u32 {
     text[..digits].parse().unwrap_or(0)
 }
 
-/// What the program prints, if it succeeds within the limit.
+/// The output of a program that succeeds within the limit.
 fn answer_of(command: &mut Command) -> Option<String> {
     let child = command
         .stdin(Stdio::null())
@@ -274,7 +274,7 @@ fn answer_of(command: &mut Command) -> Option<String> {
         .then(|| String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// One line fits in the pipe, so the program can end before it is read.
+/// The output of a program; one line fits into the pipe, so that the program need not wait for us.
 fn output_within(mut child: Child, limit: Duration) -> io::Result<Output> {
     let deadline = Instant::now() + limit;
     while child.try_wait()?.is_none() {
@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn versions_are_read_from_what_the_programs_print() {
+    fn reads_versions_from_output() {
         let debian = "postgres (PostgreSQL) 15.14 (Debian 15.14-0+deb12u1)";
         assert_eq!(Version::in_answer(debian), Some(version(15, 14, 0)));
         assert_eq!(
@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn an_old_installation_is_passed_over_and_named_when_there_is_no_other() {
+    fn old_installation_is_skipped_and_named() {
         let installed = [version(13, 4, 0), version(16, 0, 0)];
         let path = PathBuf::from("/somewhere/postgres");
         let describe = |version: &Version| (path.clone(), *version);
@@ -336,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn the_highest_version_is_tried_first() {
+    fn highest_version_is_tried_first() {
         let parent = tempfile::tempdir().unwrap();
         for name in ["9.6", "15", "13", "lib"] {
             fs::create_dir(parent.path().join(name)).unwrap();
@@ -349,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_that_hangs_is_given_up() {
+    fn hanging_program_is_killed() {
         let child = Command::new("sleep").arg("60").spawn().unwrap();
         let output = output_within(child, Duration::from_millis(20)).unwrap();
         assert!(!output.status.success());

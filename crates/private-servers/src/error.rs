@@ -1,8 +1,4 @@
-//! What can go wrong between "start a server" and "it answers", each with a way out for the person
-//! reading it.
-//!
-//! One type for both servers: whoever starts a stack treats a failed PostgreSQL and a failed
-//! nats-server alike.
+//! The errors of private servers. Each message names a remedy or shows the server's log.
 
 use std::{io, path::PathBuf, process::ExitStatus, time::Duration};
 
@@ -27,11 +23,12 @@ pub enum Error {
 
     /// Running as root, and neither account that PostgreSQL could run under exists.
     #[error(
-        "PostgreSQL refuses to run as root and /etc/passwd has neither `postgres` nor `nobody`: run as another user"
+        "PostgreSQL refuses to run as root and /etc/passwd has neither `postgres` nor `nobody`: \
+         run as another user"
     )]
     NoUnprivilegedAccount,
 
-    /// A folder that others may write to was prepared by someone else.
+    /// Another user made the folder in a place where every user may write.
     #[error("{} belongs to another user or is not a folder: remove it", path.display())]
     ForeignFolder {
         /// The folder that was to hold the instances.
@@ -43,12 +40,12 @@ pub enum Error {
     Spawn {
         /// The program's name.
         program: &'static str,
-        /// What the operating system said.
+        /// The error of the operating system.
         source: io::Error,
     },
 
-    /// The program ended where it should have gone on, or failed where it should have succeeded.
-    #[error("{program} ended with {status}; its last words:\n{log_tail}")]
+    /// A server ended before it answered, or a program failed.
+    #[error("{program} ended with {status}; the end of its log:\n{log_tail}")]
     Ended {
         /// The program's name.
         program: &'static str,
@@ -59,11 +56,14 @@ pub enum Error {
     },
 
     /// The program runs but did not do its work in time.
-    #[error("{program} was not ready within {} s; its last words:\n{log_tail}", deadline.as_secs())]
+    #[error(
+        "{program} was not ready within {} s; the end of its log:\n{log_tail}",
+        deadline.as_secs()
+    )]
     NotReady {
         /// The program's name.
         program: &'static str,
-        /// How long it was waited for.
+        /// The time that it had.
         deadline: Duration,
         /// The last lines of its log.
         log_tail: String,
@@ -76,16 +76,16 @@ pub enum Error {
         action: &'static str,
         /// The file or folder.
         path: PathBuf,
-        /// What the operating system said.
+        /// The error of the operating system.
         source: io::Error,
     },
 
-    /// No loopback port could be had for another reason than being in use.
+    /// No loopback port, for another reason than that it is in use.
     #[error("cannot open port {port} on 127.0.0.1: {source}")]
     Port {
         /// The port asked for, 0 for any free one.
         port: u16,
-        /// What the operating system said.
+        /// The error of the operating system.
         source: io::Error,
     },
 }

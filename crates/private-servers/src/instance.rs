@@ -1,10 +1,9 @@
-//! Where private instances live: one folder each, named after the process that owns it, gone when
-//! it ends.
+//! The folder of each private instance.
 //!
-//! The name `postgres-<pid>-<start time>-<id>` is the ownership record: making the folder and
-//! recording its owner are one step, so a sweep never meets a folder whose owner is not known yet.
-//! The folder itself stays ours; only the folders and files that a server needs are given to the
-//! account it runs under.
+//! Its name, `postgres-<pid>-<start time>-<id>`, records the process that owns it. So one step
+//! makes the folder and names its owner, and a sweep never finds a folder without an owner. The
+//! folder itself belongs to us; the account of the server gets only the folders and files that it
+//! needs.
 
 use std::{
     fs::{self, DirBuilder, OpenOptions},
@@ -22,24 +21,23 @@ use uuid::Uuid;
 
 use crate::{Error, account::Account, error::on, process::POLL, process::ProcessIdentity};
 
-/// Where root's instances go when the unprivileged account cannot reach the project, say under a
-/// private home.
+/// The place of root's instances if the unprivileged account cannot reach the project, for example
+/// in a private home.
 const REACHABLE_BY_ALL: &str = "/var/tmp";
 
-/// Ours to write; others may pass through to what is theirs, but not look around.
+/// We can write; others can pass through to their own files, but not list the folder.
 const PASSABLE: u32 = 0o711;
 
 /// Holds the identity of the server process, for a sweep by a later process.
 const SERVER_RECORD: &str = "server";
 
-/// A left-over server has nothing to save: its folder is about to go.
+/// A left-over server has nothing to save: the sweep removes its folder next.
 const STALE_SERVER_GRACE: Duration = Duration::from_secs(5);
 
-/// Processes of a killed server may write for a moment after their parent is gone.
+/// Processes of a killed server may write for a moment after their parent has ended.
 const REMOVAL_LIMIT: Duration = Duration::from_secs(2);
 
-/// How often another process may remove the shared parent folder between our making it and using
-/// it.
+/// How often another process may remove the shared parent folder before we use it.
 const CREATE_ATTEMPTS: usize = 8;
 
 /// The folder of one instance; removed when dropped.
@@ -57,7 +55,7 @@ impl InstanceDir {
     /// # Errors
     /// [`Error::File`], [`Error::NoUnprivilegedAccount`], [`Error::ForeignFolder`].
     pub(crate) fn create(base: &Path, kind: &str) -> Result<Self, Error> {
-        let account = Account::to_step_down_to()?;
+        let account = Account::for_servers()?;
         let owner = ProcessIdentity::of(std::process::id()).ok_or_else(|| {
             on(Path::new("/proc"), "find this process in")(io::ErrorKind::NotFound.into())
         })?;
@@ -79,8 +77,7 @@ impl InstanceDir {
         &self.path
     }
 
-    /// Removes the folder now and says whether that worked; dropping does the same and can only
-    /// log.
+    /// Removes the folder. Dropping does the same and can only log an error.
     ///
     /// # Errors
     /// [`Error::File`] when something in it cannot be removed within 2 s.
@@ -111,9 +108,8 @@ impl InstanceDir {
         self.give_away(path)
     }
 
-    /// Runs the command here and under the right account, with messages in English and dates in
-    /// UTC.
-    pub(crate) fn house(&self, command: &mut Command) {
+    /// Makes the command run here, under the right account, with English messages and UTC dates.
+    pub(crate) fn prepare(&self, command: &mut Command) {
         command
             .current_dir(&self.path)
             .env("LC_ALL", "C")
@@ -144,8 +140,8 @@ impl Drop for InstanceDir {
     }
 }
 
-/// Ends the servers and removes the folders of instances under this base whose owner has ended
-/// without doing so, and says how many there were.
+/// Ends the servers and removes the folders of instances under this base whose owner has ended.
+/// Returns their number.
 ///
 /// # Errors
 /// [`Error::File`] when a folder cannot be read or removed; [`Error::NoUnprivilegedAccount`].
@@ -175,7 +171,7 @@ fn sweep_if_stale(folder: &Path) -> Result<bool, Error> {
     Ok(true)
 }
 
-/// Reads `kind-<pid>-<start time>-<id>`. A folder of another name is not ours to judge.
+/// Reads `kind-<pid>-<start time>-<id>`. A folder with another name is not ours.
 fn owner_of(folder: &Path) -> Option<ProcessIdentity> {
     let (_kind, owner_and_id) = folder.file_name()?.to_str()?.split_once('-')?;
     let (owner, _id) = owner_and_id.rsplit_once('-')?;
@@ -201,7 +197,7 @@ fn parent_folder(base: &Path, account: Option<Account>) -> Result<PathBuf, Error
     let preferred = preferred.canonicalize().map_err(on(&preferred, "find"))?;
     match account {
         Some(account) if !account.can_reach(&preferred) => {
-            forget_if_empty(&preferred);
+            remove_if_empty(&preferred);
             own_folder(fallback_for(base))
         }
         _ => Ok(preferred),
@@ -212,7 +208,7 @@ fn instances_under(base: &Path) -> PathBuf {
     base.join("instances")
 }
 
-/// The same folder for the same base, so that a later process finds what an earlier one left.
+/// The same folder for the same base, so that a later process finds the folders of an earlier one.
 fn fallback_for(base: &Path) -> PathBuf {
     let mut hasher = DefaultHasher::new();
     base.canonicalize()
@@ -221,7 +217,7 @@ fn fallback_for(base: &Path) -> PathBuf {
     Path::new(REACHABLE_BY_ALL).join(format!("surge-{:016x}", hasher.finish()))
 }
 
-/// Everybody may write to `/var/tmp`, so what is there under our name need not be ours.
+/// Every user may write to `/var/tmp`, so a folder with our name need not be ours.
 fn own_folder(path: PathBuf) -> Result<PathBuf, Error> {
     match DirBuilder::new().mode(PASSABLE).create(&path) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
@@ -247,13 +243,12 @@ fn remove_folder(path: &Path) -> Result<(), Error> {
             Err(_) => thread::sleep(POLL),
         }
     }
-    path.parent().into_iter().for_each(forget_if_empty);
+    path.parent().into_iter().for_each(remove_if_empty);
     Ok(())
 }
 
-/// The last instance takes the shared parent with it. Others still in there keep it, which is no
-/// error.
-fn forget_if_empty(parent: &Path) {
+/// Removes the shared parent of the last instance. It is no error if other instances are in it.
+fn remove_if_empty(parent: &Path) {
     if let Err(error) = fs::remove_dir(parent) {
         tracing::trace!(%error, "{} stays", parent.display());
     }
@@ -264,7 +259,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_dropped_instance_leaves_nothing() {
+    fn dropped_instance_leaves_nothing() {
         let base = tempfile::tempdir().unwrap();
         let first = InstanceDir::create(base.path(), "postgres").unwrap();
         let second = InstanceDir::create(base.path(), "nats").unwrap();
@@ -279,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sweep_takes_folders_of_ended_owners_only() {
+    fn sweep_removes_folders_of_ended_owners() {
         let base = tempfile::tempdir().unwrap();
         let living = InstanceDir::create(base.path(), "nats").unwrap();
         let parent = living.path().parent().unwrap();
@@ -290,15 +285,12 @@ mod tests {
         assert_eq!(sweep_stale(base.path()).unwrap(), 1);
 
         let left = fs::read_dir(parent).unwrap().count();
-        assert_eq!(
-            left, 2,
-            "the living instance and the folder that is not ours"
-        );
+        assert_eq!(left, 2, "the living instance and the foreign folder");
         fs::remove_dir(parent.join("notes")).unwrap();
     }
 
     #[test]
-    fn a_symbolic_link_is_not_our_folder() {
+    fn symbolic_link_is_not_our_folder() {
         let base = tempfile::tempdir().unwrap();
         let link = base.path().join("link");
         std::os::unix::fs::symlink(base.path(), &link).unwrap();

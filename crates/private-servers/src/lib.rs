@@ -1,10 +1,19 @@
 //! Private PostgreSQL and nats-server instances as child processes, for the local stack and for
 //! tests.
 //!
-//! Each instance has its own folder, free loopback port and generated password, and ends with the
-//! process that started it, whatever ends that process. Nothing here knows of rides, and nothing
-//! here installs software: [`find_postgres`] and [`find_nats`] say what is missing and how to get
-//! it. Unix only.
+//! # How this works
+//!
+//! Each instance has its own folder, free loopback port and generated password. It ends with the
+//! process that started it, even if that process gets SIGKILL:
+//!
+//! ```text
+//! our process ends by ...     server ends by ...               its folder is removed by ...
+//! stop() or drop              SIGINT or SIGTERM from us        us
+//! SIGKILL, power cut          the kernel's parent death signal the next process (sweep_stale)
+//! ```
+//!
+//! This crate knows nothing of rides and installs nothing: [`find_postgres`] and [`find_nats`] say
+//! what is missing and how to get it. Unix only.
 
 mod account;
 mod binaries;
@@ -24,7 +33,7 @@ pub use binaries::{Missing, NatsBinary, PostgresBinaries, Version, find_nats, fi
 pub use error::Error;
 pub use instance::sweep_stale;
 pub use log::last_lines;
-pub use nats::{Membership, Nats, NatsSettings};
+pub use nats::{ClusterMembership, Nats, NatsSettings};
 pub use nats_cluster::{NatsCluster, NodeSettings};
 pub use password::Password;
 pub use ports::free_port;

@@ -1,4 +1,4 @@
-//! A server's log file: where its output goes, and the last lines of it for an error message.
+//! A server's log file, and its last lines for an error message.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -13,7 +13,7 @@ use crate::{Error, error::on};
 const TAIL_LINES: usize = 8;
 const TAIL_BYTES: u64 = 8 * 1024;
 
-/// One file for standard output and standard error, appended to over restarts, readable by us only.
+/// One file for standard output and standard error. Restarts append to it; only we can read it.
 #[derive(Debug)]
 pub(crate) struct ServerLog {
     path: PathBuf,
@@ -37,7 +37,7 @@ impl ServerLog {
         Ok(())
     }
 
-    /// The last lines, or why they cannot be had.
+    /// The last lines, or the reason why they cannot be read.
     pub(crate) fn tail(&self) -> String {
         last_lines(&self.path)
     }
@@ -53,7 +53,7 @@ impl ServerLog {
     }
 }
 
-/// The last lines of a log file for a message, or why they cannot be had.
+/// The last lines of a log file, or the reason why they cannot be read.
 pub fn last_lines(log: &Path) -> String {
     let text = last_bytes(log).unwrap_or_else(|error| format!("({}: {error})", log.display()));
     let lines: Vec<&str> = text.lines().collect();

@@ -1,7 +1,5 @@
 //! A private nats-server with JetStream: its own configuration and store, on loopback, with one
-//! generated password.
-//!
-//! Works from nats-server 2.9 on; every setting written here is understood by it.
+//! generated password. All settings work from nats-server 2.9 on.
 
 use std::{
     fs, io,
@@ -32,57 +30,57 @@ const NATS: Program = Program {
     stop: Signal::TERM,
 };
 
-/// 20 ms here; recovering large streams takes longer.
+/// A start takes 20 ms; one with large streams takes longer.
 const START_LIMIT: Duration = Duration::from_secs(20);
 
 const USER: &str = "admin";
 
-/// The INFO line has about 400 bytes; a stranger on our port could send without end.
+/// The INFO line has about 400 bytes; another program on our port could send without end.
 const GREETING_LIMIT: u64 = 64 * 1024;
 
-/// Where a private nats-server lives and listens.
+/// The folder and port of a private nats-server.
 #[derive(Debug, Clone, Default)]
 pub struct NatsSettings {
     /// Folder under which instances get their own; made if missing.
     pub base_dir: PathBuf,
     /// Loopback port for clients, or none for a free one.
     pub port: Option<u16>,
-    /// Server log, appended to, or none to keep it in the instance and lose it with it.
+    /// Server log, which is appended to; `None` for a log in the folder, which is removed with it.
     pub log_file: Option<PathBuf>,
-    /// What makes it a node of a cluster, or none to be alone.
-    pub membership: Option<Membership>,
+    /// The cluster that it belongs to, if any.
+    pub membership: Option<ClusterMembership>,
 }
 
-/// How a node finds the others of its cluster, and they it.
+/// The routes of a node to the others of its cluster.
 #[derive(Debug, Clone)]
-pub struct Membership {
+pub struct ClusterMembership {
     /// The node's loopback port for the other nodes.
     pub(crate) route_port: u16,
-    /// Those of all nodes.
+    /// The route ports of all nodes.
     pub(crate) all_route_ports: Vec<u16>,
-    /// What clients and nodes log in with, the same at each node.
+    /// The password of clients and nodes, the same at each node.
     pub(crate) password: Password,
 }
 
 /// A running (or killed) private nats-server. Dropping it stops the server and removes its streams.
 #[derive(Debug)]
 pub struct Nats {
-    // Before the home: fields are dropped in this order, and the server must end before its folder
-    // goes.
+    // Fields are dropped in this order: the server must end before its folder is removed.
     process: Option<ServerProcess>,
     port: u16,
-    home: Home,
+    home: NatsHome,
 }
 
 impl Nats {
-    /// Starts a server with empty storage and waits until it takes a login: some 20 ms.
+    /// Starts a server with empty storage and waits until it accepts a login: about 20 ms.
     ///
     /// # Errors
     /// [`Error::Missing`] without nats-server 2.9 or later, [`Error::PortTaken`] for a busy
-    /// requested port, and [`Error::Ended`] or [`Error::NotReady`] with the server's last words.
+    /// requested port, and [`Error::Ended`] or [`Error::NotReady`] with the end of the server's
+    /// log.
     pub async fn start(settings: NatsSettings) -> Result<Self, Error> {
         let requested = settings.port;
-        let home = Home::create(settings)?;
+        let home = NatsHome::create(settings)?;
         let start = async |port| Ok((port, home.start(port).await?));
         let (port, process) = ports::start_on(requested, start).await?;
         tracing::info!(
@@ -114,7 +112,7 @@ impl Nats {
         self.port
     }
 
-    /// What the server calls itself, for example as the leader of a stream.
+    /// The server's own name, for example as the leader of a stream.
     #[must_use]
     pub fn name(&self) -> String {
         self.home.server_name()
@@ -126,8 +124,8 @@ impl Nats {
         self.process.as_ref().map(ServerProcess::pid)
     }
 
-    /// Whether JetStream does what it is asked: alone at once, in a cluster when a leader was
-    /// elected.
+    /// Whether JetStream answers: a single server at once, a cluster after the election of a
+    /// leader.
     pub(crate) async fn serves_streams(&self) -> bool {
         self.home.serves_streams(self.port).await.unwrap_or(false)
     }
@@ -141,7 +139,7 @@ impl Nats {
         }
     }
 
-    /// Kills the server with SIGKILL, as a power cut would; the streams stay for [`Nats::restart`].
+    /// Kills the server with SIGKILL; the streams stay for [`Nats::restart`].
     pub async fn kill(&mut self) {
         if let Some(process) = self.process.take() {
             process.kill().await;
@@ -172,18 +170,18 @@ impl Nats {
     }
 }
 
-/// The streams on disk and all that is needed to serve them.
+/// The streams on disk and everything that serves them.
 #[derive(Debug)]
-struct Home {
+struct NatsHome {
     binary: NatsBinary,
     dir: InstanceDir,
     log: ServerLog,
     password: Password,
     store: PathBuf,
-    membership: Option<Membership>,
+    membership: Option<ClusterMembership>,
 }
 
-impl Home {
+impl NatsHome {
     fn create(settings: NatsSettings) -> Result<Self, Error> {
         let binary = find_nats()?;
         let dir = InstanceDir::create(&settings.base_dir, "nats")?;
@@ -207,7 +205,7 @@ impl Home {
         let mut nats = Command::new(&self.binary.path);
         nats.arg("--config").arg(config);
         let process = ServerProcess::spawn(NATS, nats, &self.dir, &self.log)?;
-        let answers = async || self.takes_login(port).await.unwrap_or(false);
+        let answers = async || self.accepts_login(port).await.unwrap_or(false);
         let ready = process.ready(START_LIMIT, &self.log, answers).await;
         ports::blame_port(ready, port)
     }
@@ -239,7 +237,7 @@ impl Home {
         )
     }
 
-    /// The block that makes it a node; nothing for a server that is alone.
+    /// The configuration of a node; empty for a single server.
     fn cluster(&self) -> String {
         let Some(cluster) = &self.membership else {
             return String::new();
@@ -260,7 +258,8 @@ impl Home {
         )
     }
 
-    /// As unique as the folder, so that the greeting shows whose server it is.
+    /// The name of the folder, which is unique, so that the greeting shows whether the server is
+    /// ours.
     fn server_name(&self) -> String {
         self.dir
             .path()
@@ -271,22 +270,22 @@ impl Home {
     }
 
     /// One round of the NATS client protocol: INFO, then CONNECT and PING, then PONG.
-    async fn takes_login(&self, port: u16) -> io::Result<bool> {
+    async fn accepts_login(&self, port: u16) -> io::Result<bool> {
         let answers = self.ask(port, "PING\r\n", 1).await?;
         Ok(answers == ["PONG"])
     }
 
-    /// Asks JetStream for its account: only the leader of a cluster answers that, and without one
-    /// nobody does, or with an error.
+    /// Asks JetStream for its account. Only the leader of a cluster answers that; without a leader
+    /// there is no answer, or an error.
     async fn serves_streams(&self, port: u16) -> io::Result<bool> {
         let question = "SUB answer 1\r\nPUB $JS.API.INFO answer 0\r\n\r\n";
         let answers = self.ask(port, question, 2).await?;
         Ok(answers
             .last()
-            .is_some_and(|told| !told.contains("\"error\"")))
+            .is_some_and(|answer| !answer.contains("\"error\"")))
     }
 
-    /// Logs in, asks, and reads so many lines of answer; none from a stranger on our port.
+    /// Logs in, asks, and reads `lines` lines of answer; none from another program on our port.
     async fn ask(&self, port: u16, question: &str, lines: usize) -> io::Result<Vec<String>> {
         let (from_server, mut to_server) = TcpStream::connect((Ipv4Addr::LOCALHOST, port))
             .await?
@@ -298,23 +297,24 @@ impl Home {
         }
         let password = self.password.reveal();
         let login = format!(
-            "CONNECT {{\"verbose\":false,\"user\":\"{USER}\",\"pass\":\"{password}\"}}\r\n{question}"
+            "CONNECT {{\"verbose\":false,\"user\":\"{USER}\",\"pass\":\"{password}\"}}\r\n\
+             {question}"
         );
         to_server.write_all(login.as_bytes()).await?;
-        let mut told = Vec::new();
-        while told.len() < lines {
+        let mut received = Vec::new();
+        while received.len() < lines {
             match answers.next_line().await? {
-                // A cluster greets anew whenever a node comes or goes.
+                // A cluster sends INFO again when a node joins or leaves.
                 Some(line) if line.starts_with("INFO ") => {}
-                Some(line) => told.push(line),
+                Some(line) => received.push(line),
                 None => return Ok(Vec::new()),
             }
         }
-        Ok(told)
+        Ok(received)
     }
 }
 
-/// NATS configuration and Rust escape quotes and backslashes alike.
+/// A path for the configuration: NATS escapes quotes and backslashes as Rust does.
 fn quoted(path: &Path) -> String {
     format!("{:?}", path.to_string_lossy())
 }

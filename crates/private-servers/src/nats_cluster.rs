@@ -1,30 +1,30 @@
-//! A private NATS of one node or several. Several make a cluster whose streams can have copies on
-//! each, so that it outlives the loss of the lesser half.
+//! A private NATS of one node or several. Several nodes form a cluster with a copy of each stream
+//! on every node: it survives the loss of fewer than half of them.
 
 use std::{path::PathBuf, time::Duration};
 
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::{Error, Nats, NatsSettings, Password, nats::Membership, ports::free_port};
+use crate::{Error, Nats, NatsSettings, Password, nats::ClusterMembership, ports::free_port};
 
 /// The election of a leader takes a few seconds.
 const ELECTION_LIMIT: Duration = Duration::from_secs(20);
 
-/// One question to one node.
+/// One request to one node.
 const ANSWER_LIMIT: Duration = Duration::from_millis(500);
 
 const POLL: Duration = Duration::from_millis(50);
 
-/// Where each node listens and logs.
+/// The port and log of a node.
 #[derive(Debug, Clone, Default)]
 pub struct NodeSettings {
     /// Loopback port for clients, or none for a free one.
     pub port: Option<u16>,
-    /// Server log, or none to lose it with the node.
+    /// Server log; `None` for one that is removed with the node.
     pub log_file: Option<PathBuf>,
 }
 
-/// Running (or killed) private nats-servers that are one to their clients.
+/// Running (or killed) private nats-servers that form one cluster.
 #[derive(Debug)]
 pub struct NatsCluster {
     nodes: Vec<Nats>,
@@ -71,10 +71,10 @@ impl NatsCluster {
         &self.nodes
     }
 
-    /// One node, to kill or to start again; the first is 0.
+    /// One node, to kill or restart it; the first is 0.
     ///
     /// # Panics
-    /// When there are not so many.
+    /// If there are fewer nodes.
     #[must_use]
     pub fn node(&mut self, index: usize) -> &mut Nats {
         &mut self.nodes[index]
@@ -83,7 +83,7 @@ impl NatsCluster {
     /// Stops all nodes and removes their streams.
     ///
     /// # Errors
-    /// The first that [`Nats::stop`] has.
+    /// The first error of [`Nats::stop`].
     pub async fn stop(self) -> Result<(), Error> {
         let stopping = self.nodes.into_iter().map(Nats::stop);
         futures::future::join_all(stopping)
@@ -111,22 +111,22 @@ impl NatsCluster {
     }
 }
 
-/// How each of so many nodes finds the others; one alone needs nobody.
-fn memberships(nodes: usize) -> Result<Vec<Option<Membership>>, Error> {
+/// The routes of each node; a single one needs none.
+fn memberships(nodes: usize) -> Result<Vec<Option<ClusterMembership>>, Error> {
     if nodes <= 1 {
         return Ok(vec![None; nodes]);
     }
     let mut ports = Vec::new();
     while ports.len() < nodes {
         let port = free_port()?;
-        // A port that was free a moment ago still is, so it may be told twice.
+        // The system may return the same free port twice.
         if !ports.contains(&port) {
             ports.push(port);
         }
     }
     let password = Password::generate();
     let membership = |port: &u16| {
-        Some(Membership {
+        Some(ClusterMembership {
             route_port: *port,
             all_route_ports: ports.clone(),
             password: password.clone(),

@@ -1,7 +1,7 @@
-//! Generated passwords that cannot be printed by accident.
+//! Generated passwords that no `Debug` output shows.
 //!
-//! They travel by private file or connection URL only: a command line is readable by every user of
-//! the machine.
+//! A private file or a connection URL carries them, never a command line, which every user of the
+//! machine can read.
 
 use std::fmt;
 
@@ -9,20 +9,19 @@ use rand::{distr::Alphanumeric, distr::SampleString as _};
 
 const LENGTH: usize = 32;
 
-/// A random password of 32 letters and digits (190 bits), safe to put in URLs and quoted strings as
-/// it is.
+/// A random password of 32 letters and digits (190 bits). URLs and quoted strings can hold it as it
+/// is.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Password(String);
 
 impl Password {
-    /// Draws a new password from the thread's generator, a stream cipher seeded by the operating
-    /// system.
+    /// A new password from the thread's generator, a stream cipher seeded by the operating system.
     #[must_use]
     pub fn generate() -> Self {
         Self(Alphanumeric.sample_string(&mut rand::rng(), LENGTH))
     }
 
-    /// The secret itself, for the one place that sends it.
+    /// The secret.
     #[must_use]
     pub fn reveal(&self) -> &str {
         &self.0
@@ -40,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn two_passwords_differ_and_neither_shows_in_debug_output() {
+    fn passwords_differ_and_stay_hidden() {
         let (one, other) = (Password::generate(), Password::generate());
         assert_ne!(one, other);
         assert_eq!(one.reveal().len(), LENGTH);

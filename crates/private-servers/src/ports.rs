@@ -1,8 +1,7 @@
-//! Loopback ports: finding a free one, and saying clearly that a requested one is not.
+//! Loopback ports: finds a free one, and reports a requested one that is busy.
 //!
-//! Between choosing a free port and the server binding it another program may take it. Nothing can
-//! close that gap from outside the server, so a start on a free port is tried again when it
-//! happens.
+//! Another program may take a free port before the server binds it. Only the server could close
+//! that gap, so a start on a free port is repeated with another one.
 
 use std::{
     io,
@@ -11,11 +10,10 @@ use std::{
 
 use crate::Error;
 
-/// Losing the race for a free port is rare; losing it this often in a row means something else is
-/// wrong.
+/// Losing a free port is rare; after this many losses in a row something else is wrong.
 const ATTEMPTS: usize = 3;
 
-/// A loopback TCP port that nobody listens on at this moment.
+/// A loopback TCP port on which no program listens now.
 ///
 /// # Errors
 /// [`Error::Port`] when the operating system has none left.
@@ -27,13 +25,13 @@ pub fn free_port() -> Result<u16, Error> {
     Ok(address.port())
 }
 
-/// Refuses a port that somebody listens on.
+/// Refuses a port on which a program listens.
 pub(crate) fn ensure_free(port: u16) -> Result<(), Error> {
     listen(port).map(drop)
 }
 
-/// Starts something on the requested port, or on a free one, trying others while the free one is
-/// snatched away.
+/// Starts a server on the requested port, or on a free one, and on another if it loses the free
+/// one.
 pub(crate) async fn start_on<T>(
     requested: Option<u16>,
     start: impl AsyncFn(u16) -> Result<T, Error>,
@@ -50,7 +48,7 @@ pub(crate) async fn start_on<T>(
     start(free_port()?).await
 }
 
-/// A server that ended at once because somebody else has its port is a matter of the port.
+/// Turns the end of a server into [`Error::PortTaken`] if another program has its port.
 pub(crate) fn blame_port<T>(outcome: Result<T, Error>, port: u16) -> Result<T, Error> {
     match outcome {
         Err(ended @ Error::Ended { .. }) => ensure_free(port).and(Err(ended)),
@@ -72,16 +70,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_busy_port_is_refused_by_its_number() {
+    fn busy_port_is_refused_by_number() {
         let holder = listen(0).unwrap();
         let busy = holder.local_addr().unwrap().port();
         assert!(matches!(ensure_free(busy), Err(Error::PortTaken { port }) if port == busy));
     }
 
     #[tokio::test]
-    async fn a_snatched_free_port_is_replaced_but_a_requested_one_is_not() {
+    async fn only_free_port_is_replaced() {
         let tries = Cell::new(0);
-        let snatched_once = async |port| {
+        let lost_once = async |port| {
             tries.set(tries.get() + 1);
             if tries.get() == 1 {
                 Err(Error::PortTaken { port })
@@ -89,8 +87,8 @@ mod tests {
                 Ok(port)
             }
         };
-        assert!(start_on(None, &snatched_once).await.is_ok());
+        assert!(start_on(None, &lost_once).await.is_ok());
         tries.set(0);
-        assert!(start_on(Some(1), &snatched_once).await.is_err());
+        assert!(start_on(Some(1), &lost_once).await.is_err());
     }
 }

@@ -1,7 +1,7 @@
 //! A private PostgreSQL: a new cluster in its own folder, on loopback, with one generated password.
 //!
-//! Tuned for a laptop but for one thing: `fsync` stays on, because what this suite acknowledges it
-//! has stored. There is no Unix socket, so the length of the folder's path does not matter.
+//! The settings suit a laptop, except that `fsync` stays on: the suite acknowledges only stored
+//! data. There is no Unix socket, so the length of the folder's path does not matter.
 
 use std::{fs, net::Ipv4Addr, path::PathBuf, process::Command, time::Duration};
 
@@ -37,10 +37,10 @@ const POSTGRES: Program = Program {
     stop: Signal::INT,
 };
 
-/// A second here; a loaded CI machine with a slow disk gets a minute.
+/// It takes a second; a loaded machine with a slow disk gets a minute.
 const INITDB_LIMIT: Duration = Duration::from_secs(60);
 
-/// 0.1 s here, 1 s after a crash.
+/// A start takes 0.1 s, and 1 s after a crash.
 const START_LIMIT: Duration = Duration::from_secs(20);
 
 /// One system call.
@@ -60,26 +60,25 @@ const SETTINGS: [&str; 8] = [
     "dynamic_shared_memory_type=mmap",
     // Compiling a query takes longer than any query of a small database.
     "jit=off",
-    // So that a list of processes tells this server from the machine's own.
+    // In a list of processes this marks the private server.
     "cluster_name=private",
 ];
 
-/// Where a private PostgreSQL lives and listens.
+/// The folder and port of a private PostgreSQL.
 #[derive(Debug, Clone, Default)]
 pub struct PostgresSettings {
     /// Folder under which instances get their own; made if missing.
     pub base_dir: PathBuf,
     /// Loopback port, or none for a free one.
     pub port: Option<u16>,
-    /// Server log, appended to, or none to keep it in the instance and lose it with it.
+    /// Server log, which is appended to; `None` for a log in the folder, which is removed with it.
     pub log_file: Option<PathBuf>,
 }
 
 /// A running (or killed) private PostgreSQL. Dropping it stops the server and removes its data.
 #[derive(Debug)]
 pub struct Postgres {
-    // Before the cluster: fields are dropped in this order, and the server must end before its
-    // folder goes.
+    // Fields are dropped in this order: the server must end before its folder is removed.
     process: Option<ServerProcess>,
     port: u16,
     cluster: Cluster,
@@ -90,7 +89,7 @@ impl Postgres {
     ///
     /// # Errors
     /// [`Error::Missing`] without PostgreSQL 15 or later, [`Error::PortTaken`] for a busy requested
-    /// port, and [`Error::Ended`] or [`Error::NotReady`] with the server's last words.
+    /// port, and [`Error::Ended`] or [`Error::NotReady`] with the end of the server's log.
     pub async fn start(settings: PostgresSettings) -> Result<Self, Error> {
         settings.port.map_or(Ok(()), ports::ensure_free)?;
         let cluster = Cluster::create(settings.base_dir, settings.log_file).await?;
@@ -137,7 +136,7 @@ impl Postgres {
         self.process.as_ref().map(ServerProcess::pid)
     }
 
-    /// Kills the server and all its sessions with SIGKILL, as a power cut would; the data stays for
+    /// Kills the server and all its sessions with SIGKILL; the data stays for
     /// [`Postgres::restart`].
     pub async fn kill(&mut self) {
         if let Some(process) = self.process.take() {
@@ -170,7 +169,7 @@ impl Postgres {
     }
 }
 
-/// The data on disk and all that is needed to serve it.
+/// The data on disk and everything that serves it.
 #[derive(Debug)]
 struct Cluster {
     binaries: PostgresBinaries,
@@ -210,8 +209,8 @@ impl Cluster {
             "--locale",
             "C",
         ]);
-        // Without a sync at the end: it protects the empty cluster from a power cut, which the
-        // instance does not outlive.
+        // A sync would protect the empty cluster from a power cut, which the instance does not
+        // survive.
         initdb
             .arg("--no-sync")
             .arg("--pwfile")
@@ -240,8 +239,8 @@ impl Cluster {
         ports::blame_port(ready, port)
     }
 
-    /// A killed server cannot give back the few bytes of System V shared memory that it marks its
-    /// data with, and they would outlive the folder. A power cut takes them too.
+    /// Removes the few bytes of System V shared memory with which PostgreSQL marks its data. A
+    /// killed server leaves them behind; a power cut would remove them.
     async fn release_shared_memory(&self) {
         let lock_file = fs::read_to_string(self.data.join("postmaster.pid")).unwrap_or_default();
         let key_and_id = lock_file.lines().nth(6).unwrap_or_default();
@@ -261,7 +260,7 @@ impl Cluster {
         }
     }
 
-    /// Logging in with our own password also proves that it is our own server that answers.
+    /// Whether the server answers. The login with our password proves that it is ours.
     async fn answers(&self, port: u16) -> bool {
         let options = PgConnectOptions::new_without_pgpass()
             .host(&Ipv4Addr::LOCALHOST.to_string())

@@ -1,7 +1,7 @@
-//! Who a process is and whom it started, read from the operating system's process table.
+//! Identity and descendants of a process, from the process table of the operating system.
 //!
-//! A pid alone is not an identity, because pids are reused: pid and start time together are. Linux
-//! has both in `/proc`; elsewhere `ps` is asked.
+//! A pid alone does not identify a process, because the system reuses pids; pid and start time
+//! together do. Linux has both in `/proc`; other systems have `ps`.
 
 use std::{
     fmt, thread,
@@ -10,15 +10,13 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process};
 
-/// How often a waiting loop looks again: short beside the 20 ms in which the fastest server starts
-/// or stops.
+/// The pause of a waiting loop, short compared to the 20 ms in which the fastest server starts.
 pub(crate) const POLL: Duration = Duration::from_millis(5);
 
-/// SIGKILL takes effect in milliseconds, unless the process hangs in a disk operation that nothing
-/// can end.
+/// SIGKILL takes effect in milliseconds, unless the process waits for a broken disk.
 const KILL_LIMIT: Duration = Duration::from_secs(2);
 
-/// One process, not to be mistaken for a later one of the same pid. Written as `pid-started`.
+/// One process, distinct from a later one with the same pid. Its text is `pid-started`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ProcessIdentity {
     pid: u32,
@@ -27,7 +25,7 @@ pub(crate) struct ProcessIdentity {
 }
 
 impl ProcessIdentity {
-    /// The process that has this pid now, also if it has ended and only waits to be reaped.
+    /// The process that has this pid now, also if it has ended and was not reaped yet.
     pub(crate) fn of(pid: u32) -> Option<Self> {
         table::entry(pid).map(|entry| entry.identity)
     }
@@ -41,16 +39,16 @@ impl ProcessIdentity {
         })
     }
 
-    /// Whether this very process still runs. One that only waits to be reaped does not.
+    /// Whether this process still runs. One that was not reaped yet does not.
     pub(crate) fn is_alive(&self) -> bool {
         table::entry(self.pid).is_some_and(|entry| entry.identity == *self && !entry.zombie)
     }
 
-    /// Asks the process to end, waits, and kills it with all it started if it does not. Blocks up
-    /// to `grace` and 2 s.
+    /// Asks the process to end, waits, and kills it and its descendants if it does not. Blocks for
+    /// up to `grace` and 2 s.
     pub(crate) fn end(&self, request: Signal, grace: Duration) {
         self.signal(request);
-        self.signal(Signal::CONT); // one that is stopped would not hear the request
+        self.signal(Signal::CONT); // a stopped process would not receive the request
         if !all_end_within(std::slice::from_ref(self), grace) {
             tracing::warn!(
                 "process {} did not end within {grace:?}: killing it",
@@ -60,9 +58,9 @@ impl ProcessIdentity {
         }
     }
 
-    /// Kills the process and all it started, as a power cut would. Blocks up to 2 s.
+    /// Kills the process and its descendants, as a power cut would. Blocks for up to 2 s.
     pub(crate) fn kill(&self) {
-        self.signal(Signal::STOP); // from here on it starts nothing that the next line would miss
+        self.signal(Signal::STOP); // so that it starts no process that the next line misses
         let mut family = self.descendants();
         family.insert(0, self.clone());
         family
@@ -73,7 +71,7 @@ impl ProcessIdentity {
         }
     }
 
-    /// Everything this process started, and what those started, at this moment.
+    /// The processes that this one started, and their descendants.
     fn descendants(&self) -> Vec<Self> {
         let entries = table::entries();
         let mut family = vec![self.clone()];
@@ -90,7 +88,7 @@ impl ProcessIdentity {
         family.split_off(1)
     }
 
-    /// No error if the process has just ended: that is what the signal was for.
+    /// Sends a signal. It is no error if the process has ended meanwhile.
     fn signal(&self, signal: Signal) {
         let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw);
         let Some(pid) = pid.filter(|_| self.is_alive()) else {
@@ -119,10 +117,10 @@ fn all_end_within(processes: &[ProcessIdentity], limit: Duration) -> bool {
     true
 }
 
-struct Entry {
+struct TableEntry {
     identity: ProcessIdentity,
     parent: u32,
-    /// Ended, but its parent has not asked how yet.
+    /// Ended and not reaped yet.
     zombie: bool,
 }
 
@@ -130,20 +128,20 @@ struct Entry {
 mod table {
     use procfs::process::{Process, all_processes};
 
-    use super::{Entry, ProcessIdentity};
+    use super::{ProcessIdentity, TableEntry};
 
-    pub(super) fn entry(pid: u32) -> Option<Entry> {
-        read(&Process::new(i32::try_from(pid).ok()?).ok()?)
+    pub(super) fn entry(pid: u32) -> Option<TableEntry> {
+        of(&Process::new(i32::try_from(pid).ok()?).ok()?)
     }
 
-    pub(super) fn entries() -> Vec<Entry> {
+    pub(super) fn entries() -> Vec<TableEntry> {
         let processes = all_processes().into_iter().flatten().flatten();
-        processes.filter_map(|process| read(&process)).collect()
+        processes.filter_map(|process| of(&process)).collect()
     }
 
-    fn read(process: &Process) -> Option<Entry> {
+    fn of(process: &Process) -> Option<TableEntry> {
         let stat = process.stat().ok()?;
-        Some(Entry {
+        Some(TableEntry {
             identity: ProcessIdentity {
                 pid: u32::try_from(stat.pid).ok()?,
                 started: stat.starttime.to_string(),
@@ -158,15 +156,15 @@ mod table {
 mod table {
     use std::process::Command;
 
-    use super::{Entry, ProcessIdentity};
+    use super::{ProcessIdentity, TableEntry};
 
-    pub(super) fn entry(pid: u32) -> Option<Entry> {
+    pub(super) fn entry(pid: u32) -> Option<TableEntry> {
         entries()
             .into_iter()
             .find(|entry| entry.identity.pid == pid)
     }
 
-    pub(super) fn entries() -> Vec<Entry> {
+    pub(super) fn entries() -> Vec<TableEntry> {
         let listing = Command::new("ps")
             .args(["-A", "-o", "pid=,ppid=,stat=,lstart="])
             .output();
@@ -177,7 +175,7 @@ mod table {
             .collect()
     }
 
-    fn parse(line: &str) -> Option<Entry> {
+    fn parse(line: &str) -> Option<TableEntry> {
         let mut fields = line.split_whitespace();
         let pid = fields.next()?.parse().ok()?;
         let parent = fields.next()?.parse().ok()?;
@@ -186,7 +184,7 @@ mod table {
             .flat_map(str::chars)
             .filter(char::is_ascii_alphanumeric)
             .collect();
-        Some(Entry {
+        Some(TableEntry {
             identity: ProcessIdentity { pid, started },
             parent,
             zombie,
@@ -201,7 +199,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn this_process_is_alive_and_a_later_one_with_its_pid_would_not_be_it() {
+    fn reused_pid_is_another_process() {
         let own = ProcessIdentity::of(std::process::id()).unwrap();
         assert!(own.is_alive());
         assert_eq!(ProcessIdentity::parse(&own.to_string()), Some(own.clone()));
@@ -213,20 +211,20 @@ mod tests {
     }
 
     #[test]
-    fn killing_a_process_kills_what_it_started() {
+    fn kill_includes_descendants() {
         let (mut shell, identity) = shell("sleep 60 & wait");
         let started = wait_for_a_descendant(&identity);
         identity.kill();
         assert!(!started.is_alive());
         assert!(
             !identity.is_alive(),
-            "it waits to be reaped, which is not alive"
+            "a process that waits to be reaped is not alive"
         );
         shell.wait().unwrap();
     }
 
     #[test]
-    fn a_process_that_ignores_the_request_is_killed() {
+    fn process_that_ignores_request_is_killed() {
         let (mut shell, identity) = shell("trap '' TERM; while :; do sleep 1; done");
         wait_for_a_descendant(&identity);
         identity.end(Signal::TERM, Duration::from_millis(50));

@@ -1,9 +1,14 @@
-//! The life of one server process: started, waited for until it really answers, stopped or killed,
-//! reaped.
+//! One server process: starts it, waits until it answers, stops or kills it, reaps it.
 //!
-//! Holding a [`ServerProcess`] means that it was started and not ended by us; dropping it stops it.
-//! Stopping blocks, because `Drop` must; the async methods do the same work on tokio's blocking
-//! threads.
+//! ```text
+//! spawn -> ready (asks until it answers) -> ... -> stop (signal, 10 s, then SIGKILL) -> reaped
+//!            | ends or times out                    kill (SIGKILL) ------------------^
+//!            v
+//!          Error with the last lines of its log
+//! ```
+//!
+//! Dropping a [`ServerProcess`] stops it. That blocks, as `Drop` must; the async methods do the
+//! same on tokio's blocking threads.
 
 use std::{
     io,
@@ -19,19 +24,19 @@ use crate::{
     Error, instance::InstanceDir, log::ServerLog, process::POLL, process::ProcessIdentity, spawn,
 };
 
-/// A clean end takes 0.2 s here, and 2 s when it has to wait for a busy disk.
+/// A clean end takes 0.2 s, and 2 s with a busy disk.
 const STOP_GRACE: Duration = Duration::from_secs(10);
 
 /// From the end of a program's first thread to the end of its last.
 const REAP_LIMIT: Duration = Duration::from_secs(5);
 
 /// One attempt to talk to a starting server; a local one answers in milliseconds or not at all.
-const PROBE_LIMIT: Duration = Duration::from_secs(2);
+const ATTEMPT_LIMIT: Duration = Duration::from_secs(2);
 
-/// Longest pause between two attempts: a database in recovery logs each one it turns away.
+/// Longest pause between two attempts: a database in recovery logs every refused one.
 const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 
-/// What to call a program in messages, and the signal that makes it end quickly and cleanly.
+/// The name of a program in messages, and the signal that makes it end quickly and cleanly.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Program {
     pub(crate) name: &'static str,
@@ -53,7 +58,7 @@ impl ServerProcess {
         dir: &InstanceDir,
         log: &ServerLog,
     ) -> Result<Self, Error> {
-        dir.house(&mut command);
+        dir.prepare(&mut command);
         log.attach(&mut command)?;
         let unstarted = |source| Error::Spawn {
             program: program.name,
@@ -75,7 +80,7 @@ impl ServerProcess {
         self.child.id()
     }
 
-    /// Asks again and again until the server answers.
+    /// Waits until the server answers.
     pub(crate) async fn ready(
         mut self,
         limit: Duration,
@@ -84,7 +89,7 @@ impl ServerProcess {
     ) -> Result<Self, Error> {
         let deadline = Instant::now() + limit;
         let mut pause = POLL;
-        while !timeout(PROBE_LIMIT, answers()).await.unwrap_or(false) {
+        while !timeout(ATTEMPT_LIMIT, answers()).await.unwrap_or(false) {
             if let Some(status) = self.exit_status() {
                 return Err(self.ended(status, log));
             }
@@ -95,7 +100,7 @@ impl ServerProcess {
         Ok(self)
     }
 
-    /// Waits for a program that does its work and ends.
+    /// Waits for the end of a program that must succeed.
     pub(crate) async fn done(mut self, limit: Duration, log: &ServerLog) -> Result<(), Error> {
         let deadline = Instant::now() + limit;
         loop {
@@ -108,12 +113,12 @@ impl ServerProcess {
         }
     }
 
-    /// Ends the program as cleanly as it can within 10 s.
+    /// Ends the program cleanly, or kills it after 10 s.
     pub(crate) async fn stop(self) {
         on_a_blocking_thread(move || drop(self)).await;
     }
 
-    /// Kills the program and all it started.
+    /// Kills the program and its descendants.
     pub(crate) async fn kill(self) {
         on_a_blocking_thread(move || self.identity.kill()).await;
     }
@@ -122,8 +127,8 @@ impl ServerProcess {
         self.child.try_wait().ok().flatten()
     }
 
-    /// The process table calls a program with threads ended when its first thread is; only when all
-    /// are, and with them its files and ports, can it be reaped.
+    /// Waits until the program can be reaped. The process table calls it ended when its first
+    /// thread ends; its files and ports are free only when all threads have ended.
     fn reaped_within(&mut self, limit: Duration) -> bool {
         let deadline = std::time::Instant::now() + limit;
         while self.exit_status().is_none() {

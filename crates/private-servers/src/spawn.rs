@@ -1,10 +1,9 @@
-//! Child processes that end with their parent, also when the parent is killed with SIGKILL.
+//! Child processes that end with their parent, even if the parent gets SIGKILL.
 //!
 //! Linux sends a child its "parent death signal" when the *thread* that forked it ends, not the
-//! process. A child started from a tokio blocking thread or a test thread would therefore die at
-//! some odd later moment. So one thread that lives as long as the process does all the forking, and
-//! callers need not care where they call from. Other systems have no such signal: there only a
-//! dropped handle or [`crate::sweep_stale`] ends the child.
+//! process. A child forked by a tokio blocking thread or a test thread would therefore die some
+//! time later. So one thread that lives as long as the process forks every child. Other systems
+//! have no such signal: there only a dropped handle or [`crate::sweep_stale`] ends the child.
 
 use std::{
     io,
@@ -20,8 +19,7 @@ use std::{
 
 use rustix::process::Signal;
 
-/// A local stack starts about ten processes: far more than that waiting at once means the thread is
-/// stuck.
+/// A local stack starts about ten processes: if far more wait at once, the thread is stuck.
 const WAITING_ORDERS: usize = 64;
 
 /// Fork and exec take a millisecond; a program on a hung network disk may never start.
@@ -34,12 +32,12 @@ const DEADLINE: Duration = Duration::from_secs(10);
 /// process.
 ///
 /// # Errors
-/// What the operating system says when it cannot start the program, or `TimedOut` after 10 s.
+/// The error of the operating system, or `TimedOut` after 10 s.
 pub fn spawn_tied(command: Command) -> io::Result<Child> {
     spawn_tied_with(command, Signal::TERM)
 }
 
-/// The same with the signal that means "end quickly and cleanly" to this program.
+/// The same with the signal that makes this program end quickly and cleanly.
 pub(crate) fn spawn_tied_with(mut command: Command, on_parent_death: Signal) -> io::Result<Child> {
     command.process_group(0);
     tie_to_parent(&mut command, on_parent_death);
@@ -63,7 +61,7 @@ struct Order {
     answer: SyncSender<io::Result<Child>>,
 }
 
-/// A process-wide static, because the operating system's rule is about a process and its threads.
+/// The spawning thread, a static because the operating system's rule is about threads of a process.
 fn spawner() -> io::Result<SyncSender<Order>> {
     static SPAWNER: Mutex<Option<SyncSender<Order>>> = Mutex::new(None);
     let mut spawner = SPAWNER.lock().unwrap_or_else(PoisonError::into_inner);
@@ -80,13 +78,13 @@ fn spawner() -> io::Result<SyncSender<Order>> {
 fn serve(inbox: &Receiver<Order>) {
     for mut order in inbox {
         let started = order.command.spawn();
-        if let Err(unheard) = order.answer.send(started) {
-            end(unheard.0);
+        if let Err(unread) = order.answer.send(started) {
+            end(unread.0);
         }
     }
 }
 
-/// The caller stopped waiting, so nobody else will ever end this child.
+/// Ends a child whose caller does not wait any more.
 fn end(started: io::Result<Child>) {
     let ended = started.and_then(|mut child| child.kill().and_then(|()| child.wait()));
     if let Err(error) = ended {
@@ -126,7 +124,7 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn a_child_outlives_the_thread_that_asked_for_it() {
+    fn child_outlives_the_requesting_thread() {
         let mut command = Command::new("sleep");
         command.arg("60");
         let asking_thread = thread::spawn(|| {
@@ -154,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_that_is_not_there_is_an_error() {
+    fn missing_program_is_an_error() {
         let error = spawn_tied(Command::new("/no/such/program")).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
     }

@@ -1,5 +1,4 @@
-//! The life of the real servers: started, used, killed, restarted, stopped; and what is left of
-//! them, which is nothing.
+//! The real servers: started, used, killed, restarted and stopped, until nothing of them is left.
 
 use std::{
     error::Error as StdError,
@@ -18,7 +17,7 @@ use tempfile::TempDir;
 type Outcome = Result<(), Box<dyn StdError>>;
 
 #[tokio::test]
-async fn a_committed_row_survives_the_death_of_postgres() -> Outcome {
+async fn committed_row_survives_kill_of_postgres() -> Outcome {
     let base = reachable_base()?;
     let mut postgres = Postgres::start(postgres_in(base.path())).await?;
     let mut admin = PgConnection::connect(&postgres.admin_url()).await?;
@@ -41,7 +40,7 @@ async fn a_committed_row_survives_the_death_of_postgres() -> Outcome {
 }
 
 #[tokio::test]
-async fn postgres_is_durable_private_and_speaks_utf8() -> Outcome {
+async fn postgres_is_durable_private_and_utf8() -> Outcome {
     let base = reachable_base()?;
     let postgres = Postgres::start(postgres_in(base.path())).await?;
     let mut admin = PgConnection::connect(&postgres.admin_url()).await?;
@@ -59,13 +58,13 @@ async fn postgres_is_durable_private_and_speaks_utf8() -> Outcome {
     let wrong = postgres.url("admin", &Password::generate(), "postgres");
     assert!(
         PgConnection::connect(&wrong).await.is_err(),
-        "a wrong password is let in"
+        "the server accepts a wrong password"
     );
     Ok(())
 }
 
 #[tokio::test]
-async fn stopped_servers_leave_no_process_and_no_folder() -> Outcome {
+async fn stopped_servers_leave_nothing_behind() -> Outcome {
     let base = reachable_base()?;
     let postgres = Postgres::start(postgres_in(base.path())).await?;
     let nats = Nats::start(nats_in(base.path())).await?;
@@ -91,7 +90,7 @@ async fn stopped_servers_leave_no_process_and_no_folder() -> Outcome {
 }
 
 #[tokio::test]
-async fn data_moves_out_of_a_base_that_the_server_account_cannot_reach() -> Outcome {
+async fn data_moves_to_a_reachable_base() -> Outcome {
     let base = base_with_mode(0o700)?;
     let postgres = Postgres::start(postgres_in(base.path())).await?;
     let mut admin = PgConnection::connect(&postgres.admin_url()).await?;
@@ -111,7 +110,7 @@ async fn data_moves_out_of_a_base_that_the_server_account_cannot_reach() -> Outc
 }
 
 #[tokio::test]
-async fn an_acknowledged_message_survives_the_death_of_nats() -> Outcome {
+async fn acknowledged_message_survives_kill_of_nats() -> Outcome {
     let base = reachable_base()?;
     let mut nats = Nats::start(nats_in(base.path())).await?;
     let stream = async_nats::jetstream::stream::Config {
@@ -137,7 +136,7 @@ async fn an_acknowledged_message_survives_the_death_of_nats() -> Outcome {
 }
 
 #[tokio::test]
-async fn nats_asks_for_its_password() -> Outcome {
+async fn nats_requires_its_password() -> Outcome {
     let base = reachable_base()?;
     let nats = Nats::start(nats_in(base.path())).await?;
     let without_login = format!("nats://127.0.0.1:{}", nats.port());
@@ -146,7 +145,7 @@ async fn nats_asks_for_its_password() -> Outcome {
 }
 
 #[tokio::test]
-async fn a_running_server_restarts_on_its_port_and_appends_to_its_log() -> Outcome {
+async fn restart_keeps_port_and_log() -> Outcome {
     let base = reachable_base()?;
     let log_file = base.path().join("logs/nats.log");
     let settings = NatsSettings {
@@ -171,7 +170,7 @@ async fn a_running_server_restarts_on_its_port_and_appends_to_its_log() -> Outco
 }
 
 #[tokio::test]
-async fn a_busy_port_is_named_and_nothing_is_left() -> Outcome {
+async fn busy_port_is_named_without_leftovers() -> Outcome {
     let base = reachable_base()?;
     let holder = TcpListener::bind("127.0.0.1:0")?;
     let busy = Some(holder.local_addr()?.port());
@@ -198,7 +197,7 @@ async fn a_busy_port_is_named_and_nothing_is_left() -> Outcome {
 }
 
 #[tokio::test]
-async fn a_server_that_cannot_start_tells_its_last_words() -> Outcome {
+async fn failed_start_shows_the_log() -> Outcome {
     let base = reachable_base()?;
     let mut nats = Nats::start(nats_in(base.path())).await?;
     nats.kill().await;
@@ -218,7 +217,7 @@ async fn a_server_that_cannot_start_tells_its_last_words() -> Outcome {
     Ok(())
 }
 
-/// async-nats takes no user and password from a URL, so they are handed over.
+/// async-nats does not read the user and password of a URL.
 async fn login(nats: &Nats) -> Result<async_nats::Client, Box<dyn StdError>> {
     let address: async_nats::ServerAddr = nats.url().parse()?;
     let (user, password) = (
@@ -270,12 +269,12 @@ async fn session_pid(connection: &mut PgConnection) -> Result<u32, Box<dyn StdEr
     Ok(u32::try_from(pid)?)
 }
 
-/// A session is reaped by its server and not by us, which may take a moment.
+/// The server reaps its session, which may take a moment.
 fn is_gone(pid: u32) -> bool {
     let pid = i32::try_from(pid)
         .ok()
         .and_then(Pid::from_raw)
-        .expect("the system gave us this pid");
+        .expect("a pid of the system");
     let deadline = Instant::now() + Duration::from_secs(5);
     while test_kill_process(pid).is_ok() {
         if Instant::now() >= deadline {

@@ -1,7 +1,7 @@
-//! A process that dies by SIGKILL cannot clean up. Its servers end all the same, and the next
-//! process finds what is left.
+//! A process killed by SIGKILL cannot clean up. Its servers end nevertheless, and the next process
+//! removes their folders.
 //!
-//! The parent to be killed is this very test program, started again to play only `the_parent`.
+//! The killed parent is this test program, started again to run only `the_parent`.
 
 use std::{
     env,
@@ -18,14 +18,14 @@ use tokio::time::{Instant, sleep};
 
 type Outcome = Result<(), Box<dyn StdError>>;
 
-/// Tells the program to play the parent, and under which base.
+/// The base of the parent; set if this program is the parent.
 const PARENT_BASE: &str = "PRIVATE_SERVERS_TEST_PARENT_BASE";
 
 /// Long enough for a start on a busy machine; also how long a forgotten parent lives at most.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 #[tokio::test]
-async fn servers_end_with_a_killed_parent_and_their_folders_are_swept() -> Outcome {
+async fn servers_end_with_their_killed_parent() -> Outcome {
     let base = tempfile::tempdir()?;
     let mut parent = Parent(play_the_parent(base.path())?);
     let ports = announced_ports(base.path()).await?;

@@ -252,8 +252,8 @@ fn worked(formula: &Formula) -> String {
         format!("^{exponent}")
     };
     format!(
-        "  S~    {smoothed_supply:.2} drivers available, D~ {smoothed_demand:.2} requests expected; \
-         the neighbours count for {share:.0} %\n  \
+        "  S~    {smoothed_supply:.2} drivers available, D~ {smoothed_demand:.2} requests \
+         expected; the neighbours count for {share:.0} %\n  \
          R     {driver_reserve:.2} drivers in reserve, so that pickups stay short\n  \
          rho   (D~ + R + {pseudo_drivers}) / (S~ + {pseudo_drivers}) = {load_ratio:.3}\n  \
          m     rho{power}, from 1 to {cap:.1}: {target:.3}\n"
