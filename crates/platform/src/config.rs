@@ -1,12 +1,7 @@
 //! Configuration comes from the environment (or flags of the same names), is read once, and a
 //! mistake in it stops the start with one line that names the variable.
 
-use std::{
-    fs, io,
-    ops::RangeInclusive,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{fs, io, ops::RangeInclusive, path::Path, time::Duration};
 
 use clap::{
     CommandFactory, Parser,
@@ -54,22 +49,12 @@ pub fn duration_within(
 ///
 /// # Errors
 /// When there is no such file, or its content is not a `T`; the message names the variable.
-pub fn read_json<T: DeserializeOwned>(variable: &str, path: &Path) -> Result<T, ConfigFileError> {
+pub fn read_json<T: DeserializeOwned>(variable: &str, path: &Path) -> io::Result<T> {
     let read = || -> io::Result<T> { Ok(serde_json::from_slice(&fs::read(path)?)?) };
-    read().map_err(|cause| ConfigFileError {
-        variable: variable.to_owned(),
-        path: path.to_owned(),
-        cause,
+    read().map_err(|cause| {
+        let message = format!("{variable}={} cannot be used: {cause}", path.display());
+        io::Error::new(cause.kind(), message)
     })
-}
-
-/// A file that a setting names cannot be used.
-#[derive(Debug, thiserror::Error)]
-#[error("{variable}={} cannot be used: {cause}", path.display())]
-pub struct ConfigFileError {
-    variable: String,
-    path: PathBuf,
-    cause: io::Error,
 }
 
 fn refused<C: CommandFactory>(error: &Error) -> Refused {

@@ -14,7 +14,7 @@
 
 use std::{
     sync::{OnceLock, atomic::Ordering},
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 pub use async_nats::jetstream::{Context as JetStream, message::PublishMessage};
@@ -33,10 +33,7 @@ use prometheus_client::registry::Registry;
 use tracing::{Span, field::Empty, info, info_span, warn};
 
 use crate::{
-    metrics::{
-        clients::{self, Received},
-        on_scrape,
-    },
+    metrics::{clients, on_scrape},
     propagation,
 };
 
@@ -375,16 +372,7 @@ impl ConsumerTelemetry {
     /// Counts a message that was received.
     pub fn received(&self, message: &Message) {
         if let Ok(info) = message.info() {
-            // The broker and this process have different clocks: a hop below zero counts as zero.
-            let published = SystemTime::from(info.published);
-            let hop = SystemTime::now().duration_since(published);
-            clients::received(Received {
-                stream: self.stream,
-                destination: self.destination,
-                deliveries: info.delivered,
-                pending: info.pending,
-                hop: hop.unwrap_or_default(),
-            });
+            clients::received(self.stream, self.destination, &info);
         }
     }
 

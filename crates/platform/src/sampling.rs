@@ -23,7 +23,6 @@
 use std::{
     cell::Cell,
     env, fmt,
-    hash::{BuildHasher, RandomState},
     sync::atomic::{AtomicU64, Ordering},
     time::Instant,
 };
@@ -66,8 +65,8 @@ pub(crate) fn first_span(beginning: Beginning, make: impl FnOnce() -> Span) -> S
         }
     }
     let is_sampled = dispatcher::get_default(|subscriber| {
-        let head = subscriber.downcast_ref::<HeadSampling>();
-        head.is_none_or(|head| head.sampler.samples(beginning))
+        let sampler = subscriber.downcast_ref::<Sampler>();
+        sampler.is_none_or(|sampler| sampler.samples(beginning))
     });
     if !is_sampled {
         return Span::none();
@@ -80,32 +79,6 @@ pub(crate) fn first_span(beginning: Beginning, make: impl FnOnce() -> Span) -> S
 thread_local! {
     /// Set while [`first_span`] makes its span: making a span never leaves its thread.
     static BEGINNING: Cell<bool> = const { Cell::new(false) };
-}
-
-/// The layer that keeps spans from being made. It lets all log events pass.
-#[derive(Debug)]
-pub(crate) struct HeadSampling {
-    sampler: Sampler,
-}
-
-impl HeadSampling {
-    pub(crate) const fn new(sampler: Sampler) -> Self {
-        Self { sampler }
-    }
-}
-
-impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for HeadSampling {
-    fn register_callsite(&self, metadata: &'static Metadata<'static>) -> Interest {
-        if metadata.is_span() {
-            Interest::sometimes()
-        } else {
-            Interest::always()
-        }
-    }
-
-    fn enabled(&self, metadata: &Metadata<'_>, context: Context<'_, S>) -> bool {
-        !metadata.is_span() || BEGINNING.get() || context.current_span().id().is_some()
-    }
 }
 
 /// The sampler that `OTEL_TRACES_SAMPLER` and `OTEL_TRACES_SAMPLER_ARG` choose
@@ -147,6 +120,21 @@ pub enum UnknownSampler {
     /// The argument is no rate.
     #[error("OTEL_TRACES_SAMPLER_ARG={0} is not a number of traces a second, 0.1 to 100000")]
     Rate(String),
+}
+
+/// As a layer of the subscriber, the sampler keeps spans from being made. It lets all log events pass.
+impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Sampler {
+    fn register_callsite(&self, metadata: &'static Metadata<'static>) -> Interest {
+        if metadata.is_span() {
+            Interest::sometimes()
+        } else {
+            Interest::always()
+        }
+    }
+
+    fn enabled(&self, metadata: &Metadata<'_>, context: Context<'_, S>) -> bool {
+        !metadata.is_span() || BEGINNING.get() || context.current_span().id().is_some()
+    }
 }
 
 impl Sampler {
@@ -194,7 +182,9 @@ impl Sampler {
         match (beginning, &self.rule) {
             (Beginning::SampledRequest, _) if self.follows_caller => true,
             (Beginning::UnsampledRequest, _) if self.follows_caller => false,
-            (_, Rule::Share(share)) => *share >= 1.0 || (*share > 0.0 && chance() < *share),
+            (_, Rule::Share(share)) => {
+                *share >= 1.0 || (*share > 0.0 && rand::random::<f64>() < *share)
+            }
             (Beginning::Background, Rule::PerSecond { background, .. }) => background.take(),
             (_, Rule::PerSecond { requests, .. }) => requests.take(),
         }
@@ -267,12 +257,6 @@ fn number_within(text: &str, least: f64, most: f64) -> Option<f64> {
     number.filter(|number| (least..=most).contains(number))
 }
 
-/// A number from 0 to 1. No two hashers of the standard library have the same keys, which is random
-/// enough for sampling.
-fn chance() -> f64 {
-    RandomState::new().hash_one(()) as f64 / u64::MAX as f64
-}
-
 #[cfg(test)]
 mod tests {
     use tracing::info_span;
@@ -281,7 +265,7 @@ mod tests {
     use super::*;
 
     fn under<T>(sampler: Sampler, test: impl FnOnce() -> T) -> T {
-        let subscriber = tracing_subscriber::registry().with(HeadSampling::new(sampler));
+        let subscriber = tracing_subscriber::registry().with(sampler);
         tracing::subscriber::with_default(subscriber, test)
     }
 

@@ -5,8 +5,13 @@
 //! other metrics have their registry passed to them. The label names are those of the semantic
 //! conventions.
 
-use std::{borrow::Cow, sync::LazyLock, time::Duration};
+use std::{
+    borrow::Cow,
+    sync::LazyLock,
+    time::{Duration, SystemTime},
+};
 
+use async_nats::jetstream::message::Info;
 use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::{Registry, Unit},
@@ -162,35 +167,24 @@ pub fn published(
         .observe(took, span);
 }
 
-/// A message that a consumer received from a stream.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Received {
-    pub(crate) stream: &'static str,
-    pub(crate) destination: &'static str,
-    /// The sequence number of this delivery among all deliveries of the message, from 1.
-    pub(crate) deliveries: i64,
-    /// The number of messages that the stream still has for the consumer.
-    pub(crate) pending: u64,
-    /// The time since the broker has the message.
-    pub(crate) hop: Duration,
-}
-
-/// Counts a message that was received.
-pub(crate) fn received(message: Received) {
-    let [system, destination, _] = message_labels(message.destination, "");
+/// Counts a message that a consumer received from a stream.
+pub(crate) fn received(stream: &'static str, destination: &'static str, message: &Info<'_>) {
+    let [system, destination, _] = message_labels(destination, "");
     CLIENTS.consumed.get_or_create(&[system, destination]).inc();
-    let stream = [("stream", message.stream.into())];
+    let stream = [("stream", stream.into())];
     // Both counters exist from the first message on: a counter that appears with its first event
     // hides it from a rate.
     let redelivered = CLIENTS.redelivered.get_or_create_owned(&stream);
-    if message.deliveries > 1 {
+    if message.delivered > 1 {
         redelivered.inc();
     }
     drop(CLIENTS.dead_lettered.get_or_create_owned(&stream));
     let pending = i64::try_from(message.pending).unwrap_or(i64::MAX);
     CLIENTS.pending.get_or_create(&stream).set(pending);
     let hops = CLIENTS.hops.get_or_create(&stream);
-    hops.observe(message.hop, &Span::none());
+    // The broker and this process have different clocks: a hop below zero counts as zero.
+    let hop = SystemTime::now().duration_since(message.published.into());
+    hops.observe(hop.unwrap_or_default(), &Span::none());
 }
 
 /// Counts a message that was processed, with success or without.

@@ -1,8 +1,8 @@
 //! Logs, traces and metrics of a process.
 //!
 //! ```text
-//!  info!, info_span! ─▶ RUST_LOG ─▶ HeadSampling ─┬─▶ spans ─▶ bounded queue ─▶ collector
-//!                                                 ├─▶ log lines ─▶ standard error
+//!  info!, info_span! ─▶ RUST_LOG ─▶ Sampler ─┬─▶ spans ─▶ bounded queue ─▶ collector
+//!                                            ├─▶ log lines ─▶ standard error
 //!                                                 └─▶ counts of log lines
 //!  registry ◀── Prometheus scrapes /metrics
 //! ```
@@ -28,7 +28,7 @@ use tracing_subscriber::{
 use crate::{
     identity::Identity,
     metrics,
-    sampling::{HeadSampling, Sampler, UnknownSampler},
+    sampling::{Sampler, UnknownSampler},
 };
 
 /// A registry with the metrics that every process has.
@@ -82,7 +82,7 @@ impl Telemetry {
             .with(logs::layer())
             .with(logs::Counting)
             .with(traces)
-            .with(HeadSampling::new(sampler))
+            .with(sampler)
             // Outermost, so that the spans that it excludes cost nothing: libraries make some for
             // themselves.
             .with(filter()?)
@@ -107,7 +107,7 @@ fn tracer_provider(identity: Identity) -> Result<Option<SdkTracerProvider>, Tele
     let provider = SdkTracerProvider::builder()
         .with_resource(identity.resource())
         .with_span_processor(spans::processor(exporter))
-        // `HeadSampling` has decided before.
+        // `Sampler` has decided before.
         .with_sampler(opentelemetry_sdk::trace::Sampler::AlwaysOn)
         .build();
     Ok(Some(provider))

@@ -29,27 +29,15 @@ use prometheus_client::registry::Registry;
 
 use crate::{background::FailureLog, metrics::on_scrape};
 
-/// The counts of this process, which has one subscriber.
-static SPANS: Spans = Spans {
-    capacity: OnceLock::new(),
-    waiting: AtomicUsize::new(0),
-    handed_over: AtomicUsize::new(0),
-    dropped: AtomicUsize::new(0),
-    exported: AtomicUsize::new(0),
-    failed: AtomicUsize::new(0),
-};
+// Counts of spans by their fate: a process has one subscriber, and so one set of counts.
+static WAITING: AtomicUsize = AtomicUsize::new(0);
+static HANDED_OVER: AtomicUsize = AtomicUsize::new(0);
+static DROPPED: AtomicUsize = AtomicUsize::new(0);
+static EXPORTED: AtomicUsize = AtomicUsize::new(0);
+static FAILED: AtomicUsize = AtomicUsize::new(0);
 
-/// Counts of spans by their fate.
-#[derive(Debug)]
-struct Spans {
-    /// Most spans that may wait; set once there is an exporter.
-    capacity: OnceLock<usize>,
-    waiting: AtomicUsize,
-    handed_over: AtomicUsize,
-    dropped: AtomicUsize,
-    exported: AtomicUsize,
-    failed: AtomicUsize,
-}
+/// Most spans that may wait; set once there is an exporter.
+static CAPACITY: OnceLock<usize> = OnceLock::new();
 
 /// The default of `OTEL_BSP_MAX_QUEUE_SIZE` in the specification.
 const STANDARD_CAPACITY: usize = 2_048;
@@ -59,7 +47,7 @@ pub(super) fn processor<E: SpanExporter + 'static>(exporter: E) -> impl SpanProc
     let asked = std::env::var("OTEL_BSP_MAX_QUEUE_SIZE").ok();
     let asked = asked.and_then(|size| size.parse().ok());
     let capacity = asked.filter(|size| *size > 0).unwrap_or(STANDARD_CAPACITY);
-    let capacity = *SPANS.capacity.get_or_init(|| capacity);
+    let capacity = *CAPACITY.get_or_init(|| capacity);
     let exporter = Counted {
         exporter,
         failures: FailureLog::new("the export of spans"),
@@ -87,12 +75,11 @@ impl SpanProcessor for Bounded {
 
     fn on_end(&self, span: SpanData) {
         let room = |waiting| (waiting < self.capacity).then_some(waiting + 1);
-        let waiting = &SPANS.waiting;
-        match waiting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room) {
+        match WAITING.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room) {
             // The queue of the SDK holds no more spans than are counted here, so it has room.
             Ok(_) => self.batches.on_end(span),
             Err(_full) => {
-                SPANS.dropped.fetch_add(1, Ordering::Relaxed);
+                DROPPED.fetch_add(1, Ordering::Relaxed);
             }
         }
     }
@@ -120,12 +107,12 @@ struct Counted<E> {
 impl<E: SpanExporter> SpanExporter for Counted<E> {
     async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
         let spans = batch.len();
-        SPANS.waiting.fetch_sub(spans, Ordering::Relaxed);
-        SPANS.handed_over.fetch_add(spans, Ordering::Relaxed);
+        WAITING.fetch_sub(spans, Ordering::Relaxed);
+        HANDED_OVER.fetch_add(spans, Ordering::Relaxed);
         let outcome = self.exporter.export(batch).await;
         let count = match &outcome {
-            Ok(()) => &SPANS.exported,
-            Err(_) => &SPANS.failed,
+            Ok(()) => &EXPORTED,
+            Err(_) => &FAILED,
         };
         count.fetch_add(spans, Ordering::Relaxed);
         self.failures.record(&outcome);
@@ -148,22 +135,19 @@ impl<E: SpanExporter> SpanExporter for Counted<E> {
 /// Registers the counts. A process without a collector has no spans, and no counts of them.
 pub(super) fn register(registry: &mut Registry) {
     on_scrape(registry, |scrape| {
-        let Some(capacity) = SPANS.capacity.get() else {
+        let Some(capacity) = CAPACITY.get() else {
             return;
         };
         let row = |error_type: &'static str, spans: &AtomicUsize| {
             ([("error_type", error_type)], spans.load(Ordering::Relaxed))
         };
-        let rows = [
-            row("", &SPANS.handed_over),
-            row("queue_full", &SPANS.dropped),
-        ];
+        let rows = [row("", &HANDED_OVER), row("queue_full", &DROPPED)];
         let help = "Spans given to the exporter, or dropped because too many waited for it";
         scrape.counters("otel_sdk_processor_span_processed", help, rows);
-        let rows = [row("", &SPANS.exported), row("failed", &SPANS.failed)];
+        let rows = [row("", &EXPORTED), row("failed", &FAILED)];
         let help = "Spans that the collector took, or did not";
         scrape.counters("otel_sdk_exporter_span_exported", help, rows);
-        let waiting = SPANS.waiting.load(Ordering::Relaxed);
+        let waiting = WAITING.load(Ordering::Relaxed);
         let help = "Spans that wait to be exported";
         scrape.gauge("otel_sdk_processor_span_queue_size", help, waiting);
         let help = "Most spans that may wait to be exported";

@@ -2,7 +2,8 @@
 //! the service says of itself.
 
 use http::{Method, StatusCode};
-use ride_management::Service;
+use platform::config::{self, Refused};
+use ride_management::{Config, Service};
 use serde_json::{Value, json};
 use test_harness::{
     RestAnswer, Servers, assert_health_is_served, assert_reflection_lists, eventually,
@@ -15,7 +16,7 @@ use uuid::Uuid;
 
 use crate::{
     drivers::Drivers,
-    support::{ROLE, RideManagement, config, quote, request_body},
+    support::{ROLE, RideManagement, arguments, config, quote, request_body},
 };
 
 #[tokio::test]
@@ -211,7 +212,6 @@ async fn wrong_setting_stops_the_start() {
     let busy_address = busy.rest.address.to_string();
     let no_profile = ["--demand-profile", "/nonexistent/profile.json"];
     for (name, flag) in [
-        ("QUOTE_KEY", ["--quote-key", "short"]),
         ("SUPPLY_URL", ["--supply-url", "not a url"]),
         ("DATABASE_URL", ["--database-url", "mysql://x"]),
         ("DEMAND_PROFILE", no_profile),
@@ -223,6 +223,14 @@ async fn wrong_setting_stops_the_start() {
         assert_eq!(line.lines().count(), 1, "{line}");
     }
     assert!(busy.rest.get("/livez").await.status.is_success());
+
+    let weak_key = arguments(&servers, &["--quote-key", "short"]);
+    let Err(Refused::Mistake(line)) = config::parse::<Config>(weak_key) else {
+        panic!("a weak key was accepted");
+    };
+    assert!(line.starts_with("QUOTE_KEY is wrong"), "{line}");
+    assert!(!line.contains("short"), "a key is a secret: {line}");
+    assert_eq!(line.lines().count(), 1, "{line}");
 }
 
 #[tokio::test]

@@ -2,7 +2,6 @@
 
 use std::{ops::Deref, time::Duration};
 
-use clap::Parser as _;
 use http::{Method, StatusCode};
 use marketplace::{
     quote::Quote,
@@ -11,7 +10,7 @@ use marketplace::{
     view::Level,
     zone::{Position, Zone},
 };
-use platform::{clock::MarketClock, nats};
+use platform::{clock::MarketClock, config, nats};
 use prost::Message as _;
 use ride_management::{
     Config, Service,
@@ -49,6 +48,14 @@ impl Deref for RideManagement {
 /// A configuration for these servers, changed by `flags`; driver-management is away unless a flag
 /// says where it is.
 pub(crate) fn config(servers: &Servers, flags: &[&str]) -> Config {
+    match config::parse(arguments(servers, flags)) {
+        Ok(config) => config,
+        Err(refused) => panic!("{refused:?}"),
+    }
+}
+
+/// The command line of a service on these servers, changed by `flags`.
+pub(crate) fn arguments(servers: &Servers, flags: &[&str]) -> Vec<String> {
     let (database_url, nats_url) = (servers.database_url(ROLE), servers.nats.url());
     let usual = [
         ["--database-url", &database_url],
@@ -61,7 +68,8 @@ pub(crate) fn config(servers: &Servers, flags: &[&str]) -> Config {
     ];
     let unchanged = usual.into_iter().filter(|[flag, _]| !flags.contains(flag));
     let arguments = ["ride-management"].into_iter().chain(unchanged.flatten());
-    Config::parse_from(arguments.chain(flags.iter().copied()))
+    let arguments = arguments.chain(flags.iter().copied());
+    arguments.map(str::to_owned).collect()
 }
 
 impl RideManagement {
