@@ -1,6 +1,4 @@
-//! What drivers, riders and operators do with the exchange, in their words, and what they are
-//! answered. Everything goes over HTTP to the public APIs; nothing here knows how a service is
-//! made.
+//! The public APIs, as drivers, riders and operators use them over HTTP.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -19,9 +17,9 @@ use surge::Part;
 use surge_proto::DataflowMode;
 use uuid::Uuid;
 
-use crate::support::eventually;
+use crate::waiting::eventually;
 
-/// Longer than any answer may take: a call that ends by it is a defect, and a test says so.
+/// Longer than any answer may take: a call that reaches it fails its test.
 const CALL_LIMIT: Duration = Duration::from_secs(10);
 
 /// All three modes.
@@ -40,7 +38,7 @@ pub(crate) struct PublicApi {
     pub(crate) asks_for_traces: bool,
 }
 
-/// Where a rider wants to go.
+/// A trip of a rider.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(crate) struct Trip {
     pub(crate) pickup: Position,
@@ -112,7 +110,7 @@ pub(crate) struct ModeInForce {
     pub(crate) epoch: u64,
 }
 
-/// What `/readyz` says.
+/// The answer of `/readyz`.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Readiness {
     status: String,
@@ -149,7 +147,7 @@ impl PublicApi {
         }
     }
 
-    /// A driver says what it does, and where.
+    /// A driver reports its status and position.
     pub(crate) async fn report(
         &self,
         driver_id: Uuid,
@@ -168,14 +166,14 @@ impl PublicApi {
         Ok(driver_id)
     }
 
-    /// A driver says where it is.
+    /// A driver reports its position.
     pub(crate) async fn moves(&self, driver_id: Uuid, position: Position) -> anyhow::Result<()> {
         let url = format!("{}/v1/positions", self.target.driver);
         let report = json!({"positions": [{"driver_id": driver_id, "position": position}]});
         let taken: serde_json::Value = read(self.client.post(&url, &report).await)?;
         ensure!(
             taken["accepted"] == 1,
-            "the position was not taken: {taken}"
+            "the service did not accept the position: {taken}"
         );
         Ok(())
     }
@@ -190,7 +188,7 @@ impl PublicApi {
         read(self.client.get(&url).await)
     }
 
-    /// A rider asks for a price, in the mode in force or in another one.
+    /// A rider requests a quote, in the mode in force or in another one.
     pub(crate) async fn quote(
         &self,
         trip: Trip,
@@ -199,7 +197,7 @@ impl PublicApi {
         read(self.ask_quote(trip, mode).await)
     }
 
-    /// The answer to a rider's question for a price, whatever it is.
+    /// The answer to a rider's request for a quote, also a refusal.
     pub(crate) async fn ask_quote(
         &self,
         trip: Trip,
@@ -240,7 +238,7 @@ impl PublicApi {
         read(self.ask_ride(rider_id, &quote.token, trip).await)
     }
 
-    /// A rider asks until there is a price: whom a process needs may just have come back.
+    /// A rider repeats the request until there is a quote: a process may have restarted just now.
     pub(crate) async fn insists_on_quote(&self, trip: Trip) -> anyhow::Result<Quote> {
         eventually("the rider has a price", async || {
             self.quote(trip, DataflowMode::Request).await
@@ -248,8 +246,7 @@ impl PublicApi {
         .await
     }
 
-    /// A new rider asks until there is a ride: an app repeats what was not answered, and that is
-    /// safe.
+    /// A new rider repeats the request until there is a ride, as an app does. That is safe.
     pub(crate) async fn insists_on_ride(&self, quote: &Quote, trip: Trip) -> anyhow::Result<Ride> {
         let rider_id = Uuid::now_v7();
         eventually("the rider is answered", async || {
@@ -258,7 +255,7 @@ impl PublicApi {
         .await
     }
 
-    /// The answer to a rider's request for a ride, whatever it is.
+    /// The answer to a rider's request for a ride, also a refusal.
     pub(crate) async fn ask_ride(
         &self,
         rider_id: Uuid,
@@ -295,7 +292,7 @@ impl PublicApi {
         read(self.ask_switch(mode.as_str()).await)
     }
 
-    /// The answer to the wish for a mode, whatever it is.
+    /// The answer to a request for a mode, also a refusal.
     pub(crate) async fn ask_switch(&self, mode: &str) -> Result<HttpAnswer, CallError> {
         self.client
             .put(&self.dataflow_url(), &json!({"mode": mode}))
@@ -306,7 +303,7 @@ impl PublicApi {
         format!("{}/v1/dataflow", self.target.price)
     }
 
-    /// What a service says of its readiness; its status must be the one that fits.
+    /// The readiness of a service; the HTTP status must agree with it.
     pub(crate) async fn readiness(&self, service: Part) -> anyhow::Result<Readiness> {
         let base = match service {
             Part::DriverManagement => &self.target.driver,
@@ -327,7 +324,7 @@ impl PublicApi {
         Ok(readiness)
     }
 
-    /// Whatever is at this address, as JSON.
+    /// The JSON at this URL.
     pub(crate) async fn fetch<T: DeserializeOwned>(&self, url: &str) -> anyhow::Result<T> {
         read(self.client.get(url).await)
     }
@@ -361,7 +358,7 @@ pub(crate) fn read<T: DeserializeOwned>(
     answer.json().with_context(excerpt)
 }
 
-/// The problem that a bad answer tells of.
+/// The problem in a refusal.
 pub(crate) fn read_problem(answer: Result<HttpAnswer, CallError>) -> anyhow::Result<Problem> {
     let answer = answer?;
     let excerpt = || format!("{}: {}", answer.status, answer.excerpt());

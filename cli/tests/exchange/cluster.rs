@@ -1,5 +1,5 @@
-//! NATS as a cluster of three: it outlives the loss of any node, and nothing that was acknowledged
-//! is lost with it.
+//! NATS as a cluster of three: it survives the loss of any node, and keeps every acknowledged
+//! message.
 
 use std::{
     collections::BTreeSet,
@@ -15,19 +15,19 @@ use surge_proto::{DataflowMode, subjects::RIDES};
 
 use crate::{
     api::{downtown, grand_central},
-    durability::{driven, told_exactly_once},
+    durability::{driven, published_exactly_once},
     stack_support::state_folder,
     support::{Exchange, Market, Outcome, eventually},
 };
 
-/// Messages that are sent before the first acknowledgement is waited for, as an outbox does.
+/// Messages that are sent before the first wait for an acknowledgement, as an outbox does.
 const BATCH: u64 = 50;
 
-/// How long publishing may stand still while another node takes over.
+/// How long publishing may pause while another node takes over.
 const STANDSTILL: Duration = Duration::from_secs(20);
 
 #[tokio::test]
-async fn no_acknowledged_message_is_lost_with_a_node() -> Outcome {
+async fn lost_node_loses_no_acknowledged_message() -> Outcome {
     let folder = state_folder()?;
     let nodes = vec![NodeSettings::default(); 3];
     let mut cluster = NatsCluster::start(folder.path().to_owned(), nodes).await?;
@@ -48,9 +48,9 @@ async fn no_acknowledged_message_is_lost_with_a_node() -> Outcome {
     let leader = leader.context("the stream has no leader")?;
     let names = cluster.nodes().iter().map(private_servers::Nats::name);
     let index = names.into_iter().position(|name| name == leader);
-    let index = index.context("a stranger leads the stream")?;
+    let index = index.context("the leader is none of our nodes")?;
 
-    // Killed while messages are under way; whoever publishes repeats what was not acknowledged.
+    // Kills the leader while messages are in flight; the publisher repeats unacknowledged batches.
     let killed_at = Instant::now();
     let killing = cluster.node(index).kill();
     let publishing = async {
@@ -65,7 +65,7 @@ async fn no_acknowledged_message_is_lost_with_a_node() -> Outcome {
     let ((), published) = tokio::join!(killing, publishing);
     published?;
     let took = killed_at.elapsed();
-    ensure!(took < STANDSTILL, "publishing stood still for {took:?}");
+    ensure!(took < STANDSTILL, "publishing paused for {took:?}");
 
     let mut stream = jetstream.get_stream(RIDES.name).await?;
     let state = stream.info().await?.state.clone();
@@ -102,7 +102,7 @@ async fn publish(jetstream: &nats::JetStream, batch: u64) -> Outcome {
 }
 
 #[tokio::test]
-async fn an_exchange_goes_on_without_one_node_and_tells_every_ride_once() -> Outcome {
+async fn exchange_continues_without_one_node() -> Outcome {
     let mut exchange = Exchange::open(Market {
         nats_nodes: 3,
         ..Market::REAL_TIME
@@ -127,8 +127,8 @@ async fn an_exchange_goes_on_without_one_node_and_tells_every_ride_once() -> Out
             rides.push(ride);
         }
     }
-    told_exactly_once(&exchange, &rides).await?;
-    // The levels flow again, too, and the mode can be switched.
+    published_exactly_once(&exchange, &rides).await?;
+    // Levels arrive again, and the mode can be switched.
     eventually("the data of events is young", async || {
         let quote = exchange.api.quote(downtown(), DataflowMode::Events).await?;
         ensure!(

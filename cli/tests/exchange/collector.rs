@@ -1,7 +1,6 @@
-//! Telemetry that fails costs a quote nothing: with a collector that hangs, and with none, quotes
-//! are as quick as before, the process grows by no more than its queue of spans, what is dropped is
-//! counted, and a collector that comes back gets spans again. Everything is traced here, which is
-//! the worst case.
+//! Failing telemetry costs a quote nothing. While the collector hangs or is dead, quotes are as
+//! quick as before, the process grows only by its queue of spans, and dropped spans are counted; a
+//! restarted collector gets spans again. Every quote is traced here, the worst case.
 
 use std::time::Duration;
 
@@ -17,22 +16,21 @@ use crate::{
     support::{Exchange, Market, Outcome, eventually},
 };
 
-/// Enough to fill the queue of spans (2,048, and 512 on their way) almost twice: a quote makes
-/// three.
+/// Enough to fill the queue of spans (2,048, and 512 in flight) almost twice: a quote makes three.
 const QUOTES: usize = 1_600;
 
-/// What the queue of spans may add to the process, and the allocator keep of it.
+/// The most memory that the queue of spans and the allocator may add to the process.
 const GROWTH_LIMIT_BYTES: f64 = 24e6;
 
 #[tokio::test]
-async fn a_collector_that_hangs_or_dies_costs_a_quote_nothing() -> Outcome {
+async fn failed_collector_costs_quotes_nothing() -> Outcome {
     let mut exchange = Exchange::open(Market::REAL_TIME).await?;
     exchange.api.asks_for_traces = true;
     let healthy = Round::quote(&exchange).await?;
     let before = Telemetry::read(&exchange).await?;
     ensure!(before.dropped == 0.0, "dropped from the start: {before:?}");
 
-    // Stopped, it still accepts connections (the kernel does that) and never answers.
+    // For a stopped process the kernel still accepts connections, but nothing answers.
     signal(&exchange, Signal::STOP)?;
     Round::quote(&exchange).await?.is_as_quick_as(&healthy)?;
     let hung = eventually("a full queue drops spans", async || {
@@ -69,7 +67,7 @@ fn signal(exchange: &Exchange, signal: Signal) -> Outcome {
     Ok(kill_process(pid, signal)?)
 }
 
-/// Latencies of quotes that were asked for one after the other.
+/// Latencies of quotes, requested one after the other.
 #[derive(Debug)]
 struct Round {
     median: Duration,
@@ -96,7 +94,7 @@ impl Round {
         })
     }
 
-    /// Machines that run tests are noisy; waiting for a collector would cost seconds.
+    /// With tolerance for a noisy machine: to wait for a collector would cost seconds.
     fn is_as_quick_as(&self, healthy: &Self) -> Outcome {
         let noise = Duration::from_millis(25);
         ensure!(
@@ -107,7 +105,7 @@ impl Round {
     }
 }
 
-/// What price-optimization tells of its own telemetry.
+/// The metrics of price-optimization about its own telemetry.
 #[derive(Debug)]
 struct Telemetry {
     dropped: f64,

@@ -1,5 +1,5 @@
-//! The suite in containers, as docker-compose.yml describes it: from the build to the end of the
-//! last volume. It needs Docker, so it runs only when asked for: `./surge test --compose`.
+//! The suite in containers, by docker-compose.yml: from the build to the removal of the last
+//! volume. It needs Docker, so it runs only with `./surge test --compose`.
 
 use std::{
     collections::BTreeMap,
@@ -22,7 +22,7 @@ use crate::{
     support::{Outcome, eventually},
 };
 
-/// Beside a suite that somebody uses, in containers or not.
+/// A project of its own, so that the test does not meet another suite on this machine.
 const PROJECT: &str = "surge-test";
 const PORT_PREFIX: &str = "6";
 
@@ -33,7 +33,7 @@ const FULL_LIMIT_BYTES: f64 = 1.5e9;
 
 #[tokio::test]
 #[ignore = "needs Docker: ./surge test --compose"]
-async fn the_suite_lives_in_containers() -> Outcome {
+async fn suite_runs_in_containers() -> Outcome {
     let compose = Compose;
     compose.run(&["down", "--volumes", "--remove-orphans"])?; // what a killed run left
     compose.build()?;
@@ -45,7 +45,7 @@ async fn the_suite_lives_in_containers() -> Outcome {
         quotes_from_live_data(&api, mode).await?;
     }
     let first_quotes = started.elapsed();
-    tell(format_args!("each mode quotes after {first_quotes:.1?}"));
+    print(format_args!("each mode quotes after {first_quotes:.1?}"));
     ensure!(first_quotes < FIRST_QUOTE_LIMIT);
     a_quote_is_found_in_jaeger(&api).await?;
     the_mode_can_be_switched(&api).await?;
@@ -58,13 +58,12 @@ async fn the_suite_lives_in_containers() -> Outcome {
     prometheus_reaches_the_services(&api).await?;
     a_quote_is_found_in_jaeger(&api).await?;
     let full = memory_bytes()?;
-    tell_memory("full", &full);
+    print_memory("full", &full);
     ensure!(total(&full) < FULL_LIMIT_BYTES);
     compose.end()
 }
 
-/// A quote that is not degraded: the batch job's first run may come a moment later than the first
-/// question.
+/// Waits for a quote that is not degraded: the first batch run may be later than the first request.
 async fn quotes_from_live_data(api: &PublicApi, mode: DataflowMode) -> Outcome {
     eventually("a quote is made from live data", async || {
         let quote = api.quote(downtown(), mode).await?;
@@ -80,7 +79,7 @@ async fn a_quote_is_found_in_jaeger(api: &PublicApi) -> Outcome {
     let trace_id = answer.headers.get("trace-id");
     let trace_id = trace_id.context("the answer has no trace-id")?.to_str()?;
     let url = format!("{}/api/traces/{trace_id}", published("186"));
-    eventually("all three services tell of the quote", async || {
+    eventually("the trace has all three services", async || {
         let found: Traces = api.fetch(&url).await?;
         let trace = found.data.first().context("no such trace yet")?;
         ensure!(trace.processes.len() == 3, "only {:?}", trace.processes);
@@ -97,9 +96,9 @@ async fn the_mode_can_be_switched(api: &PublicApi) -> Outcome {
     Ok(())
 }
 
-/// The load is the heaviest that the suite gets, so what it takes of memory then is what it takes.
+/// The comparison is the heaviest load of the suite, so memory is measured during it.
 fn the_comparison_runs_inside(compose: &Compose) -> Outcome {
-    fs::create_dir_all(project().join("report"))?; // or Docker makes it, and it is root's
+    fs::create_dir_all(project().join("report"))?; // otherwise Docker makes it, owned by root
     let watch = MemoryWatch::start();
     let report = "report/compare-compose";
     let (json, html) = (format!("{report}.json"), format!("{report}.html"));
@@ -107,9 +106,9 @@ fn the_comparison_runs_inside(compose: &Compose) -> Outcome {
         "run", "--rm", "--no-TTY", "loadtest", "compare", "--quick", "--json", &json, "--html",
         &html,
     ])?;
-    tell(String::from_utf8_lossy(&compared.stdout));
+    print(String::from_utf8_lossy(&compared.stdout));
     let most = watch.end()?;
-    tell_memory("light, at most", &most);
+    print_memory("light, at most", &most);
     ensure!(total(&most) < LIGHT_LIMIT_BYTES);
     let figures: Figures = serde_json::from_slice(&fs::read(project().join(json))?)?;
     ensure!(figures.valid, "the comparison is void");
@@ -137,24 +136,23 @@ fn the_comparison_runs_from_outside() -> Outcome {
     Ok(())
 }
 
-/// It is killed, not asked to end.
+/// The service is killed with SIGKILL.
 async fn a_ride_outlives_its_service(compose: &Compose, api: &PublicApi) -> Outcome {
     api.goes_online(grand_central()).await?;
     let quote = api.quote(downtown(), DataflowMode::Request).await?;
     let ride = api.insists_on_ride(&quote, downtown()).await?;
     compose.run(&["kill", "--signal=KILL", "ride-management"])?;
-    ensure!(api.ride(ride.ride_id).await.is_err(), "it is still there");
+    ensure!(
+        api.ride(ride.ride_id).await.is_err(),
+        "the killed service answers"
+    );
     compose.run(&["up", "--detach", "--wait", "ride-management"])?;
     let kept = eventually("the service answers again", async || {
         api.ride(ride.ride_id).await
     })
     .await?;
-    let what_was_promised =
-        |ride: &crate::api::Ride| (ride.rider_id, ride.quote_id, ride.fare_cents);
-    ensure!(
-        what_was_promised(&kept) == what_was_promised(&ride),
-        "{kept:?}"
-    );
+    let promise = |ride: &crate::api::Ride| (ride.rider_id, ride.quote_id, ride.fare_cents);
+    ensure!(promise(&kept) == promise(&ride), "{kept:?}");
     quotes_from_live_data(api, DataflowMode::Request).await
 }
 
@@ -179,11 +177,11 @@ async fn prometheus_reaches_the_services(api: &PublicApi) -> Outcome {
     .await
 }
 
-/// The containers, networks and volumes of this test; gone when it is.
+/// The containers, networks and volumes of this test; dropping it removes them.
 struct Compose;
 
 impl Compose {
-    /// Minutes, the first time: whoever waits sees how far it is.
+    /// Builds the image, which takes minutes the first time; the terminal shows the progress.
     fn build(&self) -> Outcome {
         let ended = self.command(&["build"])?.status()?;
         ensure!(ended.success(), "docker compose build ended with {ended}");
@@ -209,12 +207,12 @@ impl Compose {
         Ok(command)
     }
 
-    /// Ends everything, as quickly as processes end that listen to SIGTERM.
+    /// Ends everything, as quickly as processes that handle SIGTERM.
     fn end(self) -> Outcome {
         let began = Instant::now();
         self.run(&["--profile", "full", "stop"])?;
         let took = began.elapsed();
-        tell(format_args!("all containers stop within {took:.1?}"));
+        print(format_args!("all containers stop within {took:.1?}"));
         ensure!(took < END_LIMIT);
         self.run(&["--profile", "full", "down", "--volumes"])?;
         let left = docker(&["ps", "--all", "--quiet", "--filter", OURS])?;
@@ -228,7 +226,7 @@ impl Compose {
 impl Drop for Compose {
     fn drop(&mut self) {
         if let Err(error) = self.run(&["--profile", "full", "down", "--volumes"]) {
-            tell(format_args!("{error:#}"));
+            print(format_args!("{error:#}"));
         }
     }
 }
@@ -240,22 +238,22 @@ fn docker(arguments: &[&str]) -> anyhow::Result<String> {
     Ok(String::from_utf8(output.stdout)?)
 }
 
-/// Runs it to its end; what it said is told only where it failed.
+/// Runs a command to its end; the error of a failed one holds its output.
 fn done(command: &mut Command) -> anyhow::Result<Output> {
     let output = command.stdin(Stdio::null()).output();
     let output = output.with_context(|| format!("{command:?}"))?;
     if !output.status.success() {
-        let said = [&output.stdout[..], &output.stderr[..]].concat();
+        let printed = [&output.stdout[..], &output.stderr[..]].concat();
         bail!(
             "{command:?} ended with {}:\n{}",
             output.status,
-            String::from_utf8_lossy(&said)
+            String::from_utf8_lossy(&printed)
         );
     }
     Ok(output)
 }
 
-/// The most memory that each container took while it was watched.
+/// Measures the highest memory of each container.
 struct MemoryWatch {
     stop: Sender<()>,
     watching: JoinHandle<anyhow::Result<BTreeMap<String, f64>>>,
@@ -287,7 +285,7 @@ fn most_memory(stopped: &Receiver<()>) -> anyhow::Result<BTreeMap<String, f64>> 
     Ok(most)
 }
 
-/// What each container of the suite takes now; the load generator is a guest.
+/// The present memory of each container of the suite, without the load generator.
 fn memory_bytes() -> anyhow::Result<BTreeMap<String, f64>> {
     let ids = docker(&["ps", "--quiet", "--filter", OURS])?;
     let mut arguments = vec![
@@ -324,19 +322,19 @@ fn total(memory: &BTreeMap<String, f64>) -> f64 {
     memory.values().sum()
 }
 
-fn tell_memory(when: &str, memory: &BTreeMap<String, f64>) {
+fn print_memory(when: &str, memory: &BTreeMap<String, f64>) {
     for (name, bytes) in memory {
-        tell(format_args!("  {name} {:.0} MB", bytes / 1e6));
+        print(format_args!("  {name} {:.0} MB", bytes / 1e6));
     }
-    tell(format_args!(
+    print(format_args!(
         "memory, {when}: {:.0} MB",
         total(memory) / 1e6
     ));
 }
 
-/// A test of minutes says how far it is.
+/// Prints the progress of this long test.
 #[expect(clippy::print_stderr, reason = "it is run by hand, with --nocapture")]
-fn tell(text: impl std::fmt::Display) {
+fn print(text: impl std::fmt::Display) {
     eprintln!("{text}");
 }
 
@@ -352,7 +350,7 @@ fn target() -> Target {
     }
 }
 
-/// What Jaeger answers.
+/// An answer of Jaeger.
 #[derive(Deserialize)]
 struct Traces {
     data: Vec<Trace>,
@@ -363,7 +361,7 @@ struct Trace {
     processes: BTreeMap<String, serde_json::Value>,
 }
 
-/// What Prometheus answers.
+/// An answer of Prometheus.
 #[derive(Deserialize)]
 struct Scraped {
     data: Samples,
@@ -385,14 +383,14 @@ struct Labels {
     job: String,
 }
 
-/// As much of compare.json as says whether the rest of it counts.
+/// The part of compare.json that says whether the run is valid.
 #[derive(Deserialize)]
 struct Figures {
     valid: bool,
 }
 
 #[test]
-fn memory_is_read_as_docker_writes_it() {
+fn reads_memory_as_docker_prints_it() {
     let line = "surge-test-nats-1 12.5MiB / 48MiB";
     let read = ("surge-test-nats-1".to_owned(), 12.5 * 1024.0 * 1024.0);
     assert_eq!(used(line), Some(read));

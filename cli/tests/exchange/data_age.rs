@@ -1,5 +1,5 @@
-//! Two witnesses of data age agree: the load engine, by the answers it gets, and the service, by
-//! the histogram it exposes. The same quotes are counted on both sides, over HTTP and over gRPC.
+//! The data age in answers, which the load engine reads, equals that in the service's histogram:
+//! for the same quotes, over HTTP and over gRPC.
 
 use std::{
     sync::{Arc, Mutex},
@@ -21,11 +21,11 @@ use crate::{
 };
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_service_and_the_load_engine_tell_the_same_data_age() -> Outcome {
+async fn service_and_engine_agree_on_age() -> Outcome {
     let exchange = Exchange::open(Market::REAL_TIME).await?;
     exchange.api.goes_online(grand_central()).await?;
     for mode in MODES {
-        eventually("the mode has data to tell the age of", async || {
+        eventually("the mode has data", async || {
             let quote = exchange.api.quote(downtown(), mode).await?;
             quote.data_age_ms.context("no data yet")
         })
@@ -39,20 +39,20 @@ async fn the_service_and_the_load_engine_tell_the_same_data_age() -> Outcome {
     exchange.close().await
 }
 
-/// Asks for quotes, with a look at the service's histogram before and after.
+/// Compares the ages of some quotes with the growth of the service's histogram.
 async fn agree(exchange: &Exchange, transport: Transport, mode: DataflowMode) -> Outcome {
     let before = Exposed::read(exchange, mode).await?;
     let ages = ages_of_answers(exchange, transport, mode).await?;
     let after = Exposed::read(exchange, mode).await?;
 
     ensure!(after.count - before.count == ages.len() as u64);
-    let told: f64 = ages.iter().map(Duration::as_secs_f64).sum();
+    let answered: f64 = ages.iter().map(Duration::as_secs_f64).sum();
     let counted = after.sum - before.sum;
-    // An answer is read to a nanosecond; adding up loses less.
+    // An answer has a resolution of a nanosecond; the sum loses less.
     let tolerance = 2e-9 * ages.len() as f64;
     ensure!(
-        (counted - told).abs() <= tolerance,
-        "{counted} s, not {told} s"
+        (counted - answered).abs() <= tolerance,
+        "{counted} s, not {answered} s"
     );
     for ((bound, after), (_, before)) in after.buckets.iter().zip(&before.buckets) {
         let within = ages
@@ -79,32 +79,32 @@ async fn ages_of_answers(
         Transport::Grpc => exchange.stack.quotes_grpc_url(),
     };
     let cap = Multiplier::from_tenths(30).context("3.0 is a multiplier")?;
-    let desk = QuoteClient::new(LoadThread::start()?, transport, &url, cap, DEADLINE)?;
+    let client = QuoteClient::new(LoadThread::start()?, transport, &url, cap, DEADLINE)?;
     let outcomes: Arc<Mutex<Vec<Result<CheckedQuote, QuoteFailure>>>> = Arc::default();
-    let sheet = Arc::clone(&outcomes);
-    let ask = move |mut line: QuoteConnection, arrival: Arrival| {
-        let sheet = Arc::clone(&sheet);
+    let results = Arc::clone(&outcomes);
+    let ask = move |mut connection: QuoteConnection, arrival: Arrival| {
+        let results = Arc::clone(&results);
         async move {
-            // The trips go both ways, so that more than one zone is asked for.
+            // Trips in both directions, so that quotes come from two zones.
             let (pickup, dropoff) = match arrival.index % 2 {
                 0 => (grand_central(), wall_street()),
                 _ => (wall_street(), grand_central()),
             };
-            let question = QuoteQuery::new(mode, pickup, dropoff);
-            let (_, outcome) = line.ask(&question, arrival.intended).await;
-            sheet.lock().expect("no test panics here").push(outcome);
-            line
+            let query = QuoteQuery::new(mode, pickup, dropoff);
+            let (_, outcome) = connection.ask(&query, arrival.intended).await;
+            results.lock().expect("no test panics here").push(outcome);
+            connection
         }
     };
-    let delivery = desk.run(plan(), CancellationToken::new(), ask).await;
+    let sent = client.run(plan(), CancellationToken::new(), ask).await;
     let outcomes = outcomes.lock().expect("no test panics here").clone();
-    ensure!(delivery.sent == QUOTES && outcomes.len() as u64 == QUOTES);
+    ensure!(sent.sent == QUOTES && outcomes.len() as u64 == QUOTES);
     let mut ages = Vec::new();
     for outcome in outcomes {
         match outcome {
             Ok(quoted) => ages.push(quoted.data_age.context("a quote without data")?),
             Err(failure) if failure.is_wrong_answer() => return Err(failure.into()),
-            // The machine is busy. What was refused has no age, on neither side.
+            // The machine is busy; a refused quote has no age, on either side.
             Err(_refused) => {}
         }
     }
@@ -129,7 +129,7 @@ fn plan() -> LoadPlan {
     }
 }
 
-/// `surge_data_age_seconds` of one mode, as the service tells it.
+/// `surge_data_age_seconds` of one mode, as the service exposes it.
 struct Exposed {
     count: u64,
     sum: f64,

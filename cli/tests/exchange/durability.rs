@@ -1,6 +1,5 @@
-//! What was acknowledged stays: rides, their events and the market survive the SIGKILL of any
-//! process. Riders repeat what was not answered, as an app does, and that never makes two rides of
-//! one.
+//! Acknowledged rides, their events and the market survive the SIGKILL of any process. Riders
+//! repeat requests that got no answer, as an app does, and that never makes two rides.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,19 +18,17 @@ use crate::{
     support::{Exchange, Market, Outcome, eventually},
 };
 
-/// Riders in each round; one of them has the answer when the process dies, the others are still
-/// waiting for theirs.
+/// Riders in each round; one of them has an answer when the process dies, the others wait.
 const RIDERS: usize = 4;
 
-/// Enough that each rider gets one, even while some are withheld because nobody knows whether they
-/// were sent.
+/// Enough that each rider gets one, although some drivers are in doubt after a lost answer.
 const DRIVERS: usize = 12;
 
-/// What a ride that was driven to its end tells, once each.
+/// The states that a completed ride publishes, once each.
 const LIFE: [&str; 4] = ["requested", "matched", "picked_up", "completed"];
 
 #[tokio::test]
-async fn an_acknowledged_ride_survives_the_death_of_any_process() -> Outcome {
+async fn acknowledged_ride_survives_any_kill() -> Outcome {
     let mut exchange = Exchange::open(Market::REAL_TIME).await?;
     for _ in 0..DRIVERS {
         exchange.api.goes_online(grand_central()).await?;
@@ -52,12 +49,12 @@ async fn an_acknowledged_ride_survives_the_death_of_any_process() -> Outcome {
         driven.with_context(|| format!("{part} had been killed"))?;
         rides.extend(acknowledged);
     }
-    told_exactly_once(&exchange, &rides).await?;
+    published_exactly_once(&exchange, &rides).await?;
     exchange.close().await
 }
 
 #[tokio::test]
-async fn supply_and_demand_are_rebuilt_after_a_restart() -> Outcome {
+async fn restart_rebuilds_supply_and_demand() -> Outcome {
     let mut exchange = Exchange::open(Market::REAL_TIME).await?;
     let untouched = Levels::of(&exchange.api).await?;
     a_busy_moment(&exchange.api).await?;
@@ -74,8 +71,7 @@ async fn supply_and_demand_are_rebuilt_after_a_restart() -> Outcome {
     exchange.close().await
 }
 
-/// Riders ask for rides, the process dies as soon as one of them is answered, and comes back.
-/// Returns their rides.
+/// Riders request rides, the process dies after the first answer, and restarts. Returns the rides.
 async fn killed_while_riders_ask(exchange: &mut Exchange, part: Part) -> anyhow::Result<Vec<Ride>> {
     let api = &exchange.api.clone();
     let quotes = try_join_all((0..RIDERS).map(|_| api.insists_on_quote(downtown()))).await?;
@@ -94,7 +90,7 @@ async fn killed_while_riders_ask(exchange: &mut Exchange, part: Part) -> anyhow:
     Ok(acknowledged)
 }
 
-/// The ride is still there, gets its driver, and is driven to its end.
+/// Drives an acknowledged ride to its end.
 pub(crate) async fn driven(api: &PublicApi, acknowledged: &Ride) -> Outcome {
     let ride_id = acknowledged.ride_id;
     let matched = eventually("the ride has a driver", async || {
@@ -119,7 +115,7 @@ pub(crate) async fn driven(api: &PublicApi, acknowledged: &Ride) -> Outcome {
     Ok(())
 }
 
-/// A driver's app repeats what was not answered.
+/// Repeats a driver's report until the service answers, as an app does.
 async fn reported(
     api: &PublicApi,
     driver_id: Uuid,
@@ -134,27 +130,27 @@ async fn reported(
 }
 
 /// Every state of every ride is on the stream, and nothing twice.
-pub(crate) async fn told_exactly_once(exchange: &Exchange, rides: &[Ride]) -> Outcome {
+pub(crate) async fn published_exactly_once(exchange: &Exchange, rides: &[Ride]) -> Outcome {
     let everything: BTreeSet<(Uuid, &str)> = rides
         .iter()
         .flat_map(|ride| LIFE.map(|state| (ride.ride_id, state)))
         .collect();
-    eventually("every state of every ride is told", async || {
-        let told = RideStream::read(&exchange.stack.nats_url()).await?;
+    eventually("every state of every ride is published", async || {
+        let stream = RideStream::read(&exchange.stack.nats_url()).await?;
         ensure!(
-            told.events.len() >= everything.len(),
+            stream.events.len() >= everything.len(),
             "{}",
-            told.events.len()
+            stream.events.len()
         );
-        Ok(told)
+        Ok(stream)
     })
     .await?
     .is_exactly(&everything)
 }
 
-/// What is on the stream of ride events.
+/// The messages of the stream of ride events.
 struct RideStream {
-    /// How often each state of each ride was told.
+    /// The number of messages for each state of each ride.
     events: BTreeMap<(Uuid, String), usize>,
     message_ids: BTreeSet<String>,
     messages: usize,
@@ -162,10 +158,10 @@ struct RideStream {
 
 impl RideStream {
     async fn read(url: &str) -> anyhow::Result<Self> {
-        let jetstream = nats::jetstream(nats::connect(url, "rides.told").await?);
+        let jetstream = nats::jetstream(nats::connect(url, "rides.test").await?);
         let mut stream = jetstream.get_stream(RIDES.name).await?;
         let state = stream.info().await?.state.clone();
-        let mut told = Self {
+        let mut read = Self {
             events: BTreeMap::new(),
             message_ids: BTreeSet::new(),
             messages: 0,
@@ -175,26 +171,29 @@ impl RideStream {
             let event = RideEvent::decode(message.payload)?;
             let entered = message.subject.rsplit('.').next().unwrap_or_default();
             let entered = (event.ride_id.parse()?, entered.to_owned());
-            *told.events.entry(entered).or_default() += 1;
+            *read.events.entry(entered).or_default() += 1;
             let message_id = message.headers.get("Nats-Msg-Id");
-            told.message_ids
+            read.message_ids
                 .insert(message_id.context("an event without an id")?.to_string());
-            told.messages += 1;
+            read.messages += 1;
         }
-        Ok(told)
+        Ok(read)
     }
 
     fn is_exactly(&self, everything: &BTreeSet<(Uuid, &str)>) -> Outcome {
-        let told = self.events.keys();
-        let told: BTreeSet<_> = told.map(|(ride, state)| (*ride, state.as_str())).collect();
-        ensure!(told == *everything, "{told:?}\nis not\n{everything:?}");
+        let found = self.events.keys();
+        let found: BTreeSet<_> = found.map(|(ride, state)| (*ride, state.as_str())).collect();
+        ensure!(found == *everything, "{found:?}\nis not\n{everything:?}");
         let twice: Vec<_> = self
             .events
             .iter()
             .filter(|(_, count)| **count > 1)
             .collect();
-        ensure!(twice.is_empty(), "told more than once: {twice:?}");
-        ensure!(self.message_ids.len() == self.messages, "an id came twice");
+        ensure!(twice.is_empty(), "published more than once: {twice:?}");
+        ensure!(
+            self.message_ids.len() == self.messages,
+            "two messages have one id"
+        );
         Ok(())
     }
 }
@@ -204,8 +203,7 @@ async fn a_busy_moment(api: &PublicApi) -> Outcome {
     for _ in 0..3 {
         api.goes_online(grand_central()).await?;
     }
-    // Six riders, three drivers: two on the way, one with a rider in the car who gets out soon,
-    // nobody for the rest.
+    // Six riders and three drivers: two drivers on the way, one with a rider who gets out soon.
     for rider in 0..6 {
         let quote = api.quote(crosstown(), DataflowMode::Request).await?;
         let ride = api
@@ -223,13 +221,13 @@ async fn a_busy_moment(api: &PublicApi) -> Outcome {
     }
     api.goes_online(grand_central()).await?;
     api.goes_online(wall_street()).await?;
-    let resting = api.goes_online(wall_street()).await?;
-    api.report(resting, DriverStatus::Offline, wall_street())
+    let offline = api.goes_online(wall_street()).await?;
+    api.report(offline, DriverStatus::Offline, wall_street())
         .await?;
     Ok(())
 }
 
-/// Supply and demand around both ends of the town, as their services tell them.
+/// Supply and demand around both ends of the town, as their services report them.
 struct Levels {
     supply: BTreeMap<String, f64>,
     demand: BTreeMap<String, f64>,
@@ -254,8 +252,8 @@ impl Levels {
         })
     }
 
-    /// Nothing happened in between but the passing of seconds, which moves demand a little and
-    /// supply not at all.
+    /// Compares with the levels after a restart. Some seconds have passed meanwhile, which change
+    /// demand a little and supply not at all.
     fn are_rebuilt_in(&self, after: &Self) -> Outcome {
         ensure!(
             after.supply == self.supply,
@@ -274,7 +272,7 @@ impl Levels {
         Ok(())
     }
 
-    /// The price comes to see the same supply and demand.
+    /// Waits until a quote has the same supply and demand.
     async fn reach(&self, api: &PublicApi, mode: DataflowMode) -> Outcome {
         eventually("the price sees supply and demand", async || {
             let quote = api.quote(downtown(), mode).await?;
@@ -290,7 +288,7 @@ impl Levels {
     }
 }
 
-/// Within what some seconds of forgetting do to a forecast for five minutes.
+/// Equal within the fading of some seconds in a forecast for five minutes.
 fn is_near(after: f64, before: f64) -> bool {
     (after - before).abs() <= 0.03 * before + 0.01
 }

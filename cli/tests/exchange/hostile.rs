@@ -1,5 +1,5 @@
-//! Whoever can reach an edge may send it anything. Whatever that is, it is refused as the caller's
-//! fault, changes nothing, and the services answer everybody else as before.
+//! Hostile requests: the edges refuse each of them as the caller's fault, nothing changes, and all
+//! other callers get answers as before.
 
 use std::time::Duration;
 
@@ -23,11 +23,11 @@ use crate::{
     support::{Exchange, Market, Outcome, eventually},
 };
 
-/// No refusal takes longer, not even that of a body which never comes.
+/// Every refusal ends within this time, also that of a body which never arrives.
 const REFUSAL_LIMIT: Duration = Duration::from_secs(10);
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whatever_is_sent_is_refused_and_changes_nothing() -> Outcome {
+async fn hostile_requests_change_nothing() -> Outcome {
     let exchange = Exchange::open(Market::REAL_TIME).await?;
     exchange.api.goes_online(grand_central()).await?;
     eventually("the driver is counted", async || {
@@ -41,7 +41,7 @@ async fn whatever_is_sent_is_refused_and_changes_nothing() -> Outcome {
     bodies_are_refused(&exchange).await?;
     requests_are_refused(&exchange).await?;
     rpcs_are_refused(&exchange).await?;
-    floods_of_half_requests_keep_nobody_out(&exchange).await?;
+    half_requests_block_no_caller(&exchange).await?;
 
     let after = Seen::of(&exchange).await?;
     ensure!(before == after, "{before:?}, then {after:?}");
@@ -52,7 +52,7 @@ async fn whatever_is_sent_is_refused_and_changes_nothing() -> Outcome {
     exchange.close().await
 }
 
-/// What a refused request must leave as it was.
+/// The state that a refused request must not change.
 #[derive(Debug, PartialEq)]
 struct Seen {
     idle_drivers: u64,
@@ -64,10 +64,10 @@ impl Seen {
     async fn of(exchange: &Exchange) -> anyhow::Result<Self> {
         let zone = marketplace::Zone::at(grand_central());
         let metrics = format!("{}/metrics", exchange.stack.target().ride);
-        let told = Client::new(REFUSAL_LIMIT).get(&metrics).await?;
-        let told = String::from_utf8_lossy(&told.body).into_owned();
+        let exposed = Client::new(REFUSAL_LIMIT).get(&metrics).await?;
+        let exposed = String::from_utf8_lossy(&exposed.body).into_owned();
         let requested = |line: &&str| line.starts_with("surge_rides_total{state=\"requested\"}");
-        let requested = told.lines().find(requested);
+        let requested = exposed.lines().find(requested);
         Ok(Self {
             idle_drivers: exchange.api.supply(zone).await?.idle_drivers,
             rides_requested: requested.context("rides are counted")?.to_owned(),
@@ -128,13 +128,14 @@ fn hostile_bodies(field: &str) -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
-/// Requests whose heads or framing are wrong. Some are refused before there is a request that could
-/// be told a problem.
+/// Requests with a wrong head or framing. An edge refuses some before it has a request to answer
+/// with a problem.
 async fn requests_are_refused(exchange: &Exchange) -> Outcome {
     let [.., price] = only(&exchange.stack.ports().http);
     let post = |headers: &str, body: &str| {
         format!(
-            "POST /v1/quotes HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n{headers}\r\n\r\n{body}"
+            "POST /v1/quotes HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n\
+             {headers}\r\n\r\n{body}"
         )
     };
     let trip = serde_json::to_string(&downtown())?;
@@ -146,7 +147,7 @@ async fn requests_are_refused(exchange: &Exchange) -> Outcome {
             404,
         ),
         (
-            "a path that climbs",
+            "a path out of the root",
             "GET /../../etc/passwd HTTP/1.1\r\nhost: x\r\n\r\n".to_owned(),
             404,
         ),
@@ -228,11 +229,12 @@ async fn requests_are_refused(exchange: &Exchange) -> Outcome {
 fn trip_as(content_type: &str, body: &str) -> String {
     let length = body.len();
     format!(
-        "POST /v1/quotes HTTP/1.1\r\nhost: x\r\ncontent-type: {content_type}\r\ncontent-length: {length}\r\n\r\n{body}"
+        "POST /v1/quotes HTTP/1.1\r\nhost: x\r\ncontent-type: {content_type}\r\n\
+         content-length: {length}\r\n\r\n{body}"
     )
 }
 
-/// What the three gRPC services refuse.
+/// Calls that the three gRPC services must refuse.
 async fn rpcs_are_refused(exchange: &Exchange) -> Outcome {
     let [driver, ride, price] = only(&exchange.stack.ports().grpc);
     let mut supply = SupplyServiceClient::new(channel(driver).await?);
@@ -273,7 +275,7 @@ async fn rpcs_are_refused(exchange: &Exchange) -> Outcome {
     let oversized = GetSupplyRequest {
         zones: vec!["8".repeat(5 << 20)],
     };
-    // The library's own word for a message that is longer than the services read.
+    // tonic's status for a message that is longer than the services accept.
     let refused = supply.get_supply(oversized).await.err();
     let code = refused.as_ref().map(Status::code);
     ensure!(code == Some(Code::OutOfRange), "{refused:?}");
@@ -314,9 +316,8 @@ fn only(ports: &[Vec<u16>; 3]) -> [u16; 3] {
     ports.each_ref().map(|replicas| replicas[0])
 }
 
-/// Connections that begin a request and leave it at that; how long each may, the edge's own test
-/// tells.
-async fn floods_of_half_requests_keep_nobody_out(exchange: &Exchange) -> Outcome {
+/// Connections with half a request. The tests of the edge check how long each may stay open.
+async fn half_requests_block_no_caller(exchange: &Exchange) -> Outcome {
     const MANY: usize = 300;
     let target = exchange.stack.ports();
     let mut open = Vec::new();
@@ -335,7 +336,7 @@ async fn floods_of_half_requests_keep_nobody_out(exchange: &Exchange) -> Outcome
     Ok(())
 }
 
-/// An answer, as far as it came.
+/// The part of an answer that arrived.
 #[derive(Debug)]
 struct Answer {
     status: u16,
@@ -356,17 +357,17 @@ impl Answer {
 fn request(method: &str, path: &str, body: &[u8]) -> Vec<u8> {
     let length = body.len();
     let head = format!(
-        "{method} {path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: \
-         {length}\r\n\r\n"
+        "{method} {path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n\
+         connection: close\r\ncontent-length: {length}\r\n\r\n"
     );
     [head.as_bytes(), body].concat()
 }
 
-/// Sends bytes to a port and reads the answer: no client of any library would send these.
+/// Sends bytes to a port and reads the answer; no HTTP library would send them.
 async fn send(port: u16, bytes: &[u8]) -> anyhow::Result<Answer> {
     let (mut reader, mut writer) = TcpStream::connect(("127.0.0.1", port)).await?.into_split();
     let exchange = async {
-        // An edge may refuse before it has read all, and close: then the rest cannot be sent.
+        // An edge may refuse and close before it has read everything; then the write fails.
         let ((), answer) = tokio::join!(
             async { drop(writer.write_all(bytes).await) },
             answer_from(&mut reader)

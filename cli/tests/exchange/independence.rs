@@ -1,5 +1,5 @@
-//! No mode leans on what it does not need: each goes on quoting while everything else is dead, and
-//! says clearly what is missing when that is gone. The deaths are SIGKILLs of real processes.
+//! Each mode depends only on its own parts: it quotes while all others are dead, and names the
+//! missing part when one of its own is dead. The tests kill real processes with SIGKILL.
 
 use std::time::{Duration, Instant};
 
@@ -16,9 +16,8 @@ use crate::{
     support::{Exchange, Market, Outcome, eventually},
 };
 
-/// Within this time a rider knows that there is no quote. The dataflow gives up after half a
-/// second; this leaves a busy machine the rest, and is still less than the 5 s after which the
-/// service itself would cut the request off.
+/// A rider gets a refusal within this time. The dataflow gives up after half a second; the rest is
+/// for a busy machine, and less than the 5 s after which the service ends the request.
 const CLEAR_WITHIN: Duration = Duration::from_secs(4);
 
 #[tokio::test]
@@ -41,7 +40,7 @@ async fn request_quotes_without_postgres_and_nats() -> Outcome {
 }
 
 #[tokio::test]
-async fn request_does_not_wait_for_a_service_that_hangs() -> Outcome {
+async fn request_ends_when_service_hangs() -> Outcome {
     let exchange = open_in(DataflowMode::Request).await?;
     send(&exchange, Signal::STOP)?;
     fails_clearly(&exchange, DataflowMode::Request, "driver-management").await?;
@@ -69,7 +68,7 @@ async fn events_quotes_without_postgres_and_both_peers() -> Outcome {
     )
     .await?;
 
-    // What it leans on is its own memory: without the broker that grows old, and says so.
+    // It depends on its own memory, whose data age grows without the broker.
     exchange.kill(&[Part::Nats]).await;
     let later = keeps_quoting(&exchange, DataflowMode::Events).await?;
     ensure!(later.data_age_ms > first.data_age_ms, "{later:?}");
@@ -99,7 +98,7 @@ async fn database_quotes_without_nats_and_both_peers() -> Outcome {
 }
 
 #[tokio::test]
-async fn old_data_is_marked_and_sets_no_price() -> Outcome {
+async fn old_data_gives_degraded_quotes() -> Outcome {
     const MODES: [DataflowMode; 2] = [DataflowMode::Database, DataflowMode::Events];
     let mut exchange = Exchange::open(Market::FAST).await?;
     let fresh = eventually("riders without drivers drive the price up", async || {
@@ -143,8 +142,7 @@ async fn some_ride_requests(exchange: &Exchange) -> Outcome {
     Ok(())
 }
 
-/// A stack whose mode in force is `mode`, so that readiness judges by its needs, and whose
-/// connections are open.
+/// A stack in this mode, so that readiness checks the needs of the mode, with open connections.
 async fn open_in(mode: DataflowMode) -> anyhow::Result<Exchange> {
     let exchange = Exchange::open(Market {
         mode,
@@ -155,7 +153,7 @@ async fn open_in(mode: DataflowMode) -> anyhow::Result<Exchange> {
     Ok(exchange)
 }
 
-/// Every quote in this mode is good, from the first moment on. Returns the last one.
+/// Checks that every quote in this mode is good, from the first one on. Returns the last one.
 async fn keeps_quoting(exchange: &Exchange, mode: DataflowMode) -> anyhow::Result<Quote> {
     const QUOTES: usize = 20;
     for _ in 1..QUOTES {
@@ -180,7 +178,8 @@ async fn quotes_again(exchange: &Exchange, mode: DataflowMode) -> Outcome {
     .await
 }
 
-/// Every quote in this mode is refused soon and in words, and readiness names what is missing.
+/// Checks that every quote is refused soon and with a reason, and that readiness names the missing
+/// part.
 async fn fails_clearly(exchange: &Exchange, mode: DataflowMode, missing: &str) -> Outcome {
     for _ in 0..5 {
         let asked_at = Instant::now();
@@ -195,7 +194,7 @@ async fn fails_clearly(exchange: &Exchange, mode: DataflowMode, missing: &str) -
 }
 
 async fn is_ready_without(exchange: &Exchange, away: &[&str]) -> Outcome {
-    eventually("readiness tells who is away", async || {
+    eventually("readiness names the parts that are away", async || {
         let readiness = exchange.api.readiness(Part::PriceOptimization).await?;
         let unneeded: Vec<_> = away.iter().map(|name| (*name, false)).collect();
         ensure!(readiness.is_ready(), "{readiness:?}");
@@ -206,7 +205,7 @@ async fn is_ready_without(exchange: &Exchange, away: &[&str]) -> Outcome {
 }
 
 async fn is_unready_for(exchange: &Exchange, missing: &str) -> Outcome {
-    eventually("readiness tells what is missing", async || {
+    eventually("readiness names the missing part", async || {
         let readiness = exchange.api.readiness(Part::PriceOptimization).await?;
         ensure!(!readiness.is_ready(), "{readiness:?}");
         ensure!(readiness.away().contains(&(missing, true)), "{readiness:?}");
@@ -215,7 +214,7 @@ async fn is_unready_for(exchange: &Exchange, missing: &str) -> Outcome {
     .await
 }
 
-/// Sends a signal to driver-management, past the stack.
+/// Sends a signal to driver-management.
 fn send(exchange: &Exchange, signal: Signal) -> Outcome {
     let pid = exchange.stack.pid(Part::DriverManagement);
     let pid = pid.and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));

@@ -1,6 +1,5 @@
-//! What a quote says of its own journey is true: in every mode, its stops are those of the mode,
-//! its hops add up to its data age, and the traces that it names are those of the processes that it
-//! names.
+//! The journey of a quote is true: in every mode its stops are those of the mode, its hops add up
+//! to the data age, and the traces of its stops belong to the named processes.
 
 use anyhow::{Context as _, ensure};
 use price_optimization::explain::{FeedPath, Journey, Stage, Stop, TraceLink};
@@ -12,8 +11,7 @@ use crate::{
     support::{Exchange, Market, Outcome, eventually},
 };
 
-/// Faster than life, so that the two clocks cannot be mistaken for one another: a market minute
-/// takes a second.
+/// Faster than life, so that the two clocks differ: a market minute takes a second.
 const MINUTES_A_SECOND: Market = Market {
     speed: 60.0,
     mode: DataflowMode::Events,
@@ -21,24 +19,24 @@ const MINUTES_A_SECOND: Market = Market {
     ..Market::REAL_TIME
 };
 
-/// Clocks are read a few times on the way, by processes that have to wait for a processor.
+/// Several processes read their clocks, and may have to wait for a processor before.
 const TOLERANCE_MS: f64 = 3.0;
 
 const PRODUCERS: [&str; 2] = ["driver-management", "ride-management"];
 
 #[tokio::test]
-async fn a_quote_tells_its_journey_in_every_mode() -> Outcome {
+async fn journey_is_true_in_every_mode() -> Outcome {
     let exchange = Exchange::open(MINUTES_A_SECOND).await?;
     exchange.api.goes_online(grand_central()).await?;
     for mode in MODES {
-        tells_its_journey(&exchange, mode)
+        check_journey(&exchange, mode)
             .await
             .with_context(|| format!("dataflow {mode}"))?;
     }
     exchange.close().await
 }
 
-async fn tells_its_journey(exchange: &Exchange, mode: DataflowMode) -> Outcome {
+async fn check_journey(exchange: &Exchange, mode: DataflowMode) -> Outcome {
     let (quote, trace_id) = quoted(exchange, mode).await?;
     let price = exchange.stack.target().price;
     let url = format!("{price}/v1/quotes/{}/journey", quote.quote_id);
@@ -51,9 +49,12 @@ async fn tells_its_journey(exchange: &Exchange, mode: DataflowMode) -> Outcome {
     ensure!(journey.zones.len() == 7, "{:?}", journey.zones);
     let pickup = &journey.zones[0];
     ensure!(pickup.zone == quote.zone.to_string());
-    let told =
+    let levels =
         [&pickup.supply, &pickup.demand].map(|level| level.as_ref().map(|level| level.value));
-    ensure!(told == [Some(quote.supply), Some(quote.demand)], "{told:?}");
+    ensure!(
+        levels == [Some(quote.supply), Some(quote.demand)],
+        "{levels:?}"
+    );
 
     for (feed, producer) in journey.feeds.iter().zip(PRODUCERS) {
         let stages: Vec<Stage> = feed.stops.iter().map(|stop| stop.stage).collect();
@@ -67,14 +68,17 @@ async fn tells_its_journey(exchange: &Exchange, mode: DataflowMode) -> Outcome {
             opens(exchange, link, &stop.by).await?;
         }
     }
-    let told = quote.data_age_ms.context("it has data")?;
+    let quoted = quote.data_age_ms.context("it has data")?;
     let older = journey.feeds.iter().filter(|feed| feed.is_older);
     for feed in older {
         let age = feed.age_ms.context("it has data")?;
-        ensure!((age - told).abs() < TOLERANCE_MS, "{age} ms, not {told} ms");
+        ensure!(
+            (age - quoted).abs() < TOLERANCE_MS,
+            "{age} ms, not {quoted} ms"
+        );
     }
     let costliest = journey.costliest_hop.context("a hop took longest")?;
-    ensure!(costliest.hop_ms <= told + TOLERANCE_MS, "{costliest:?}");
+    ensure!(costliest.hop_ms <= quoted + TOLERANCE_MS, "{costliest:?}");
     Ok(())
 }
 
@@ -87,7 +91,7 @@ const fn stages_of(mode: DataflowMode) -> &'static [Stage] {
     }
 }
 
-/// Whatever happened in another process, and not on behalf of the quote, has a trace of its own.
+/// The stops in other processes that do not work for the quote, and so have traces of their own.
 const fn traced_in(mode: DataflowMode) -> &'static [Stage] {
     match mode {
         DataflowMode::Database => &[Stage::Published, Stage::Received, Stage::Written],
@@ -101,7 +105,8 @@ fn stop(feed: &FeedPath, stage: Stage) -> anyhow::Result<&Stop> {
     stop.with_context(|| format!("no stop {stage:?}: {feed:#?}"))
 }
 
-/// Stops follow one another, on both clocks, and the hops after the observation are the age.
+/// Checks that stops are in order on both clocks, and that the hops after the observation add up to
+/// the age.
 fn adds_up(journey: &Journey, feed: &FeedPath) -> Outcome {
     for pair in feed.stops.windows(2) {
         let real_ms = (pair[1].at - pair[0].at).as_seconds_f64() * 1_000.0;
@@ -123,7 +128,7 @@ fn adds_up(journey: &Journey, feed: &FeedPath) -> Outcome {
     Ok(())
 }
 
-/// The link leads to a trace of this service, once that has been exported.
+/// Waits until the link opens a trace of this service.
 async fn opens(exchange: &Exchange, link: &TraceLink, service: &str) -> Outcome {
     let base = exchange.stack.traces_url();
     let page = format!("{base}/trace/{}", link.trace_id);
@@ -140,7 +145,7 @@ async fn opens(exchange: &Exchange, link: &TraceLink, service: &str) -> Outcome 
     .await
 }
 
-/// A quote with data, and what its header `trace-id` says.
+/// A quote with data, and its header `trace-id`.
 async fn quoted(exchange: &Exchange, mode: DataflowMode) -> anyhow::Result<(Quote, String)> {
     eventually("there is a quote", async || {
         let answer = exchange.api.ask_quote(downtown(), mode).await?;

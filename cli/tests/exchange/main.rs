@@ -1,6 +1,5 @@
-//! The whole exchange from the outside: every file tells one story about real processes, over the
-//! public APIs, with nothing replaced. Each test has a stack of its own, so that it may kill any
-//! part of it.
+//! The whole exchange from outside: real processes, used through their public APIs, nothing
+//! replaced. Each test has a stack of its own, so that it can kill any part of it.
 
 mod api;
 mod cluster;
@@ -19,6 +18,7 @@ mod same_market;
 mod support;
 mod switching;
 mod traces;
+mod waiting;
 
 #[path = "../suite/support.rs"]
 #[expect(dead_code, reason = "the other test program uses the rest of it")]

@@ -1,6 +1,5 @@
-//! docs/telemetry.md has one table of all metrics, and people build dashboards and alerts on it.
-//! Here it is held against what the processes really expose, in both directions: names, types,
-//! labels, and who exposes them.
+//! The table of metrics in docs/telemetry.md equals the metrics of the running processes, in both
+//! directions: names, types, labels, and which process exposes them.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -25,22 +24,22 @@ const TABLE: &str = include_str!("../../../docs/telemetry.md");
 struct Documented {
     kind: String,
     labels: BTreeSet<String>,
-    /// Letters of the processes that expose it.
+    /// The letters of its processes.
     places: String,
 }
 
-/// What one process exposes under a name.
+/// A metric of one process.
 #[derive(Debug, Default)]
 struct Exposed {
     kind: String,
-    /// Of all samples together.
+    /// The labels of all samples.
     labels: BTreeSet<String>,
     samples: usize,
     exemplars: usize,
 }
 
 #[tokio::test]
-async fn the_table_of_metrics_is_what_the_processes_expose() -> Outcome {
+async fn documented_metrics_equal_exposed_metrics() -> Outcome {
     let documented = documented();
     ensure!(
         documented.len() > 40,
@@ -50,7 +49,7 @@ async fn the_table_of_metrics_is_what_the_processes_expose() -> Outcome {
     for mode in MODES {
         exchange.api.quote(downtown(), mode).await?;
     }
-    somebody_is_driven(&exchange).await?;
+    drive_one_rider(&exchange).await?;
     let target = exchange.stack.target();
     let batch = format!("http://127.0.0.1:{}", exchange.stack.ports().batch);
     for (place, base) in [
@@ -59,7 +58,7 @@ async fn the_table_of_metrics_is_what_the_processes_expose() -> Outcome {
         ('P', &target.price),
         ('B', &batch),
     ] {
-        eventually("what is documented is exposed", async || {
+        eventually("every documented metric is exposed", async || {
             let exposed = exposed(base).await?;
             for (name, row) in &documented {
                 if row.places.contains(place) {
@@ -89,7 +88,7 @@ async fn the_table_of_metrics_is_what_the_processes_expose() -> Outcome {
 }
 
 #[tokio::test]
-async fn latencies_of_quotes_point_at_their_traces() -> Outcome {
+async fn latencies_of_quotes_have_exemplars() -> Outcome {
     let exchange = Exchange::open(Market::REAL_TIME).await?;
     for mode in MODES {
         exchange.api.quote(downtown(), mode).await?;
@@ -107,8 +106,8 @@ async fn latencies_of_quotes_point_at_their_traces() -> Outcome {
     exchange.close().await
 }
 
-/// What is counted by kind is there once something of the kind has happened.
-async fn somebody_is_driven(exchange: &Exchange) -> Outcome {
+/// Makes the processes do everything that they count: some metrics appear only then.
+async fn drive_one_rider(exchange: &Exchange) -> Outcome {
     let (api, trip) = (&exchange.api, downtown());
     let mut grpc = QuoteServiceClient::connect(exchange.stack.quotes_grpc_url()).await?;
     grpc.get_quote(GetQuoteRequest {
@@ -155,7 +154,7 @@ fn documented() -> BTreeMap<String, Documented> {
     .collect()
 }
 
-/// What a process exposes, by the names that Prometheus gives to it.
+/// The metrics of a process, by their names in Prometheus.
 async fn exposed(base: &str) -> anyhow::Result<BTreeMap<String, Exposed>> {
     let client = Client::new(Duration::from_secs(5));
     let answer = client.get(&format!("{base}/metrics")).await?;

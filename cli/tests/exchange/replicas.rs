@@ -1,5 +1,5 @@
-//! Three processes of each service are one exchange: everything counts once, and every replica
-//! tells the same.
+//! Three replicas of each service form one exchange: everything counts once, and all replicas
+//! agree.
 
 use anyhow::{Context as _, ensure};
 use futures::future::try_join_all;
@@ -12,7 +12,7 @@ use crate::{
     support::{Exchange, Market, Outcome, eventually},
 };
 
-/// Demand fades while it is asked for, in three places one after another.
+/// Demand fades between the requests to three replicas.
 const DEMAND_TOLERANCE: f64 = 0.01;
 
 async fn three() -> anyhow::Result<Exchange> {
@@ -24,12 +24,12 @@ async fn three() -> anyhow::Result<Exchange> {
 }
 
 #[tokio::test]
-async fn everything_counts_once_and_every_replica_quotes_the_same() -> Outcome {
+async fn replicas_count_once_and_quote_equally() -> Outcome {
     let exchange = three().await?;
     let replicas = exchange.api_of_each();
     let at_each = || replicas.iter().cycle();
 
-    // Nine drivers, heard of by three replicas; six of them move downtown, heard of by other
+    // Nine drivers report to three replicas; six of them move downtown and report to other
     // replicas.
     let mut drivers = Vec::new();
     for api in at_each().take(9) {
@@ -42,8 +42,8 @@ async fn everything_counts_once_and_every_replica_quotes_the_same() -> Outcome {
         .await?;
     }
     idle_everywhere(&replicas, (3, 6)).await?;
-    // Three riders ask for a price at one replica and for the ride at another, and take the drivers
-    // who stayed.
+    // Three riders get a quote from one replica and a ride from another, with the drivers who
+    // stayed.
     for (api, other) in at_each().zip(at_each().skip(2)).take(3) {
         let quote = api.quote(downtown(), DataflowMode::Request).await?;
         other.insists_on_ride(&quote, downtown()).await?;
@@ -60,7 +60,7 @@ async fn everything_counts_once_and_every_replica_quotes_the_same() -> Outcome {
     exchange.close().await
 }
 
-/// Waits until every replica counts so many idle drivers at Grand Central and at Wall Street.
+/// Waits until every replica counts these idle drivers at Grand Central and at Wall Street.
 async fn idle_everywhere(replicas: &[PublicApi], wanted: (u64, u64)) -> Outcome {
     for api in replicas {
         eventually("every driver is idle once or on the way once", async || {
@@ -93,7 +93,7 @@ async fn quotes_are_the_same(replicas: &[PublicApi], mode: DataflowMode) -> Outc
 }
 
 #[tokio::test]
-async fn replicas_quote_on_request_without_postgres_and_nats() -> Outcome {
+async fn replicas_quote_without_postgres_and_nats() -> Outcome {
     let mut exchange = three().await?;
     exchange.kill(&[Part::Postgres, Part::Nats]).await;
     for api in exchange.api_of_each() {
@@ -106,7 +106,7 @@ async fn replicas_quote_on_request_without_postgres_and_nats() -> Outcome {
 }
 
 #[tokio::test]
-async fn a_switch_of_the_mode_reaches_every_replica() -> Outcome {
+async fn mode_switch_reaches_every_replica() -> Outcome {
     let exchange = three().await?;
     let replicas = exchange.api_of_each();
     let switched = replicas[1].switch(DataflowMode::Request).await?;
@@ -122,30 +122,29 @@ async fn a_switch_of_the_mode_reaches_every_replica() -> Outcome {
 }
 
 #[tokio::test]
-async fn the_death_of_one_replica_of_each_service_stops_nothing() -> Outcome {
+async fn killed_replicas_stop_nothing() -> Outcome {
     const QUOTES: usize = 200;
-    const UNDER_WAY: usize = 8;
+    const IN_FLIGHT: usize = 8;
     let mut exchange = three().await?;
     let driver = exchange.api.goes_online(grand_central()).await?;
     let replicas = exchange.api_of_each();
     let number = 3;
     let survivors = &replicas[..2];
 
-    // Quotes of the survivors go on while others die. Only what is under way at that moment may
-    // fail.
+    // The survivors quote while others die. Only the quotes in flight at that moment may fail.
     let mut failed = 0;
-    for round in 0..QUOTES / UNDER_WAY {
+    for round in 0..QUOTES / IN_FLIGHT {
         if round == 5 {
             for part in [Part::DriverManagement, Part::RideManagement] {
                 exchange.stack.kill(Member { part, number }).await;
             }
         }
-        let asks = survivors.iter().cycle().take(UNDER_WAY);
+        let asks = survivors.iter().cycle().take(IN_FLIGHT);
         let asks = asks.map(|api| api.quote(downtown(), DataflowMode::Request));
         let answers = futures::future::join_all(asks).await;
         failed += answers.iter().filter(|answer| answer.is_err()).count();
     }
-    ensure!(failed <= UNDER_WAY, "{failed} quotes failed");
+    ensure!(failed <= IN_FLIGHT, "{failed} quotes failed");
 
     exchange
         .stack

@@ -1,5 +1,4 @@
-//! The life of a ride, from a driver who goes online to a driver who is free again, and who may not
-//! have one.
+//! A ride, from a driver who goes online to a driver who is idle again; and requests that get none.
 
 use anyhow::{Context as _, ensure};
 use futures::future::try_join_all;
@@ -15,7 +14,7 @@ use crate::{
 };
 
 #[tokio::test]
-async fn a_ride_is_quoted_requested_driven_and_completed() -> Outcome {
+async fn ride_goes_from_quote_to_completion() -> Outcome {
     let exchange = Exchange::open(Market::REAL_TIME).await?;
     let api = &exchange.api;
     let uptown = Zone::at(grand_central());
@@ -61,7 +60,7 @@ async fn a_ride_is_quoted_requested_driven_and_completed() -> Outcome {
 }
 
 #[tokio::test]
-async fn a_quote_that_is_not_the_riders_own_buys_nothing() -> Outcome {
+async fn wrong_quote_gives_no_ride() -> Outcome {
     let exchange = Exchange::open(Market::FAST).await?;
     exchange.api.goes_online(grand_central()).await?;
     let trip = downtown();
@@ -112,13 +111,13 @@ async fn two_riders_never_get_the_same_driver() -> Outcome {
     let sent: Vec<Uuid> = rides.iter().filter_map(|ride| ride.driver_id).collect();
     let different: BTreeSet<Uuid> = sent.iter().copied().collect();
     ensure!(different.len() == sent.len(), "sent twice: {sent:?}");
-    ensure!(different == drivers, "not everybody was sent: {sent:?}");
+    ensure!(different == drivers, "some drivers were not sent: {sent:?}");
     let unserved = rides.iter().filter(|ride| ride.state == "unserved");
     ensure!(unserved.count() == RIDERS - DRIVERS);
     exchange.close().await
 }
 
-/// The ride once it is known whether a driver comes.
+/// Waits until the ride is matched or unserved.
 async fn decision(exchange: &Exchange, ride_id: Uuid) -> anyhow::Result<Ride> {
     eventually("the ride is decided", async || {
         let ride = exchange.api.ride(ride_id).await?;

@@ -1,5 +1,5 @@
-//! Mode changes age, never arithmetic: when the market holds still for a moment, all three modes
-//! quote the same price, and the batch job forecasts what the live services forecast.
+//! Mode changes age, never arithmetic: in a market that stands still, all three modes quote the
+//! same price, and the batch job and the live services forecast the same.
 
 use anyhow::{Context as _, ensure};
 use futures::future::try_join_all;
@@ -12,14 +12,14 @@ use crate::{
     support::{Exchange, Market, Outcome, eventually},
 };
 
-/// Drivers who are left at Grand Central Terminal in the rush.
+/// Idle drivers at Grand Central Terminal in the rush.
 const IDLE_UPTOWN: f64 = 3.0;
 
 #[tokio::test]
-async fn all_modes_come_to_the_same_price() -> Outcome {
+async fn all_modes_quote_the_same_price() -> Outcome {
     let exchange = Exchange::open(Market::REAL_TIME).await?;
     let api = &exchange.api;
-    an_evening_rush(api).await?;
+    evening_rush(api).await?;
 
     let quotes = eventually("all modes quote the same", async || {
         let quotes = try_join_all(MODES.map(|mode| api.quote(downtown(), mode))).await?;
@@ -41,10 +41,10 @@ async fn all_modes_come_to_the_same_price() -> Outcome {
 }
 
 #[tokio::test]
-async fn the_batch_job_forecasts_what_the_live_services_forecast() -> Outcome {
+async fn batch_forecasts_equal_live_forecasts() -> Outcome {
     let exchange = Exchange::open(Market::REAL_TIME).await?;
     let api = &exchange.api;
-    an_evening_rush(api).await?;
+    evening_rush(api).await?;
     for mode in [DataflowMode::Database, DataflowMode::Events] {
         eventually(
             "the mode sees the market of the live services",
@@ -61,7 +61,7 @@ async fn the_batch_job_forecasts_what_the_live_services_forecast() -> Outcome {
 
 /// Five drivers at either end of the town and the demand of a Friday evening; two of those uptown
 /// are sent to riders.
-async fn an_evening_rush(api: &PublicApi) -> Outcome {
+async fn evening_rush(api: &PublicApi) -> Outcome {
     for position in [grand_central(), wall_street()] {
         for _ in 0..5 {
             api.goes_online(position).await?;
@@ -79,7 +79,7 @@ fn is_same_price(one: &Quote, other: &Quote) -> bool {
     price(one) == price(other)
 }
 
-/// Supply is the same number; demand is as of another second.
+/// Supply must be equal; demand is as of another second.
 fn is_same_market(seen: &SurgeMap, live: &SurgeMap) -> Outcome {
     ensure!(seen.zones.len() == live.zones.len() && !live.zones.is_empty());
     for (seen, live) in seen.zones.iter().zip(&live.zones) {

@@ -1,5 +1,4 @@
-//! An exchange to tell stories about: a stack of real processes on free ports, and waiting until
-//! something is so.
+//! An exchange for a test: a stack of real processes on free ports, and its public APIs.
 
 use std::time::Duration;
 
@@ -7,31 +6,23 @@ use anyhow::Context as _;
 use surge::{Part, Stack, StackSettings};
 use surge_proto::DataflowMode;
 use tempfile::TempDir;
-use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use crate::waiting::{Outcome, eventually};
 use crate::{
     api::PublicApi,
     stack_support::{stack_in, state_folder},
 };
 
-pub(crate) type Outcome = anyhow::Result<()>;
-
-/// How long something may take to come true: debug builds on a busy machine, with a process or two
-/// that start anew.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-const POLL: Duration = Duration::from_millis(20);
-
-/// A running stack and what everybody does with it.
+/// A running stack and its public APIs.
 pub(crate) struct Exchange {
-    // Before its folder: the processes must have ended when that goes.
+    // Fields are dropped in this order: the processes must end before their folder is removed.
     pub(crate) stack: Stack,
     pub(crate) api: PublicApi,
     folder: TempDir,
 }
 
-/// What differs from story to story.
+/// The settings that differ between tests.
 #[derive(Clone, Copy)]
 pub(crate) struct Market {
     /// Market seconds per real second.
@@ -47,7 +38,7 @@ pub(crate) struct Market {
 }
 
 impl Market {
-    /// As fast as life, so that no data grows too old within a test.
+    /// As fast as life, so that no data becomes too old within a test.
     pub(crate) const REAL_TIME: Self = Self {
         speed: 1.0,
         mode: DataflowMode::Events,
@@ -66,8 +57,8 @@ impl Market {
         nats_nodes: 1,
     };
 
-    /// The age, in real time, from which on data sets no price in the fast market: a quarter of an
-    /// hour there.
+    /// The age in real time from which data sets no price in the fast market: a quarter of an hour
+    /// there.
     pub(crate) const FAST_PRICE_LIMIT_MS: f64 = 900_000.0 / Self::FAST.speed;
 }
 
@@ -88,13 +79,13 @@ impl Exchange {
         Ok(Self { stack, api, folder })
     }
 
-    /// What everybody does with each replica.
+    /// The public APIs of each replica.
     pub(crate) fn api_of_each(&self) -> Vec<PublicApi> {
         let targets = (1..=self.stack.replicas()).filter_map(|number| self.stack.target_of(number));
         targets.map(PublicApi::of).collect()
     }
 
-    /// Ends every process. Nothing is left to finish, so nobody is given time for it.
+    /// Ends every process at once: there is no work to finish.
     pub(crate) async fn close(self) -> Outcome {
         let hurry = CancellationToken::new();
         hurry.cancel();
@@ -113,28 +104,8 @@ impl Exchange {
     pub(crate) async fn restart(&mut self, parts: &[Part]) -> Outcome {
         for part in parts {
             let restarted = self.stack.restart(*part).await;
-            restarted.with_context(|| format!("{part} does not come back"))?;
+            restarted.with_context(|| format!("{part} does not restart"))?;
         }
         Ok(())
-    }
-}
-
-/// Looks again and again until it is so, and returns what was seen; a failed look means "not yet".
-///
-/// # Errors
-/// The last look, when it is not so in time.
-pub(crate) async fn eventually<T>(
-    what: &str,
-    mut look: impl AsyncFnMut() -> anyhow::Result<T>,
-) -> anyhow::Result<T> {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        match look().await {
-            Err(seen) if Instant::now() >= deadline => {
-                return Err(seen.context(format!("waited in vain: {what}")));
-            }
-            Err(_not_yet) => sleep(POLL).await,
-            seen => return seen,
-        }
     }
 }

@@ -1,5 +1,5 @@
-//! The mode is switched while the exchange runs: for all quotes, for one quote, by an operator's
-//! command; and it outlives whoever knows it.
+//! The mode is switched while the exchange runs: for all quotes, for one quote, and by the command.
+//! It survives the restart of the service and of the broker.
 
 use anyhow::ensure;
 use surge::Part;
@@ -12,7 +12,7 @@ use crate::{
 };
 
 #[tokio::test]
-async fn a_switch_reaches_the_next_quote_and_a_header_reaches_one() -> Outcome {
+async fn switch_and_header_choose_the_mode() -> Outcome {
     let exchange = Exchange::open(Market::REAL_TIME).await?;
     let api = &exchange.api;
     let mut epoch = api.mode().await?.epoch;
@@ -35,7 +35,7 @@ async fn a_switch_reaches_the_next_quote_and_a_header_reaches_one() -> Outcome {
 }
 
 #[tokio::test]
-async fn an_unknown_mode_is_refused_and_changes_nothing() -> Outcome {
+async fn unknown_mode_changes_nothing() -> Outcome {
     let exchange = Exchange::open(Market::REAL_TIME).await?;
     let before = exchange.api.mode().await?;
     let problem = read_problem(exchange.api.ask_switch("telepathy").await)?;
@@ -49,7 +49,7 @@ async fn an_unknown_mode_is_refused_and_changes_nothing() -> Outcome {
 }
 
 #[tokio::test]
-async fn the_mode_outlives_the_service_and_the_broker() -> Outcome {
+async fn mode_survives_service_and_broker() -> Outcome {
     let mut exchange = Exchange::open(Market::REAL_TIME).await?;
     let switched = exchange.api.switch(DataflowMode::Request).await?;
     exchange.kill(&[Part::PriceOptimization]).await;
@@ -78,7 +78,7 @@ async fn the_mode_outlives_the_service_and_the_broker() -> Outcome {
 }
 
 #[tokio::test]
-async fn the_command_shows_and_switches_the_mode() -> Outcome {
+async fn command_shows_and_switches_mode() -> Outcome {
     let exchange = Exchange::open(Market::REAL_TIME).await?;
     let target = exchange.stack.target().price;
     let folder = tempfile::tempdir()?;
@@ -104,7 +104,7 @@ async fn the_command_shows_and_switches_the_mode() -> Outcome {
     exchange.close().await
 }
 
-/// A quote, asked for again when a busy machine was late with it.
+/// A quote; on a busy machine the request is repeated.
 async fn quoted(api: &PublicApi, mode: Option<DataflowMode>) -> anyhow::Result<Quote> {
     eventually("there is a quote", async || {
         api.quote(downtown(), mode).await

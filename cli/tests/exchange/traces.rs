@@ -1,7 +1,11 @@
-//! One quote is one trace, and the answer's header `trace-id` opens it. What the price waited for
-//! is inside the trace; what it found ready is linked to the traces that made it, and they to what
-//! they were made from. Each test compares the whole set of edges of a mode, so that one that gets
-//! lost, or one too many, fails it.
+//! One quote is one trace, which the header `trace-id` opens. Calls of the quote are spans inside
+//! it. Data that was ready before is linked to the traces that produced it, and those to their
+//! sources. Each test compares the whole set of edges of a mode, so that a missing or an extra one
+//! fails it.
+//!
+//! An edge is a line: `->` to a child, `~>` by a link. A letter stands for a process, as in
+//! docs/telemetry.md: D driver-management, R ride-management, P price-optimization, B its batch
+//! job.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -22,71 +26,71 @@ const DEMAND: &str = "ride-management";
 /// The tag `{"surge.origins":"1"}`: exactly one request is behind it.
 const ONE_ORIGIN: &str = "%7B%22surge.origins%22:%221%22%7D";
 
-/// Most traces that lead to one quote: a handful, unless something links to all the world.
+/// The most traces behind one quote: a few, unless links multiply.
 const MAX_TRACES: usize = 32;
 
 #[tokio::test]
-async fn a_request_quote_is_one_trace_across_all_three_services() -> Outcome {
+async fn request_quote_spans_three_services() -> Outcome {
     compare_edges(
         DataflowMode::Request,
         &[],
         "
-        price-optimization server POST /v1/quotes -> price-optimization internal quote
-        price-optimization internal quote -> price-optimization internal dataflow request
-        price-optimization internal dataflow request -> price-optimization client surge.v1.SupplyService/GetSupply
-        price-optimization client surge.v1.SupplyService/GetSupply -> driver-management server surge.v1.SupplyService/GetSupply
-        price-optimization internal dataflow request -> price-optimization client surge.v1.DemandService/GetDemand
-        price-optimization client surge.v1.DemandService/GetDemand -> ride-management server surge.v1.DemandService/GetDemand
+        P server POST /v1/quotes -> P internal quote
+        P internal quote -> P internal dataflow request
+        P internal dataflow request -> P client surge.v1.SupplyService/GetSupply
+        P client surge.v1.SupplyService/GetSupply -> D server surge.v1.SupplyService/GetSupply
+        P internal dataflow request -> P client surge.v1.DemandService/GetDemand
+        P client surge.v1.DemandService/GetDemand -> R server surge.v1.DemandService/GetDemand
         ",
     )
     .await
 }
 
 #[tokio::test]
-async fn a_database_quote_is_linked_to_the_batch_and_that_to_its_sources() -> Outcome {
+async fn database_quote_links_to_batch_sources() -> Outcome {
     compare_edges(
         DataflowMode::Database,
         &[],
         "
-        price-optimization server POST /v1/quotes -> price-optimization internal quote
-        price-optimization internal quote -> price-optimization internal dataflow database
-        price-optimization internal dataflow database -> price-optimization client SELECT zone_market
-        price-optimization-batch internal batch zone_market ~> price-optimization internal dataflow database
-        price-optimization-batch internal batch zone_market -> price-optimization-batch client SELECT driver.supply_watermark
-        price-optimization-batch internal batch zone_market -> price-optimization-batch client SELECT driver.supply_by_zone
-        price-optimization-batch internal batch zone_market -> price-optimization-batch client SELECT ride.demand_watermark
-        price-optimization-batch internal batch zone_market -> price-optimization-batch client SELECT ride.demand_by_zone_window
-        price-optimization-batch internal batch zone_market -> price-optimization-batch client INSERT batch_run
-        price-optimization-batch internal batch zone_market -> price-optimization-batch client INSERT zone_market
-        driver-management client UPDATE driver, replica ~> price-optimization-batch internal batch zone_market
-        driver-management internal write positions -> driver-management client UPDATE driver, replica
-        ride-management client UPDATE replica ~> price-optimization-batch internal batch zone_market
-        ride-management internal publish ride.demand_watermark -> ride-management client SELECT journal
-        ride-management internal publish ride.demand_watermark -> ride-management client UPDATE replica
+        P server POST /v1/quotes -> P internal quote
+        P internal quote -> P internal dataflow database
+        P internal dataflow database -> P client SELECT zone_market
+        B internal batch zone_market ~> P internal dataflow database
+        B internal batch zone_market -> B client SELECT driver.supply_watermark
+        B internal batch zone_market -> B client SELECT driver.supply_by_zone
+        B internal batch zone_market -> B client SELECT ride.demand_watermark
+        B internal batch zone_market -> B client SELECT ride.demand_by_zone_window
+        B internal batch zone_market -> B client INSERT batch_run
+        B internal batch zone_market -> B client INSERT zone_market
+        D client UPDATE driver, replica ~> B internal batch zone_market
+        D internal write positions -> D client UPDATE driver, replica
+        R client UPDATE replica ~> B internal batch zone_market
+        R internal publish ride.demand_watermark -> R client SELECT journal
+        R internal publish ride.demand_watermark -> R client UPDATE replica
         ",
     )
     .await
 }
 
 #[tokio::test]
-async fn an_events_quote_is_linked_to_the_traces_that_published_its_levels() -> Outcome {
+async fn events_quote_links_to_publishing_traces() -> Outcome {
     compare_edges(
         DataflowMode::Events,
         &["process surge.v1.supply", "process surge.v1.demand"],
         "
-        price-optimization server POST /v1/quotes -> price-optimization internal quote
-        price-optimization internal quote -> price-optimization internal dataflow events
-        driver-management producer publish surge.v1.supply ~> price-optimization internal dataflow events
-        ride-management producer publish surge.v1.demand ~> price-optimization internal dataflow events
-        driver-management producer publish surge.v1.supply ~> price-optimization consumer process surge.v1.supply
-        ride-management producer publish surge.v1.demand ~> price-optimization consumer process surge.v1.demand
+        P server POST /v1/quotes -> P internal quote
+        P internal quote -> P internal dataflow events
+        D producer publish surge.v1.supply ~> P internal dataflow events
+        R producer publish surge.v1.demand ~> P internal dataflow events
+        D producer publish surge.v1.supply ~> P consumer process surge.v1.supply
+        R producer publish surge.v1.demand ~> P consumer process surge.v1.demand
         ",
     )
     .await
 }
 
 #[tokio::test]
-async fn quotes_by_hand_are_traced_floods_are_not() -> Outcome {
+async fn quotes_by_hand_are_always_traced() -> Outcome {
     let mut exchange = Exchange::open(Market::REAL_TIME).await?;
     for _ in 0..10 {
         ensure!(
@@ -114,7 +118,7 @@ async fn is_traced(api: &PublicApi) -> anyhow::Result<bool> {
 }
 
 #[tokio::test]
-async fn what_is_told_of_drivers_and_rides_is_linked_to_the_requests_behind_it() -> Outcome {
+async fn published_levels_link_to_their_requests() -> Outcome {
     let exchange = Exchange::open(Market::REAL_TIME).await?;
     exchange.api.goes_online(downtown().pickup).await?;
     expect_edges(
@@ -126,11 +130,11 @@ async fn what_is_told_of_drivers_and_rides_is_linked_to_the_requests_behind_it()
             ])
         },
         "
-        driver-management server PUT /v1/drivers/{driver_id} -> driver-management client SELECT driver
-        driver-management server PUT /v1/drivers/{driver_id} -> driver-management client UPDATE driver
-        driver-management server PUT /v1/drivers/{driver_id} ~> driver-management producer publish surge.v1.supply
-        driver-management server PUT /v1/drivers/{driver_id} ~> driver-management internal write positions
-        driver-management internal write positions -> driver-management client UPDATE driver, replica
+        D server PUT /v1/drivers/{driver_id} -> D client SELECT driver
+        D server PUT /v1/drivers/{driver_id} -> D client UPDATE driver
+        D server PUT /v1/drivers/{driver_id} ~> D producer publish surge.v1.supply
+        D server PUT /v1/drivers/{driver_id} ~> D internal write positions
+        D internal write positions -> D client UPDATE driver, replica
         ",
     )
     .await?;
@@ -142,21 +146,27 @@ async fn what_is_told_of_drivers_and_rides_is_linked_to_the_requests_behind_it()
         async || {
             Ok(vec![
                 newest(&exchange, DEMAND, "publish surge.v1.demand", ONE_ORIGIN).await?,
-                newest(&exchange, DEMAND, "publish ride.demand_watermark", ONE_ORIGIN).await?,
+                newest(
+                    &exchange,
+                    DEMAND,
+                    "publish ride.demand_watermark",
+                    ONE_ORIGIN,
+                )
+                .await?,
             ])
         },
         "
-        ride-management server POST /v1/rides -> ride-management client INSERT ride
-        ride-management server POST /v1/rides -> ride-management client surge.v1.SupplyService/Dispatch
-        ride-management client surge.v1.SupplyService/Dispatch -> driver-management server surge.v1.SupplyService/Dispatch
-        driver-management server surge.v1.SupplyService/Dispatch -> driver-management client INSERT dispatch
-        driver-management server surge.v1.SupplyService/Dispatch -> driver-management client UPDATE driver, dispatch
-        driver-management server surge.v1.SupplyService/Dispatch -> driver-management client COMMIT
-        ride-management server POST /v1/rides -> ride-management client UPDATE ride
-        ride-management server POST /v1/rides ~> ride-management producer publish surge.v1.demand
-        ride-management server POST /v1/rides ~> ride-management internal publish ride.demand_watermark
-        ride-management internal publish ride.demand_watermark -> ride-management client SELECT journal
-        ride-management internal publish ride.demand_watermark -> ride-management client UPDATE replica
+        R server POST /v1/rides -> R client INSERT ride
+        R server POST /v1/rides -> R client surge.v1.SupplyService/Dispatch
+        R client surge.v1.SupplyService/Dispatch -> D server surge.v1.SupplyService/Dispatch
+        D server surge.v1.SupplyService/Dispatch -> D client INSERT dispatch
+        D server surge.v1.SupplyService/Dispatch -> D client UPDATE driver, dispatch
+        D server surge.v1.SupplyService/Dispatch -> D client COMMIT
+        R server POST /v1/rides -> R client UPDATE ride
+        R server POST /v1/rides ~> R producer publish surge.v1.demand
+        R server POST /v1/rides ~> R internal publish ride.demand_watermark
+        R internal publish ride.demand_watermark -> R client SELECT journal
+        R internal publish ride.demand_watermark -> R client UPDATE replica
         ",
     )
     .await?;
@@ -179,18 +189,17 @@ async fn compare_edges(mode: DataflowMode, operations: &[&str], expected: &str) 
     exchange.close().await
 }
 
-/// Waits until the edges that lead to these traces are those expected: one a line, `->` to a child
-/// and `~>` by a link.
+/// Waits until the edges that lead to these traces are the expected ones, one a line.
 async fn expect_edges(
     exchange: &Exchange,
     roots: impl AsyncFn() -> anyhow::Result<Vec<String>>,
     expected: &str,
 ) -> Outcome {
     let lines = expected.lines().map(str::trim);
-    let expected: BTreeSet<&str> = lines.filter(|line| !line.is_empty()).collect();
+    let lines = lines.filter(|line| !line.is_empty());
+    let expected: BTreeSet<String> = lines.map(with_full_names).collect();
     eventually("the edges are those expected", async || {
         let edges = edges_behind(exchange, roots().await?).await?;
-        let edges: BTreeSet<&str> = edges.iter().map(String::as_str).collect();
         let missing: Vec<_> = expected.difference(&edges).collect();
         let unknown: Vec<_> = edges.difference(&expected).collect();
         ensure!(
@@ -202,7 +211,19 @@ async fn expect_edges(
     .await
 }
 
-/// Asks for a quote and returns what its header `trace-id` says.
+/// The line of an edge with the names of the processes in place of their letters.
+fn with_full_names(line: &str) -> String {
+    let full = |name: &str| match name {
+        "D" => SUPPLY.to_owned(),
+        "R" => DEMAND.to_owned(),
+        "P" => PRICE.to_owned(),
+        "B" => format!("{PRICE}-batch"),
+        word => word.to_owned(),
+    };
+    line.split(' ').map(full).collect::<Vec<_>>().join(" ")
+}
+
+/// Requests a quote and returns its header `trace-id`.
 async fn quoted(exchange: &Exchange, mode: DataflowMode) -> anyhow::Result<String> {
     eventually("there is a quote", async || {
         let answer = exchange.api.ask_quote(downtown(), mode).await?;
@@ -214,7 +235,7 @@ async fn quoted(exchange: &Exchange, mode: DataflowMode) -> anyhow::Result<Strin
     .await
 }
 
-/// The newest trace with such a span; `tags` as the search takes them, percent-encoded.
+/// The newest trace with such a span; `tags` are percent-encoded for the search.
 async fn newest(
     exchange: &Exchange,
     service: &str,
@@ -232,7 +253,7 @@ async fn newest(
     Ok(trace.id)
 }
 
-/// Every edge of these traces and of all that they are linked to, however far back.
+/// Every edge of these traces and of all traces to which their links lead.
 async fn edges_behind(exchange: &Exchange, roots: Vec<String>) -> anyhow::Result<BTreeSet<String>> {
     let mut traces: BTreeMap<String, Trace> = BTreeMap::new();
     let mut to_open: VecDeque<String> = roots.into();
@@ -240,7 +261,7 @@ async fn edges_behind(exchange: &Exchange, roots: Vec<String>) -> anyhow::Result
         if traces.contains_key(&id) {
             continue;
         }
-        ensure!(traces.len() < MAX_TRACES, "links without end: {traces:?}");
+        ensure!(traces.len() < MAX_TRACES, "too many links: {traces:?}");
         let trace = Trace::open(exchange, &id).await?;
         let references = trace.spans.iter().flat_map(|span| &span.references);
         to_open.extend(references.map(|reference| reference.trace.clone()));
@@ -312,7 +333,7 @@ struct Found {
 }
 
 impl Trace {
-    /// What the collector has of it so far.
+    /// The spans that the collector has so far.
     async fn open(exchange: &Exchange, id: &str) -> anyhow::Result<Self> {
         let url = format!("{}/api/traces/{id}", exchange.stack.traces_url());
         let found: Found = exchange.api.fetch(&url).await?;

@@ -1,4 +1,4 @@
-//! The command as a person meets it: what it prints, and with which exit code it ends.
+//! The command from outside: its output and its exit codes.
 
 use std::{
     fs,
@@ -20,7 +20,7 @@ use surge::{Part, RunningStack};
 type Outcome = anyhow::Result<()>;
 
 #[test]
-fn a_running_stack_answers_status_mode_and_doctor_and_ends_on_ctrl_c() -> Outcome {
+fn commands_work_on_a_running_stack() -> Outcome {
     let folder = state_folder()?;
     let mut up = Up::start(folder.path())?;
 
@@ -72,7 +72,7 @@ fn a_running_stack_answers_status_mode_and_doctor_and_ends_on_ctrl_c() -> Outcom
 }
 
 #[test]
-fn a_newcomer_sees_three_journeys_and_then_one_of_them_hop_by_hop() -> Outcome {
+fn journey_shows_three_quotes_then_one() -> Outcome {
     let folder = state_folder()?;
     let mut up = Up::start(folder.path())?;
 
@@ -150,16 +150,16 @@ fn a_newcomer_sees_three_journeys_and_then_one_of_them_hop_by_hop() -> Outcome {
 }
 
 #[test]
-fn a_killed_stack_leaves_no_process_and_the_next_one_starts() -> Outcome {
+fn killed_stack_leaves_no_process() -> Outcome {
     let folder = state_folder()?;
     let mut first = Up::start(folder.path())?;
     first.signal(Signal::KILL);
     first.child.wait()?;
-    wait_until("the parts have noticed", || {
+    wait_until("all parts have ended", || {
         !first.pids.iter().copied().any(is_alive)
     });
 
-    // By now its pid may be anybody's: here it is that of a process that certainly lives.
+    // Another process may have its pid now: here the pid of this test program.
     let record = folder.path().join("stack.json");
     let mut left: serde_json::Value = serde_json::from_slice(&fs::read(&record)?)?;
     left["pid"] = std::process::id().into();
@@ -172,13 +172,13 @@ fn a_killed_stack_leaves_no_process_and_the_next_one_starts() -> Outcome {
     assert!(next.child.wait()?.success());
     assert!(
         !folder.path().join("instances").exists(),
-        "what the first left is swept"
+        "the folders of the first stack are removed"
     );
     Ok(())
 }
 
 #[test]
-fn a_busy_port_is_named_before_anything_starts() -> Outcome {
+fn busy_port_is_named_before_start() -> Outcome {
     let folder = state_folder()?;
     let holder = TcpListener::bind("127.0.0.1:0")?;
     let busy = holder.local_addr()?.port();
@@ -193,7 +193,7 @@ fn a_busy_port_is_named_before_anything_starts() -> Outcome {
 }
 
 #[test]
-fn without_a_stack_the_command_says_how_to_get_one() -> Outcome {
+fn status_without_stack_names_the_remedy() -> Outcome {
     let folder = state_folder()?;
     let status = surge(folder.path(), &["status"]).output()?;
     assert_eq!(status.status.code(), Some(1));
@@ -208,16 +208,16 @@ struct Up {
 }
 
 impl Up {
-    /// Starts it and waits until it says that it runs.
+    /// Starts it and waits until it prints that it runs.
     fn start(folder: &Path) -> anyhow::Result<Self> {
         let mut child = up_command(folder).stdout(Stdio::piped()).spawn()?;
         let output = child.stdout.take().expect("it is piped");
-        let (told, announced) = mpsc::channel();
-        // Reads to the end, because what is printed later must not fail.
+        let (announce, announced) = mpsc::channel();
+        // Reads to the end, so that later output of the command does not fail.
         thread::spawn(move || {
             let lines = BufReader::new(output).lines().map_while(Result::ok);
             for _announcement in lines.filter(|line| line.contains("Ctrl-C ends it")) {
-                told.send(()).ok();
+                announce.send(()).ok();
             }
         });
         let runs = announced.recv_timeout(PATIENCE).is_ok();
@@ -246,14 +246,14 @@ impl Drop for Up {
     }
 }
 
-/// On ports that are not the documented ones, which somebody may be using on this machine.
+/// `surge up` on other ports than the documented ones, which may be in use on this machine.
 fn up_command(folder: &Path) -> std::process::Command {
     let mut command = surge(folder, &["up"]);
     command.env("SURGE_PORT_BASE", free_base().to_string());
     command
 }
 
-/// A base whose ports are free at this moment, another one for each test of this process.
+/// A base whose ports are free now, another one for each test of this process.
 fn free_base() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let is_free = |base: &u16| {

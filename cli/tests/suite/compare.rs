@@ -1,5 +1,5 @@
-//! The comparison, and the city that it lives on, on a stack of their own: short, so that figures
-//! mean nothing, and complete.
+//! The comparison and its city on a stack of their own: complete runs, too short for meaningful
+//! figures.
 
 use std::{
     ffi::OsStr,
@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::support::{PATIENCE, project, stack_in, state_folder, surge, text};
 
-/// Comparisons measure, so they do not run beside one another.
+/// Comparisons measure, so that only one runs at a time.
 static ALONE: Mutex<()> = Mutex::const_new(());
 
 /// On a machine that is busy with other tests a run may be void, and says so: then it is made
@@ -154,7 +154,7 @@ async fn dying_service_voids_run_everywhere() {
     );
 }
 
-/// Waits until the service has counted so many quotes: the load is under way.
+/// Waits until the service has counted `count` quotes, so that the load runs.
 async fn eventually_quotes(metrics: &str, count: u64) {
     let client = Client::new(PATIENCE);
     let deadline = Instant::now() + PATIENCE;

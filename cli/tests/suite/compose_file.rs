@@ -1,6 +1,5 @@
-//! What can be known of docker-compose.yml without Docker: that the services take the settings it
-//! gives them, that what it names is there, and that it keeps what it promises of ports, memory and
-//! rights.
+//! docker-compose.yml, checked without Docker: the services accept their settings, every named file
+//! and address exists, and ports, memory and rights are as documented.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,14 +15,14 @@ use surge_proto::subjects::STREAMS;
 
 use crate::support::project;
 
-/// Of all containers together, whatever they do. That the light profile takes less than 500 MB is
-/// measured.
+/// The limit of all containers together. Another test measures that the light profile takes less
+/// than 500 MB.
 const MEMORY_BYTES: u64 = 1_500_000_000;
 
-/// Their images hold no program that could ask them, or they end by themselves.
+/// Their images have no program for a health check, or they end by themselves.
 const WITHOUT_HEALTHCHECK: [&str; 4] = ["batch", "collector", "loadtest", "market-clock"];
 
-/// What the SDK of OpenTelemetry reads by itself.
+/// Variables that the SDK of OpenTelemetry reads.
 const TELEMETRY: [&str; 4] = [
     "OTEL_EXPORTER_OTLP_ENDPOINT",
     "OTEL_TRACES_SAMPLER",
@@ -32,7 +31,7 @@ const TELEMETRY: [&str; 4] = [
 ];
 
 #[test]
-fn the_services_take_the_settings_that_they_are_given() {
+fn services_accept_their_settings() {
     for name in [
         "driver-management",
         "ride-management",
@@ -48,7 +47,7 @@ fn the_services_take_the_settings_that_they_are_given() {
             }
             let flag = flag_of(&program, &variable)
                 .unwrap_or_else(|| panic!("{name} does not know {variable}"));
-            // The file is written when the containers are.
+            // The file exists only in the containers.
             if !value.starts_with('@') {
                 line.push(format!("--{flag}={value}"));
             }
@@ -60,28 +59,29 @@ fn the_services_take_the_settings_that_they_are_given() {
 }
 
 #[test]
-fn the_load_generator_is_told_where_everybody_is() {
+fn load_generator_gets_all_addresses() {
     let known = TargetArgs::augment_args(Command::new("compare"));
-    let told: BTreeSet<String> = compose()
+    let given: BTreeSet<String> = compose()
         .service("loadtest")
         .settings()
         .into_keys()
         .collect();
-    let asks: BTreeSet<String> = known
+    let needed: BTreeSet<String> = known
         .get_arguments()
         .filter_map(|argument| Some(argument.get_env()?.to_str()?.to_owned()))
         .collect();
-    assert_eq!(told, asks);
-    // The same options, which is what makes them valid.
+    assert_eq!(given, needed);
+    // The command `compare` has the same options.
     let compare = compare::Args::augment_args(Command::new("compare"));
     assert!(
-        told.iter()
+        given
+            .iter()
             .all(|variable| flag_of(&compare, variable).is_some())
     );
 }
 
 #[test]
-fn addresses_lead_to_services_that_listen_there() {
+fn addresses_lead_to_listening_services() {
     let compose = compose();
     let published: Vec<String> = compose
         .services
@@ -110,11 +110,14 @@ fn addresses_lead_to_services_that_listen_there() {
 }
 
 #[test]
-fn every_variable_has_a_value_that_is_committed_and_none_is_idle() {
+fn every_variable_is_set_and_used() {
     let used = names_in(&text("docker-compose.yml"));
     let given: BTreeSet<String> = environment().into_keys().collect();
     let unused: Vec<_> = given.difference(&used).collect();
-    assert!(unused.is_empty(), ".env sets what nobody reads: {unused:?}");
+    assert!(
+        unused.is_empty(),
+        "no program reads these variables of .env: {unused:?}"
+    );
     let missing: Vec<_> = used.difference(&given).collect();
     assert_eq!(
         missing,
@@ -124,7 +127,7 @@ fn every_variable_has_a_value_that_is_committed_and_none_is_idle() {
 }
 
 #[test]
-fn ports_are_published_once_on_loopback_and_move_together() {
+fn ports_are_on_loopback_and_move_together() {
     let compose = compose();
     let mut taken = BTreeSet::new();
     for (name, service) in &compose.services {
@@ -149,7 +152,7 @@ fn ports_are_published_once_on_loopback_and_move_together() {
 }
 
 #[test]
-fn the_files_that_it_names_are_there() {
+fn named_files_exist() {
     let reports = "./report";
     for (name, service) in &compose().services {
         for volume in &service.volumes {
@@ -165,10 +168,10 @@ fn the_files_that_it_names_are_there() {
 }
 
 #[test]
-fn the_memory_limits_add_up_to_what_is_promised() {
+fn memory_limits_stay_within_promise() {
     let compose = compose();
     let services = compose.services.values();
-    // The clock has ended when the others begin, and the load generator is a guest.
+    // Without the clock, which ends before the others start, and without the load generator.
     let stays = services.filter(|service| service.restart.as_deref() != Some("no"));
     let total: u64 = stays.map(Service::memory_bytes).sum();
     assert!(total < MEMORY_BYTES, "{total} bytes");
@@ -191,7 +194,7 @@ fn jetstream_has_room_for_every_stream() {
 }
 
 #[test]
-fn nobody_has_more_rights_than_needed() {
+fn containers_have_only_needed_rights() {
     for (name, service) in &compose().services {
         assert!(service.read_only, "{name} may write to its image");
         assert_eq!(service.cap_drop, ["ALL"], "{name}");
@@ -203,7 +206,7 @@ fn nobody_has_more_rights_than_needed() {
 }
 
 #[test]
-fn images_are_pinned_and_whoever_can_be_asked_is() {
+fn images_are_pinned_and_health_checked() {
     for (name, service) in &compose().services {
         let (_, tag) = service.image.rsplit_once(':').expect("a tag");
         let is_ours = service.build.is_some();
@@ -219,7 +222,7 @@ fn images_are_pinned_and_whoever_can_be_asked_is() {
 }
 
 #[test]
-fn spans_find_their_way_to_jaeger() {
+fn spans_reach_jaeger() {
     let compose = compose();
     for name in ["observability/jaeger.yml", "observability/collector.yml"] {
         let pipelines: Pipelines = yaml(name);
@@ -231,7 +234,7 @@ fn spans_find_their_way_to_jaeger() {
     }
     let collector: Pipelines = yaml("observability/collector.yml");
     assert_eq!(collector.exporters["otlp"]["endpoint"], "jaeger:4317");
-    // Either has the name that spans are sent to.
+    // Each has the host name to which the services send spans.
     for (service, network) in [("jaeger", "direct"), ("collector", "default")] {
         let networks = &compose.services[service].networks;
         assert_eq!(networks[network]["aliases"][0], "otlp", "{service}");
@@ -239,7 +242,7 @@ fn spans_find_their_way_to_jaeger() {
 }
 
 #[test]
-fn prometheus_asks_whom_there_is() {
+fn prometheus_scrapes_existing_ports() {
     let compose = compose();
     let config: Value = yaml("observability/prometheus/prometheus.yml");
     let jobs = config["scrape_configs"].as_array().expect("jobs");
@@ -248,7 +251,7 @@ fn prometheus_asks_whom_there_is() {
         .map(|job| &job["static_configs"][0]["targets"][0]);
     for target in targets.filter_map(Value::as_str) {
         let (host, port) = target.split_once(':').expect("a host and a port");
-        // Its own metrics are no port of a service's list.
+        // Prometheus also scrapes itself.
         let listens = match host {
             "localhost" => compose.listening("prometheus"),
             host => compose.listening(host),
@@ -257,7 +260,7 @@ fn prometheus_asks_whom_there_is() {
     }
 }
 
-/// docker-compose.yml, as far as these tests look at it.
+/// The parts of docker-compose.yml that these tests check.
 #[derive(Deserialize)]
 struct Compose {
     services: BTreeMap<String, Service>,
@@ -283,7 +286,7 @@ struct Service {
     healthcheck: Option<Value>,
 }
 
-/// A configuration of the collector, or of Jaeger, which is one.
+/// A configuration of a collector; Jaeger is one too.
 #[derive(Deserialize)]
 struct Pipelines {
     receivers: BTreeMap<String, Value>,
@@ -298,12 +301,12 @@ impl Compose {
         self.services[name].clone()
     }
 
-    /// The ports on which a container listens, as far as this project decides or relies on it.
+    /// The ports on which a container listens and which this project sets or uses.
     fn listening(&self, host: &str) -> Vec<String> {
         let fixed: &[&str] = match host {
             "postgres" => &["5432"],
             "nats" => &["4222", "8222"],
-            // Who has the name is another test's subject.
+            // Another test checks which container has this name.
             "otlp" => &["4317"],
             "jaeger" | "collector" => &["4317", "4318", "8888"],
             "prometheus" => &["9090"],
@@ -344,7 +347,7 @@ impl Service {
 }
 
 impl Pipelines {
-    /// What a pipeline names has to be defined, and what is defined has to be used.
+    /// Every name in a pipeline must be defined, and every definition must be used.
     fn check(&self, file: &str) {
         let named = |list: &Value| -> BTreeSet<String> {
             let names = list.as_array().into_iter().flatten();
@@ -388,11 +391,11 @@ fn program(service: &Service) -> Command {
         ["service", "price-optimization", "batch"] => {
             price_optimization::config::BatchConfig::command()
         }
-        _ => panic!("no process of ours: {words:?}"),
+        _ => panic!("not one of our processes: {words:?}"),
     }
 }
 
-/// The flag that says the same as this variable.
+/// The flag of this variable.
 fn flag_of(program: &Command, variable: &str) -> Option<String> {
     let argument = program
         .get_arguments()
@@ -412,7 +415,7 @@ fn text(path: &str) -> String {
     fs::read_to_string(project().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// What .env sets.
+/// The variables of .env.
 fn environment() -> BTreeMap<String, String> {
     let text = text(".env");
     let lines = text.lines().filter(|line| !line.starts_with('#'));
@@ -422,7 +425,7 @@ fn environment() -> BTreeMap<String, String> {
         .collect()
 }
 
-/// The value with each `${NAME:…}` replaced by what .env says.
+/// The value with each `${NAME:…}` replaced by the variable of .env.
 fn filled(value: &str, given: &BTreeMap<String, String>) -> String {
     let mut parts = value.split("${");
     let mut filled = parts.next().unwrap_or_default().to_owned();
@@ -437,8 +440,8 @@ fn filled(value: &str, given: &BTreeMap<String, String>) -> String {
     filled
 }
 
-/// The variables that Compose replaces: those in `${NAME:…}`, and those of an environment that have
-/// no value there.
+/// The variables that Compose replaces: those in `${NAME:…}`, and those without a value in an
+/// environment.
 fn names_in(compose: &str) -> BTreeSet<String> {
     let is_name = |text: &str| {
         !text.is_empty()
@@ -450,9 +453,9 @@ fn names_in(compose: &str) -> BTreeSet<String> {
         let end = rest.find([':', '}'])?;
         Some(&rest[..end])
     });
-    let handed_on = compose
+    let passed_on = compose
         .lines()
         .filter_map(|line| line.trim().strip_suffix(':'))
         .filter(|name| is_name(name));
-    replaced.chain(handed_on).map(str::to_owned).collect()
+    replaced.chain(passed_on).map(str::to_owned).collect()
 }

@@ -1,5 +1,5 @@
-//! The whole suite on this machine, in one test program, because every further one would link all
-//! services again.
+//! The command and the local stack. They share one test program, because each further one would
+//! link all services again.
 
 mod command;
 mod compare;

@@ -1,5 +1,5 @@
-//! The life of the local stack: it starts, quotes in every mode, survives the death of a part, and
-//! leaves nothing.
+//! The local stack: it starts, quotes in every mode, survives the death of a part, and leaves
+//! nothing behind.
 
 use std::fs;
 
@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 type Outcome = anyhow::Result<()>;
 
 #[tokio::test]
-async fn a_stack_leaves_its_logs_and_nothing_else() -> Outcome {
+async fn stopped_stack_leaves_only_logs() -> Outcome {
     let folder = state_folder()?;
     let stack = Stack::start(stack_in(folder.path())).await?;
     let pids = Part::ALL.map(|part| stack.pid(part).expect("every part runs"));
@@ -30,7 +30,7 @@ async fn a_stack_leaves_its_logs_and_nothing_else() -> Outcome {
 }
 
 #[tokio::test]
-async fn a_second_stack_in_the_same_folder_is_refused() -> Outcome {
+async fn refuses_second_stack_in_folder() -> Outcome {
     let folder = state_folder()?;
     let stack = Stack::start(stack_in(folder.path())).await?;
     let refused = Stack::start(stack_in(folder.path())).await.unwrap_err();
@@ -39,7 +39,7 @@ async fn a_second_stack_in_the_same_folder_is_refused() -> Outcome {
 }
 
 #[tokio::test]
-async fn a_dead_part_is_told_of_and_can_come_back() -> Outcome {
+async fn dead_part_is_reported_and_restarts() -> Outcome {
     let folder = state_folder()?;
     let mut stack = Stack::start(stack_in(folder.path())).await?;
     let ride = stack.target().ride;
@@ -53,19 +53,19 @@ async fn a_dead_part_is_told_of_and_can_come_back() -> Outcome {
 
     let nats = stack.pid(Part::Nats).expect("it runs");
     kill_from_outside(nats);
-    wait_until("the end of NATS is told", || {
+    wait_until("the stack reports the end of NATS", || {
         stack
             .failures()
             .iter()
             .any(|line| line.starts_with("nats ended"))
     });
-    assert!(stack.failures().is_empty(), "it is told once");
+    assert!(stack.failures().is_empty(), "it is reported once");
     stack.restart(Part::Nats).await?;
     stack.stop(&CancellationToken::new()).await
 }
 
 #[tokio::test]
-async fn a_hurried_stop_leaves_nothing_either() -> Outcome {
+async fn hurried_stop_leaves_nothing_behind() -> Outcome {
     let folder = state_folder()?;
     let stack = Stack::start(stack_in(folder.path())).await?;
     let pids = Part::ALL.map(|part| stack.pid(part).expect("every part runs"));

@@ -1,5 +1,5 @@
-//! What the tests of this crate share: a folder for a stack of their own, the command itself, and
-//! waiting for things to come true.
+//! Shared by the tests of this crate: a folder for a stack, the command, and waiting for a
+//! condition.
 
 use std::{
     fs, io,
@@ -12,7 +12,7 @@ use rustix::process::{Pid, test_kill_process};
 use surge::{Ports, StackSettings};
 use tempfile::TempDir;
 
-/// A debug build on a busy machine; nothing waits this long when all is well.
+/// Enough for a debug build on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 const POLL: Duration = Duration::from_millis(10);
@@ -25,8 +25,8 @@ pub(crate) fn project() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// A folder for one stack, reachable for the account that PostgreSQL runs under, gone at the end of
-/// the test.
+/// A folder for one stack, which the account of PostgreSQL can reach; the end of the test removes
+/// it.
 pub(crate) fn state_folder() -> io::Result<TempDir> {
     use std::os::unix::fs::PermissionsExt as _;
     let folder = tempfile::tempdir()?;
@@ -34,7 +34,7 @@ pub(crate) fn state_folder() -> io::Result<TempDir> {
     Ok(folder)
 }
 
-/// A stack beside whatever else runs on this machine.
+/// A stack on free ports, beside other stacks on this machine.
 pub(crate) fn stack_in(folder: &Path) -> StackSettings {
     StackSettings {
         state_dir: folder.to_owned(),
@@ -68,14 +68,14 @@ pub(crate) fn is_alive(pid: u32) -> bool {
     test_kill_process(pid.expect("nobody has pid 0")).is_ok()
 }
 
-/// Waits until it is so.
+/// Waits until a condition holds.
 ///
 /// # Panics
-/// When it is not so in time.
+/// If it does not hold in time.
 pub(crate) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !is_so() {
-        assert!(Instant::now() < deadline, "waited in vain until {what}");
+        assert!(Instant::now() < deadline, "not in time: {what}");
         std::thread::sleep(POLL);
     }
 }

@@ -1,11 +1,11 @@
-//! The bundled demand profile is what training makes from the bundled pickups, to the byte.
+//! The bundled demand profile equals the one that training makes from the bundled pickups.
 
 use std::fs;
 
 use crate::support::{project, state_folder, surge, text};
 
 #[test]
-fn the_bundled_profile_is_what_training_prints() -> anyhow::Result<()> {
+fn bundled_profile_equals_trained_profile() -> anyhow::Result<()> {
     let folder = state_folder()?;
     let trained = folder.path().join("profile.json");
     let out = trained
@@ -33,7 +33,7 @@ fn the_bundled_profile_is_what_training_prints() -> anyhow::Result<()> {
 }
 
 #[test]
-fn wrong_options_are_answered_with_what_is_allowed() -> anyhow::Result<()> {
+fn wrong_option_names_the_allowed_values() -> anyhow::Result<()> {
     let folder = state_folder()?;
     for (arguments, expected) in [
         (

@@ -1,6 +1,6 @@
-//! Which labels the answer to a PromQL expression has, and whether everything that it names on the
-//! way there exists. Prometheus itself does not mind: a label that no series has matches nothing,
-//! and nothing is a valid answer.
+//! The labels of the answer to a PromQL expression, and whether every metric and label that the
+//! expression names exists. Prometheus reports no error: an unknown label matches nothing, and an
+//! empty answer is valid.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,8 +18,7 @@ pub(super) struct Known(BTreeMap<String, BTreeMap<String, BTreeSet<String>>>);
 
 type Labels = BTreeSet<String>;
 
-/// Labels that a series has once something failed: Prometheus does not tell an empty label from
-/// none.
+/// Labels that a series has only after a failure: to Prometheus an empty label is no label.
 const ON_BAD_DAYS: [&str; 1] = ["error_type"];
 
 impl From<Vec<BTreeMap<String, String>>> for Known {
@@ -32,7 +31,7 @@ impl From<Vec<BTreeMap<String, String>>> for Known {
                 metric.entry(label).or_default().insert(value);
             }
         }
-        // Prometheus makes it of the rules while one of them fires, which none has to.
+        // Prometheus makes this series only while a rule fires.
         let alerts = ["alertname", "alertstate", "severity"]
             .map(|label| (label.to_owned(), BTreeSet::new()));
         known.0.insert("ALERTS".to_owned(), alerts.into());
@@ -40,7 +39,7 @@ impl From<Vec<BTreeMap<String, String>>> for Known {
     }
 }
 
-/// The look at one expression.
+/// The check of one expression.
 #[derive(Debug)]
 pub(super) struct Check<'a> {
     known: &'a Known,
@@ -114,11 +113,11 @@ impl<'a> Check<'a> {
             _ if keeps_series => inner,
             None => Labels::new(),
             Some(LabelModifier::Include(by)) => {
-                self.among(&by.labels, &inner, "what is aggregated");
+                self.among(&by.labels, &inner, "the aggregated expression");
                 by.labels.iter().cloned().collect()
             }
             Some(LabelModifier::Exclude(without)) => {
-                self.among(&without.labels, &inner, "what is aggregated");
+                self.among(&without.labels, &inner, "the aggregated expression");
                 inner
                     .into_iter()
                     .filter(|label| !without.labels.contains(label))
@@ -156,7 +155,7 @@ impl<'a> Check<'a> {
         }
     }
 
-    /// Functions keep labels, but for these.
+    /// Functions keep labels, except these.
     fn called(&mut self, call: &Call) -> Labels {
         let arguments: Labels = call
             .args
@@ -166,11 +165,7 @@ impl<'a> Check<'a> {
             .collect();
         match call.func.name {
             "histogram_quantile" => {
-                self.among(
-                    &["le".to_owned()],
-                    &arguments,
-                    "what a quantile is taken of",
-                );
+                self.among(&["le".to_owned()], &arguments, "the argument of a quantile");
                 arguments
                     .into_iter()
                     .filter(|label| label != "le")
@@ -182,8 +177,7 @@ impl<'a> Check<'a> {
     }
 }
 
-/// The values that have to be there for a matcher to select what it means; none where it is a
-/// pattern or excludes.
+/// The values that must exist for this matcher; none if it is a pattern or excludes values.
 fn wanted(matcher: &Matcher) -> impl Iterator<Item = &str> {
     let is_pattern = matcher
         .value

@@ -1,7 +1,6 @@
-//! Every question that a dashboard or a rule asks has an answer: asked of a real Prometheus that
-//! scrapes the real processes while a market lives on them. A metric that was renamed, a label that
-//! is not there and a panel that stays empty all look the same in a browser, like nothing; here
-//! they are named.
+//! Every query of a dashboard or rule has an answer from a real Prometheus that scrapes the real
+//! processes while a market runs on them. A renamed metric, a missing label and an empty panel all
+//! look the same in a browser; here a failure names them.
 
 mod labels;
 mod prometheus;
@@ -26,7 +25,7 @@ use crate::{
 };
 
 #[test]
-fn what_is_not_there_is_named() {
+fn missing_metrics_and_labels_are_named() {
     let series = [
         ("__name__", "surge_quotes_total"),
         ("dataflow", "events"),
@@ -55,7 +54,7 @@ fn what_is_not_there_is_named() {
 }
 
 #[tokio::test]
-async fn dashboards_and_rules_ask_for_what_the_services_expose() -> Outcome {
+async fn queried_metrics_and_labels_exist() -> Outcome {
     let (exchange, prometheus) = watched().await?;
     let questions = [of_dashboards()?, prometheus.rules().await?].concat();
     let answered = eventually("every metric and label is there", async || {
@@ -73,7 +72,7 @@ async fn dashboards_and_rules_ask_for_what_the_services_expose() -> Outcome {
 }
 
 #[tokio::test]
-async fn no_panel_is_empty_and_every_rule_can_be_evaluated() -> Outcome {
+async fn panels_have_data_and_rules_evaluate() -> Outcome {
     let (exchange, prometheus) = watched().await?;
     let questions = of_dashboards()?;
     let answered = eventually("every panel shows something", async || {
@@ -92,7 +91,7 @@ async fn no_panel_is_empty_and_every_rule_can_be_evaluated() -> Outcome {
 }
 
 #[tokio::test]
-async fn every_dot_on_a_latency_panel_opens_a_trace() -> Outcome {
+async fn dots_of_latency_panels_open_traces() -> Outcome {
     let (exchange, prometheus) = watched().await?;
     let label = exemplar_label()?;
     let questions = of_dashboards()?;
@@ -117,15 +116,14 @@ async fn every_dot_on_a_latency_panel_opens_a_trace() -> Outcome {
     exchange.close().await
 }
 
-/// An exchange, and the Prometheus that looks at it.
+/// An exchange, and a Prometheus that scrapes it.
 async fn watched() -> anyhow::Result<(Exchange, Prometheus)> {
     let exchange = Exchange::open(Market::REAL_TIME).await?;
     let prometheus = Prometheus::start(&exchange.stack).await?;
     Ok((exchange, prometheus))
 }
 
-/// A panel may have a query that has an answer on bad days only, but not every one of its queries
-/// may.
+/// Whether a query of the panel has an answer. Some queries have one only on bad days.
 async fn shows_something(prometheus: &Prometheus, panel: &[Question]) -> anyhow::Result<bool> {
     for asked in panel {
         let answer = prometheus.ask(&asked.expr).await;
@@ -137,7 +135,7 @@ async fn shows_something(prometheus: &Prometheus, panel: &[Question]) -> anyhow:
     Ok(false)
 }
 
-/// Riders ask for quotes in every mode and drivers drive until `done`.
+/// Riders request quotes in every mode and drivers drive until `done`.
 async fn beside_a_market(api: &PublicApi, done: impl Future<Output = Outcome>) -> Outcome {
     let market = async {
         let mut rounds = interval(Duration::from_millis(200));
@@ -153,7 +151,7 @@ async fn beside_a_market(api: &PublicApi, done: impl Future<Output = Outcome>) -
     }
 }
 
-/// Somebody asks all modes, takes the last quote, and is driven to the end.
+/// A rider requests quotes in all modes, takes the last one, and rides to the end.
 async fn a_ride(api: &PublicApi) -> Outcome {
     let driver = api.goes_online(grand_central()).await?;
     api.moves(driver, grand_central()).await?;

@@ -1,5 +1,4 @@
-//! A private Prometheus with the project's own rules, and the four questions of its API that the
-//! tests ask.
+//! A private Prometheus with the project's rules, and the four calls of its API that the tests use.
 
 use std::{
     collections::BTreeMap,
@@ -19,7 +18,7 @@ use tempfile::TempDir;
 use super::questions::Question;
 use crate::{api::read, stack_support::project, support::eventually};
 
-/// Whom it asks, each under the name that `observability/prometheus/prometheus.yml` gives it.
+/// The processes that it scrapes, with their names in `observability/prometheus/prometheus.yml`.
 const JOBS: [(&str, Part); 4] = [
     ("driver-management", Part::DriverManagement),
     ("ride-management", Part::RideManagement),
@@ -89,7 +88,7 @@ struct Rule {
 }
 
 impl Prometheus {
-    /// Starts one that scrapes the stack every second and keeps to the rules of the project.
+    /// Starts one that scrapes the stack every second and evaluates the rules of the project.
     pub(super) async fn start(stack: &Stack) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
         let settings = folder.path().join("prometheus.yml");
@@ -133,7 +132,7 @@ impl Prometheus {
         Ok(prometheus)
     }
 
-    /// The values that an expression has now.
+    /// The present values of an expression.
     pub(super) async fn ask(&self, expr: &str) -> anyhow::Result<Vec<f64>> {
         let found: Found = self.get("query", &[("query", expr)]).await?;
         let values = found
@@ -149,7 +148,7 @@ impl Prometheus {
             .await
     }
 
-    /// The exemplars of what an expression selects.
+    /// The exemplars of an expression.
     pub(super) async fn exemplars(&self, expr: &str) -> anyhow::Result<Vec<Labels>> {
         let span = [("query", expr), ("start", "0"), ("end", "9999999999")];
         let found: Vec<SeriesExemplars> = self.get("query_exemplars", &span).await?;
@@ -157,7 +156,7 @@ impl Prometheus {
         Ok(exemplars.map(|exemplar| exemplar.labels).collect())
     }
 
-    /// What the rules ask, and the labels that their texts show.
+    /// The queries of the rules, and the labels in their texts.
     pub(super) async fn rules(&self) -> anyhow::Result<Vec<Question>> {
         let rules = self.read_rules().await?;
         let asked = rules.into_iter().map(
@@ -174,8 +173,7 @@ impl Prometheus {
         Ok(asked.collect())
     }
 
-    /// All rules were evaluated, and none failed: a wrong matching of two sides shows only when it
-    /// is.
+    /// Checks that all rules were evaluated without error: a wrong matching shows only then.
     pub(super) async fn rules_are_healthy(&self) -> anyhow::Result<()> {
         let sick = |rule: &Rule| rule.health != "ok" || !rule.last_error.is_empty();
         let sick: Vec<Rule> = self.read_rules().await?.into_iter().filter(sick).collect();
@@ -225,7 +223,7 @@ impl Prometheus {
 
 impl Drop for Prometheus {
     fn drop(&mut self) {
-        // A test that failed; nothing else can be done about a process that does not end.
+        // After a failed test; an error here has no remedy.
         let _ = self.end();
     }
 }

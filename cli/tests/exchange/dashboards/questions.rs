@@ -1,5 +1,4 @@
-//! What is asked of Prometheus: by the dashboards as Grafana gets them, and by the rules as
-//! Prometheus reads them.
+//! The queries of the dashboards, as Grafana gets them, and of the rules, as Prometheus reads them.
 
 use std::{fs, path::PathBuf};
 
@@ -10,7 +9,7 @@ use serde_json::Value;
 use super::labels::{Check, Known};
 use crate::stack_support::project;
 
-/// What Grafana puts in the place of its variables, for a Prometheus that scrapes every second.
+/// Values of Grafana's variables, for a Prometheus that scrapes every second.
 const VARIABLES: [(&str, &str); 5] = [
     ("$__rate_interval", "10s"),
     ("$__interval", "10s"),
@@ -19,18 +18,18 @@ const VARIABLES: [(&str, &str); 5] = [
     ("$zone", ".*"),
 ];
 
-/// An expression, and what is made of its answer.
+/// An expression, and the use of its answer.
 #[derive(Clone, Debug)]
 pub(super) struct Question {
-    /// Who asks.
+    /// The panel or rule.
     pub(super) at: String,
     /// PromQL, without Grafana's variables.
     pub(super) expr: String,
-    /// Labels that a legend or the text of an alert is made of.
+    /// Labels in a legend or in the text of an alert.
     pub(super) shown: Vec<String>,
-    /// Whether traces are asked for as well.
+    /// Whether it also asks for exemplars.
     pub(super) exemplars: bool,
-    /// Whether having nothing to say is normal.
+    /// Whether an empty answer is normal.
     pub(super) may_be_empty: bool,
 }
 
@@ -50,7 +49,7 @@ impl Question {
         }
     }
 
-    /// What is wrong with it, if these series are all there are.
+    /// The errors in it, given all series.
     pub(super) fn check(&self, known: &Known) -> Vec<String> {
         let mut check = Check::against(known);
         match parser::parse(&self.expr) {
@@ -64,7 +63,7 @@ impl Question {
     }
 }
 
-/// Every question of every dashboard; those of one panel follow each other.
+/// Every query of every dashboard; those of one panel follow each other.
 pub(super) fn of_dashboards() -> anyhow::Result<Vec<Question>> {
     let mut questions = Vec::new();
     let mut files: Vec<PathBuf> = fs::read_dir(grafana("dashboards"))?
@@ -108,7 +107,7 @@ fn of_dashboard(dashboard: &Value) -> anyhow::Result<Vec<Question>> {
     Ok(questions)
 }
 
-/// The label that Grafana takes for the id of a trace.
+/// The label in which Grafana expects the id of a trace.
 pub(super) fn exemplar_label() -> anyhow::Result<String> {
     let sources = fs::read_to_string(grafana("provisioning/datasources/surge.yml"))?;
     let after = sources.split_once("exemplarTraceIdDestinations:");

@@ -1,5 +1,4 @@
-//! Who may speak to whom, by the network policies: a connection must be let out by one and in by
-//! another.
+//! The connections that the network policies allow: one policy must allow it out, another one in.
 
 use std::collections::BTreeSet;
 
@@ -13,7 +12,7 @@ use super::{
 /// From, to, and the port there.
 type Arrow = (&'static str, &'static str, u64);
 
-/// docs/architecture.md has them as a picture.
+/// The picture in docs/architecture.md shows them.
 const ARROWS: [Arrow; 7] = [
     ("price-optimization", "driver-management", 7201),
     ("price-optimization", "ride-management", 7202),
@@ -21,7 +20,7 @@ const ARROWS: [Arrow; 7] = [
     ("driver-management", "nats", 4222),
     ("ride-management", "nats", 4222),
     ("price-optimization", "nats", 4222),
-    // The servers of a cluster among each other.
+    // The servers of a cluster.
     ("nats", "nats", 6222),
 ];
 
@@ -31,7 +30,7 @@ pub(crate) fn are_those_of_the_architecture(overlay: &Overlay) {
     let policies = overlay.of_kind("NetworkPolicy");
     let nothing = json!({"podSelector": {}, "policyTypes": ["Ingress", "Egress"]});
     let is_there = policies.iter().any(|policy| policy["spec"] == nothing);
-    assert!(is_there, "what is not named is refused");
+    assert!(is_there, "a policy refuses everything else");
 
     let mut expected: BTreeSet<_> = ARROWS
         .map(|(from, to, port)| (from.to_owned(), to.to_owned(), port))
@@ -54,7 +53,7 @@ pub(crate) fn are_those_of_the_architecture(overlay: &Overlay) {
             })
         };
         let name = workload.name();
-        assert!(reaches(53), "{name} can look names up");
+        assert!(reaches(53), "{name} can resolve names");
         let leaves_for_postgres = overlay.name != LOCAL && OURS.contains(&name);
         assert_eq!(reaches(POSTGRES), leaves_for_postgres, "{name}");
     }
@@ -78,7 +77,7 @@ fn arrows(overlay: &Overlay, policies: &[&Value]) -> BTreeSet<(String, String, u
     arrows
 }
 
-/// The rules of one direction that hold for a workload.
+/// The rules of one direction for a workload.
 fn rules<'a>(
     policies: &[&'a Value],
     workload: &Workload<'_>,
@@ -112,8 +111,8 @@ fn ports<'a>(
         .collect()
 }
 
-/// As Kubernetes does it: all of `matchLabels` and all of `matchExpressions`, of which only `In` is
-/// used here.
+/// The selection of Kubernetes: all of `matchLabels` and all of `matchExpressions`; ours use only
+/// `In`.
 fn fits(selector: &Value, workload: &Workload<'_>) -> bool {
     let labels = selector
         .get("matchLabels")

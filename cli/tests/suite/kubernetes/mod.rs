@@ -1,10 +1,9 @@
-//! What can be known of k8s/ without a cluster: that everything which is named is there, that the
-//! services take the settings they are given, that nobody has more rights than he needs, and that
-//! the network lets through the arrows of docs/architecture.md and no others.
+//! k8s/, checked without a cluster: every named object exists, the services accept their settings,
+//! pods have only the rights that they need, and the network policies allow the arrows of
+//! docs/architecture.md and no others.
 //!
-//! The plain tests read the files, which needs nothing; patches are not in that. `./surge test
-//! --k8s` has kubectl put the overlays together, holds them against the schemas of Kubernetes, and
-//! then asks the same questions of them.
+//! The plain tests read the files, without patches. With `./surge test --k8s` kubectl builds the
+//! overlays, and the same checks run on the result, after the schemas of Kubernetes.
 
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
@@ -27,7 +26,7 @@ const LOCAL: &str = "local";
 const PRODUCTION: &str = "production";
 const OVERLAYS: [&str; 2] = [LOCAL, PRODUCTION];
 
-/// Applications of ours.
+/// Our applications.
 const OURS: [&str; 5] = [
     "driver-management",
     "ride-management",
@@ -37,35 +36,35 @@ const OURS: [&str; 5] = [
 ];
 
 #[test]
-fn every_name_leads_somewhere() {
+fn every_named_object_exists() {
     for overlay in OVERLAYS.map(Overlay::from_files) {
         names_lead_somewhere(&overlay);
     }
 }
 
 #[test]
-fn every_setting_is_one_that_the_services_know() {
+fn services_know_every_setting() {
     for overlay in OVERLAYS.map(Overlay::from_files) {
         settings::are_known(&overlay);
     }
 }
 
 #[test]
-fn nobody_may_do_more_than_he_needs() {
+fn pods_have_only_needed_rights() {
     for overlay in OVERLAYS.map(Overlay::from_files) {
         rights_are_few(&overlay);
     }
 }
 
 #[test]
-fn the_network_has_the_arrows_of_the_architecture() {
+fn network_allows_arrows_of_architecture() {
     for overlay in OVERLAYS.map(Overlay::from_files) {
         arrows::are_those_of_the_architecture(&overlay);
     }
 }
 
 #[test]
-fn postgres_gets_the_roles_of_the_services() {
+fn postgres_gets_all_roles() {
     let overlay = Overlay::from_files(LOCAL);
     let maps = overlay.of_kind("ConfigMap");
     let mut init = maps
@@ -76,7 +75,7 @@ fn postgres_gets_the_roles_of_the_services() {
 }
 
 #[test]
-fn nats_server_takes_its_configurations() {
+fn nats_server_accepts_its_configurations() {
     let nats = private_servers::find_nats().unwrap();
     for path in ["k8s/base/nats.conf", "k8s/overlays/production/nats.conf"] {
         let checked = Command::new(&nats.path)
@@ -92,7 +91,7 @@ fn nats_server_takes_its_configurations() {
 }
 
 #[test]
-fn the_secrets_of_production_are_documented() {
+fn production_secrets_are_documented() {
     let page = fs::read_to_string(project().join("docs/kubernetes.md")).unwrap();
     for (secret, key) in Overlay::from_files(PRODUCTION).secrets() {
         let created = format!("create secret generic {secret}");
@@ -107,18 +106,18 @@ fn the_secrets_of_production_are_documented() {
     }
 }
 
-/// Every question once more, of what kubectl makes of the overlays.
+/// All checks again, on the overlays as kubectl builds them.
 #[test]
 #[ignore = "needs kubectl; ./surge test --k8s runs it"]
-fn overlays_put_together_hold_too() {
-    for overlay in OVERLAYS.map(Overlay::put_together) {
+fn built_overlays_pass_all_checks() {
+    for overlay in OVERLAYS.map(Overlay::built) {
         names_lead_somewhere(&overlay);
         settings::are_known(&overlay);
         rights_are_few(&overlay);
         arrows::are_those_of_the_architecture(&overlay);
         images_are_pinned(&overlay);
     }
-    production_survives_a_node(&Overlay::put_together(PRODUCTION));
+    production_survives_a_node(&Overlay::built(PRODUCTION));
 }
 
 fn names_lead_somewhere(overlay: &Overlay) {
@@ -154,10 +153,7 @@ fn names_lead_somewhere(overlay: &Overlay) {
             continue;
         };
         let behind = overlay.selected_by(selector);
-        assert!(
-            !behind.is_empty(),
-            "{what}: nobody is behind service {name}"
-        );
+        assert!(!behind.is_empty(), "{what}: service {name} has no pods");
         for (port, workload) in list(service, "/spec/ports").iter().flat_map(|port| {
             behind
                 .iter()
@@ -175,7 +171,7 @@ fn names_lead_somewhere(overlay: &Overlay) {
     }
     for (kind, name, key) in overlay.references() {
         let keys = overlay.keys_of(kind, &name);
-        // The secrets of production are made by hand.
+        // An operator makes the secrets of production.
         let made_here = kind != "Secret" || overlay.name == LOCAL;
         assert_eq!(keys.is_some(), made_here, "{what}: {kind} {name}");
         if let (Some(keys), Some(key)) = (keys, key) {
@@ -191,17 +187,17 @@ fn scaled_is_there(overlay: &Overlay, scaler: &Value) {
             && workload.object["kind"] == *at(scaler, "/spec/scaleTargetRef/kind")
     });
     let workload = workload.unwrap_or_else(|| panic!("{target} is not there to be scaled"));
-    // A share of the processor is one of what was requested.
+    // The autoscaler's share of the processor refers to the request.
     let requested = workload
         .containers()
         .iter()
         .all(|container| container.pointer("/resources/requests/cpu").is_some());
     assert!(requested, "{target}");
-    if overlay.is_put_together {
+    if overlay.is_built {
         assert_eq!(
             workload.object.pointer("/spec/replicas"),
             None,
-            "two would decide"
+            "the autoscaler decides"
         );
     }
     let asked: BTreeSet<&str> = list(scaler, "/spec/metrics")
@@ -215,7 +211,7 @@ fn scaled_is_there(overlay: &Overlay, scaler: &Value) {
     );
 }
 
-/// The name that prometheus-adapter gives to what it makes of the histogram.
+/// The name that prometheus-adapter gives to its metric from the histogram.
 fn adapted_metric() -> String {
     let path = project().join("k8s/overlays/production/prometheus-adapter-rules.yaml");
     let rules: Value = serde_saphyr::from_str(&fs::read_to_string(path).unwrap()).unwrap();
@@ -275,7 +271,7 @@ fn images_are_pinned(overlay: &Overlay) {
     }
 }
 
-/// Three of each, apart from each other, of which one may be away.
+/// Three replicas of each on different nodes; one of them may be away.
 fn production_survives_a_node(production: &Overlay) {
     let replicas: BTreeMap<&str, Option<u64>> = production
         .workloads()
@@ -295,7 +291,7 @@ fn production_survives_a_node(production: &Overlay) {
     let expected = BTreeMap::from([
         ("driver-management", Some(3)),
         ("nats", Some(3)),
-        // As the autoscaler says.
+        // The autoscaler decides.
         ("price-optimization", None),
         ("ride-management", Some(3)),
     ]);

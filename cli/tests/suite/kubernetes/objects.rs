@@ -1,5 +1,4 @@
-//! The objects of an overlay, as the files have them or as kubectl puts them together, and how one
-//! leads to another.
+//! The objects of an overlay, from its files or built by kubectl, and the references between them.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,12 +14,12 @@ use crate::support::project;
 /// All objects of an overlay.
 pub(crate) struct Overlay {
     pub(crate) name: &'static str,
-    /// By kubectl, with its patches; else the objects of its files.
-    pub(crate) is_put_together: bool,
+    /// Whether kubectl built it, with patches, or its files were read.
+    pub(crate) is_built: bool,
     objects: Vec<Value>,
 }
 
-/// What runs pods.
+/// An object that runs pods.
 #[derive(Clone, Copy)]
 pub(crate) struct Workload<'a> {
     pub(crate) object: &'a Value,
@@ -32,12 +31,12 @@ impl Overlay {
         read(&folder(name), &mut objects);
         Self {
             name,
-            is_put_together: false,
+            is_built: false,
             objects,
         }
     }
 
-    pub(crate) fn put_together(name: &'static str) -> Self {
+    pub(crate) fn built(name: &'static str) -> Self {
         let kubectl = std::env::var_os("KUBECTL").unwrap_or_else(|| "kubectl".into());
         let output = Command::new(kubectl)
             .arg("kustomize")
@@ -52,7 +51,7 @@ impl Overlay {
         let objects = documents(&String::from_utf8(output.stdout).unwrap());
         Self {
             name,
-            is_put_together: true,
+            is_built: true,
             objects,
         }
     }
@@ -74,7 +73,7 @@ impl Overlay {
         workloads
     }
 
-    /// Which ConfigMaps and Secrets pods name, and which of their keys, if one.
+    /// The ConfigMaps and Secrets that pods name, with the key if they name one.
     pub(crate) fn references(&self) -> Vec<(&'static str, String, Option<String>)> {
         let mut references = Vec::new();
         for workload in self.workloads() {
@@ -96,7 +95,7 @@ impl Overlay {
         Some(self.data_of(kind, name)?.into_keys().collect())
     }
 
-    /// `name` may lack the hash that kubectl puts behind it.
+    /// The data of an object; `name` may lack the hash that kubectl appends.
     pub(crate) fn data_of(&self, kind: &str, name: &str) -> Option<BTreeMap<String, String>> {
         let is_it = |object: &&&Value| {
             let full = text_at(object, "/metadata/name");
@@ -123,7 +122,7 @@ impl<'a> Workload<'a> {
         text_at(self.object, "/metadata/name")
     }
 
-    /// Whether it runs until it is told to end.
+    /// Whether it runs until somebody ends it.
     pub(crate) fn stays(&self) -> bool {
         matches!(
             self.object["kind"].as_str(),
@@ -157,7 +156,7 @@ impl<'a> Workload<'a> {
             .all(|(label, value)| self.labels().get(label) == Some(value))
     }
 
-    /// The number of a port, given that or its name.
+    /// The number of a port, from its number or name.
     pub(crate) fn port(&self, port: &Value) -> Option<u64> {
         let ports = self
             .containers()
@@ -196,7 +195,7 @@ fn folder(overlay: &str) -> std::path::PathBuf {
     project().join("k8s/overlays").join(overlay)
 }
 
-/// The objects of a kustomization and of those it stands on; not its patches.
+/// The objects of a kustomization and of its bases, without patches.
 fn read(folder: &Path, objects: &mut Vec<Value>) {
     let kustomization: Value = documents(&text(&folder.join("kustomization.yaml"))).remove(0);
     for resource in list(&kustomization, "/resources") {
@@ -291,7 +290,7 @@ pub(crate) fn text_at<'a>(value: &'a Value, pointer: &str) -> &'a str {
         .unwrap_or_else(|| panic!("{pointer} is no text in {value:#}"))
 }
 
-/// Empty where there is none.
+/// The list at a pointer; empty if there is none.
 pub(crate) fn list<'a>(value: &'a Value, pointer: &str) -> &'a [Value] {
     value
         .pointer(pointer)

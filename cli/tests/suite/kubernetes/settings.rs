@@ -1,4 +1,4 @@
-//! The environment of our containers, read as the services would read it.
+//! The environment of our containers, parsed by the options of the services.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::objects::{Overlay, Workload, at, list, text_at};
 
-/// What the SDK of OpenTelemetry and the log filter read by themselves.
+/// Variables that the SDK of OpenTelemetry and the log filter read.
 const TELEMETRY: [&str; 4] = [
     "OTEL_EXPORTER_OTLP_ENDPOINT",
     "OTEL_TRACES_SAMPLER",
@@ -15,7 +15,7 @@ const TELEMETRY: [&str; 4] = [
     "RUST_LOG",
 ];
 
-/// What a secret may look like; none of them is written down for production.
+/// A value for secrets; the files hold none for production.
 const SECRET: &str = "a-secret-of-a-test";
 
 pub(crate) fn are_known(overlay: &Overlay) {
@@ -32,7 +32,7 @@ pub(crate) fn are_known(overlay: &Overlay) {
             }
         }
     }
-    // What is for all need not be for each, but for somebody.
+    // Some program must know each shared variable.
     let shared = overlay.keys_of("ConfigMap", "surge").unwrap();
     for variable in shared
         .iter()
@@ -40,14 +40,13 @@ pub(crate) fn are_known(overlay: &Overlay) {
     {
         assert!(
             taken.contains(variable),
-            "{}: nobody knows {variable}",
+            "{}: no program knows {variable}",
             overlay.name
         );
     }
 }
 
-/// Which variables this container's program knows; it must know those that it is given by name, and
-/// like their values.
+/// The variables that the program of a container knows. It must know its own and accept all values.
 fn are_taken(overlay: &Overlay, workload: &Workload<'_>, container: &Value) -> BTreeSet<String> {
     let words: Vec<&str> = list(container, "/args")
         .iter()
@@ -94,7 +93,7 @@ fn are_taken(overlay: &Overlay, workload: &Workload<'_>, container: &Value) -> B
     taken
 }
 
-/// Probes and services go by what the pod says; the process listens where it is told.
+/// Checks that the ports of a pod, which probes and services use, are those of the process.
 fn addresses_are_ports(container: &Value, own: &BTreeMap<String, String>) {
     for (variable, port) in [("HTTP_ADDR", "http"), ("GRPC_ADDR", "grpc")] {
         let listens = own
@@ -102,10 +101,10 @@ fn addresses_are_ports(container: &Value, own: &BTreeMap<String, String>) {
             .and_then(|address| address.rsplit_once(':'));
         let listens = listens.map(|(_, number)| number.parse::<u64>().unwrap());
         let ports = list(container, "/ports").iter();
-        let mut told = ports
+        let mut declared = ports
             .filter(|known| known["name"] == port)
             .filter_map(|known| known["containerPort"].as_u64());
-        assert_eq!(told.next(), listens, "{variable}");
+        assert_eq!(declared.next(), listens, "{variable}");
     }
 }
 
@@ -121,7 +120,7 @@ fn own(container: &Value) -> BTreeMap<String, String> {
     pairs.collect()
 }
 
-/// A URL of ours leads to a service with that port; gRPC to one that has all addresses.
+/// Checks that a URL leads to a service with that port; one for gRPC must have all addresses.
 fn leads_to_a_service(overlay: &Overlay, value: &str) {
     let Some((scheme, rest)) = value.split_once("://") else {
         return;
@@ -155,7 +154,7 @@ fn leads_to_a_service(overlay: &Overlay, value: &str) {
     }
 }
 
-/// What the arguments of the image start, and those that are its own.
+/// The program that the arguments of the image start, and the arguments of that program.
 fn program<'a>(words: &'a [&'a str]) -> (clap::Command, &'a [&'a str]) {
     let migrate = platform::schema::JobConfig::command;
     match words {
@@ -173,11 +172,11 @@ fn program<'a>(words: &'a [&'a str]) -> (clap::Command, &'a [&'a str]) {
         ["service", "price-optimization", more @ ..] => {
             (price_optimization::config::Config::command(), more)
         }
-        _ => panic!("no process of ours: {words:?}"),
+        _ => panic!("not one of our processes: {words:?}"),
     }
 }
 
-/// The flag that says the same as this variable.
+/// The flag of this variable.
 fn flag_of(program: &clap::Command, variable: &str) -> Option<String> {
     let mut arguments = program.get_arguments();
     let argument =
