@@ -30,7 +30,6 @@ impl Source {
 const NOT_YET: &[&str] = &[
     "crates/bare-servers/",
     "crates/platform/",
-    "docs/architecture.md",
     "docs/decisions/calls-straight-to-http2.md",
     "docs/decisions/one-thread-per-core.md",
     "docs/decisions/sampling-at-the-edge.md",
