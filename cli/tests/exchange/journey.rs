@@ -7,7 +7,7 @@ use serde_json::Value;
 use surge_proto::DataflowMode;
 
 use crate::{
-    api::{MODES, Quote, downtown, grand_central, read},
+    api::{MODES, grand_central},
     support::{Exchange, Market, Outcome, eventually},
 };
 
@@ -37,7 +37,7 @@ async fn journey_is_true_in_every_mode() -> Outcome {
 }
 
 async fn check_journey(exchange: &Exchange, mode: DataflowMode) -> Outcome {
-    let (quote, trace_id) = quoted(exchange, mode).await?;
+    let (quote, trace_id) = exchange.quoted(mode).await?;
     let price = exchange.stack.target().price;
     let url = format!("{price}/v1/quotes/{}/journey", quote.quote_id);
     let journey: Journey = exchange.api.fetch(&url).await?;
@@ -141,18 +141,6 @@ async fn opens(exchange: &Exchange, link: &TraceLink, service: &str) -> Outcome 
         let mut services = processes.values().map(|process| &process["serviceName"]);
         ensure!(services.all(|name| name == service), "{found}");
         Ok(())
-    })
-    .await
-}
-
-/// A quote with data, and its header `trace-id`.
-async fn quoted(exchange: &Exchange, mode: DataflowMode) -> anyhow::Result<(Quote, String)> {
-    eventually("there is a quote", async || {
-        let answer = exchange.api.ask_quote(downtown(), mode).await?;
-        let trace_id = answer.headers.get("trace-id").cloned();
-        let quote: Quote = read(Ok(answer))?;
-        ensure!(quote.dataflow == mode && !quote.degraded, "{quote:?}");
-        Ok((quote, trace_id.context("no trace-id")?.to_str()?.to_owned()))
     })
     .await
 }

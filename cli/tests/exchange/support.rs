@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use surge::{Part, Stack, StackSettings};
 use surge_proto::DataflowMode;
 use tempfile::TempDir;
@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use crate::waiting::{Outcome, eventually};
 use crate::{
-    api::PublicApi,
+    api::{PublicApi, Quote, downtown, read},
     stack_support::{stack_in, state_folder},
 };
 
@@ -83,6 +83,18 @@ impl Exchange {
     pub(crate) fn api_of_each(&self) -> Vec<PublicApi> {
         let targets = (1..=self.stack.replicas()).filter_map(|number| self.stack.target_of(number));
         targets.map(PublicApi::of).collect()
+    }
+
+    /// A quote with data, and its header `trace-id`.
+    pub(crate) async fn quoted(&self, mode: DataflowMode) -> anyhow::Result<(Quote, String)> {
+        eventually("there is a quote", async || {
+            let answer = self.api.ask_quote(downtown(), mode).await?;
+            let trace_id = answer.headers.get("trace-id").cloned();
+            let quote: Quote = read(Ok(answer))?;
+            ensure!(quote.dataflow == mode && !quote.degraded, "{quote:?}");
+            Ok((quote, trace_id.context("no trace-id")?.to_str()?.to_owned()))
+        })
+        .await
     }
 
     /// Ends every process at once: there is no work to finish.

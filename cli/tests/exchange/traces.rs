@@ -15,7 +15,7 @@ use serde_json::Value;
 use surge_proto::DataflowMode;
 
 use crate::{
-    api::{PublicApi, Quote, downtown, read},
+    api::{PublicApi, downtown},
     support::{Exchange, Market, Outcome, eventually},
 };
 
@@ -177,7 +177,7 @@ async fn published_levels_link_to_their_requests() -> Outcome {
 /// price-optimization, with those expected.
 async fn compare_edges(mode: DataflowMode, operations: &[&str], expected: &str) -> Outcome {
     let exchange = Exchange::open(Market::REAL_TIME).await?;
-    let quote = quoted(&exchange, mode).await?;
+    let (_, quote) = exchange.quoted(mode).await?;
     let roots = async || {
         let mut roots = vec![quote.clone()];
         for operation in operations {
@@ -221,18 +221,6 @@ fn with_full_names(line: &str) -> String {
         word => word.to_owned(),
     };
     line.split(' ').map(full).collect::<Vec<_>>().join(" ")
-}
-
-/// Requests a quote and returns its header `trace-id`.
-async fn quoted(exchange: &Exchange, mode: DataflowMode) -> anyhow::Result<String> {
-    eventually("there is a quote", async || {
-        let answer = exchange.api.ask_quote(downtown(), mode).await?;
-        let trace_id = answer.headers.get("trace-id").cloned();
-        let quote: Quote = read(Ok(answer))?;
-        ensure!(quote.dataflow == mode && !quote.degraded, "{quote:?}");
-        Ok(trace_id.context("no trace-id")?.to_str()?.to_owned())
-    })
-    .await
 }
 
 /// The newest trace with such a span; `tags` are percent-encoded for the search.

@@ -7,13 +7,16 @@ use std::{
 };
 
 use city::TargetArgs;
-use clap::{Args as _, Command, CommandFactory as _};
+use clap::{Args as _, Command};
 use platform::nats::STREAM_BYTES_LIMIT;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
 use surge_proto::subjects::STREAMS;
 
-use crate::support::project;
+use crate::{
+    programs::{flag_of, program},
+    support::project,
+};
 
 /// The limit of all containers together. Another test measures that the light profile takes less
 /// than 500 MB.
@@ -39,7 +42,8 @@ fn services_accept_their_settings() {
         "batch",
     ] {
         let service = compose().service(name);
-        let program = program(&service);
+        let words: Vec<&str> = service.command.iter().map(String::as_str).collect();
+        let (program, _) = program(&words);
         let mut line = vec![name.to_owned()];
         for (variable, value) in service.settings() {
             if TELEMETRY.contains(&variable.as_str()) {
@@ -379,28 +383,6 @@ impl Pipelines {
             "{file}"
         );
     }
-}
-
-/// The command line of the process that a container runs.
-fn program(service: &Service) -> Command {
-    let words: Vec<&str> = service.command.iter().map(String::as_str).collect();
-    match words[..] {
-        ["service", "driver-management"] => driver_management::Config::command(),
-        ["service", "ride-management"] => ride_management::config::Config::command(),
-        ["service", "price-optimization"] => price_optimization::config::Config::command(),
-        ["service", "price-optimization", "batch"] => {
-            price_optimization::config::BatchConfig::command()
-        }
-        _ => panic!("not one of our processes: {words:?}"),
-    }
-}
-
-/// The flag of this variable.
-fn flag_of(program: &Command, variable: &str) -> Option<String> {
-    let argument = program
-        .get_arguments()
-        .find(|argument| argument.get_env().is_some_and(|env| env == variable))?;
-    Some(argument.get_long()?.to_owned())
 }
 
 fn compose() -> Compose {

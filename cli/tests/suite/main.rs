@@ -5,6 +5,8 @@ mod command;
 mod compare;
 mod compose_file;
 mod kubernetes;
+mod programs;
+mod settings_page;
 mod stack;
 mod support;
 mod training;

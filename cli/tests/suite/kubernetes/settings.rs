@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use clap::CommandFactory as _;
 use serde_json::Value;
 
 use super::objects::{Overlay, Workload, at, list, text_at};
+use crate::programs::{flag_of, program};
 
 /// Variables that the SDK of OpenTelemetry and the log filter read.
 const TELEMETRY: [&str; 4] = [
@@ -152,34 +152,4 @@ fn leads_to_a_service(overlay: &Overlay, value: &str) {
             "{value}: one address is one replica"
         );
     }
-}
-
-/// The program that the arguments of the image start, and the arguments of that program.
-fn program<'a>(words: &'a [&'a str]) -> (clap::Command, &'a [&'a str]) {
-    let migrate = platform::schema::JobConfig::command;
-    match words {
-        [
-            "service",
-            "driver-management" | "ride-management" | "price-optimization",
-            "migrate",
-            more @ ..,
-        ] => (migrate(), more),
-        ["service", "driver-management", more @ ..] => (driver_management::Config::command(), more),
-        ["service", "ride-management", more @ ..] => (ride_management::Config::command(), more),
-        ["service", "price-optimization", "batch", more @ ..] => {
-            (price_optimization::config::BatchConfig::command(), more)
-        }
-        ["service", "price-optimization", more @ ..] => {
-            (price_optimization::config::Config::command(), more)
-        }
-        _ => panic!("not one of our processes: {words:?}"),
-    }
-}
-
-/// The flag of this variable.
-fn flag_of(program: &clap::Command, variable: &str) -> Option<String> {
-    let mut arguments = program.get_arguments();
-    let argument =
-        arguments.find(|argument| argument.get_env().is_some_and(|env| env == variable))?;
-    Some(argument.get_long()?.to_owned())
 }
