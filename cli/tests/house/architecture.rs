@@ -144,8 +144,8 @@ fn quote_passes_the_listed_files() {
                 listed.len()
             ));
         }
-        let followed_files = listed.iter().filter(|file| followed(file)).chain([&ROOT]);
-        let imported: BTreeSet<String> = followed_files.flat_map(|file| imports_of(file)).collect();
+        let importers = listed.iter().chain([&ROOT]);
+        let imported: BTreeSet<String> = importers.flat_map(|file| imports_of(file)).collect();
         for file in listed
             .iter()
             .skip(1)

@@ -27,7 +27,7 @@ use crate::clock::{ClockReading, MarketClock};
 /// How long a dependency may take to answer a health check.
 const CHECK_DEADLINE: Duration = Duration::from_millis(500);
 
-type HealthCheck = Arc<dyn Fn() -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
+type CheckFunction = Arc<dyn Fn() -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
 type Needed = Arc<dyn Fn() -> bool + Send + Sync>;
 
 /// The dependencies of a service, each with its health check.
@@ -40,7 +40,7 @@ pub struct Health {
 #[derive(Clone)]
 struct Dependency {
     name: &'static str,
-    check: HealthCheck,
+    check: CheckFunction,
     needed: Needed,
 }
 

@@ -21,7 +21,7 @@ use crate::{
     control::ModeInForce,
     error::Error,
     explain::{Explainer, Journey},
-    pricing::Pricing,
+    pricing::QuoteMaker,
 };
 
 /// The use cases. Cheap to clone.
@@ -32,14 +32,14 @@ pub struct App(Arc<Parts>);
 #[derive(Debug)]
 pub struct Parts {
     /// Makes quotes.
-    pub pricing: Pricing,
+    pub pricing: QuoteMaker,
     /// Explains them.
     pub explainer: Explainer,
 }
 
 /// The multiplier of every zone, from one observation of the market.
 #[derive(Clone, Debug)]
-pub struct SurgeMap {
+pub struct ZonePrices {
     /// The mode that supply and demand came through.
     pub dataflow: DataflowMode,
     /// Epoch of the mode in force.
@@ -58,7 +58,7 @@ impl App {
     }
 
     /// Makes quotes.
-    pub fn pricing(&self) -> &Pricing {
+    pub fn pricing(&self) -> &QuoteMaker {
         &self.0.pricing
     }
 
@@ -74,14 +74,14 @@ impl App {
     ///
     /// # Errors
     /// When the dataflow has no answer.
-    pub async fn surge(&self, mode: Option<DataflowMode>) -> Result<SurgeMap, Error> {
+    pub async fn surge(&self, mode: Option<DataflowMode>) -> Result<ZonePrices, Error> {
         let in_force = self.mode();
         let dataflow = mode.unwrap_or(in_force.mode);
-        let Pricing {
+        let QuoteMaker {
             area, dataflows, ..
         } = self.pricing();
         let market = dataflows.market_view(dataflow, area.zones()).await?;
-        Ok(SurgeMap {
+        Ok(ZonePrices {
             dataflow,
             epoch: in_force.epoch,
             zones: self.priced(&market.view),
@@ -91,7 +91,7 @@ impl App {
     /// The multiplier of every zone whose data is fresh enough, from the local state of `events`,
     /// whatever mode is in force. A scrape has no time to wait; this dataflow answers at once.
     pub fn surge_from_events(&self) -> Vec<(Zone, Multiplier)> {
-        let Pricing {
+        let QuoteMaker {
             area, dataflows, ..
         } = self.pricing();
         let market = dataflows.market_view(DataflowMode::Events, area.zones());

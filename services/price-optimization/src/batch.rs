@@ -39,14 +39,14 @@ const TRY_AGAIN: Duration = Duration::from_secs(1);
 
 /// The batch job.
 #[derive(Debug)]
-pub struct Batch {
+pub struct BatchJob {
     store: Store,
     forecaster: Forecaster,
     clock: MarketClock,
     metrics: BatchMetrics,
 }
 
-impl Batch {
+impl BatchJob {
     /// Reads the demand profile.
     ///
     /// # Errors

@@ -51,11 +51,11 @@ pub struct Config {
     pub dataflow_deadline: Duration,
 
     /// Quotes of the modes database and request that come at the same time share one read: `off`,
-    /// or how long a read waits for company when no other is under way (0us to 5ms, in real time).
+    /// or how long the first quote waits for others before it reads (0us to 5ms, in real time).
     #[arg(long, env = "SHARED_READS", default_value = "off", value_parser = shared_reads)]
     pub shared_reads: SharedReadWindow,
 
-    /// Of how many quotes the journeys are kept, the latest: about 1.7 kB each. 0 keeps none.
+    /// Number of latest quotes whose journeys are kept: about 1.7 kB each. 0 keeps none.
     #[arg(
         long,
         env = "JOURNEYS_KEPT",
@@ -91,12 +91,12 @@ pub struct Config {
     pub service_area: Bounds,
 }
 
-/// Whether quotes that come at the same time share a read.
+/// Whether quotes that arrive at the same time share a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SharedReadWindow {
     /// Every quote reads for itself.
     Off,
-    /// They do; a read waits this long for company when no other is under way.
+    /// They share; the first quote waits this long for others before it reads.
     Of(Duration),
 }
 
@@ -118,8 +118,7 @@ pub struct BatchConfig {
     #[arg(long)]
     pub once: bool,
 
-    /// Address of health and metrics, while the job keeps its own time; run once, it listens
-    /// nowhere.
+    /// Address of health and metrics. A job that runs once (`--once`) does not listen.
     #[arg(long, env = "HTTP_ADDR", default_value = "127.0.0.1:7104")]
     pub http_addr: SocketAddr,
 
@@ -132,7 +131,7 @@ pub struct BatchConfig {
     )]
     pub every: Duration,
 
-    /// How far ahead supply is predicted, in market time: 1m to 1h, and the same as
+    /// How far ahead supply is predicted, in market time: 1m to 1h. Must be the same as
     /// driver-management's. The window of demand comes with ride-management's rows.
     #[arg(
         long,

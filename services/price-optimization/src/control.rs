@@ -40,7 +40,7 @@ pub struct ModeInForce {
     /// The dataflow mode.
     #[schema(value_type = Mode)]
     pub mode: DataflowMode,
-    /// The number of the switch: grows by one with each, 0 before the first.
+    /// Number of switches so far; 0 before the first.
     pub epoch: u64,
     /// When it was switched to, in real time.
     pub switched_at: DateTime<Utc>,
@@ -75,8 +75,8 @@ impl ModeControl {
         *self.current.borrow()
     }
 
-    /// Switches every replica to `mode`; when it returns, this replica has switched. A switch to the
-    /// mode in force counts too: the epoch grows.
+    /// Switches every replica to `mode`; when it returns, this replica has switched. A switch to
+    /// the mode in force counts too: the epoch grows.
     ///
     /// # Errors
     /// [`Error::Switch`] when NATS is away or others keep switching; the mode is then as it was.

@@ -1,10 +1,14 @@
 //! What can go wrong in this service, and what each edge says about it.
 
-use std::time::Duration;
+use std::{error::Error as _, time::Duration};
 
 use marketplace::zone::OutsideServiceArea;
-use platform::fault::{Fault, Kind};
+use platform::{
+    fault::{Fault, Kind},
+    grpc,
+};
 use surge_proto::DataflowMode;
+use tonic::{Code, Status};
 use uuid::Uuid;
 
 /// Why the service could not do what it was asked to.
@@ -54,6 +58,19 @@ pub enum DataflowError {
     /// The dependency of this name answered with something impossible.
     #[error("{0} gave an answer that makes no sense")]
     Nonsense(&'static str),
+}
+
+impl DataflowError {
+    /// The failure of a call: `callee` hangs, is away, or answers nonsense.
+    pub(crate) fn of_call(callee: &'static str, status: &Status, deadline: Duration) -> Self {
+        match status.code() {
+            _ if grpc::is_overdue(status) => Self::Deadline(deadline),
+            Code::Unavailable | Code::Cancelled => Self::Away(callee),
+            // The connection broke during the call, for which tonic has several codes.
+            _ if status.source().is_some() => Self::Away(callee),
+            _ => Self::Nonsense(callee),
+        }
+    }
 }
 
 impl From<Error> for Fault {

@@ -21,7 +21,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
 
 use crate::{
-    app::{App, SurgeMap},
+    app::{App, ZonePrices},
     control::ModeInForce,
     explain::Journey,
     openapi::{Mode, PriceApi},
@@ -42,7 +42,7 @@ pub(crate) fn router(app: App) -> (axum::Router, openapi::OpenApi) {
         .split_for_parts()
 }
 
-/// The trip to be signed.
+/// The trip to be quoted.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct QuoteRequest {
@@ -93,12 +93,12 @@ struct SurgeResponse {
     #[schema(value_type = Mode)]
     dataflow: DataflowMode,
     epoch: u64,
-    zones: Vec<ZoneSurge>,
+    zones: Vec<ZoneResponse>,
 }
 
 /// The multiplier of one zone.
 #[derive(Debug, Serialize, ToSchema)]
-struct ZoneSurge {
+struct ZoneResponse {
     #[schema(value_type = String)]
     zone: Zone,
     surge_multiplier: f64,
@@ -255,12 +255,12 @@ impl From<SignedQuote> for QuoteResponse {
     }
 }
 
-impl From<SurgeMap> for SurgeResponse {
-    fn from(map: SurgeMap) -> Self {
+impl From<ZonePrices> for SurgeResponse {
+    fn from(map: ZonePrices) -> Self {
         let zones = map
             .zones
             .into_iter()
-            .map(|(zone, price, data_age)| ZoneSurge {
+            .map(|(zone, price, data_age)| ZoneResponse {
                 zone,
                 surge_multiplier: price.multiplier.as_f64(),
                 supply: price.supply,

@@ -42,7 +42,7 @@ use tracing::info;
 
 use crate::{
     app::{App, Parts},
-    batch::Batch,
+    batch::BatchJob,
     config::{BatchConfig, Config},
     control::ModeControl,
     dataflow::{
@@ -55,7 +55,7 @@ use crate::{
     metrics::{
         BatchMetrics, QuoteMetrics, register_feed_ages, register_mode, register_multipliers,
     },
-    pricing::Pricing,
+    pricing::QuoteMaker,
     store::{MIGRATIONS, Store},
 };
 
@@ -138,7 +138,7 @@ impl Service {
         let recent = Arc::new(RecentQuotes::new(config.journeys_kept));
         let app = App::new(Parts {
             explainer: Explainer::new(&config, recent.clone(), store.clone(), clock),
-            pricing: Pricing {
+            pricing: QuoteMaker {
                 area,
                 clock,
                 policy,
@@ -226,7 +226,7 @@ async fn run_batch(config: BatchConfig, shutdown: CancellationToken) -> anyhow::
     postgres::register_pool(&mut registry, BATCH_IDENTITY.name, pool.clone());
     let metrics = BatchMetrics::register(&mut registry);
     let store = Store::new(pool.clone());
-    let batch = Batch::new(&config, store.clone(), clock, metrics)?;
+    let batch = BatchJob::new(&config, store.clone(), clock, metrics)?;
     let migrations = config.schema.migrations;
     if config.once {
         let once = async {

@@ -37,7 +37,7 @@ use crate::{
 
 /// Makes quotes.
 #[derive(Debug)]
-pub struct Pricing {
+pub struct QuoteMaker {
     pub(crate) area: Arc<ServiceArea>,
     pub(crate) clock: MarketClock,
     pub(crate) policy: PricingPolicy,
@@ -60,7 +60,7 @@ pub struct SignedQuote {
     pub(crate) token: String,
 }
 
-impl Pricing {
+impl QuoteMaker {
     /// Quotes a trip, through the dataflow of `mode` or, without one, of the mode in force.
     ///
     /// # Errors
@@ -77,7 +77,6 @@ impl Pricing {
         self.area.admit(dropoff).map_err(outside("dropoff"))?;
         let in_force = self.control.current();
         let dataflow = mode.unwrap_or(in_force.mode);
-
         let market = self.dataflows.market_view(dataflow, self.ring(zone)).await;
         let failed = |_: &_| {
             self.metrics
@@ -86,8 +85,8 @@ impl Pricing {
         let market = market.inspect_err(failed)?;
         let priced_at = RealTime::now();
         let now = MarketTime::from_millis(self.clock.at_real_micros(priced_at.micros()));
-        let trip = Trip::estimate(pickup, dropoff);
-        let price = quote::price(&market.view, &trip, &self.policy, now);
+        let trip = &Trip::estimate(pickup, dropoff);
+        let price = quote::price(&market.view, trip, &self.policy, now);
         let quote = Quote {
             quote_id: Uuid::now_v7(),
             zone,
@@ -133,8 +132,7 @@ impl Pricing {
     }
 
     fn record(&self, signed: &SignedQuote, took: Duration) {
-        let multiplier = signed.price.multiplier.as_f64();
-        let span = Span::current();
+        let (span, multiplier) = (Span::current(), signed.price.multiplier.as_f64());
         span.record("surge.dataflow", signed.dataflow.as_str());
         span.record("surge.zone", display(signed.quote.zone));
         span.record("surge.multiplier", multiplier);

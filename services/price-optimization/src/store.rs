@@ -75,7 +75,8 @@ platform::from_row! {
 }
 
 platform::from_row! {
-    /// Up to when the view of demand is complete, since when it counts, and in windows of which length.
+    /// Up to when the view of demand is complete, since when it counts, and the length of its
+    /// windows.
     #[derive(Debug)]
     pub(crate) struct DemandWatermark {
         pub(crate) observed_since: DateTime<Utc>,
@@ -97,8 +98,8 @@ platform::from_row! {
 }
 
 platform::from_row! {
-    /// One run of the batch job, in real time: when it began, when the producers wrote what it read,
-    /// when it had read both views, and when it began to write its rows.
+    /// One run of the batch job, in real time: when it began, when the producers wrote what it
+    /// read, when it had read both views, and when it began to write its rows.
     #[derive(Debug)]
     pub(crate) struct BatchRun {
         pub(crate) started_at: DateTime<Utc>,

@@ -31,15 +31,14 @@ use crate::{
     error::DataflowError,
 };
 
-/// Shares the reads of another dataflow.
 #[derive(Clone, Debug)]
 pub(super) struct SharedReads {
     dataflow: Arc<dyn Dataflow>,
     /// How long a read waits for more quotes when no other read is under way.
     window: Duration,
-    /// Longest time that a read may take; by then its quotes have failed.
+    /// Longest time of a read; by then its quotes have failed.
     deadline: Duration,
-    // A std mutex: never held across an await. The queue is as bounded as the quotes under way.
+    // A std mutex, never held across an await; as bounded as the quotes under way.
     queue: Arc<Mutex<Queue>>,
 }
 
@@ -50,16 +49,15 @@ struct Queue {
     is_served: bool,
 }
 
-/// A quote that waits.
 #[derive(Debug)]
 struct Waiter {
     zones: Vec<Zone>,
-    answer: oneshot::Sender<Answer>,
+    answer: oneshot::Sender<ReadOutcome>,
     span: Span,
 }
 
 /// Every zone of the read, in order; each quote takes its own.
-type Answer = Result<MarketObservation, DataflowError>;
+type ReadOutcome = Result<MarketObservation, DataflowError>;
 
 impl SharedReads {
     pub(super) fn new(dataflow: Arc<dyn Dataflow>, window: Duration, deadline: Duration) -> Self {
@@ -72,7 +70,7 @@ impl SharedReads {
     }
 
     /// Adds a quote to the queue, and starts a task that serves the queue where there is none.
-    fn join(&self, zones: &[Zone]) -> oneshot::Receiver<Answer> {
+    fn join(&self, zones: &[Zone]) -> oneshot::Receiver<ReadOutcome> {
         let (answer, answered) = oneshot::channel();
         let waiter = Waiter {
             zones: zones.to_vec(),
@@ -111,7 +109,7 @@ impl SharedReads {
 
     /// Reads each zone of the waiters once, in order. The first traced waiter's trace shows the
     /// read; the traces of the others show that they waited.
-    async fn read(&self, waiters: &[Waiter]) -> Answer {
+    async fn read(&self, waiters: &[Waiter]) -> ReadOutcome {
         let mut zones = Vec::new();
         zones.extend(waiters.iter().flat_map(|waiter| &waiter.zones));
         zones.sort_unstable();
@@ -130,7 +128,7 @@ impl SharedReads {
 
 #[async_trait]
 impl Dataflow for SharedReads {
-    async fn market_view(&self, zones: &[Zone]) -> Answer {
+    async fn market_view(&self, zones: &[Zone]) -> ReadOutcome {
         let dropped = |_| DataflowError::Away("the shared read");
         let answer = self.join(zones).await.map_err(dropped)??;
         let known = &answer.view.zones;

@@ -1,4 +1,4 @@
-//! The seam: one question, three dataflows that answer it, and the only `match` on the mode.
+//! The seam: one question, three dataflows that answer it, and the only `match` that chooses one.
 //!
 //! # How this works
 //! A quote asks *what are supply and demand around this zone, and as of when?* The mode says who
@@ -9,9 +9,9 @@
 //! pricing ─► Dataflows ┼─ request.rs    two gRPC calls, to driver-management and ride-management
 //!            (match)   └─ events/       local state, which a subscriber keeps up to date
 //! ```
-//! A mode decides how old the answer is and how it can fail; what the price makes of it is the same
-//! for all. All three are connected at once, so a switch is instant and a single quote may name its
-//! mode. No dataflow needs what another one needs.
+//! A mode decides how old the answer is and how it can fail; the price is computed from it in the
+//! same way for all modes. All three dataflows are connected at once, so a switch is instant and a
+//! single quote may name its mode. No dataflow needs what another one needs.
 //!
 //! A fourth dataflow is a file beside these, a line in [`Dataflows::of`], a variant of
 //! [`Provenance`](provenance::Provenance), and its stops in `explain/stops.rs`.

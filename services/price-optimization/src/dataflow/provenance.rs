@@ -1,4 +1,4 @@
-//! Where the levels of a quote came from: what a dataflow answers, and by which way it learned it.
+//! Where the levels of a quote came from: what a dataflow answers, and how the answer reached it.
 //!
 //! # How this works
 //! Every dataflow answers with a [`MarketObservation`]: the levels themselves (`view`) and their

@@ -1,5 +1,4 @@
-//! Dataflow through request and response: the quote asks both services over gRPC, at the same time,
-//! and waits.
+//! Dataflow through request and response: the quote asks both services over gRPC, and waits.
 //!
 //! # How this works
 //! ```text
@@ -9,7 +8,7 @@
 //! Both services answer from memory, so the data is as fresh as a round trip. When one of the two
 //! is slow or away, so is the quote: one deadline covers both calls.
 
-use std::{error::Error as _, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use anyhow::Context;
 use async_trait::async_trait;
@@ -29,7 +28,7 @@ use surge_proto::{
         supply_service_client::SupplyServiceClient,
     },
 };
-use tonic::{Code, Status};
+use tonic::Status;
 
 use crate::{
     config::Config,
@@ -43,7 +42,10 @@ use crate::{
 const SUPPLY: &str = "driver-management";
 const DEMAND: &str = "ride-management";
 
-/// Calls driver-management and ride-management.
+/// The levels of both feeds, and the times of the two calls.
+type BothAnswers = (Vec<ZoneLevels>, PerFeed<CallTimes>);
+
+/// Calls both services.
 #[derive(Debug)]
 pub struct RequestDataflow {
     supply: TracedChannel,
@@ -67,72 +69,58 @@ impl RequestDataflow {
         })
     }
 
-    /// Distinguishes a callee that hangs (whichever clock noticed first), one that is away, and one
-    /// that answers nonsense.
-    fn failed(&self, callee: &'static str, status: &Status) -> DataflowError {
-        match status.code() {
-            _ if grpc::is_overdue(status) => DataflowError::Deadline(self.deadline),
-            Code::Unavailable | Code::Cancelled => DataflowError::Away(callee),
-            // The connection broke during the call, for which tonic has several codes.
-            _ if status.source().is_some() => DataflowError::Away(callee),
-            _ => DataflowError::Nonsense(callee),
-        }
-    }
-
-    /// Asks for supply and demand of no more zones than one call may name.
-    async fn levels(&self, zones: &[Zone]) -> Result<Answer, DataflowError> {
-        let names: Vec<String> = zones.iter().map(Zone::to_string).collect();
-        let ((supply, to_supply), (demand, to_demand)) =
-            tokio::try_join!(self.supply(names.clone()), self.demand(names))?;
-        let levels_of = |(index, zone): (usize, &Zone)| ZoneLevels {
-            zone: *zone,
-            supply: level_at(&supply, index, *zone),
-            demand: level_at(&demand, index, *zone),
+    /// Asks about no more zones than one call may name.
+    async fn levels(&self, asked: &[Zone]) -> Result<BothAnswers, DataflowError> {
+        let names: Vec<String> = asked.iter().map(Zone::to_string).collect();
+        let (zones, mut client) = (names.clone(), SupplyServiceClient::new(self.supply.clone()));
+        let call = client.get_supply(GetSupplyRequest { zones });
+        let supply = grpc::call("surge.v1.SupplyService/GetSupply", call);
+        let (zones, mut client) = (names, DemandServiceClient::new(self.demand.clone()));
+        let call = client.get_demand(GetDemandRequest { zones });
+        let demand = grpc::call("surge.v1.DemandService/GetDemand", call);
+        let ((supply, to_supply), (demand, to_demand)) = tokio::try_join!(
+            self.answer(SUPPLY, supply, |answer| answer.levels),
+            self.answer(DEMAND, demand, |answer| answer.levels),
+        )?;
+        // Answers come in the order of the request.
+        let levels_of = |(index, zone): (usize, &Zone)| {
+            let level = |levels: &[(Zone, Level)]| {
+                let answered = levels.get(index).filter(|(answered, _)| answered == zone);
+                answered.map(|(_, level)| *level)
+            };
+            ZoneLevels {
+                zone: *zone,
+                supply: level(&supply),
+                demand: level(&demand),
+            }
         };
         let calls = PerFeed {
             supply: to_supply,
             demand: to_demand,
         };
-        Ok((zones.iter().enumerate().map(levels_of).collect(), calls))
+        Ok((asked.iter().enumerate().map(levels_of).collect(), calls))
     }
 
-    async fn supply(&self, zones: Vec<String>) -> Result<FeedAnswer, DataflowError> {
-        let mut client = SupplyServiceClient::new(self.supply.clone());
-        let call = client.get_supply(GetSupplyRequest { zones });
-        let call = grpc::call("surge.v1.SupplyService/GetSupply", call);
-        self.levels_of_feed(SUPPLY, call, |answer| answer.levels)
-            .await
-    }
-
-    async fn demand(&self, zones: Vec<String>) -> Result<FeedAnswer, DataflowError> {
-        let mut client = DemandServiceClient::new(self.demand.clone());
-        let call = client.get_demand(GetDemandRequest { zones });
-        let call = grpc::call("surge.v1.DemandService/GetDemand", call);
-        self.levels_of_feed(DEMAND, call, |answer| answer.levels)
-            .await
-    }
-
-    async fn levels_of_feed<A, L>(
+    /// Waits for the answer of one callee, and parses its levels.
+    async fn answer<A, L>(
         &self,
         callee: &'static str,
         call: impl Future<Output = Result<A, Status>>,
         levels: fn(A) -> Vec<L>,
-    ) -> Result<FeedAnswer, DataflowError>
+    ) -> Result<(Vec<(Zone, Level)>, CallTimes), DataflowError>
     where
         for<'a> (Zone, Level): TryFrom<&'a L, Error = Malformed>,
     {
         let asked_at = RealTime::now();
-        let answer = call.await.map_err(|status| self.failed(callee, &status))?;
-        let answered_at = RealTime::now();
+        let failed = |status| DataflowError::of_call(callee, &status, self.deadline);
+        let answer = call.await.map_err(failed)?;
+        let times = CallTimes {
+            asked_at,
+            answered_at: RealTime::now(),
+        };
         let levels: Result<_, _> = levels(answer).iter().map(TryInto::try_into).collect();
         let levels = levels.map_err(|_: Malformed| DataflowError::Nonsense(callee))?;
-        Ok((
-            levels,
-            CallTimes {
-                asked_at,
-                answered_at,
-            },
-        ))
+        Ok((levels, times))
     }
 }
 
@@ -157,18 +145,6 @@ impl Dataflow for RequestDataflow {
         };
         vec![(SUPPLY, check(&self.supply)), (DEMAND, check(&self.demand))]
     }
-}
-
-/// The levels of both feeds, in the order of the zones, and the times of the two calls.
-type Answer = (Vec<ZoneLevels>, PerFeed<CallTimes>);
-
-/// The levels of one feed, and the times of the call.
-type FeedAnswer = (Vec<(Zone, Level)>, CallTimes);
-
-/// The level at `index`, if it is that of `zone`: answers come in the order of the request.
-fn level_at(levels: &[(Zone, Level)], index: usize, zone: Zone) -> Option<Level> {
-    let (answered, level) = levels.get(index)?;
-    (*answered == zone).then_some(*level)
 }
 
 #[cfg(test)]

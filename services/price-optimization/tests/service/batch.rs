@@ -16,9 +16,11 @@ const PUBLISHED: &str = "
     CREATE VIEW driver.supply_watermark AS
     SELECT timestamptz '2014-04-04 20:00Z' AS as_of, NULL::text AS traceparent;
     CREATE VIEW driver.supply_by_zone AS
-    SELECT '{zone}' AS zone, 1::int8 AS idle_drivers, ARRAY[timestamptz '2014-04-04 20:07Z'] AS dropoffs_due_at;
+    SELECT '{zone}' AS zone, 1::int8 AS idle_drivers,
+           ARRAY[timestamptz '2014-04-04 20:07Z'] AS dropoffs_due_at;
     CREATE VIEW ride.demand_watermark AS
-    SELECT timestamptz '2014-04-04 19:00Z' AS observed_since, timestamptz '2014-04-04 20:00Z' AS as_of,
+    SELECT timestamptz '2014-04-04 19:00Z' AS observed_since,
+           timestamptz '2014-04-04 20:00Z' AS as_of,
            300 AS window_seconds, NULL::text AS traceparent;
     CREATE VIEW ride.demand_by_zone_window AS
     SELECT '{zone}' AS zone, timestamptz '2014-04-04 19:55Z' AS window_start, 3::int8 AS requests;

@@ -1,5 +1,5 @@
-//! Both edges as a stranger meets them: bad input is refused with the field named, dependencies
-//! show in /readyz, and the OpenAPI document tells the truth.
+//! Both edges as a stranger meets them: the service refuses bad input and names the field, shows
+//! its dependencies in /readyz, and answers as its OpenAPI document says.
 
 use std::time::Duration;
 
@@ -220,7 +220,8 @@ async fn quotes_are_counted_under_their_mode() {
         "surge_data_age_seconds_count{dataflow=\"request\"} 1",
         "surge_quote_duration_seconds_count{dataflow=\"request\"} 1",
         "surge_multiplier_count 1",
-        "http_server_request_duration_seconds_count{http_request_method=\"POST\",http_route=\"/v1/quotes\"",
+        "http_server_request_duration_seconds_count\
+         {http_request_method=\"POST\",http_route=\"/v1/quotes\"",
     ] {
         assert!(metrics.contains(line), "{line} is not in\n{metrics}");
     }

@@ -1,5 +1,5 @@
 //! The journey of a quote: every hop of every mode is there, in order, and adds up to the data age
-//! that the quote told.
+//! that of the quote.
 
 use std::{collections::HashMap, process::Stdio, time::Duration};
 
@@ -75,11 +75,11 @@ async fn events_quote_explains_its_messages() {
     let (quote, journey) = service
         .journey_until("events", |journey| feeds(journey).iter().all(vouched_for))
         .await;
-    let told_by = [
+    let carriers = [
         (subjects::SUPPLY_WATERMARK, watermarks.supply, SUPPLY_TRACE),
         (subjects::DEMAND_WATERMARK, watermarks.demand, DEMAND_TRACE),
     ];
-    for (feed, (subject, sequence, trace)) in told_by.into_iter().enumerate() {
+    for (feed, (subject, sequence, trace)) in carriers.into_iter().enumerate() {
         let published = stop(&journey, feed, "published");
         assert_eq!(published["message"]["subject"], subject);
         assert_eq!(published["message"]["sequence"], sequence);
@@ -281,8 +281,8 @@ fn moment(value: &Value) -> DateTime<Utc> {
 /// Stops follow one another, hops add up to the age of their feed, and the older feed's age is the
 /// quote's data age.
 fn adds_up(journey: &Value, quote: &Value) {
-    let told = quote["data_age_ms"].as_f64().unwrap();
-    assert_eq!(journey["data_age_ms"].as_f64().unwrap(), told);
+    let quoted = quote["data_age_ms"].as_f64().unwrap();
+    assert_eq!(journey["data_age_ms"].as_f64().unwrap(), quoted);
     let mut ages = Vec::new();
     for feed in feeds(journey) {
         let stops = feed["stops"].as_array().unwrap();
@@ -302,7 +302,7 @@ fn adds_up(journey: &Value, quote: &Value) {
         assert!((hops - age).abs() < 0.01, "{hops} and {age}: {feed}");
         assert_eq!(stops.last().unwrap()["at"], journey["priced_at"]);
         if feed["is_older"] == true {
-            assert!((age - told).abs() < TOLERANCE_MS, "{age} and {told}");
+            assert!((age - quoted).abs() < TOLERANCE_MS, "{age} and {quoted}");
         }
         ages.push((feed["is_older"] == true, age));
     }
@@ -400,13 +400,14 @@ async fn publish_views(exchange: &Exchange, written_at: &str) {
          CREATE VIEW driver.supply_watermark AS
          SELECT as_of, '{supply}'::text AS traceparent, written_at FROM public.published;
          CREATE VIEW driver.supply_by_zone AS
-         SELECT '872a100d2ffffff' AS zone, 1::int8 AS idle_drivers, '{{}}'::timestamptz[] AS dropoffs_due_at;
+         SELECT '872a100d2ffffff' AS zone, 1::int8 AS idle_drivers,
+                '{{}}'::timestamptz[] AS dropoffs_due_at;
          CREATE VIEW ride.demand_watermark AS
          SELECT as_of - interval '1 hour' AS observed_since, as_of, 300 AS window_seconds,
                 '{demand}'::text AS traceparent, written_at FROM public.published;
          CREATE VIEW ride.demand_by_zone_window AS
-         SELECT '872a100d2ffffff' AS zone, as_of - interval '5 minutes' AS window_start, 3::int8 AS requests
-         FROM public.published;
+         SELECT '872a100d2ffffff' AS zone, as_of - interval '5 minutes' AS window_start,
+                3::int8 AS requests FROM public.published;
          GRANT USAGE ON SCHEMA driver, ride TO price_optimization;
          GRANT SELECT ON ALL TABLES IN SCHEMA driver, ride TO price_optimization;",
         supply = traceparent(SUPPLY_TRACE),

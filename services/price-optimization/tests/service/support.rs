@@ -239,7 +239,7 @@ impl Callees {
     }
 }
 
-/// A runtime must not be dropped where others wait; this one is told to go instead.
+/// A runtime must not be dropped in an asynchronous context; this one shuts down in the background.
 impl Drop for Exchange {
     fn drop(&mut self) {
         self.callees.die();

@@ -27,8 +27,8 @@ use crate::dataflow::provenance::{
     EventProvenance, FeedName, MarketObservation, MessageMeta, PerFeed, Provenance, ViewMessages,
 };
 
-/// The state, written by the subscriber and read by quotes. A plain lock is right here: a few
-/// hundred writes a second, reads that look up one ring, and nobody holds it across an await.
+/// The state, written by the subscriber and read by quotes. A plain lock suffices: a few hundred
+/// writes per second, short reads, and no task holds it across an await.
 #[derive(Clone, Debug)]
 pub struct SharedState(Arc<RwLock<LocalState>>);
 

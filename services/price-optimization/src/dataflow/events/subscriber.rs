@@ -6,19 +6,20 @@
 //!     ▲                                                                  │
 //!     └───────────────────────────── again ◄─────────────────────────────┘
 //! ```
-//! An *ordered consumer* keeps no position on the server. To start again from the last message of
-//! every subject is cheap and complete, because a message is a level and not an increment. A
-//! message that cannot be parsed goes to the dead letters (`surge.dead.<stream>`), and the stream
-//! goes on.
+//! To start again is cheap and complete, because a message is a level and not an increment; so the
+//! server keeps no position (an *ordered consumer*).
 
 use std::{
     sync::{Arc, Once, atomic::Ordering},
     time::Duration,
 };
 
-use async_nats::jetstream::{
-    Message,
-    consumer::{DeliverPolicy, pull::OrderedConfig},
+use async_nats::{
+    Client,
+    jetstream::{
+        Message,
+        consumer::{DeliverPolicy, pull::OrderedConfig},
+    },
 };
 use futures::StreamExt;
 use marketplace::time::MarketTime;
@@ -40,17 +41,17 @@ use super::{
 /// Producers publish several times a second: after this long the subscription itself may be broken.
 const SILENCE: Duration = Duration::from_secs(10);
 
-/// How often a subscription without messages checks whether its connection is still the same.
+/// How often a subscription without messages checks its connection.
 const CONNECTION_CHECK: Duration = Duration::from_millis(500);
 
 /// How long to wait before subscribing again.
 const SUBSCRIBE_AGAIN: Duration = Duration::from_millis(250);
 
-/// Follows the streams of supply and demand.
+/// Follows both streams.
 #[derive(Clone, Debug)]
 pub struct Subscriber {
-    nats: async_nats::Client,
-    stream_replicas: usize,
+    nats: Client,
+    replicas: usize,
     clock: MarketClock,
     state: SharedState,
     /// Logged once: a stream may hold all messages of another replay.
@@ -58,16 +59,11 @@ pub struct Subscriber {
 }
 
 impl Subscriber {
-    /// A subscriber that writes to `state`, and keeps dead letters on `stream_replicas` nodes.
-    pub fn new(
-        nats: async_nats::Client,
-        stream_replicas: usize,
-        state: SharedState,
-        clock: MarketClock,
-    ) -> Self {
+    /// A subscriber that writes to `state`, and keeps dead letters on `replicas` nodes.
+    pub fn new(nats: Client, replicas: usize, state: SharedState, clock: MarketClock) -> Self {
         Self {
             nats,
-            stream_replicas,
+            replicas,
             clock,
             state,
             warned_of_clock_skew: Arc::new(Once::new()),
@@ -96,9 +92,11 @@ impl Subscriber {
         let source = jetstream.get_stream_no_info(stream.name).await?;
         let mut messages = source.create_consumer(ordered).await?.messages().await?;
         work.record(&anyhow::Ok(()));
-        let connection = self.connects();
+        // No subscription survives a restart of the broker, although it seems to.
+        let connects = || self.nats.statistics().connects.load(Ordering::Relaxed);
+        let connection = connects();
         let mut received_at = Instant::now();
-        while connection == self.connects() && received_at.elapsed() < SILENCE {
+        while connection == connects() && received_at.elapsed() < SILENCE {
             match tokio::time::timeout(CONNECTION_CHECK, messages.next()).await {
                 Ok(Some(message)) => {
                     self.step(stream, &message?).await;
@@ -111,11 +109,6 @@ impl Subscriber {
         Ok(())
     }
 
-    /// How often the client connected: no subscription survives a restart of the broker.
-    fn connects(&self) -> u64 {
-        self.nats.statistics().connects.load(Ordering::Relaxed)
-    }
-
     /// Applies one message, or moves it to the dead letters if it cannot be parsed.
     pub async fn step(&self, stream: Stream, message: &Message) {
         let telemetry = ConsumerTelemetry::new(stream.name, stream.subjects);
@@ -125,22 +118,20 @@ impl Subscriber {
             Ok(parsed) => {
                 // A watermark ends a round of levels: one span per round.
                 let ends_round = self.apply(&parsed, message, received_at);
-                // One span per round, linked to the trace of its producer.
                 if ends_round && parsed.traceparent.is_some() {
                     telemetry.process_span(message);
                 }
                 Processed::Done
             }
-            Err(malformed) => {
-                let (nats, replicas) = (&self.nats, self.stream_replicas);
-                dead_letter(nats, replicas, stream, message, &malformed).await;
+            Err(error) => {
+                dead_letter(&self.nats, self.replicas, stream, message, &error).await;
                 Processed::DeadLettered
             }
         };
         telemetry.processed(outcome, started.elapsed(), &Span::none());
     }
 
-    /// Applies a message. Returns whether it was a watermark, and news.
+    /// Applies a message. Returns true for a watermark that is newer than the last one.
     fn apply(&self, parsed: &FeedMessage, message: &Message, received_at: RealTime) -> bool {
         let now = MarketTime::from_millis(self.clock.at_real_micros(received_at.micros()));
         let as_of = parsed.content.as_of();
