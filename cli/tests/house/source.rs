@@ -33,7 +33,6 @@ const NOT_YET: &[&str] = &[
     "docs/decisions/calls-straight-to-http2.md",
     "docs/decisions/one-thread-per-core.md",
     "docs/decisions/sampling-at-the-edge.md",
-    "docs/journey.md",
     "loadtest/city/",
     "services/price-optimization/",
 ];

@@ -89,7 +89,7 @@ fn reason(mode: DataflowMode, hop: &CostliestHop) -> &'static str {
         (DataflowMode::Database, Stage::Published) => "the producer writes a few times a second",
         (DataflowMode::Database, Stage::Received) => "rows wait for the next batch run",
         (DataflowMode::Database, Stage::Written) => "the batch run makes its forecasts",
-        (DataflowMode::Database, Stage::Read) => "rows stay as they are until the next batch run",
+        (DataflowMode::Database, Stage::Read) => "the rows are used until the next batch run",
         (DataflowMode::Events, Stage::Published) => {
             "the producer first publishes the levels, then a watermark that they are complete"
         }
@@ -97,7 +97,7 @@ fn reason(mode: DataflowMode, hop: &CostliestHop) -> &'static str {
         (DataflowMode::Events, Stage::Read) => {
             "the last message is used until the next one arrives, a few times a second"
         }
-        (DataflowMode::Request, Stage::Received) => "the answer travels",
+        (DataflowMode::Request, Stage::Received) => "the answer is on its way",
         (DataflowMode::Request, Stage::Priced) => "the quote waits for the other call",
         // No other hop can be long in a mode.
         _ => "the quote is computed",
