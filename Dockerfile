@@ -11,10 +11,11 @@ FROM rust:${RUST}-slim-bookworm AS outline
 WORKDIR /project
 COPY . .
 # An empty source compiles to nothing. Nothing needs the deleted files here: migrations, protos, tests.
+# The crate `protoc` keeps its source: the build script of a dependency runs it.
 RUN find . -type f ! -name Cargo.toml ! -name Cargo.lock ! -name release.toml ! -path '*/src/lib.rs' ! -path '*/src/main.rs' \
-      ! -name build.rs -delete \
+      ! -name build.rs ! -path './.cargo/*' -delete \
  && find . -name lib.rs -exec sh -c ': >"$0"' {} \; \
- && find . -name main.rs -o -name build.rs | while read -r program; do echo 'fn main() {}' >"$program"; done
+ && find . -name main.rs ! -path './crates/protoc/*' -o -name build.rs | while read -r program; do echo 'fn main() {}' >"$program"; done
 
 # --- the build ----------------------------------------------------------------------------------------------------
 FROM rust:${RUST}-slim-bookworm AS build

@@ -1,52 +1,63 @@
-//! The pages of the Jaeger UI, which the folder `jaeger-ui` holds.
-//!
-//! The UI is a single page: every path that is no asset answers with the index, and the script in
-//! it shows what the path asks for. The assets are stored compressed and sent compressed, because
-//! every browser unpacks them.
+//! The Jaeger UI's own pages, as the crate `otlp-embedded` carries them; only its assets are used,
+//! not its store. The UI is a single page: every path that is no asset is the index, and the script
+//! in it shows what the path says.
 
 use axum::{
     Router,
-    extract::Path,
-    response::{Html, IntoResponse, Response},
-    routing::get,
+    body::to_bytes,
+    middleware::map_response,
+    response::{IntoResponse, Response},
 };
 use http::{StatusCode, header};
+use otlp_embedded::{Config, State, ui_app};
 
-/// A file under `/static`: its name, its media type, and its content compressed by gzip.
-type Asset = (&'static str, &'static str, &'static [u8]);
-
-macro_rules! asset {
-    ($name:literal, $media_type:literal) => {
-        (
-            $name,
-            $media_type,
-            include_bytes!(concat!("../jaeger-ui/", $name, ".gz")),
-        )
-    };
-}
-
-const ASSETS: [Asset; 5] = [
-    asset!("index-Ba4Pmzjs.js", "text/javascript"),
-    asset!("index-BCPS3alI.css", "text/css"),
-    asset!("jaeger-logo-CNZsoUdk.svg", "image/svg+xml"),
-    asset!("monitor-BYreg9RK.png", "image/png"),
-    asset!("favicon-BxcVf0am.ico", "image/x-icon"),
-];
+/// Where the pages are served; the index tells the browser.
+const BASE_PATH: &str = "/";
 
 /// The pages and their assets.
 pub(crate) fn pages() -> Router {
-    Router::new()
-        .route("/static/{name}", get(asset))
-        .fallback(async || Html(include_str!("../jaeger-ui/index.html")))
+    // The store that the crate insists on: nothing is ever put in, and its routes are shadowed by
+    // ours.
+    let unused = State::new(Config {
+        max_length: 1,
+        max_memory_usage: 1,
+    });
+    ui_app(unused, BASE_PATH)
+        .layer(map_response(configured))
+        .layer(map_response(found))
 }
 
-async fn asset(Path(name): Path<String>) -> Response {
-    let Some((_, media_type, content)) = ASSETS.iter().find(|asset| asset.0 == name) else {
-        return StatusCode::NOT_FOUND.into_response();
+/// Where the index says how it is configured, and what is said there: the page *Monitor* wants metrics of spans, which this
+/// collector does not have, so the menu does not lead to it.
+const UNCONFIGURED: &str = "const JAEGER_CONFIG = DEFAULT_CONFIG;";
+const CONFIGURED: &str = r#"const JAEGER_CONFIG = {"monitor":{"menuEnabled":false}};"#;
+
+/// The index is a few kilobytes.
+const LARGEST_PAGE_BYTES: usize = 1 << 20;
+
+async fn configured(response: Response) -> Response {
+    let is_page = response
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|kind| kind.as_bytes().starts_with(b"text/html"));
+    if !is_page {
+        return response;
+    }
+    let (mut parts, body) = response.into_parts();
+    let Ok(page) = to_bytes(body, LARGEST_PAGE_BYTES).await else {
+        return StatusCode::INTERNAL_SERVER_ERROR.into_response();
     };
-    let headers = [
-        (header::CONTENT_TYPE, *media_type),
-        (header::CONTENT_ENCODING, "gzip"),
-    ];
-    (headers, *content).into_response()
+    let page = String::from_utf8_lossy(&page).replacen(UNCONFIGURED, CONFIGURED, 1);
+    parts.headers.remove(header::CONTENT_LENGTH);
+    Response::from_parts(parts, page.into())
+}
+
+/// The crate answers pages with a redirect to nowhere; browsers forgive it, health checks and `curl
+/// --fail` do not.
+async fn found(mut response: Response) -> Response {
+    let nowhere = !response.headers().contains_key(header::LOCATION);
+    if response.status() == StatusCode::TEMPORARY_REDIRECT && nowhere {
+        *response.status_mut() = StatusCode::OK;
+    }
+    response
 }
