@@ -6,10 +6,11 @@ use crate::modules::{Module, Workspace, field};
 use crate::source::{is_held, sources};
 
 /// Every crate and the crates of ours that it may import, without those that only its tests import.
-const MAY_IMPORT: [(&str, &[&str]); 16] = [
+const MAY_IMPORT: [(&str, &[&str]); 17] = [
     ("marketplace", &[]),
     ("platform", &[]),
     ("private-servers", &[]),
+    ("protoc", &[]),
     ("trace-view", &[]),
     ("dashboards", &[]),
     ("surge-proto", &["marketplace"]),
