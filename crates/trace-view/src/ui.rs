@@ -11,7 +11,7 @@ use axum::{
 use http::{StatusCode, header};
 use otlp_embedded::{Config, State, ui_app};
 
-/// Where the pages are served; the index tells the browser.
+/// Where the pages are served. The index names it to the browser.
 const BASE_PATH: &str = "/";
 
 /// The pages and their assets.
@@ -27,8 +27,8 @@ pub(crate) fn pages() -> Router {
         .layer(map_response(found))
 }
 
-/// Where the index says how it is configured, and what is said there: the page *Monitor* wants metrics of spans, which this
-/// collector does not have, so the menu does not lead to it.
+/// The line of the index that configures the UI, and our version of it: the page *Monitor* shows
+/// metrics of spans, which this collector does not have, so the menu must not lead to it.
 const UNCONFIGURED: &str = "const JAEGER_CONFIG = DEFAULT_CONFIG;";
 const CONFIGURED: &str = r#"const JAEGER_CONFIG = {"monitor":{"menuEnabled":false}};"#;
 

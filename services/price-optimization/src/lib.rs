@@ -17,7 +17,6 @@ mod http;
 mod metrics;
 mod openapi;
 pub mod pricing;
-mod readers;
 pub mod store;
 
 use std::{process::ExitCode, sync::Arc, time::Instant};
@@ -123,7 +122,7 @@ impl Service {
         let state = SharedState::new(area.clone());
         let subscriber = Subscriber::new(nats.clone(), replicas, state.clone(), clock);
         let dataflows = Dataflows::new(
-            DatabaseDataflow::new(pool.clone()),
+            DatabaseDataflow::new(pool.clone(), config.dataflow_deadline),
             RequestDataflow::connect(&config)?,
             EventsDataflow::new(state.clone(), clock, policy.freshness),
             &config,

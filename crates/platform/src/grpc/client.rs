@@ -189,7 +189,20 @@ fn status_of(error: BoxError) -> Status {
     if error.is::<tower::load_shed::error::Overloaded>() {
         return Status::unavailable("none of its replicas can be called now");
     }
+    if causes(&*error).any(is_unanswered_ping) {
+        return Status::deadline_exceeded("the callee answers neither calls nor pings");
+    }
     Status::from_error(error)
+}
+
+/// An error, its cause, and so on.
+fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    iter::successors(Some(error), |&cause| cause.source())
+}
+
+/// Whether a connection was closed because the callee hangs.
+fn is_unanswered_ping(cause: &(dyn Error + 'static)) -> bool {
+    cause.downcast_ref().is_some_and(hyper::Error::is_timeout)
 }
 
 /// Whether a call is sent once more, to another replica.
@@ -245,12 +258,11 @@ impl Failure {
     }
 
     fn of_error(error: &(dyn Error + 'static)) -> Self {
-        let mut causes = iter::successors(Some(error), |&cause| cause.source());
         let not_sent = |cause: &(dyn Error + 'static)| {
             let cancelled = |error: &hyper::Error| error.is_canceled();
             cause.is::<ConnectError>() || cause.downcast_ref().is_some_and(cancelled)
         };
-        match causes.any(not_sent) {
+        match causes(error).any(not_sent) {
             true => Self::NotSent,
             false => Self::ConnectionLost,
         }

@@ -9,7 +9,7 @@
 //! Simple and reliable. The read takes less than a millisecond; the data is as old as the last
 //! batch run, and unavailable together with PostgreSQL. [`batch`](crate::batch) is the other half.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, io, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
@@ -28,14 +28,15 @@ use crate::{
         provenance::{DatabaseProvenance, MarketObservation, Provenance},
     },
     error::DataflowError,
-    readers::Readers,
 };
 
 /// Reads `pricing.zone_market`.
 #[derive(Debug)]
 pub struct DatabaseDataflow {
     pool: PgPool,
-    readers: Readers,
+    /// Longest wait for a connection: shorter than the quote's deadline, so that a quote without a
+    /// connection fails as unavailable (503) and not as slow (504).
+    acquire_deadline: Duration,
 }
 
 /// The levels of a zone, and the batch run that wrote them.
@@ -46,11 +47,11 @@ struct ZoneMarketRow {
 }
 
 impl DatabaseDataflow {
-    /// Reads through `pool`.
-    pub fn new(pool: PgPool) -> Self {
+    /// Reads through `pool`. A quote waits for a connection half as long as `deadline`.
+    pub fn new(pool: PgPool, deadline: Duration) -> Self {
         Self {
-            readers: Readers::of(pool.clone()),
             pool,
+            acquire_deadline: deadline / 2,
         }
     }
 
@@ -58,26 +59,25 @@ impl DatabaseDataflow {
     /// once, so the read is repeated once.
     async fn rows(&self, zones: &[Zone]) -> Result<Vec<ZoneMarketRow>, sqlx::Error> {
         match self.read(zones).await {
-            Err(sqlx::Error::Io(_)) => self.read(zones).await,
+            Err(sqlx::Error::Io(broken)) if broken.kind() != io::ErrorKind::TimedOut => {
+                self.read(zones).await
+            }
             outcome => outcome,
         }
     }
 
     async fn read(&self, zones: &[Zone]) -> Result<Vec<ZoneMarketRow>, sqlx::Error> {
         let names: Vec<String> = zones.iter().map(Zone::to_string).collect();
-        let mut reader = self.readers.take().await?;
-        let rows = sqlx::query_as(
+        let acquire = postgres::within(self.acquire_deadline, self.pool.acquire());
+        let acquired: Result<_, sqlx::Error> = acquire.await;
+        let mut connection = acquired?;
+        sqlx::query_as(
             "SELECT zone, supply, supply_as_of, demand, demand_as_of, traceparent, run
              FROM zone_market WHERE zone = ANY($1)",
         )
         .bind(names)
-        .fetch_all(reader.connection())
-        .await;
-        match &rows {
-            Ok(_) => reader.keep(),
-            Err(_) => reader.distrust_all(),
-        }
-        rows
+        .fetch_all(&mut *connection)
+        .await
     }
 }
 

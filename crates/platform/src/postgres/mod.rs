@@ -1,89 +1,19 @@
-//! PostgreSQL: pools and operations that do not wait for ever.
+//! PostgreSQL: operations that do not wait for ever, and the [`pool`](fn@pool) that they run on.
 //!
-//! `statement_timeout` is kept by the server. A server that hangs, or is behind a network that swallows packets, keeps
-//! nothing; hence every operation also has a deadline on this side: [`within`], or [`traced`] where it deserves a span and a count.
+//! The server itself ends a statement after four seconds (`statement_timeout`). A server that hangs, or one behind a network that
+//! swallows packets, ends nothing. So every operation also has a deadline on this side: [`within`], or [`traced`] where the
+//! operation deserves a span and a metric.
 
-use std::{
-    borrow::Cow, error::Error, fmt::Display, io, iter, str::FromStr, sync::OnceLock, time::Duration,
-};
+mod pool;
 
-use futures::FutureExt;
-use prometheus_client::registry::Registry;
-use sqlx::{
-    Connection, PgConnection, PgPool,
-    postgres::{PgConnectOptions, PgPoolOptions},
-};
+use std::{borrow::Cow, error::Error, io, iter, sync::OnceLock, time::Duration};
+
+use sqlx::{PgPool, postgres::PgConnectOptions};
 use tokio::time::{Instant, timeout};
 use tracing::{Instrument, Span, field::Empty, info_span};
 
-use crate::metrics::{clients, on_scrape};
-
-/// How long a request may wait for a connection, and so how soon a dead database is noticed.
-pub const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// How long a connection that is given back in the middle of an operation may take to finish that. It is longer than a
-/// server that lives takes, because that gives up on a statement after four seconds; of one that does not, the connection
-/// is closed, so that it does not keep others out for as long as TCP hopes.
-const SETTLE_DEADLINE: Duration = Duration::from_secs(5);
-
-/// A pool that connects when it is first used, so that a service can start before its database does.
-///
-/// # Errors
-/// When `url` is no PostgreSQL URL.
-pub fn pool(
-    url: &str,
-    application_name: &str,
-    max_connections: u32,
-) -> Result<PgPool, sqlx::Error> {
-    let options = options(url, application_name)?;
-    Ok(pool_of(max_connections, options))
-}
-
-/// A [`pool`] whose connections carry one more setting of the session, a name and its value.
-///
-/// # Errors
-/// When `url` is no PostgreSQL URL.
-pub fn pool_with_setting(
-    url: &str,
-    application_name: &str,
-    max_connections: u32,
-    setting: (&'static str, impl Display),
-) -> Result<PgPool, sqlx::Error> {
-    let options = options(url, application_name)?.options([setting]);
-    Ok(pool_of(max_connections, options))
-}
-
-fn options(url: &str, application_name: &str) -> Result<PgConnectOptions, sqlx::Error> {
-    Ok(PgConnectOptions::from_str(url)?
-        .application_name(application_name)
-        .options([("statement_timeout", "4s"), ("lock_timeout", "2s")]))
-}
-
-fn pool_of(max_connections: u32, options: PgConnectOptions) -> PgPool {
-    SERVER.get_or_init(|| Server::of(&options));
-    PgPoolOptions::new()
-        .max_connections(max_connections)
-        .acquire_timeout(ACQUIRE_TIMEOUT)
-        // A ping before every query would cost more than the query; a broken connection fails once and is replaced.
-        .test_before_acquire(false)
-        .after_release(|connection, _| Box::pin(settle(connection)))
-        .connect_lazy_with(options)
-}
-
-/// Whether a connection that is given back is fit for others. What a transaction that was left has still to undo is waited for.
-/// A connection on which anything else was broken off is closed: that may have been a `BEGIN`, of which sqlx does not know that
-/// it takes effect, and the next one's statements would never be committed. Where there is nothing of either, nothing is sent.
-///
-/// The pool asks for a sign of life after this, and has no deadline for it, so what falls silent at that very moment keeps its
-/// place until TCP gives up. A ping of our own here would only move that moment, for one more round trip.
-async fn settle(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
-    if !connection.should_flush() {
-        return Ok(matches!(connection.flush().now_or_never(), Some(Ok(()))));
-    }
-    within(SETTLE_DEADLINE, connection.flush())
-        .await
-        .map(|()| true)
-}
+pub use self::pool::{pool, pool_with_setting, register_pool};
+use crate::metrics::clients;
 
 /// Defines a struct for the rows of a query; each field has the column of its name.
 ///
@@ -147,14 +77,30 @@ pub async fn observed<T, E: Error + 'static>(
 ) -> Result<T, E> {
     let started = Instant::now();
     let span = client_span(summary);
+    let mut suspicion = Suspicion { stands: true };
     let outcome = operation.instrument(span.clone()).await;
     let failure = outcome.as_ref().err().and_then(|error| failure_of(error));
+    suspicion.stands = failure.is_some();
     if let Some(failure) = &failure {
         span.record("otel.status_code", "ERROR");
         span.record("error.type", &**failure);
     }
     clients::queried(summary, failure, started.elapsed(), &span);
     outcome
+}
+
+/// Has the pool test its connections when it is dropped, unless the operation ended well: an operation whose caller gave
+/// up tells of a database that hangs.
+struct Suspicion {
+    stands: bool,
+}
+
+impl Drop for Suspicion {
+    fn drop(&mut self) {
+        if self.stands {
+            pool::FAILED.notify_waiters();
+        }
+    }
 }
 
 fn client_span(summary: &'static str) -> Span {
@@ -210,25 +156,9 @@ impl Server {
     }
 }
 
-/// Registers how many connections `pool` has open and how many it may have.
-pub fn register_pool(registry: &mut Registry, name: &'static str, pool: PgPool) {
-    on_scrape(registry, move |scrape| {
-        let pool_name = ("db_client_connection_pool_name", name);
-        let state = |state| [pool_name, ("db_client_connection_state", state)];
-        let idle = pool.num_idle() as i64;
-        let used = (i64::from(pool.size()) - idle).max(0);
-        let help = "Open connections to PostgreSQL";
-        let rows = [(state("idle"), idle), (state("used"), used)];
-        scrape.gauges("db_client_connection_count", help, rows);
-        let help = "Most connections to PostgreSQL that may be open";
-        let most = pool.options().get_max_connections();
-        scrape.gauges("db_client_connection_max", help, [([pool_name], most)]);
-    });
-}
-
 fn overdue(deadline: Duration) -> io::Error {
-    let words = format!("no answer within {deadline:?}");
-    io::Error::new(io::ErrorKind::TimedOut, words)
+    let detail = format!("no answer within {deadline:?}");
+    io::Error::new(io::ErrorKind::TimedOut, detail)
 }
 
 /// True when the database cannot be reached, is starting or stopping, or has no room: trying again later can succeed.
@@ -252,10 +182,10 @@ pub fn is_away(error: &sqlx::Error) -> bool {
     }
 }
 
-/// Asks the database for a sign of life.
+/// A health check: whether the database answers a query.
 ///
 /// # Errors
-/// Why there was none.
+/// Why it does not.
 pub async fn probe(pool: PgPool) -> Result<(), String> {
     let answer = sqlx::query("SELECT 1").execute(&pool).await;
     answer.map(|_| ()).map_err(|error| error.to_string())
@@ -266,7 +196,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_database_that_does_not_answer_is_away() {
+    async fn silent_database_is_away() {
         let silent = std::future::pending::<Result<(), sqlx::Error>>();
         let overdue: Result<(), sqlx::Error> = within(Duration::ZERO, silent).await;
         let overdue = overdue.unwrap_err();
@@ -275,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_query_is_no_outage() {
+    fn wrong_query_is_no_outage() {
         assert!(is_away(&sqlx::Error::PoolTimedOut));
         assert!(!is_away(&sqlx::Error::RowNotFound));
     }
