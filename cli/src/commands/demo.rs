@@ -10,7 +10,7 @@ use crate::{
     cli::DemoArgs,
     interrupts::Interrupts,
     stack::Stack,
-    terminal::{complain, note},
+    terminal::{complain, note, say},
 };
 
 /// How long an interrupted comparison may take to send its drivers home and to write its report.
@@ -45,6 +45,7 @@ async fn compare_on(
         driver_url: Some(target.driver),
         ride_url: Some(target.ride),
         grpc_url: Some(stack.quotes_grpc_url()),
+        city_url: Some(stack.city_url()),
     };
     tokio::select! {
         outcome = compare::run_until(args, interrupts.end().clone()) => {
@@ -68,6 +69,7 @@ async fn stay(stack: &mut Stack, outcome: &anyhow::Result<ExitCode>, interrupts:
         complain(format_args!("{error:#}"));
     }
     up::announce(stack);
+    say("Ctrl-C ends it.");
     up::watch(stack, interrupts.end()).await;
 }
 

@@ -54,6 +54,17 @@ pub(crate) async fn run(state_dir: &Path) -> anyhow::Result<ExitCode> {
             Cell::new(finding.dependencies),
         ]);
     }
+    let by_hand = !record.parts.iter().any(|(it, _)| it.part == Part::City);
+    let city = ask(record.ports.city).await;
+    if by_hand && city.state != "down" {
+        parts.add_row([
+            Cell::new(Part::City),
+            Cell::new("-"),
+            Cell::new(record.ports.city),
+            verdict(city.healthy, city.state),
+            Cell::new(city.dependencies),
+        ]);
+    }
     say(parts);
     match mode::show(&record.price_url()).await {
         Ok(in_force) => say(format_args!("dataflow: {}", in_force.sentence())),

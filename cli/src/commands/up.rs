@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
-use city::{City, Client, ReplayArgs, Target};
+use city::Target;
 use platform::sampling::Sampler;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
@@ -18,41 +18,25 @@ use crate::{
 /// How often the command looks for processes that have ended.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
-/// Longest wait of a rider's or driver's app for an answer.
-const CITY_CALL_LIMIT: Duration = Duration::from_secs(2);
-
 pub(crate) async fn run(args: UpArgs, state_dir: PathBuf) -> anyhow::Result<ExitCode> {
     let interrupts = Interrupts::listen()?;
     let mut settings = args.stack.settings(state_dir)?;
     settings.demand_profile.clone_from(&args.replay.profile);
+    settings.city = args.city.then(|| args.replay.command_line());
     let Some(mut stack) = start(settings, &interrupts).await? else {
         return Ok(INTERRUPTED.into());
     };
-    let outcome = if args.city {
-        watch_city(&mut stack, &args.replay, &interrupts).await
-    } else {
-        announce(&stack);
-        watch(&mut stack, interrupts.end()).await;
-        Ok(())
-    };
+    announce(&stack);
+    if args.city {
+        say(format_args!(
+            "  city       {}/v1/truth  (the right multiplier, supply and demand of every zone)",
+            stack.city_url()
+        ));
+    }
+    say("Ctrl-C ends it.");
+    watch(&mut stack, interrupts.end()).await;
     stop(stack, &interrupts).await?;
-    outcome.map(|()| ExitCode::SUCCESS)
-}
-
-/// Watches the stack while a city lives on it.
-async fn watch_city(
-    stack: &mut Stack,
-    replay: &ReplayArgs,
-    interrupts: &Interrupts,
-) -> anyhow::Result<()> {
-    let config = replay.config(stack.target())?;
-    let city = City::start(config, Client::new(CITY_CALL_LIMIT)).await?;
-    announce(stack);
-    watch(stack, interrupts.end()).await;
-    note("sending the drivers home …");
-    let home = city.stop();
-    interrupts.hurry().run_until_cancelled(home).await;
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Starts a stack; none if a Ctrl-C comes first.
@@ -115,7 +99,6 @@ pub(super) fn announce(stack: &Stack) {
         "  logs       {}",
         stack.logs_folder().display()
     ));
-    say("Ctrl-C ends it.");
 }
 
 /// Reports every part that ends by itself, until `end` is cancelled. The rest of the stack goes on.

@@ -72,10 +72,19 @@ impl Launch {
         });
     }
 
+    /// Whether a city uses the stack.
+    pub(super) const fn has_city(&self) -> bool {
+        self.settings.city.is_some()
+    }
+
     /// The command that starts this process.
     pub(super) fn command(&self, member: Member) -> Command {
         let part = member.part;
         let mut command = Command::new(&self.executable);
+        if part == Part::City {
+            self.use_services(&mut command);
+            return command;
+        }
         command.arg("service");
         match part {
             Part::Batch => command
@@ -88,6 +97,19 @@ impl Launch {
             _ => self.serve(member, &mut command),
         }
         command
+    }
+
+    /// A city uses the first replicas, as every client does.
+    fn use_services(&self, command: &mut Command) {
+        let [driver, ride, price] = &self.ports.http;
+        command
+            .arg("city")
+            .args(self.settings.city.iter().flatten())
+            .env("DRIVER_URL", url(driver[0]))
+            .env("RIDE_URL", url(ride[0]))
+            .env("SURGE_TARGET", url(price[0]))
+            .env("CITY_URL", url(self.ports.city))
+            .env("CITY_ADDR", address(self.ports.city).to_string());
     }
 
     fn collect_traces(&self, command: &mut Command) {

@@ -108,6 +108,11 @@ impl Stack {
         url(self.ports().grpc[2][0])
     }
 
+    /// Base URL of the city, whether there is one or not.
+    pub fn city_url(&self) -> String {
+        url(self.ports().city)
+    }
+
     /// URL of the Jaeger UI.
     pub fn traces_url(&self) -> String {
         url(self.reservation.map.traces)
@@ -221,12 +226,16 @@ impl Stack {
         Ok(())
     }
 
+    fn members(&self) -> impl Iterator<Item = Member> {
+        let city = self.launch.has_city().then_some(Part::City.into());
+        self.ports().members().chain(city)
+    }
+
     fn publish(&self) -> anyhow::Result<()> {
         self.lock.publish(&RunningStack {
             pid: std::process::id(),
             ports: self.ports().clone(),
             parts: self
-                .ports()
                 .members()
                 .map(|member| (member, self.pid(member)))
                 .collect(),

@@ -22,10 +22,12 @@ pub enum Part {
     PriceOptimization,
     /// The batch job behind the `database` dataflow.
     Batch,
+    /// The simulated city.
+    City,
 }
 
 impl Part {
-    /// Every part, behind those it depends on.
+    /// The parts of every stack, behind those they depend on. Some stacks have a city too.
     pub const ALL: [Self; 7] = [
         Self::Postgres,
         Self::Nats,
@@ -53,6 +55,7 @@ impl Part {
             Self::RideManagement => "ride-management",
             Self::PriceOptimization => "price-optimization",
             Self::Batch => "batch",
+            Self::City => "city",
         }
     }
 }

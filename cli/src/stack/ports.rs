@@ -20,7 +20,7 @@ use super::{Member, Part};
 /// The environment variable that moves all ports.
 pub const PORT_BASE_VARIABLE: &str = "SURGE_PORT_BASE";
 
-/// HTTP on 7101 to 7104, gRPC on 7201 to 7203; second replicas on 7141 to 7143 and 7241 to 7243,
+/// HTTP on 7101 to 7105, gRPC on 7201 to 7203; second replicas on 7141 to 7143 and 7241 to 7243,
 /// third ones ten higher.
 const STANDARD_BASE: u16 = 7100;
 
@@ -49,6 +49,8 @@ pub struct PortMap {
     pub grpc: [Vec<u16>; 3],
     /// Health and metrics of the batch job.
     pub batch: u16,
+    /// Health, metrics and ground truth of the city.
+    pub city: u16,
     /// The Jaeger UI.
     pub traces: u16,
     /// The collector of spans, OTLP over gRPC.
@@ -115,6 +117,7 @@ impl Ports {
                 .map(|port| take(port, "NATS"))
                 .collect::<Result<_, _>>()?,
             batch: take(self.port(4), "metrics of the batch job")?,
+            city: take(self.port(5), "the city")?,
             traces: take(self.port(86), "the Jaeger UI")?,
             otlp: take(self.port(117), "the trace collector")?,
             postgres: take(self.server_port(32), "PostgreSQL")?,
@@ -176,6 +179,7 @@ impl PortMap {
             Part::RideManagement => of_service(1),
             Part::PriceOptimization => of_service(2),
             Part::Batch => vec![self.batch],
+            Part::City => vec![self.city],
         }
     }
 
@@ -191,7 +195,7 @@ impl PortMap {
         u8::try_from(count).unwrap_or(Member::MOST)
     }
 
-    /// Every process, behind those it depends on.
+    /// Every process but the city, behind those it depends on.
     pub(super) fn members(&self) -> impl Iterator<Item = Member> {
         let counts = Part::ALL.map(|part| (part, self.count(part)));
         counts

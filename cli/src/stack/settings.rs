@@ -41,6 +41,8 @@ pub struct StackSettings {
     pub replicas: u8,
     /// The number of NATS nodes, each with a copy of every stream: 1, 3 or 5.
     pub nats_nodes: u8,
+    /// The options of the city that uses the stack; `None` for a stack without a city.
+    pub city: Option<Vec<String>>,
 }
 
 impl Default for StackSettings {
@@ -56,6 +58,7 @@ impl Default for StackSettings {
             demand_profile: DEMAND_PROFILE.into(),
             replicas: 1,
             nats_nodes: 1,
+            city: None,
         }
     }
 }

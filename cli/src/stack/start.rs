@@ -34,6 +34,9 @@ impl Stack {
         let deadline = Instant::now() + READY_LIMIT;
         let live = [DataflowMode::Request, DataflowMode::Events];
         stack.ready(&live, deadline).await?;
+        if stack.launch.has_city() {
+            stack.start_city().await?;
+        }
         // The first batch run reads the tables that the services have published by now.
         stack.launch_child(Part::Batch.into())?;
         stack.publish()?;
@@ -81,11 +84,32 @@ impl Stack {
         })
     }
 
+    async fn start_city(&mut self) -> anyhow::Result<()> {
+        self.reservation.release(Part::City);
+        self.launch_child(Part::City.into())?;
+        self.publish()?;
+        let deadline = Instant::now() + READY_LIMIT;
+        while let Err(reason) = self.readiness.service(Part::City.into(), "/readyz").await {
+            self.no_failure()?;
+            if Instant::now() >= deadline {
+                return Err(reason);
+            }
+            sleep(POLL).await;
+        }
+        Ok(())
+    }
+
+    /// Fails if a part has ended by itself.
+    fn no_failure(&mut self) -> anyhow::Result<()> {
+        match self.failures().into_iter().next() {
+            Some(failure) => bail!("the stack did not start: {failure}"),
+            None => Ok(()),
+        }
+    }
+
     async fn ready(&mut self, modes: &[DataflowMode], deadline: Instant) -> anyhow::Result<()> {
         while let Err(reason) = self.readiness.suite(modes).await {
-            if let Some(failure) = self.failures().into_iter().next() {
-                bail!("the stack did not start: {failure}");
-            }
+            self.no_failure()?;
             if Instant::now() >= deadline {
                 let limit = READY_LIMIT.as_secs();
                 let logs = self.logs.folder().display();

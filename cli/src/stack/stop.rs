@@ -21,6 +21,8 @@ impl Stack {
             lock,
             ..
         } = self;
+        // The city takes its drivers offline, so it ends before the services.
+        end_all(children.remove(&Part::City.into()), hurry).await;
         let traces = children.remove(&Part::TraceView.into());
         end_all(children.into_values(), hurry).await;
         end_all(traces, hurry).await;

@@ -12,7 +12,7 @@ use std::{
 use city::{City, CityConfig, Client};
 use marketplace::Bounds;
 use serde_json::Value;
-use surge::{Part, Stack};
+use surge::{Part, Stack, StackSettings};
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
@@ -40,6 +40,7 @@ async fn every_figure_of_report_is_measured() {
         compare
             .args(["--target", &target.price])
             .args(["--driver-url", &target.driver, "--ride-url", &target.ride])
+            .args(["--city-url", &stack.city_url()])
             .args([OsStr::new("--json"), json.as_ref()])
             .args([OsStr::new("--html"), page.as_ref()]);
         compare
@@ -129,6 +130,7 @@ async fn dying_service_voids_run_everywhere() {
     compare
         .args(["--target", &target.price])
         .args(["--driver-url", &target.driver, "--ride-url", &target.ride])
+        .args(["--city-url", &stack.city_url()])
         .arg("--json")
         .arg(&json)
         .arg("--html")
@@ -177,13 +179,74 @@ async fn eventually_quotes(metrics: &str, count: u64) {
     }
 }
 
+/// A stack has one city: a second one refuses, and a comparison asks the first for the truth.
+#[tokio::test(flavor = "multi_thread")]
+async fn comparison_joins_the_living_city() {
+    let _alone = ALONE.lock().await;
+    let folder = state_folder().unwrap();
+    let evening = project().join("data/uber-pickups-2014-04-04-evening.csv.gz");
+    let options = [
+        "--fleet=60".to_owned(),
+        format!("--pickups={}", evening.display()),
+        format!(
+            "--profile={}",
+            project().join(surge::DEMAND_PROFILE).display()
+        ),
+    ];
+    let stack = Stack::start(StackSettings {
+        city: Some(options.to_vec()),
+        ..stack_in(folder.path())
+    });
+    let stack = stack.await.unwrap();
+    let (target, city_url) = (stack.target(), stack.city_url());
+    let on_the_stack = |options: &[&str]| {
+        let mut command = surge(folder.path(), options);
+        command
+            .args(["--target", &target.price, "--city-url", &city_url])
+            .args(["--driver-url", &target.driver, "--ride-url", &target.ride]);
+        command
+    };
+    let refused = output_of(on_the_stack(&["city", "--fleet", "60"])).await;
+    assert_eq!(refused.status.code(), Some(1));
+    let words = text(&refused);
+    assert!(
+        words.contains(&city_url) && words.lines().count() == 1,
+        "{words}"
+    );
+
+    let json = folder.path().join("compare.json");
+    let mut compare = on_the_stack(&["compare", "--quick", "--rounds", "0", "--rate", "60"]);
+    compare.arg("--json").arg(&json);
+    compare
+        .arg("--html")
+        .arg(folder.path().join("compare.html"));
+    let joined = output_of(compare).await;
+    let truth: Value = Client::new(PATIENCE)
+        .get(&format!("{city_url}/v1/truth"))
+        .await
+        .expect("the city lives on")
+        .json()
+        .unwrap();
+    stack.stop(&CancellationToken::new()).await.unwrap();
+    assert_eq!(
+        truth["distrust"],
+        serde_json::json!([]),
+        "{}",
+        truth["progress"]
+    );
+    assert!(text(&joined).contains("joins it"), "{}", text(&joined));
+    let report: Value = serde_json::from_slice(&fs::read(&json).unwrap()).unwrap();
+    let error = &report["modes"]["request"]["multiplier_error"]["mean_abs"];
+    assert!(error.as_f64().is_some_and(|error| error < 0.02), "{error}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn second_city_agrees_with_services() {
     let _alone = ALONE.lock().await;
     let folder = state_folder().unwrap();
     let stack = Stack::start(stack_in(folder.path())).await.unwrap();
     let former = city(&stack, 1).await.unwrap();
-    assert_eq!(former.warnings(), [""; 0]);
+    assert_eq!(former.distrust(), [""; 0]);
     let deadline = Instant::now() + PATIENCE;
     while former.progress().requests < 30 {
         assert!(Instant::now() < deadline, "{:?}", former.progress());
@@ -192,7 +255,7 @@ async fn second_city_agrees_with_services() {
     assert_eq!(former.stop().await.drivers_left_behind, 0);
 
     let latter = city(&stack, 2).await.unwrap();
-    assert_eq!(latter.warnings(), [""; 0]);
+    assert_eq!(latter.distrust(), [""; 0]);
     latter.stop().await;
     stack.stop(&CancellationToken::new()).await.unwrap();
 }

@@ -1,6 +1,6 @@
-//! The HTTP client of the city, and of whoever asks a service now and then: JSON over HTTP/1.1 with kept connections.
-//!
-//! Every call has a deadline that covers the whole answer. The load engine has connections of its own.
+//! The HTTP client of the city and of commands that call a service now and then: JSON over HTTP/1.1
+//! with kept connections. Every call has a deadline for the whole answer. The load generator has
+//! connections of its own.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client whose calls each end within `deadline`, connecting included.
+    /// A client whose calls each end within `deadline`, including the time to connect.
     pub fn new(deadline: Duration) -> Self {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
@@ -55,7 +55,7 @@ impl Client {
         self.call(request(Method::POST, url, json(body)?)?).await
     }
 
-    /// Sends a request that the caller has built.
+    /// Sends any request.
     ///
     /// # Errors
     /// As [`Client::get`].
@@ -96,7 +96,7 @@ impl HttpAnswer {
     /// Reads the body as JSON.
     ///
     /// # Errors
-    /// When it is not what `T` expects.
+    /// When the body does not match `T`.
     pub fn json<T: DeserializeOwned>(&self) -> serde_json::Result<T> {
         serde_json::from_slice(&self.body)
     }
@@ -110,7 +110,7 @@ impl HttpAnswer {
     }
 }
 
-/// Why there was no answer.
+/// Why there was no complete answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CallError {
     /// The deadline passed first.
@@ -122,7 +122,7 @@ pub enum CallError {
     /// The connection broke before the answer was complete.
     #[error("the connection broke: {0}")]
     Broken(String),
-    /// The request could not be written; a mistake on our side.
+    /// The request is not valid: a mistake of the caller.
     #[error("the request is not valid: {0}")]
     Request(String),
 }

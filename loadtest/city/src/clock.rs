@@ -1,7 +1,7 @@
-//! The market clock of the suite under test, read once over the wire.
+//! The market clock of the services, as the city reads it once.
 //!
-//! Every service tells the start, the anchor and the speed of its clock on `/readyz`. The city computes market time from
-//! the same numbers, so that a ride that is due at 17:42 is due at the same instant on both sides.
+//! Every service shows the start, the anchor and the speed of its clock on `/readyz`. The city
+//! computes market time from the same numbers, so both sides agree on when a ride is due.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -21,8 +21,8 @@ pub struct MarketClock {
 }
 
 impl MarketClock {
-    /// A clock that shows `start` at `anchor_millis`, real milliseconds since the Unix epoch, and runs `speed` market
-    /// seconds per real second.
+    /// A clock that shows `start` at `anchor_millis` (real milliseconds since the Unix epoch) and
+    /// runs `speed` market seconds per real second.
     pub const fn new(start: MarketTime, anchor_millis: i64, speed: f64) -> Self {
         Self {
             start_millis: start.millis(),
@@ -31,18 +31,19 @@ impl MarketClock {
         }
     }
 
-    /// Reads the clock of the suite.
+    /// Reads the clock of the services.
     ///
     /// # Errors
-    /// If a service does not answer, or if the three do not show the same time: ages and due times would be nonsense.
+    /// If a service does not answer, or if the three do not show the same time: then ages and due
+    /// times would make no sense.
     pub async fn read(client: &Client, target: &Target) -> anyhow::Result<Self> {
         let price = Self::of_service(client, &target.price).await?;
         for sibling in [&target.driver, &target.ride] {
             let other = Self::of_service(client, sibling).await?;
             ensure!(
                 other.shows_the_time_of(&price),
-                "{sibling} and {} run on different market clocks; give all services the same MARKET_CLOCK_START, \
-                 MARKET_CLOCK_SPEED and MARKET_CLOCK_ANCHOR",
+                "{sibling} and {} run on different market clocks; give all services the same \
+                 MARKET_CLOCK_START, MARKET_CLOCK_SPEED and MARKET_CLOCK_ANCHOR",
                 target.price
             );
         }
@@ -69,14 +70,14 @@ impl MarketClock {
         real.mul_f64(self.speed)
     }
 
-    /// Real seconds by which the clock was set between two of its readings, when so much time has really `passed`; below zero
-    /// for one that was set back.
+    /// Real seconds by which somebody set the clock between two readings, if this much real time
+    /// has `passed`; negative if the clock was set back.
     pub fn set_by(&self, from: MarketTime, until: MarketTime, passed: Duration) -> f64 {
         let shown = (until.millis() - from.millis()) as f64 / 1_000.0 / self.speed;
         shown - passed.as_secs_f64()
     }
 
-    /// The real time to wait until the clock shows `at`; zero if that has passed.
+    /// The real time until the clock shows `at`; zero if that has passed.
     pub fn until(&self, at: MarketTime) -> Duration {
         self.real(self.now().age_of(at))
     }
@@ -91,7 +92,7 @@ impl MarketClock {
         let answer = client.get(&url).await.with_context(|| url.clone())?;
         let ready: Readiness = answer
             .json()
-            .with_context(|| format!("{url} tells no market clock: {}", answer.excerpt()))?;
+            .with_context(|| format!("{url} shows no market clock: {}", answer.excerpt()))?;
         let reading = ready.market_clock;
         ensure!(
             reading.speed.is_finite() && reading.speed > 0.0,
@@ -106,7 +107,7 @@ impl MarketClock {
         ))
     }
 
-    /// Whether both clocks show the same time now and will do so for a good while.
+    /// Whether both clocks show the same time now and in an hour.
     fn shows_the_time_of(&self, other: &Self) -> bool {
         const AN_HOUR_MILLIS: i64 = 3_600_000;
         const TOLERANCE_MILLIS: i64 = 1_000;
@@ -118,7 +119,7 @@ impl MarketClock {
     }
 }
 
-/// What the city needs of a service's `/readyz`.
+/// The part of a service's `/readyz` that the city reads.
 #[derive(Deserialize)]
 struct Readiness {
     market_clock: Reading,
@@ -142,7 +143,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_market_hour_takes_a_minute_at_speed_sixty() {
+    fn market_hour_takes_a_minute_at_sixty() {
         let clock = MarketClock::new(MarketTime::from_millis(1_000_000), 500, 60.0);
         assert_eq!(clock.at_real_millis(500).millis(), 1_000_000);
         assert_eq!(clock.at_real_millis(60_500).millis(), 4_600_000);
@@ -152,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_was_set_is_told_from_one_that_runs() {
+    fn notices_a_clock_that_was_set() {
         let clock = MarketClock::new(MarketTime::from_millis(0), 0, 60.0);
         let (from, passed) = (MarketTime::from_millis(3_600_000), Duration::from_secs(10));
         let set_by = |until| clock.set_by(from, MarketTime::from_millis(until), passed);
@@ -162,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn clocks_that_drift_apart_are_not_the_same() {
+    fn clocks_of_other_speeds_differ() {
         let clock = |speed| MarketClock::new(MarketTime::from_millis(0), real_now_millis(), speed);
         assert!(clock(60.0).shows_the_time_of(&clock(60.0)));
         assert!(!clock(60.0).shows_the_time_of(&clock(61.0)));

@@ -1,36 +1,38 @@
-//! What happened in the city so far, counted.
+//! The counts of a city.
 
 use std::collections::BTreeMap;
 
 use marketplace::{MarketTime, Multiplier};
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
-/// The state of a city at one moment. Every rider gets a quote or an error; who accepts it requests a ride; a request is
-/// open until it is completed, unserved or lost.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+use crate::rfc3339;
+
+/// The counts of a city at one moment. Every rider receives a quote or an error; a rider who
+/// accepts the price requests a ride; a request is open until it is completed, unserved or lost.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CityProgress {
-    /// Market time of this count.
-    #[serde(serialize_with = "rfc3339")]
+    /// Market time of these counts.
+    #[serde(with = "rfc3339")]
     pub market_time: MarketTime,
-    /// Riders who were quoted a price.
+    /// Riders who received a quote.
     pub quotes: u64,
     /// Riders who found the price too high.
     pub priced_out: u64,
-    /// Ride requests that were taken.
+    /// Ride requests that the service accepted.
     pub requests: u64,
-    /// Requests to which a driver was sent.
+    /// Requests with a driver.
     pub matched: u64,
-    /// Requests without a driver, or whose rider did not want to wait so long.
+    /// Requests without a driver, or whose rider did not accept the wait.
     pub unserved: u64,
-    /// Rides driven to their end.
+    /// Rides that reached their dropoff.
     pub completed: u64,
-    /// Rides that the city lost track of, because a service was away for too long.
+    /// Rides that the city lost, because a service was away for too long.
     pub lost: u64,
-    /// Requests under way.
+    /// Open requests.
     pub open: u64,
-    /// The mean multiplier that riders were quoted; `None` before the first quote.
+    /// The mean multiplier of all quotes; `None` before the first quote.
     pub mean_multiplier: Option<f64>,
-    /// Failed calls, by what was asked and how it went, such as `quote: 503`.
+    /// Failed calls by call and failure, such as `quote: 503`.
     pub errors_by_kind: BTreeMap<String, u64>,
 }
 
@@ -84,16 +86,12 @@ impl Counters {
     }
 }
 
-fn rfc3339<S: Serializer>(time: &MarketTime, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(time)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn what_is_neither_driven_nor_given_up_is_open() {
+    fn unfinished_requests_are_open() {
         let mut counters = Counters {
             requests: 5,
             unserved: 1,

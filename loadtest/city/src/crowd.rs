@@ -6,12 +6,12 @@ use marketplace::{MarketTime, Position};
 
 use super::replay::{MINUTE, ReplayedPickup};
 
-/// Riders who come on top of the record.
+/// Riders in addition to the record.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Crowd {
-    /// Where they get in.
+    /// The pickup of all of them.
     pub place: Position,
-    /// When the first of them appears.
+    /// When the first of them appears, in market time.
     pub starts_at: MarketTime,
     /// How many there are.
     pub riders: u32,
@@ -20,36 +20,37 @@ pub struct Crowd {
 }
 
 impl Crowd {
-    /// Its riders, as if they were on record: each with the minute in which they appear.
-    pub(super) fn replayed(&self) -> impl Iterator<Item = ReplayedPickup> {
+    /// Its riders, as if they were on record. `number` is that of the crowd within its city.
+    pub(super) fn pickups(&self, number: u32) -> impl Iterator<Item = ReplayedPickup> {
         let Self { place, riders, .. } = *self;
-        // A second is drawn for each rider within their minute, so the last minute begins one before the end.
+        // Each rider appears at a random second of a minute, so the last minute begins one before
+        // the end.
         let span = self.within.saturating_sub(MINUTE);
         let starts_at = self.starts_at;
         (0..riders).map(move |rider| ReplayedPickup {
-            number: OFF_THE_RECORD | u64::from(rider),
+            number: NOT_ON_RECORD | u64::from(number) << 32 | u64::from(rider),
             minute: starts_at + span.mul_f64(f64::from(rider) / f64::from(riders)),
             position: place,
         })
     }
 }
 
-/// No pickup on record has a number as high.
-const OFF_THE_RECORD: u64 = 1 << 63;
+/// No pickup on record has such a high number.
+const NOT_ON_RECORD: u64 = 1 << 63;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_crowd_comes_evenly_and_within_its_time() {
+    fn crowd_appears_evenly_within_its_time() {
         let crowd = Crowd {
             place: Position::new(40.7505, -73.9934).unwrap(),
             starts_at: MarketTime::from_millis(0),
             riders: 300,
             within: MINUTE * 21,
         };
-        let replayed: Vec<ReplayedPickup> = crowd.replayed().collect();
+        let replayed: Vec<ReplayedPickup> = crowd.pickups(0).collect();
         assert_eq!(replayed.len(), 300);
         let last = replayed.last().unwrap().minute + MINUTE;
         assert!(last <= MarketTime::from_millis(0) + MINUTE * 21);

@@ -1,20 +1,20 @@
-//! What happens when: the one queue of events, ordered by market time.
+//! The queue of future events, ordered by market time.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use marketplace::MarketTime;
 
-/// Events by the market time at which they fall due; those of one instant in the order in which they were pushed, so
-/// that a replay does not depend on the whims of a heap.
+/// Events by the market time at which they are due. Events of the same moment keep the order in
+/// which they were pushed, so that two runs are the same.
 #[derive(Debug)]
 pub(crate) struct EventQueue<E> {
-    entries: BinaryHeap<Reverse<Fact<E>>>,
+    entries: BinaryHeap<Reverse<QueuedEvent<E>>>,
     pushed: u64,
 }
 
 impl<E> EventQueue<E> {
-    /// An queue without entries.
+    /// An empty queue.
     pub(crate) fn new() -> Self {
         Self {
             entries: BinaryHeap::new(),
@@ -22,16 +22,16 @@ impl<E> EventQueue<E> {
         }
     }
 
-    /// Enters an event; one that lies in the past is due at once.
+    /// Adds an event; one in the past is due at once.
     pub(crate) fn push(&mut self, at: MarketTime, event: E) {
         let order = (at, self.pushed);
         self.pushed += 1;
-        self.entries.push(Reverse(Fact { order, event }));
+        self.entries.push(Reverse(QueuedEvent { order, event }));
     }
 
-    /// When the next event falls due.
+    /// When the next event is due.
     pub(crate) fn next_at(&self) -> Option<MarketTime> {
-        self.entries.peek().map(|Reverse(fact)| fact.order.0)
+        self.entries.peek().map(|Reverse(entry)| entry.order.0)
     }
 
     /// Takes out the next event if it is due.
@@ -39,32 +39,32 @@ impl<E> EventQueue<E> {
         if self.next_at()? > now {
             return None;
         }
-        self.entries.pop().map(|Reverse(fact)| fact.event)
+        self.entries.pop().map(|Reverse(entry)| entry.event)
     }
 }
 
-/// An event and its place in the order of things.
+/// An event with its place in the order.
 #[derive(Debug)]
-struct Fact<E> {
+struct QueuedEvent<E> {
     order: (MarketTime, u64),
     event: E,
 }
 
-impl<E> PartialEq for Fact<E> {
+impl<E> PartialEq for QueuedEvent<E> {
     fn eq(&self, other: &Self) -> bool {
         self.order == other.order
     }
 }
 
-impl<E> Eq for Fact<E> {}
+impl<E> Eq for QueuedEvent<E> {}
 
-impl<E> PartialOrd for Fact<E> {
+impl<E> PartialOrd for QueuedEvent<E> {
     fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl<E> Ord for Fact<E> {
+impl<E> Ord for QueuedEvent<E> {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
         self.order.cmp(&other.order)
     }
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn events_come_out_in_the_order_of_time_and_then_of_entry() {
+    fn events_keep_time_and_push_order() {
         let mut queue = EventQueue::new();
         for (second, event) in [(3, 'd'), (1, 'a'), (2, 'b'), (2, 'c')] {
             queue.push(at(second), event);
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_happens_before_its_time() {
+    fn future_events_are_not_due() {
         let mut queue = EventQueue::new();
         queue.push(at(5), ());
         assert_eq!(queue.pop_due(at(4)), None);

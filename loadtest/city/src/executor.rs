@@ -1,7 +1,8 @@
-//! What the city does on the wire: each command a few calls, with bounded patience, and outcome of how it went.
+//! Executes the commands of the simulation: each command makes a few calls, each call has a
+//! deadline, and the outcome goes back to the simulation.
 //!
-//! CityCommands know nothing of the rest of the city; the simulation sends them out and hears of them. A service that answers
-//! badly or not at all is counted and lived with: services are killed under this city on purpose.
+//! The executor knows nothing else of the city. It counts a service that answers badly or not at
+//! all, and goes on: tests kill services under this city on purpose.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -11,51 +12,51 @@ use tokio::sync::mpsc;
 use tokio::time::sleep;
 use uuid::Uuid;
 
-use super::driver::Ride;
+use super::driver::SimulatedRide;
 use super::rider::Rider;
-use super::services::{self, RideState, ServiceFailure, Services};
+use super::services::{self, ObservedRideState, ServiceFailure, Services};
 use crate::clock::MarketClock;
 
-/// Something to be done over the wire.
+/// A task for the executor.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum CityCommand {
-    /// A rider asks for a quote and, if it suits, for a ride.
+    /// A rider requests a quote and, if the price and the wait are acceptable, a ride.
     SeekRide(Rider),
-    /// A driver on this ride has picked up or dropped off.
+    /// The driver of this ride reports the pickup or the dropoff.
     Progress {
         driver: Uuid,
         ride: Uuid,
         status: DriverStatus,
         position: Position,
     },
-    /// A driver of unknown status is made idle, whatever it takes.
+    /// The driver becomes idle in the service, from any state.
     Resync { driver: Uuid, position: Position },
-    /// An idle driver says so again, to find out whether the service agrees.
+    /// An idle driver confirms this, to find out whether the service agrees.
     Confirm { driver: Uuid, position: Position },
-    /// Drivers on the move report where they are.
+    /// Drivers report their positions.
     Report(Vec<(Uuid, Position)>),
-    /// Drivers look at the published multipliers.
+    /// Drivers read the published multipliers.
     ReadSurge,
 }
 
-/// What became of it.
+/// The outcome of a command, or a step of it.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum CommandOutcome {
-    /// A rider was quoted this multiplier.
+    /// A rider received a quote with this multiplier.
     Quoted(Multiplier),
     /// The price was more than the rider would pay.
     PricedOut,
-    /// A ride request was taken.
+    /// The service accepted a ride request.
     Requested { zone: Zone, at: MarketTime },
-    /// A ride request got no answer: a driver may be on the way of whom nobody knows.
+    /// A ride request brought no answer: a driver may be on the way without the city knowing.
     RequestLost,
-    /// A driver was sent.
-    Matched { driver: Uuid, ride: Ride },
-    /// The rider did not want to wait so long; the driver is free again.
+    /// The service sent a driver.
+    Matched { driver: Uuid, ride: SimulatedRide },
+    /// The rider did not accept the wait; the driver is free again.
     Cancelled { driver: Uuid, ride: Uuid },
     /// There was no driver.
     Unserved,
-    /// The rider's command is over, however it went.
+    /// The command of the rider is over.
     RiderDone,
     /// The driver on this ride now has this status.
     Progressed {
@@ -63,34 +64,34 @@ pub(crate) enum CommandOutcome {
         ride: Uuid,
         status: DriverStatus,
     },
-    /// The driver is idle here, and the service agrees.
+    /// The service agrees that the driver is idle here.
     IsIdle { driver: Uuid, position: Position },
     /// The service does not agree that the driver is idle.
     Disputed(Uuid),
-    /// A driver's answer to the roll call is in, whatever it was.
+    /// The confirmation of one driver is over.
     ConfirmOver,
-    /// The service would not take what the driver of this ride said.
+    /// The service refused a change of the driver of this ride.
     Desynced { driver: Uuid, ride: Uuid },
-    /// The driver could not be made idle.
+    /// The driver did not become idle.
     StillDesynced(Uuid),
-    /// These positions were taken, or none.
+    /// The service accepted these positions; none if the report failed.
     Reported(Vec<(Uuid, Position)>),
     /// The published multipliers.
     Surge(HashMap<Zone, Multiplier>),
-    /// A call failed; the words are for counting.
+    /// A call failed; failures are counted by this text.
     Failed(String),
 }
 
-/// Who runs the commands.
+/// Runs commands. A clone runs each of them.
 #[derive(Debug, Clone)]
 pub(crate) struct Executor {
     pub(crate) services: Services,
     pub(crate) clock: MarketClock,
-    pub(crate) outcome: mpsc::Sender<CommandOutcome>,
+    pub(crate) outcomes: mpsc::Sender<CommandOutcome>,
 }
 
 impl Executor {
-    /// Runs one command to its end, which a bounded number of calls with a deadline each makes certain.
+    /// Runs one command to its end: a bounded number of calls, each with a deadline.
     pub(crate) async fn run(self, command: CityCommand) {
         match command {
             CityCommand::SeekRide(rider) => {
@@ -113,7 +114,7 @@ impl Executor {
         }
     }
 
-    /// Quote, decision, request, and once more a decision when the pickup time is known.
+    /// Quote, decision on the price, request, and decision on the wait.
     async fn seek_ride(&self, rider: &Rider) {
         let Some(quote) = self.noted(self.services.quote(&rider.trip).await).await else {
             return;
@@ -127,7 +128,9 @@ impl Executor {
             return;
         };
         match self.settled(ride).await {
-            Some(ride) if ride.state == RideState::Matched => self.matched(rider, &ride).await,
+            Some(ride) if ride.state == ObservedRideState::Matched => {
+                self.matched(rider, &ride).await
+            }
             Some(_) => self.send(CommandOutcome::Unserved).await,
             None => {
                 self.send(CommandOutcome::RequestLost).await;
@@ -136,7 +139,7 @@ impl Executor {
         }
     }
 
-    /// Asks for the ride, and asks again when the answer was lost: one quote never makes two rides.
+    /// Requests the ride, and again if the answer was lost: one quote never makes two rides.
     async fn request_ride(&self, rider: &Rider, quote: &str) -> Option<services::RequestedRide> {
         const ATTEMPTS: usize = 3;
         let zone = Zone::at(rider.trip.pickup);
@@ -160,15 +163,15 @@ impl Executor {
         None
     }
 
-    /// Waits while ride-management could not ask for a driver yet, as long as a rider would.
+    /// Waits until ride-management has asked for a driver, as long as a rider would.
     async fn settled(&self, mut ride: services::RequestedRide) -> Option<services::RequestedRide> {
         const LOOKS: u32 = 40;
         const BETWEEN_LOOKS: Duration = Duration::from_secs(15);
         for _ in 0..LOOKS {
-            if ride.state != RideState::Requested {
+            if ride.state != ObservedRideState::Requested {
                 return Some(ride);
             }
-            sleep(self.clock.real(BETWEEN_LOOKS).max(AT_LEAST_BETWEEN_CALLS)).await;
+            sleep(self.clock.real(BETWEEN_LOOKS).max(SHORTEST_PAUSE)).await;
             if let Some(seen) = self.noted(self.services.ride(ride.ride_id).await).await {
                 ride = seen;
             }
@@ -182,7 +185,7 @@ impl Executor {
                 .send(CommandOutcome::Failed("ride without driver".into()))
                 .await;
         };
-        let ride = Ride {
+        let ride = SimulatedRide {
             id: matched.ride_id,
             trip: rider.trip,
             traffic: rider.traffic,
@@ -196,7 +199,7 @@ impl Executor {
         }
     }
 
-    /// Cancels the ride. If that fails the rider rides after all.
+    /// Cancels the ride. If that fails, the rider rides after all.
     async fn give_up(&self, driver: Uuid, ride: Uuid) {
         if self.noted(self.services.cancel(ride).await).await.is_some() {
             self.send(CommandOutcome::Cancelled { driver, ride }).await;
@@ -205,7 +208,7 @@ impl Executor {
 
     async fn progress(&self, driver: Uuid, ride: Uuid, status: DriverStatus, position: Position) {
         let set = || self.set_driver(driver, status, position);
-        let outcome = match insistently(set).await {
+        let outcome = match with_retries(set).await {
             Ok(()) => CommandOutcome::Progressed {
                 driver,
                 ride,
@@ -263,7 +266,7 @@ impl Executor {
         set
     }
 
-    /// The answer, or `None` with the failure counted.
+    /// The answer, or `None` after counting the failure.
     async fn noted<T>(&self, answer: Result<T, ServiceFailure>) -> Option<T> {
         match answer {
             Ok(answer) => Some(answer),
@@ -274,19 +277,19 @@ impl Executor {
         }
     }
 
-    /// A city that listens no longer has ended; its commands end quietly.
+    /// A city that no longer receives has ended; its commands end silently.
     async fn send(&self, outcome: CommandOutcome) {
-        let _ = self.outcome.send(outcome).await;
+        let _ = self.outcomes.send(outcome).await;
     }
 }
 
-/// Calls again while the service is away or overrun, with growing pauses, but not for ever.
-pub(crate) async fn insistently<Call>(call: impl Fn() -> Call) -> Result<(), ServiceFailure>
+/// Repeats the call a few times while the service is away or overloaded, with growing pauses.
+pub(crate) async fn with_retries<Call>(call: impl Fn() -> Call) -> Result<(), ServiceFailure>
 where
     Call: Future<Output = Result<(), ServiceFailure>>,
 {
     const ATTEMPTS: u32 = 5;
-    let mut pause = AT_LEAST_BETWEEN_CALLS;
+    let mut pause = SHORTEST_PAUSE;
     for _ in 1..ATTEMPTS {
         match call().await {
             Err(failure) if failure.is_uncertain() => sleep(pause).await,
@@ -297,7 +300,7 @@ where
     call().await
 }
 
-/// Makes a driver idle from whatever status the service has it in: one that is on a ride finishes the ride here.
+/// Makes a driver idle in the service, from any status: a driver on a ride finishes the ride here.
 pub(crate) async fn bring_to_idle(
     services: &Services,
     driver: Uuid,
@@ -315,15 +318,15 @@ pub(crate) async fn bring_to_idle(
     }
 }
 
-/// Sends a driver home, off a ride if need be: its rider, not picked up yet, is told so by a cancellation.
+/// Takes a driver offline. If a rider still waits for this driver, the ride is cancelled first.
 pub(crate) async fn retire(
     services: &Services,
     driver: Uuid,
-    awaited_by: Option<Uuid>,
+    waiting_ride: Option<Uuid>,
     position: Position,
 ) -> Result<(), ServiceFailure> {
-    if let Some(ride) = awaited_by {
-        // Whether or not this works, what follows gets the driver off the road.
+    if let Some(ride) = waiting_ride {
+        // If this fails, the calls below still take the driver offline.
         let _ = services.cancel(ride).await;
     }
     let offline = DriverStatus::Offline;
@@ -336,5 +339,5 @@ pub(crate) async fn retire(
     }
 }
 
-/// Pause before a service that may be in trouble is asked again, in real time.
-const AT_LEAST_BETWEEN_CALLS: Duration = Duration::from_millis(100);
+/// The shortest pause before a repeated call, in real time.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(100);

@@ -1,8 +1,17 @@
-//! The city's own truth: what a perfect observer of the market would quote, at data age zero.
+//! The ground truth: the multiplier that an observer with perfect and current knowledge would
+//! compute.
 //!
-//! The city made every driver and every rider, so it knows supply and demand without asking anybody. The arithmetic is
-//! that of the services, the very functions of `marketplace`; only the way of the facts differs. What a service quotes
-//! beyond this *oracle* is therefore the price of its dataflow, and a dataflow without delay must agree with it.
+//! **How this works.** The city created every driver and every rider, so it knows supply and demand
+//! without a question to anybody. Whenever a service has accepted a change, the city records it
+//! here as a [`Fact`]. The arithmetic is that of the services, the functions of `marketplace`:
+//!
+//! ```text
+//! service:  change -> table, events, calls -> levels of some age -> multiplier     what was quoted
+//! city:     change -> Fact ------------------> levels of age zero -> multiplier    the oracle
+//! ```
+//!
+//! If a quoted multiplier differs from the oracle's, the dataflow is the cause. A dataflow without
+//! delay must agree with the oracle.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,32 +31,33 @@ pub const FORECAST_WINDOW: Duration = Duration::from_secs(5 * 60);
 pub struct GroundTruth {
     area: Arc<ServiceArea>,
     policy: SurgePolicy,
-    // A plain mutex: it is held for microseconds, by the city's loop to write and by each quote of a load to read.
-    facts_lock: Mutex<Facts>,
+    // A std mutex: the city's loop holds it for microseconds to record a fact, and each quote of a
+    // load to read.
+    market: Mutex<KnownMarket>,
 }
 
-/// What the truth say. Everything else follows from it.
-#[derive(Debug)]
-struct Facts {
-    supply: SupplyBook<Uuid>,
-    demand: DemandForecaster,
-    /// What was written and not yet taken by [`GroundTruth::take_facts`]; only where somebody wants it.
-    facts: Option<Vec<Fact>>,
-}
-
-/// One fact of the market, as it is written into the truth.
+/// One fact of the market.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Fact {
-    /// What a driver does now.
+    /// The activity and position of a driver.
     Driver(Uuid, DriverState),
-    /// Where drivers are; what they do stays as it was.
+    /// Positions of drivers, whose activity stays.
     Positions(Vec<(Uuid, Position)>),
-    /// So many ride requests of the window that holds this instant.
+    /// A number of ride requests in the window that holds this moment.
     Requests(Zone, MarketTime, u32),
 }
 
-impl Facts {
-    fn write(&mut self, fact: Fact) {
+/// The sum of all facts.
+#[derive(Debug)]
+struct KnownMarket {
+    supply: SupplyBook<Uuid>,
+    demand: DemandForecaster,
+    /// The facts since the last [`GroundTruth::take_facts`], where somebody takes them.
+    recent: Option<Vec<Fact>>,
+}
+
+impl KnownMarket {
+    fn record(&mut self, fact: Fact) {
         match &fact {
             Fact::Driver(driver, state) => {
                 self.supply.update(*driver, *state);
@@ -57,8 +67,8 @@ impl Facts {
                 self.demand.record_count(*zone, *at, *requests);
             }
         }
-        if let Some(facts) = &mut self.facts {
-            facts.push(fact);
+        if let Some(recent) = &mut self.recent {
+            recent.push(fact);
         }
     }
 
@@ -74,7 +84,7 @@ impl Facts {
 }
 
 impl GroundTruth {
-    /// Empty truth. Demand counts from `observed_since`, the instant from which ride-management counts.
+    /// A market without drivers. Demand counts from `observed_since`, as ride-management counts.
     pub fn new(
         area: Arc<ServiceArea>,
         profile: Arc<DemandProfile>,
@@ -91,45 +101,47 @@ impl GroundTruth {
         Self {
             area,
             policy: SurgePolicy::default(),
-            facts_lock: Mutex::new(Facts {
+            market: Mutex::new(KnownMarket {
                 supply,
                 demand,
-                facts: None,
+                recent: None,
             }),
         }
     }
 
-    /// The same truth, which from now on remember what is written into them until it is taken.
-    pub(crate) fn remembering_facts(self) -> Self {
-        self.facts_lock().facts = Some(Vec::new());
+    /// The same, and it keeps every new fact until [`GroundTruth::take_facts`].
+    pub(crate) fn keeping_facts(self) -> Self {
+        self.market().recent = Some(Vec::new());
         self
     }
 
-    /// What was written since this was last asked, in order. Others who write it into truth of their own have the same.
+    /// The facts since the last call, in order.
     pub(crate) fn take_facts(&self) -> Vec<Fact> {
-        let mut facts_lock = self.facts_lock();
-        facts_lock
-            .facts
-            .as_mut()
-            .map_or_else(Vec::new, std::mem::take)
+        let mut market = self.market();
+        market.recent.as_mut().map_or_else(Vec::new, std::mem::take)
     }
 
-    /// Writes down a fact.
-    pub(crate) fn write(&self, fact: Fact) {
-        self.facts_lock().write(fact);
+    /// Records a fact.
+    pub(crate) fn record(&self, fact: Fact) {
+        self.market().record(fact);
     }
 
-    /// The multiplier that is right at this instant; `None` for a zone that is not served.
+    /// The right multiplier at this moment; `None` for a zone outside the service area.
     pub fn multiplier(&self, zone: Zone, now: MarketTime) -> Option<Multiplier> {
-        surge::multiplier(&self.view(zone, now)?, &self.policy)
+        let zones = self.area.k_ring(zone)?.zones();
+        let zones = self.levels(zones, now);
+        surge::multiplier(&MarketView { zones }, &self.policy)
     }
 
-    /// The right multiplier of every zone. Cheaper than one by one: each level is looked up once, not once for each ring
-    /// that it is part of.
+    /// The right multiplier of every zone.
     pub(crate) fn multipliers(&self, now: MarketTime) -> HashMap<Zone, Multiplier> {
-        let levels = self.levels(self.area.zones(), now);
+        self.multipliers_of(&self.levels(self.area.zones(), now))
+    }
+
+    /// The right multiplier of every zone, from levels of all zones.
+    pub(crate) fn multipliers_of(&self, levels: &[ZoneLevels]) -> HashMap<Zone, Multiplier> {
         let levels: HashMap<Zone, ZoneLevels> =
-            levels.map(|levels| (levels.zone, levels)).collect();
+            levels.iter().map(|levels| (levels.zone, *levels)).collect();
         let multiplier = |zone: &Zone| {
             let ring = self.area.k_ring(*zone)?.zones();
             let zones = ring.iter().map(|zone| levels[zone]).collect();
@@ -141,82 +153,67 @@ impl GroundTruth {
 
     /// Predicted available drivers of the zone.
     pub fn supply(&self, zone: Zone, now: MarketTime) -> f64 {
-        self.facts_lock().supply.supply(zone, now, FORECAST_WINDOW)
+        self.market().supply.supply(zone, now, FORECAST_WINDOW)
     }
 
     /// Expected requests of the zone.
     pub fn demand(&self, zone: Zone, now: MarketTime) -> f64 {
-        self.facts_lock().demand.forecast(zone, now)
+        self.market().demand.forecast(zone, now)
     }
 
-    /// Writes down what a driver does now.
+    /// Records the activity and position of a driver.
     pub fn driver_changed(&self, driver: Uuid, state: DriverState) {
-        self.write(Fact::Driver(driver, state));
+        self.record(Fact::Driver(driver, state));
     }
 
-    /// Writes down where drivers are; what they do stays as it was.
+    /// Records positions of drivers, whose activity stays.
     pub fn positions_reported(&self, reports: &[(Uuid, Position)]) {
-        self.write(Fact::Positions(reports.to_vec()));
+        self.record(Fact::Positions(reports.to_vec()));
     }
 
-    /// The position that the driver reported last.
+    /// The last reported position of the driver.
     pub fn reported_position(&self, driver: Uuid) -> Option<Position> {
-        self.facts_lock()
-            .supply
-            .get(&driver)
-            .map(|state| state.position)
+        let market = self.market();
+        market.supply.get(&driver).map(|state| state.position)
     }
 
     /// Counts a ride request, served or not.
     pub fn ride_requested(&self, zone: Zone, at: MarketTime) {
-        self.write(Fact::Requests(zone, at, 1));
+        self.record(Fact::Requests(zone, at, 1));
     }
 
-    /// Takes over what was counted before these truth were opened: so many requests of the window that starts then.
+    /// Adds requests that ride-management counted before the city began, in the window that starts
+    /// then.
     pub fn requests_counted(&self, zone: Zone, window_start: MarketTime, requests: u32) {
-        self.write(Fact::Requests(zone, window_start, requests));
+        self.record(Fact::Requests(zone, window_start, requests));
     }
 
-    /// Whom a dispatch without delay would send.
+    /// The driver that a dispatch without delay would send.
     pub(crate) fn nearest_idle(&self, from: Position) -> Option<(Uuid, Position)> {
-        self.facts_lock()
-            .supply
-            .nearest_idle(from, 1)
-            .first()
-            .copied()
+        self.market().supply.nearest_idle(from, 1).first().copied()
     }
 
-    /// The zones the truth are kept for.
+    /// The zones of the market.
     pub fn area(&self) -> &Arc<ServiceArea> {
         &self.area
     }
 
-    /// The market around the zone, every level as of now.
-    fn view(&self, zone: Zone, now: MarketTime) -> Option<MarketView> {
-        let zones = self.area.k_ring(zone)?.zones();
-        Some(MarketView {
-            zones: self.levels(zones, now).collect(),
-        })
-    }
-
-    fn levels(&self, zones: &[Zone], now: MarketTime) -> impl Iterator<Item = ZoneLevels> {
-        let mut facts_lock = self.facts_lock();
-        let demands = facts_lock.demand.forecasts(zones, now);
+    /// Supply and demand of these zones, as of now.
+    pub(crate) fn levels(&self, zones: &[Zone], now: MarketTime) -> Vec<ZoneLevels> {
+        let mut market = self.market();
+        let demands = market.demand.forecasts(zones, now);
         let level = |value| Some(Level { value, as_of: now });
         let levels = zones.iter().zip(demands).map(|(zone, demand)| ZoneLevels {
             zone: *zone,
-            supply: level(facts_lock.supply.supply(*zone, now, FORECAST_WINDOW)),
+            supply: level(market.supply.supply(*zone, now, FORECAST_WINDOW)),
             demand: level(demand),
         });
-        let levels: Vec<ZoneLevels> = levels.collect();
-        levels.into_iter()
+        levels.collect()
     }
 
-    /// Nothing is written in two steps, so a panic of another holder leaves nothing half done.
-    fn facts_lock(&self) -> MutexGuard<'_, Facts> {
-        self.facts_lock
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+    /// A fact is recorded in one step, so a holder that panicked left nothing half done.
+    fn market(&self) -> MutexGuard<'_, KnownMarket> {
+        self.market.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -244,7 +241,7 @@ mod tests {
         MarketTime::from_millis(minute * 60_000)
     }
 
-    /// GroundTruth that expect one request an hour, opened at minute zero.
+    /// A ground truth that expects one request per hour and starts at minute zero.
     fn ground_truth() -> (GroundTruth, Zone) {
         let (area, zone) = one_zone();
         let profile = DemandProfile::flat(area.zones());
@@ -260,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn supply_is_who_is_idle_and_who_drops_off_soon() {
+    fn supply_counts_idle_and_soon_idle_drivers() {
         let (truth, zone) = ground_truth();
         let (waiting, driving) = (Uuid::from_u128(1), Uuid::from_u128(2));
         let on_trip = |minutes| DriverState {
@@ -282,13 +279,14 @@ mod tests {
     }
 
     #[test]
-    fn the_oracle_agrees_with_a_sum_on_paper() {
+    fn oracle_agrees_with_a_paper_calculation() {
         let (truth, zone) = ground_truth();
         for _ in 0..60 {
             truth.ride_requested(zone, minute(2));
         }
-        // One request an hour expected: 1/12 a window, of which 2/5 have passed at minute 2. The only zone is the
-        // whole city: rc = (60 + 20) / (1/30 + 20), level = (60 + 15 rc) / (1/30 + 15) = 7.974.
+        // One request an hour expected: 1/12 a window, of which 2/5 have passed at minute 2. The
+        // only zone is the whole city: rc = (60 + 20) / (1/30 + 20), level = (60 + 15 rc) / (1/30 +
+        // 15) = 7.974.
         let rc: f64 = 80.0 / (20.0 + 1.0 / 30.0);
         let demand = (60.0 + 15.0 * rc) / (15.0 + 1.0 / 30.0) / 12.0;
         assert!((truth.demand(zone, minute(2)) - demand).abs() < 1e-3);
@@ -304,14 +302,14 @@ mod tests {
     }
 
     #[test]
-    fn books_that_take_over_a_count_expect_what_those_who_counted_expect() {
+    fn adopted_counts_give_the_same_forecast() {
         let ((counting, zone), (taking_over, _)) = (ground_truth(), ground_truth());
         for at in [minute(2), minute(4), minute(6)] {
             counting.ride_requested(zone, at);
         }
         taking_over.requests_counted(zone, minute(0), 2);
         taking_over.requests_counted(zone, minute(5), 1);
-        // The window from minute 5 on is open still, and goes on being counted.
+        // The window from minute 5 on is still open, and counts on.
         for truth in [&counting, &taking_over] {
             truth.ride_requested(zone, minute(7));
         }
@@ -320,18 +318,18 @@ mod tests {
     }
 
     #[test]
-    fn who_writes_the_journal_of_books_into_others_has_the_same() {
+    fn replayed_facts_give_the_same_market() {
         let (area, zone) = one_zone();
         let profile = Arc::new(DemandProfile::flat(area.zones()));
         let open = || GroundTruth::new(Arc::clone(&area), Arc::clone(&profile), minute(0));
-        let (kept, copied) = (open().remembering_facts(), open());
+        let (kept, copied) = (open().keeping_facts(), open());
         let driver = Uuid::from_u128(1);
         kept.driver_changed(driver, idle(grand_central()));
         kept.ride_requested(zone, minute(1));
         kept.positions_reported(&[(driver, Position::new(42.36, -71.06).unwrap())]);
         let facts = kept.take_facts();
         assert_eq!(facts.len(), 3);
-        facts.into_iter().for_each(|fact| copied.write(fact));
+        facts.into_iter().for_each(|fact| copied.record(fact));
         assert_eq!(kept.take_facts(), []);
         assert_eq!(copied.supply(zone, minute(2)), kept.supply(zone, minute(2)));
         assert_eq!(copied.demand(zone, minute(2)), kept.demand(zone, minute(2)));
@@ -342,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn all_multipliers_at_once_are_those_asked_one_by_one() {
+    fn all_multipliers_equal_the_single_ones() {
         let area = Arc::new(ServiceArea::new(
             Bounds::new(40.70, -74.0, 40.78, -73.94).unwrap(),
         ));
@@ -359,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn a_zone_that_is_not_served_has_no_price() {
+    fn zone_outside_the_area_has_no_multiplier() {
         let (truth, _) = ground_truth();
         let boston = Zone::at(Position::new(42.36, -71.06).unwrap());
         assert_eq!(truth.multiplier(boston, minute(1)), None);

@@ -1,13 +1,14 @@
-//! Ctrl-C and SIGTERM, turned into a token that long work looks at; the second one ends the process at once.
+//! Ctrl-C and SIGTERM cancel a token, which long work watches; the second one ends the process at
+//! once.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// The exit code by which shells know a program that was interrupted.
+/// The exit code of an interrupted program, as shells know it.
 pub const INTERRUPTED: u8 = 130;
 
-/// A token that is cancelled by the first signal. Without a way to receive signals it stays as it is, and the process
-/// ends by them as usual.
+/// A token that the first signal cancels. If the process cannot receive signals, they end it as
+/// usual.
 pub fn on_signal() -> CancellationToken {
     let token = CancellationToken::new();
     if let (Ok(interrupt), Ok(terminate)) = (

@@ -1,8 +1,9 @@
-//! Recorded pickups, read from their files: what the city replays and what the backtest scores.
+//! Recorded pickups: the city replays them, and the backtest scores forecasts with them.
 //!
-//! A file is CSV, plain or gzipped, with the columns `pickup_at`, `lat`, `lon` and `base`; `pickup_at` is the wall clock of
-//! New York in summer. Rows stream through, so a file may be larger than memory would like, and a row that cannot be
-//! read stops the reading with its file and line: a silently shorter history would only show as a worse forecast.
+//! A file is CSV, plain or gzipped, with the columns `pickup_at`, `lat`, `lon` and `base`;
+//! `pickup_at` is the wall clock of New York in summer. The reader streams the rows, so a file may
+//! be larger than memory. A row that cannot be read is an error with file and line: a silently
+//! shorter history would only show as a worse forecast.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
@@ -19,7 +20,7 @@ use crate::wall_clock;
 /// Reads all pickups of a file, in the order of the file.
 ///
 /// # Errors
-/// If the file cannot be read, lacks a column or holds a row that is no pickup; the message names file and line.
+/// If the file cannot be read, lacks a column or has a bad row; the message names file and line.
 pub fn read(path: impl AsRef<Path>) -> anyhow::Result<Vec<Pickup>> {
     let path = path.as_ref();
     read_rows(path).with_context(|| format!("cannot read pickups from {}", path.display()))
@@ -31,7 +32,7 @@ fn read_rows(path: &Path) -> anyhow::Result<Vec<Pickup>> {
     let mut pickups = Vec::new();
     let mut row = StringRecord::new();
     loop {
-        // A row that cannot even be split into fields is the one after the last that could.
+        // A row that cannot be split into fields follows the last row that could.
         let next_line = row.position().map_or(2, |last| last.line() + 1);
         let is_row = rows.read_record(&mut row);
         if !is_row.with_context(|| format!("line {next_line}"))? {
@@ -47,7 +48,7 @@ fn line_of(row: &StringRecord) -> u64 {
     row.position().map_or(0, csv::Position::line)
 }
 
-/// The text of the file, unpacked if it starts like a gzip file, whatever it is called.
+/// The text of the file, unpacked if it begins like a gzip file, whatever its name.
 fn open(path: &Path) -> anyhow::Result<Box<dyn Read>> {
     const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
     let mut file = BufReader::with_capacity(64 * 1024, File::open(path)?);
@@ -58,7 +59,7 @@ fn open(path: &Path) -> anyhow::Result<Box<dyn Read>> {
     }
 }
 
-/// Where in a row each value stands.
+/// The index of each column.
 struct Columns {
     pickup_at: usize,
     lat: usize,
@@ -100,7 +101,7 @@ fn degrees(row: &StringRecord, column: usize) -> anyhow::Result<f64> {
 fn new_york_time(text: &str) -> anyhow::Result<MarketTime> {
     let text = text.trim();
     wall_clock::read(text)
-        .with_context(|| format!("pickup_at `{text}` is not a local time such as 2014-04-04T16:00"))
+        .with_context(|| format!("pickup_at `{text}` is no local time such as 2014-04-04T16:00"))
 }
 
 #[cfg(test)]
@@ -139,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn packed_or_plain_a_file_holds_the_same_pickups() {
+    fn packed_and_plain_files_are_equal() {
         let packed = file("same.csv.gz", &gzipped(TWO_PICKUPS));
         let plain = file("same.csv", TWO_PICKUPS.as_bytes());
         let pickups = read(&packed).unwrap();
@@ -155,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_pickup_is_refused_with_file_and_line() {
+    fn bad_rows_are_refused_with_their_line() {
         let with_row = |row: &str| format!("{TWO_PICKUPS}{row}\n").into_bytes();
         let refused = refusal("time", &with_row("yesterday,40.7,-73.9,B02512"));
         assert!(refused.contains("line 4") && refused.contains("yesterday"));
@@ -168,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_was_cut_off_is_refused_and_not_half_read() {
+    fn truncated_file_is_refused() {
         let mut packed = gzipped(TWO_PICKUPS);
         packed.truncate(packed.len() - 12);
         let refused = refusal("cut.csv.gz", &packed);
@@ -176,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_file_is_named() {
+    fn error_names_a_missing_file() {
         let refused = format!("{:#}", read("/nowhere/pickups.csv.gz").unwrap_err());
         assert!(refused.contains("/nowhere/pickups.csv.gz"));
     }

@@ -1,7 +1,9 @@
-//! Chance, made repeatable: every decision is drawn from the seed and from *who* decides *what*, never from when.
+//! Seeded random streams: every random decision depends on the seed and on *who* decides *what*,
+//! never on when.
 //!
-//! One generator shared by all would hand out its numbers in the order in which answers happen to arrive. Here each
-//! rider and each driver has numbers of their own, so a slow service changes what riders meet, not who they are.
+//! One generator for all would hand out its numbers in the order in which answers arrive. Here each
+//! rider and each driver has streams of their own, so a slow service changes what riders meet, not
+//! who they are.
 
 use marketplace::Position;
 use rand::{Rng, SeedableRng};
@@ -9,7 +11,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, LogNormal};
 use uuid::Uuid;
 
-/// Who or what a draw is for; the number tells the streams of rng apart.
+/// The owner of a random stream.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Subject {
     /// A rider, by number.
@@ -20,7 +22,7 @@ pub(crate) enum Subject {
     Trip = 3,
 }
 
-/// All rng of one city.
+/// All random streams of one city.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct RandomStreams {
     seed: u64,
@@ -31,17 +33,17 @@ impl RandomStreams {
         Self { seed }
     }
 
-    /// What all of it is drawn from.
+    /// The seed of all streams.
     pub(crate) const fn seed(self) -> u64 {
         self.seed
     }
 
-    /// The numbers for one decision: the `turn`th of this subject.
-    pub(crate) fn of(self, subject: Subject, number: u64, turn: u64) -> ChaCha8Rng {
+    /// The stream for one decision of a subject, by number of the decision.
+    pub(crate) fn of(self, subject: Subject, number: u64, decision: u64) -> ChaCha8Rng {
         let mut key = [0; 32];
-        for (place, part) in key
-            .chunks_exact_mut(8)
-            .zip([self.seed, subject as u64, number, turn])
+        for (place, part) in
+            key.chunks_exact_mut(8)
+                .zip([self.seed, subject as u64, number, decision])
         {
             place.copy_from_slice(&part.to_le_bytes());
         }
@@ -49,19 +51,19 @@ impl RandomStreams {
     }
 }
 
-/// A random id. Version 4 and not 7 on purpose: the same seed must give the same ids.
+/// A random id. Version 4, not 7, because the same seed must give the same ids.
 pub(crate) fn id(rng: &mut ChaCha8Rng) -> Uuid {
     uuid::Builder::from_random_bytes(rng.random()).into_uuid()
 }
 
-/// A number whose logarithm is normal with this median and spread.
+/// A log-normal number with this median and spread.
 pub(crate) fn log_normal(median: f64, sigma: f64, rng: &mut ChaCha8Rng) -> f64 {
     LogNormal::new(median.ln(), sigma)
         .expect("the medians and spreads of the city are positive constants")
         .sample(rng)
 }
 
-/// One of the places.
+/// A random place of the list.
 pub(crate) fn place(places: &[Position], rng: &mut ChaCha8Rng) -> Position {
     places[rng.random_range(0..places.len())]
 }
@@ -71,9 +73,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_same_question_gets_the_same_answer_and_another_question_another() {
-        let draw = |seed, subject, number, turn| -> u64 {
-            RandomStreams::new(seed).of(subject, number, turn).random()
+    fn each_decision_has_its_own_stream() {
+        let draw = |seed, subject, number, decision| -> u64 {
+            RandomStreams::new(seed)
+                .of(subject, number, decision)
+                .random()
         };
         let answer = draw(1, Subject::Rider, 7, 0);
         assert_eq!(draw(1, Subject::Rider, 7, 0), answer);
@@ -88,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn half_of_the_draws_lie_below_the_median() {
+    fn half_the_numbers_are_below_the_median() {
         let streams = RandomStreams::new(1);
         let below = (0..1_000).filter(|number| {
             log_normal(8.0, 0.4, &mut streams.of(Subject::Rider, *number, 0)) < 8.0

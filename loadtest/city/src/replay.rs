@@ -1,8 +1,8 @@
-//! The recorded pickups, replayed at market time.
+//! The replay of recorded pickups, in market time.
 //!
-//! Each pickup stands for one rider who would go at the normal price. If the market clock shows a time that the record
-//! does not cover, the record is moved by whole weeks: weekday and time of day stay true, and a city that runs on past
-//! the end of the record starts over at the right hour.
+//! Each pickup stands for one rider who would ride at the normal price. If the market clock shows a
+//! time that the record does not cover, the replay moves the record by whole weeks: weekday and
+//! time of day stay true, and after its end the record starts again at the right hour.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -13,25 +13,25 @@ use marketplace::{MarketTime, Position};
 /// One market minute: the resolution of the record.
 pub(crate) const MINUTE: Duration = Duration::from_secs(60);
 
-/// A record of pickups and how far it has been replayed.
+/// A record of pickups, and the position of the replay.
 #[derive(Debug)]
 pub(crate) struct Replay {
     /// Sorted by time, never empty.
     pickups: Vec<(MarketTime, Position)>,
-    /// The next pickup to play.
+    /// The next pickup.
     next: usize,
-    /// By how many weeks the record is moved.
+    /// The number of weeks by which the record is moved.
     weeks: i64,
 }
 
-/// A pickup that has its time now.
+/// A pickup whose time has come.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct ReplayedPickup {
-    /// Which pickup of the record, counted on over repetitions.
+    /// Its number in the record; repetitions of the record count on.
     pub(crate) number: u64,
     /// The minute of the pickup, in market time.
     pub(crate) minute: MarketTime,
-    /// Where.
+    /// The place.
     pub(crate) position: Position,
 }
 
@@ -52,7 +52,7 @@ impl Replay {
         Some(replay)
     }
 
-    /// The pickups of the market minutes up to `until` that were not replayed yet.
+    /// The next pickups, up to the market minute `until`.
     pub(crate) fn play(&mut self, until: MarketTime) -> Vec<ReplayedPickup> {
         let mut replayed = Vec::new();
         while self.next_at() < until {
@@ -66,20 +66,20 @@ impl Replay {
         replayed
     }
 
-    /// Leaves out what should have been replayed before `now`: a city that was suspended does not catch up on hours.
+    /// Skips the pickups before `now`: a suspended city does not catch up on hours.
     pub(crate) fn skip_to(&mut self, now: MarketTime) {
         if self.next_at() < now {
             self.seek(now);
         }
     }
 
-    /// All places where riders were picked up: what drivers know of the city.
+    /// The places of all pickups: what drivers know of the city.
     pub(crate) fn places(&self) -> Vec<Position> {
         self.pickups.iter().map(|(_, position)| *position).collect()
     }
 
-    /// Finds the first pickup at or after `now`, in the record as it is or moved by whole weeks to the earliest week
-    /// that fits.
+    /// Finds the first pickup at or after `now`, in the record as it is, or moved by whole weeks to
+    /// the earliest week that fits.
     fn seek(&mut self, now: MarketTime) -> Option<()> {
         let span = self.span()?;
         self.weeks = if span.contains(&now) {
@@ -132,7 +132,7 @@ mod tests {
         text.parse().unwrap()
     }
 
-    /// Pickups at these times; the longitude tells them apart.
+    /// Pickups at these times; each has another longitude.
     fn record(times: &[&str]) -> Vec<Pickup> {
         let pickup = |(index, time): (usize, &&str)| Pickup {
             at: at(time),
@@ -156,7 +156,7 @@ mod tests {
     ];
 
     #[test]
-    fn what_lies_in_the_record_is_played_at_its_own_time() {
+    fn recorded_times_play_unchanged() {
         let mut replay =
             Replay::starting(&record(&EVENING), at("2014-04-04T17:00:00-04:00")).unwrap();
         assert_eq!(replay.weeks, 0);
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn another_friday_evening_plays_the_same_one_moved_by_weeks() {
+    fn another_friday_plays_the_record_shifted() {
         let friday = at("2026-11-20T17:00:00-04:00");
         let mut replay = Replay::starting(&record(&EVENING), friday).unwrap();
         let replayed = replay.play(at("2026-11-20T18:00:00-04:00"));
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn after_its_end_the_record_waits_for_the_same_hour_of_the_week() {
+    fn record_restarts_a_week_after_its_start() {
         let midnight = at("2014-04-05T00:00:00-04:00");
         let mut replay =
             Replay::starting(&record(&EVENING), at("2014-04-04T23:00:00-04:00")).unwrap();
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn time_that_was_slept_through_is_not_caught_up() {
+    fn skipped_time_is_not_replayed() {
         let mut replay =
             Replay::starting(&record(&EVENING), at("2014-04-04T16:00:00-04:00")).unwrap();
         replay.skip_to(at("2014-04-04T18:00:00-04:00"));
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn without_pickups_there_is_nothing_to_play() {
+    fn empty_record_has_no_replay() {
         assert!(Replay::starting(&[], at(EVENING[0])).is_none());
     }
 }

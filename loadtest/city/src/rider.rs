@@ -1,7 +1,8 @@
-//! Riders: where they want to go, what they would pay and how long they would wait.
+//! Riders: their destination, the price that they accept, and their patience.
 //!
-//! The record knows only where riders got in. The rest is drawn from what is known of New York: trip lengths from taxi
-//! trips, the elasticity of demand from studies of Uber. Patience is an assumption, and the docs say so.
+//! The record has only the pickups. The rest is random, from what is known about New York: trip
+//! lengths from taxi trips, the elasticity of demand from studies of Uber. Patience is an
+//! assumption.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,16 +17,17 @@ use uuid::Uuid;
 use super::random::{self, RandomStreams, Subject};
 use super::replay::ReplayedPickup;
 
-/// From where to where; as JSON the body of a quote request.
+/// Pickup and dropoff; as JSON, the body of a quote request.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct TripRequest {
-    /// Where the rider gets in.
+    /// The pickup.
     pub pickup: Position,
-    /// Where the rider gets out.
+    /// The dropoff.
     pub dropoff: Position,
 }
 
-/// Trips between real pickup places, for whoever wants to ask for quotes like a rider. Clones share the trips.
+/// Trips between real pickup places, for requests that look like those of riders. Clones share the
+/// trips.
 #[derive(Debug, Clone)]
 pub struct TripSampler {
     trips: Arc<[TripRequest]>,
@@ -47,7 +49,7 @@ impl TripSampler {
         }
     }
 
-    /// The trip number `n`; they start over after some thousands.
+    /// Trip number `n`; after some thousands they repeat.
     pub fn nth(&self, n: u64) -> TripRequest {
         self.trips[(n % self.trips.len() as u64) as usize]
     }
@@ -56,13 +58,13 @@ impl TripSampler {
 /// One rider.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Rider {
-    /// Who.
+    /// The id in the services.
     pub(crate) id: Uuid,
-    /// By which the rider's rng is drawn.
+    /// The number of the rider's random stream.
     pub(crate) number: u64,
-    /// When the rider asks for a quote.
+    /// When the rider requests a quote.
     pub(crate) appears_at: MarketTime,
-    /// From where to where.
+    /// Pickup and dropoff.
     pub(crate) trip: TripRequest,
     /// The highest multiplier that the rider accepts.
     pub(crate) willingness: f64,
@@ -94,7 +96,7 @@ impl Rider {
 }
 
 impl TripRequest {
-    /// A trip to that one of some places whose distance comes closest to one drawn from real trips.
+    /// A trip of a random length: to the one of some places whose distance is closest to it.
     fn drawn(pickup: Position, places: &[Position], rng: &mut ChaCha8Rng) -> Self {
         const CANDIDATES: usize = 256;
         let miles = trip_miles(rng);
@@ -114,15 +116,16 @@ fn trip_miles(rng: &mut ChaCha8Rng) -> f64 {
     random::log_normal(0.635_f64.exp(), 0.898, rng)
 }
 
-/// The highest multiplier a rider takes, `U^(-1/0.55)`: so that 10 % more price loses 5.5 % of the riders, the price
-/// elasticity found for Uber (Cohen et al., "Using Big Data to Estimate Consumer Surplus", NBER 22627).
+/// The highest multiplier that a rider accepts, `U^(-1/0.55)`: a price 10 % higher loses 5.5 % of
+/// the riders, the elasticity found for Uber (Cohen et al., "Using Big Data to Estimate Consumer
+/// Surplus", NBER 22627).
 fn willingness(rng: &mut ChaCha8Rng) -> f64 {
     const ELASTICITY: f64 = 0.55;
-    let share = 1.0 - rng.random::<f64>(); // in (0, 1]: nobody is drawn who pays anything
+    let share = 1.0 - rng.random::<f64>(); // in (0, 1]: nobody accepts an infinite price
     share.powf(-1.0 / ELASTICITY)
 }
 
-/// The longest pickup time a rider accepts: median 8 minutes. An assumption.
+/// The longest wait that a rider accepts: median 8 minutes. An assumption.
 fn patience(rng: &mut ChaCha8Rng) -> Duration {
     Duration::from_secs_f64(60.0 * random::log_normal(8.0, 0.4, rng))
 }
@@ -147,21 +150,21 @@ mod tests {
     }
 
     #[test]
-    fn a_seed_always_makes_the_same_riders() {
+    fn same_seed_makes_the_same_riders() {
         assert_eq!(rider(1, 7), rider(1, 7));
         assert_ne!(rider(1, 7).id, rider(2, 7).id);
         assert_ne!(rider(1, 7).willingness, rider(1, 8).willingness);
     }
 
     #[test]
-    fn ten_percent_more_price_loses_about_one_rider_in_twenty() {
+    fn ten_percent_more_loses_one_in_twenty() {
         let riders = (0..20_000).map(|number| rider(1, number));
         let lost = riders.filter(|rider| rider.willingness < 1.1).count();
         assert!((900..1_130).contains(&lost), "{lost} of 20000");
     }
 
     #[test]
-    fn riders_come_within_their_minute_and_go_somewhere_else() {
+    fn riders_appear_within_their_minute() {
         for number in 0..100 {
             let rider = rider(1, number);
             assert!((0..60_000).contains(&rider.appears_at.millis()));
@@ -170,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn the_trips_of_a_load_repeat_by_number() {
+    fn trips_repeat_by_number() {
         let trips = TripSampler::new(RandomStreams::new(1), &places());
         let same = TripSampler::new(RandomStreams::new(1), &places());
         assert_eq!(trips.nth(5), same.nth(5));

@@ -1,19 +1,20 @@
-//! The public APIs as the city uses them: typed calls, and failures that can be counted.
+//! The public APIs as the city uses them: typed calls, and failures that it can count.
 
-use std::collections::HashMap;
-use std::fmt;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use chrono::{DateTime, Utc};
-use http::StatusCode;
+use http::{Request, StatusCode};
+use http_body_util::Full;
 use marketplace::{DriverStatus, MarketTime, Multiplier, Position, Zone};
-use serde::de::{DeserializeOwned, Deserializer};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use surge_proto::DataflowMode;
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 use super::rider::{Rider, TripRequest};
 use crate::client::{CallError, Client, HttpAnswer};
+use crate::rfc3339;
 use crate::target::Target;
 
 /// The three services. Clones share the client and the bound on calls.
@@ -27,7 +28,7 @@ pub(crate) struct Services {
 impl Services {
     /// The services of the target.
     pub(crate) fn new(client: Client, target: Target) -> Self {
-        // Enough for a city at full speed, too few to become the load that is being measured.
+        // Enough for a city at full speed, too few to disturb a measurement.
         const CALLS_AT_ONCE: usize = 32;
         Self {
             client,
@@ -36,20 +37,21 @@ impl Services {
         }
     }
 
-    /// Asks for a quote in the mode that the service itself has chosen.
+    /// Requests a quote in the mode in force.
     pub(crate) async fn quote(&self, trip: &TripRequest) -> Result<RiderQuote, ServiceFailure> {
         let url = format!("{}/v1/quotes", self.target.price);
         self.post("quote", &url, trip).await
     }
 
-    /// Requests a ride at the quoted price. Repeating a request with the same quote gives the same ride.
+    /// Requests a ride at the quoted price. Repeating a request with the same quote gives the same
+    /// ride.
     pub(crate) async fn request_ride(
         &self,
         rider: &Rider,
         quote: &str,
     ) -> Result<RequestedRide, ServiceFailure> {
         let url = format!("{}/v1/rides", self.target.ride);
-        let request = RideRequest {
+        let request = RequestedTrip {
             rider_id: rider.id,
             quote,
             trip: rider.trip,
@@ -57,7 +59,7 @@ impl Services {
         self.post("request ride", &url, &request).await
     }
 
-    /// How a ride stands.
+    /// The current state of a ride.
     pub(crate) async fn ride(&self, ride: Uuid) -> Result<RequestedRide, ServiceFailure> {
         let url = format!("{}/v1/rides/{ride}", self.target.ride);
         self.get("get ride", &url).await
@@ -69,7 +71,7 @@ impl Services {
         self.post("cancel ride", &url, &serde_json::json!({})).await
     }
 
-    /// Says what a driver does now, and where.
+    /// Sets the status and position of a driver.
     pub(crate) async fn set_driver(
         &self,
         driver: Uuid,
@@ -83,7 +85,7 @@ impl Services {
         accepted("set driver", answer).map(drop)
     }
 
-    /// Reports where drivers are.
+    /// Reports the positions of drivers.
     pub(crate) async fn report(
         &self,
         positions: &[(Uuid, Position)],
@@ -111,13 +113,42 @@ impl Services {
             .collect())
     }
 
-    /// What driver-management says of the supply of a zone.
+    /// Supply and demand of the whole area, as `request` reads them from the other services now.
+    pub(crate) async fn totals(&self) -> Result<(f64, f64), ServiceFailure> {
+        let zones = self.live_zones().await?;
+        Ok(zones.iter().fold((0.0, 0.0), |sum, zone| {
+            (sum.0 + zone.supply, sum.1 + zone.demand)
+        }))
+    }
+
+    /// The zones that the services price.
+    pub(crate) async fn zones(&self) -> Result<BTreeSet<Zone>, ServiceFailure> {
+        let zones = self.live_zones().await?;
+        Ok(zones.iter().map(|zone| zone.zone).collect())
+    }
+
+    /// `/v1/surge` in mode `request`, which needs neither a batch run nor a broker.
+    async fn live_zones(&self) -> Result<Vec<ZoneSurge>, ServiceFailure> {
+        let call = "get surge";
+        let url = format!("{}/v1/surge", self.target.price);
+        let request = Request::get(&url)
+            .header("surge-dataflow", DataflowMode::Request.as_str())
+            .body(Full::default());
+        let request = request.map_err(|error| ServiceFailure::Unreadable {
+            call,
+            reason: error.to_string(),
+        })?;
+        let map: SurgeMap = read(call, self.client.call(request).await)?;
+        Ok(map.zones)
+    }
+
+    /// The supply of a zone according to driver-management.
     pub(crate) async fn supply(&self, zone: Zone) -> Result<SupplyLevel, ServiceFailure> {
         let url = format!("{}/v1/supply/{zone}", self.target.driver);
         self.get("get supply", &url).await
     }
 
-    /// What ride-management says of the demand of a zone.
+    /// The demand of a zone according to ride-management.
     pub(crate) async fn demand(&self, zone: Zone) -> Result<DemandLevel, ServiceFailure> {
         let url = format!("{}/v1/demand/{zone}", self.target.ride);
         self.get("get demand", &url).await
@@ -143,27 +174,27 @@ impl Services {
     }
 }
 
-/// A quote, as much of it as a rider reads.
+/// The part of a quote that a rider reads.
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct RiderQuote {
     pub(crate) surge_multiplier: Multiplier,
     pub(crate) token: String,
 }
 
-/// A ride, as much of it as the city reads.
+/// The part of a ride that the city reads.
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct RequestedRide {
     pub(crate) ride_id: Uuid,
-    pub(crate) state: RideState,
+    pub(crate) state: ObservedRideState,
     pub(crate) driver_id: Option<Uuid>,
-    #[serde(default, deserialize_with = "market_time_if_any")]
+    #[serde(default, deserialize_with = "rfc3339::if_any::deserialize")]
     pub(crate) pickup_due_at: Option<MarketTime>,
 }
 
-/// How a ride stands.
+/// The state of a ride.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum RideState {
+pub(crate) enum ObservedRideState {
     Requested,
     Matched,
     PickedUp,
@@ -176,17 +207,17 @@ pub(crate) enum RideState {
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct SupplyLevel {
     pub(crate) supply: f64,
-    #[serde(deserialize_with = "market_time")]
+    #[serde(deserialize_with = "rfc3339::deserialize")]
     pub(crate) as_of: MarketTime,
 }
 
-/// The expected requests of a zone, and the counts that they are forecast from.
+/// The expected requests of a zone, and the counts behind the forecast.
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct DemandLevel {
     pub(crate) demand: f64,
-    #[serde(deserialize_with = "market_time")]
+    #[serde(deserialize_with = "rfc3339::deserialize")]
     pub(crate) as_of: MarketTime,
-    #[serde(deserialize_with = "market_time")]
+    #[serde(deserialize_with = "rfc3339::deserialize")]
     pub(crate) observed_since: MarketTime,
     pub(crate) windows: Vec<CountedWindow>,
 }
@@ -194,13 +225,13 @@ pub(crate) struct DemandLevel {
 /// The requests that ride-management has counted in a window of a zone.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
 pub(crate) struct CountedWindow {
-    #[serde(deserialize_with = "market_time")]
+    #[serde(deserialize_with = "rfc3339::deserialize")]
     pub(crate) start: MarketTime,
     pub(crate) requests: u32,
 }
 
 #[derive(Serialize)]
-struct RideRequest<'a> {
+struct RequestedTrip<'a> {
     rider_id: Uuid,
     quote: &'a str,
     #[serde(flatten)]
@@ -233,41 +264,43 @@ struct SurgeMap {
 struct ZoneSurge {
     zone: Zone,
     surge_multiplier: Multiplier,
+    supply: f64,
+    demand: f64,
 }
 
-/// A call that did not do what was asked.
+/// A call that failed.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub(crate) enum ServiceFailure {
-    /// There was no answer: whether the service acted on the call is unknown.
+    /// No answer. The service may have acted on the call.
     #[error("{call}: {error}")]
     NoAnswer {
-        /// What was asked.
+        /// The call.
         call: &'static str,
-        /// Why there was none.
+        /// The reason.
         error: CallError,
     },
-    /// The service said no.
+    /// The service refused.
     #[error("{call}: answered {status}: {excerpt}")]
     Refused {
-        /// What was asked.
+        /// The call.
         call: &'static str,
         /// The HTTP status.
         status: StatusCode,
-        /// How the body begins.
+        /// The begin of the body.
         excerpt: String,
     },
-    /// The answer is not what the API promises.
+    /// The answer does not follow the API.
     #[error("{call}: cannot read the answer: {reason}")]
     Unreadable {
-        /// What was asked.
+        /// The call.
         call: &'static str,
-        /// What is wrong with it.
+        /// The flaw.
         reason: String,
     },
 }
 
 impl ServiceFailure {
-    /// The words by which failures are counted, such as `quote: 503` or `set driver: deadline`.
+    /// The text by which failures are counted, such as `quote: 503` or `set driver: deadline`.
     pub(crate) fn kind(&self) -> String {
         match self {
             Self::NoAnswer { call, error } => format!("{call}: {}", error.kind()),
@@ -276,12 +309,12 @@ impl ServiceFailure {
         }
     }
 
-    /// Whether the service refused because things stand differently from what the city thinks.
+    /// Whether the state in the service is another than the city assumed.
     pub(crate) fn is_conflict(&self) -> bool {
         matches!(self, Self::Refused { status, .. } if *status == StatusCode::CONFLICT)
     }
 
-    /// Whether the service may have acted on the call all the same, or may do so if asked again.
+    /// Whether the service may have acted on the call, or may accept a repetition.
     pub(crate) fn is_uncertain(&self) -> bool {
         match self {
             Self::NoAnswer { .. } | Self::Unreadable { .. } => true,
@@ -317,33 +350,14 @@ fn read<T: DeserializeOwned>(
         })
 }
 
-/// RFC 3339 on the wire, whatever precision the service writes.
-fn market_time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<MarketTime, D::Error> {
-    let instant = DateTime::<Utc>::deserialize(deserializer)?;
-    Ok(MarketTime::from_millis(instant.timestamp_millis()))
-}
-
-fn market_time_if_any<'de, D: Deserializer<'de>>(
-    deserializer: D,
-) -> Result<Option<MarketTime>, D::Error> {
-    let instant = Option::<DateTime<Utc>>::deserialize(deserializer)?;
-    Ok(instant.map(|instant| MarketTime::from_millis(instant.timestamp_millis())))
-}
-
-impl fmt::Display for RideState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(self, f)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_ride_request_is_one_flat_object() {
+    fn ride_request_is_one_flat_object() {
         let place = Position::new(40.75, -73.98).unwrap();
-        let request = RideRequest {
+        let request = RequestedTrip {
             rider_id: Uuid::nil(),
             quote: "token",
             trip: TripRequest {
@@ -359,16 +373,16 @@ mod tests {
     }
 
     #[test]
-    fn a_ride_without_a_driver_is_read_too() {
-        let text = r#"{"ride_id": "00000000-0000-0000-0000-000000000000", "state": "unserved", "driver_id": null,
-            "pickup_due_at": null, "fare_cents": 800}"#;
+    fn reads_rides_without_a_driver() {
+        let text = r#"{"ride_id": "00000000-0000-0000-0000-000000000000", "state": "unserved",
+            "driver_id": null, "pickup_due_at": null, "fare_cents": 800}"#;
         let ride: RequestedRide = serde_json::from_str(text).unwrap();
-        assert_eq!(ride.state, RideState::Unserved);
+        assert_eq!(ride.state, ObservedRideState::Unserved);
         assert_eq!((ride.driver_id, ride.pickup_due_at), (None, None));
     }
 
     #[test]
-    fn failures_are_counted_by_what_was_asked_and_how_it_went() {
+    fn failures_count_by_call_and_kind() {
         let refused = |status| ServiceFailure::Refused {
             call: "quote",
             status,

@@ -1,8 +1,9 @@
-//! The city itself: what happens at which market time, and what follows from the outcome of its commands.
+//! What drivers and riders do: the simulation only reacts, to events that are due and to outcomes
+//! of commands, and returns new commands. It never waits and never calls a service. Its caller
+//! decides how the commands are executed, so a test can play the services.
 //!
-//! Nothing here waits or calls. Events fall due, outcome come in, commands go out; whoever runs the simulation decides how.
-//! So a test can be the services, and sender it anything. Here is what comes up and who is asked; `rides`, `relocation` and
-//! `desynced` say what drivers make of it.
+//! This file has the riders, the reports and the clock of the city; [`rides`] has what drivers do
+//! on a ride, [`relocation`] what idle drivers do, and [`desync`] how a lost answer is repaired.
 
 mod desync;
 mod relocation;
@@ -19,16 +20,16 @@ use uuid::Uuid;
 
 use super::counters::Counters;
 use super::crowd::Crowd;
-use super::driver::{Activity, Driver, Leg, Ride};
+use super::driver::{Activity, Leg, SimulatedDriver, SimulatedRide};
 use super::event_queue::EventQueue;
 use super::executor::{CityCommand, CommandOutcome};
 use super::random::RandomStreams;
 use super::replay::{MINUTE, Replay};
 use super::rider::Rider;
 use crate::clock::MarketClock;
-use crate::ground_truth::GroundTruth;
+use crate::ground_truth::{FORECAST_WINDOW, GroundTruth};
 
-/// A running city.
+/// The drivers and riders of a city.
 #[derive(Debug)]
 pub(crate) struct Simulation {
     streams: RandomStreams,
@@ -38,12 +39,13 @@ pub(crate) struct Simulation {
     places: Vec<Position>,
     pace: Pace,
     queue: EventQueue<Event>,
-    fleet: Vec<Driver>,
-    /// Places in `fleet`.
+    fleet: Vec<SimulatedDriver>,
+    /// Index into `fleet`.
     drivers: HashMap<Uuid, usize>,
-    /// The multipliers as last seen on `/v1/surge`.
+    /// The last multipliers of `/v1/surge`.
     published: HashMap<Zone, Multiplier>,
     next_surge_read_at: MarketTime,
+    crowds: u32,
     riders_seeking: usize,
     reports_in_flight: usize,
     confirms_in_flight: usize,
@@ -51,7 +53,7 @@ pub(crate) struct Simulation {
     counters: Counters,
 }
 
-/// Something that falls due.
+/// An event that is due at some market time.
 #[derive(Debug)]
 enum Event {
     /// A minute of the record begins.
@@ -60,23 +62,24 @@ enum Event {
     RiderAppears(Box<Rider>),
     /// Drivers report where they are.
     Report,
-    /// The driver (by place in the fleet) reaches the rider.
+    /// The driver, by index in the fleet, reaches the rider.
     Pickup(usize, Uuid),
     /// The driver reaches the destination.
     Dropoff(usize, Uuid),
-    /// Idle drivers make sure that the service knows them to be.
+    /// Idle drivers check that the service sees them as idle.
     Reconcile,
-    /// A driver who was not understood tries again.
+    /// A driver becomes idle in the service too.
     Resync(usize),
 }
 
 impl Simulation {
-    /// A city about to live: its fleet is idle, its riders come from the next minute on.
+    /// A city whose riders appear from the next minute on. Drivers on an earlier trip go online one
+    /// forecast window before its end.
     pub(crate) fn new(
         streams: RandomStreams,
         truth: Arc<GroundTruth>,
         replay: Replay,
-        fleet: Vec<Driver>,
+        fleet: Vec<SimulatedDriver>,
         clock: &MarketClock,
         now: MarketTime,
     ) -> Self {
@@ -84,6 +87,12 @@ impl Simulation {
         queue.push(now, Event::Minute(minute_of(now)));
         queue.push(now, Event::Report);
         let numbered = fleet.iter().enumerate();
+        for (place, driver) in numbered.clone() {
+            if driver.activity == Activity::OnEarlierTrip {
+                let online_at = driver.leg.arrives_at - FORECAST_WINDOW;
+                queue.push(online_at, Event::Resync(place));
+            }
+        }
         Self {
             streams,
             area: Arc::clone(truth.area()),
@@ -96,6 +105,7 @@ impl Simulation {
             fleet,
             published: HashMap::new(),
             next_surge_read_at: now,
+            crowds: 0,
             riders_seeking: 0,
             reports_in_flight: 0,
             confirms_in_flight: 0,
@@ -104,39 +114,39 @@ impl Simulation {
         }
     }
 
-    /// When something next falls due.
+    /// When the next event is due.
     pub(crate) fn next_at(&self) -> Option<MarketTime> {
         self.queue.next_at()
     }
 
-    /// What happened so far.
+    /// The counts so far.
     pub(crate) const fn counters(&self) -> &Counters {
         &self.counters
     }
 
     /// The drivers.
-    pub(crate) fn fleet(&self) -> &[Driver] {
+    pub(crate) fn fleet(&self) -> &[SimulatedDriver] {
         &self.fleet
     }
 
-    /// Writes the fleet into the truth: all idle, where they are.
-    pub(crate) fn record_fleet(&self) {
-        for (place, driver) in self.fleet.iter().enumerate() {
-            let position = driver.leg.position(driver.leg.arrives_at);
-            self.record(place, DriverStatus::Idle, position, None);
+    /// Records the idle drivers in the ground truth, at their positions.
+    pub(crate) fn record_fleet(&self, now: MarketTime) {
+        let fleet = self.fleet.iter().enumerate();
+        for (place, driver) in fleet.filter(|(_, driver)| driver.is_idle()) {
+            self.record(place, DriverStatus::Idle, driver.leg.position(now), None);
         }
     }
 
-    /// Lets everything happen that is due, and returns the commands that it takes.
+    /// Handles all events that are due, and returns the commands that follow.
     pub(crate) fn advance(&mut self, now: MarketTime) -> Vec<CityCommand> {
         let mut commands = Vec::new();
         while let Some(event) = self.queue.pop_due(now) {
-            self.happen(event, now, &mut commands);
+            self.handle_event(event, now, &mut commands);
         }
         commands
     }
 
-    /// Takes in what became of an command, and returns the commands that follow at once.
+    /// Handles the outcome of a command, and returns the command that follows at once.
     pub(crate) fn handle(
         &mut self,
         outcome: CommandOutcome,
@@ -169,7 +179,7 @@ impl Simulation {
         None
     }
 
-    fn happen(&mut self, event: Event, now: MarketTime, commands: &mut Vec<CityCommand>) {
+    fn handle_event(&mut self, event: Event, now: MarketTime, commands: &mut Vec<CityCommand>) {
         match event {
             Event::Minute(minute) => {
                 self.expect_riders(minute, now);
@@ -185,8 +195,8 @@ impl Simulation {
         }
     }
 
-    /// Enters the riders of a minute, and the minute after it. A city that could not keep up, having been suspended for
-    /// one, goes on with the present.
+    /// Adds the riders of a minute, and the next minute. A city that fell behind, because the
+    /// machine was suspended, continues with the present.
     fn expect_riders(&mut self, minute: MarketTime, now: MarketTime) {
         let minute = if minute + MINUTE * 2 < now {
             let present = minute_of(now);
@@ -203,14 +213,15 @@ impl Simulation {
             .push(minute + MINUTE, Event::Minute(minute + MINUTE));
     }
 
-    /// Enters the riders of a crowd that is still to come.
+    /// Adds the riders of a crowd.
     pub(crate) fn expect_crowd(&mut self, crowd: &Crowd) {
         let rider = |replayed| Rider::of_pickup(&replayed, &self.places, self.streams);
-        let riders: Vec<Rider> = crowd.replayed().map(rider).collect();
+        let riders: Vec<Rider> = crowd.pickups(self.crowds).map(rider).collect();
+        self.crowds += 1;
         self.expect(riders);
     }
 
-    /// Enters riders who are still to come.
+    /// Adds riders who have not appeared yet.
     pub(crate) fn expect(&mut self, riders: impl IntoIterator<Item = Rider>) {
         for rider in riders {
             self.queue
@@ -228,15 +239,15 @@ impl Simulation {
 
     fn seek_ride(&mut self, rider: Rider) -> Option<CityCommand> {
         if self.riders_seeking >= MAX_RIDERS_SEEKING {
-            self.counters.failed("rider turned away".to_owned());
+            self.counters.failed("rider rejected".to_owned());
             return None;
         }
         self.riders_seeking += 1;
         Some(CityCommand::SeekRide(rider))
     }
 
-    /// The positions of all drivers who are not where they last reported to be. Skipped while the last report is still
-    /// on its way: the next one says everything.
+    /// The positions of all drivers who moved since their last report. Skipped while a report is in
+    /// flight: the next one contains everything.
     fn report(&mut self, now: MarketTime) -> Vec<CityCommand> {
         self.queue
             .push(now + self.pace.between_reports, Event::Report);
@@ -246,6 +257,7 @@ impl Simulation {
         let moved: Vec<_> = self
             .fleet
             .iter()
+            .filter(|driver| driver.activity != Activity::OnEarlierTrip)
             .map(|driver| (driver.id, driver.leg.position(now)))
             .filter(|(id, position)| self.truth.reported_position(*id) != Some(*position))
             .collect();
@@ -266,7 +278,7 @@ impl Simulation {
         self.truth.ride_requested(zone, at);
     }
 
-    /// The driver stops here and is idle; the service knows it at the reported position.
+    /// The driver stops here and is idle; the service sees the reported position.
     fn wait_at(&mut self, place: usize, here: Position, reported: Position, now: MarketTime) {
         let driver = &mut self.fleet[place];
         driver.activity = Activity::Idle;
@@ -280,7 +292,7 @@ impl Simulation {
         place: usize,
         status: DriverStatus,
         position: Position,
-        ride: Option<(&Ride, MarketTime)>,
+        ride: Option<(&SimulatedRide, MarketTime)>,
     ) {
         let dropoff = ride.map(|(ride, due_at)| Dropoff {
             zone: self.area.zone_of(ride.trip.dropoff).ok(),
@@ -299,14 +311,14 @@ impl Simulation {
     }
 }
 
-/// Riders who may be looking for a ride at once; more only come when the services do not answer any more.
+/// Riders who may seek a ride at once. There are more only when the services do not answer.
 const MAX_RIDERS_SEEKING: usize = 256;
 
-/// The API takes no more positions in one call.
+/// The API accepts no more positions in one call.
 const MOST_POSITIONS_PER_REPORT: usize = 500;
 
-/// How often things are done, in market time. In a fast replay real time sets the limit: no more calls a second than a
-/// city of this size would be forgiven for.
+/// The periods of the city, in market time. In a fast replay, real time sets the limit, so that the
+/// city does not overload the services.
 #[derive(Debug, Clone, Copy)]
 struct Pace {
     between_reports: Duration,

@@ -1,7 +1,8 @@
-//! Where the suite under test listens.
+//! The addresses of the services.
 //!
-//! One address is enough: the three services keep neighbouring ports, so `--target` names price-optimization and the
-//! other two are found two ports and one port below it. Behind an ingress or in containers each gets its own option.
+//! One address is enough: the services have neighbouring ports. `--target` names
+//! price-optimization; driver-management is two ports below it, ride-management one port below, the
+//! city two ports above. Behind an ingress or in containers, each has an option of its own.
 
 use anyhow::{Context, bail, ensure};
 use clap::Args;
@@ -19,16 +20,19 @@ pub struct Target {
 }
 
 impl Target {
-    /// The suite whose price-optimization listens at `price`, its siblings one and two ports below.
+    /// The services whose price-optimization listens at `price`, the others one and two ports
+    /// below.
     ///
     /// # Errors
-    /// When `price` is not an `http://host:port` address, or its port leaves no room for the siblings.
+    /// When `price` is not an `http://host:port` address, or its port leaves no room for the
+    /// siblings.
     pub fn beside(price: &str) -> anyhow::Result<Self> {
         TargetArgs {
             target: price.to_owned(),
             driver_url: None,
             ride_url: None,
             grpc_url: None,
+            city_url: None,
         }
         .resolve()
     }
@@ -43,10 +47,11 @@ impl Target {
     }
 }
 
-/// The command-line options that name the suite under test.
+/// The command-line options that name the services.
 #[derive(Debug, Clone, Args)]
 pub struct TargetArgs {
-    /// Base URL of price-optimization; driver-management and ride-management are expected two ports and one port below
+    /// Base URL of price-optimization; driver-management and ride-management are expected two ports
+    /// and one port below
     #[arg(
         long,
         env = "SURGE_TARGET",
@@ -66,6 +71,10 @@ pub struct TargetArgs {
     /// Base URL of price-optimization's gRPC, where it is not 100 ports above the target
     #[arg(long, env = "PRICE_GRPC_URL", value_name = "URL")]
     pub grpc_url: Option<String>,
+
+    /// Base URL of the city that uses these services, where it is not two ports above the target
+    #[arg(long, env = "CITY_URL", value_name = "URL")]
+    pub city_url: Option<String>,
 }
 
 impl TargetArgs {
@@ -90,6 +99,18 @@ impl TargetArgs {
             Some(url) => base_url("--grpc-url", url),
             None => port_beside(&base_url("--target", &self.target)?, GRPC_ABOVE)
                 .context("name its gRPC with --grpc-url"),
+        }
+    }
+
+    /// The base URL of the city that uses these services, if there is one.
+    ///
+    /// # Errors
+    /// As [`TargetArgs::resolve`].
+    pub fn city(&self) -> anyhow::Result<String> {
+        match &self.city_url {
+            Some(url) => base_url("--city-url", url),
+            None => port_beside(&base_url("--target", &self.target)?, CITY_ABOVE)
+                .context("name the address of the city with --city-url"),
         }
     }
 
@@ -122,10 +143,13 @@ fn base_url(option: &str, url: &str) -> anyhow::Result<String> {
     Ok(url.trim_end_matches('/').to_owned())
 }
 
-/// Every service has its gRPC as many ports above its REST.
+/// The gRPC of every service is this number of ports above its REST.
 const GRPC_ABOVE: i32 = 100;
 
-/// The same URL with a port so many higher, or lower.
+/// The city is this number of ports above price-optimization.
+const CITY_ABOVE: i32 = 2;
+
+/// The same URL with a higher or lower port.
 fn port_beside(url: &str, distance: i32) -> anyhow::Result<String> {
     let uri: Uri = url.parse()?;
     let port = uri
@@ -143,7 +167,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_siblings_are_found_below_the_target() {
+    fn finds_the_siblings_below_the_target() {
         let target = Target::beside("http://127.0.0.1:7103/").unwrap();
         assert_eq!(target.driver, "http://127.0.0.1:7101");
         assert_eq!(target.ride, "http://127.0.0.1:7102");
@@ -151,25 +175,28 @@ mod tests {
     }
 
     #[test]
-    fn grpc_is_found_above_the_target_or_named() {
+    fn finds_grpc_and_city_above_the_target() {
         let mut args = TargetArgs {
             target: "http://127.0.0.1:7103".to_owned(),
             driver_url: None,
             ride_url: None,
             grpc_url: None,
+            city_url: None,
         };
+        assert_eq!(args.city().unwrap(), "http://127.0.0.1:7105");
         assert_eq!(args.grpc().unwrap(), "http://127.0.0.1:7203");
         args.grpc_url = Some("http://price:9000/".to_owned());
         assert_eq!(args.grpc().unwrap(), "http://price:9000");
     }
 
     #[test]
-    fn each_service_can_be_named_by_itself() {
+    fn each_service_may_have_its_own_url() {
         let target = TargetArgs {
             target: "http://price".to_owned(),
             driver_url: Some("http://driver".to_owned()),
             ride_url: Some("http://ride:8080".to_owned()),
             grpc_url: None,
+            city_url: None,
         }
         .resolve()
         .unwrap();
@@ -178,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_address_names_the_option() {
+    fn error_names_the_option() {
         let error = Target::beside("https://127.0.0.1:7103").unwrap_err();
         assert!(error.to_string().contains("--target"), "{error}");
         let error = format!("{:#}", Target::beside("http://price").unwrap_err());

@@ -1,11 +1,11 @@
-//! The wall clock of New York in summer: what the record is written in, and what a person is shown.
+//! The wall clock of New York in summer: the record is written in it, and people see it.
 
 use chrono::{DateTime, FixedOffset, NaiveDateTime};
 use marketplace::{Calendar, MarketTime};
 
 const FORMS: [&str; 2] = ["%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"];
 
-/// Reads such as `2014-04-04T17:00`, with or without seconds; none if it is something else.
+/// Reads a time such as `2014-04-04T17:00`, with or without seconds; `None` for another text.
 pub fn read(text: &str) -> Option<MarketTime> {
     let local = FORMS
         .iter()
@@ -14,7 +14,7 @@ pub fn read(text: &str) -> Option<MarketTime> {
     Some(MarketTime::from_millis(instant.timestamp_millis()))
 }
 
-/// The instant in a form of chrono's, such as `%a %H:%M` for `Fri 17:42`.
+/// The moment in a format of chrono, such as `%a %H:%M` for `Fri 17:42`.
 pub fn show(time: MarketTime, form: &str) -> String {
     let instant = DateTime::from_timestamp_millis(time.millis());
     match instant.zip(new_york()) {
@@ -32,7 +32,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_instant_is_read_and_shown_as_new_york_has_it() {
+    fn reads_and_shows_new_york_time() {
         let five: MarketTime = "2014-04-04T21:00:00Z".parse().unwrap();
         assert_eq!(read("2014-04-04T17:00"), Some(five));
         assert_eq!(read("2014-04-04T17:00:00"), Some(five));
@@ -40,7 +40,7 @@ mod tests {
     }
 
     #[test]
-    fn what_names_a_zone_or_no_time_is_something_else() {
+    fn refuses_zones_and_other_texts() {
         assert_eq!(read("2014-04-04T17:00Z"), None);
         assert_eq!(read("five o'clock"), None);
     }

@@ -71,7 +71,6 @@ pub async fn run_until(args: Args, stop: CancellationToken) -> anyhow::Result<Co
     // Refused before a minute is spent on a run that could not be compared in the end.
     let older = older(&args, &clock)?;
 
-    anstream::eprintln!("Starting the city ...");
     let run = measure::run(&args, &services, clock, Progress::on_stderr(), &stop).await?;
     let interrupted = run.interrupted;
     let report = judge::report(run, warnings, older);

@@ -18,7 +18,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Replay real pickups with a fleet of simulated drivers until Ctrl-C
-    City(city::Args),
+    City(Box<city::Args>),
     /// Compare the three dataflows on the same market at the same moment
     Compare(Box<compare::Args>),
     /// Request quotes of one address at a fixed rate, and print the result as JSON
@@ -31,7 +31,7 @@ enum Command {
 #[tokio::main]
 async fn main() -> ExitCode {
     let ended = match Cli::parse().command {
-        Command::City(args) => city::run(args).await.map(|_| 0),
+        Command::City(args) => city::run(*args).await.map(|_| 0),
         Command::Ask(args) => ask::run(args).await,
         Command::Floor(floor) => bare_servers::run(floor).await.map(|()| 0),
         Command::Compare(args) => compare::run(*args).await.map(|outcome| outcome.exit_code()),

@@ -1,12 +1,12 @@
-//! What if quotes were made from older data? The same city off the wire: the drivers, riders and rng of a
-//! [`Simulation`](super::simulation::Simulation), and services without delay or failure that price as they are told.
+//! What would happen if quotes were made from older data? The same simulation, offline: its
+//! services answer at once, never fail, and price from data of the given age.
 //!
-//! Every command is answered at once and from the city's own truth, so a whole evening passes in a fraction of a second
-//! and always in the same way. What differs between two evenings of one seed is the data behind the quotes, and
-//! nothing else: so what differs in the outcome is what that age costs. Here nothing waits, calls or reads a clock.
+//! Every command gets its outcome at once, from the ground truth, so a whole evening passes in a
+//! fraction of a second and always in the same way. Two runs of one seed differ in the data behind
+//! the quotes and in nothing else, so a difference in the outcome is the effect of that age.
 //!
-//! Left out of the model, and so of every figure: nobody joins the fleet because it surges, nobody asks twice, and the
-//! pickups on record are all the demand there is.
+//! Not in the model, and so in no figure: nobody joins the fleet because of surge, nobody asks
+//! twice, and the pickups on record are all the demand.
 
 mod offline;
 mod prices;

@@ -1,4 +1,5 @@
-//! An evening to live again and again, and the services that it meets: they know everything and do it at once.
+//! One evening that can be simulated many times, and its simulated services, which know everything
+//! and answer at once.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -13,7 +14,7 @@ use super::prices::{HalfHours, OfflinePrices};
 use super::{Pricing, Score};
 use crate::clock::MarketClock;
 use crate::crowd::Crowd;
-use crate::driver::{Driver, Ride};
+use crate::driver::{SimulatedDriver, SimulatedRide};
 use crate::executor::{CityCommand, CommandOutcome};
 use crate::ground_truth::GroundTruth;
 use crate::random::RandomStreams;
@@ -21,24 +22,26 @@ use crate::replay::Replay;
 use crate::rider::Rider;
 use crate::simulation::Simulation;
 
-/// An evening: who lives in it, and which part of it counts. Clones share the record.
+/// The plan of an offline run: the record, the fleet, and the time that counts. Clones share the
+/// record.
 #[derive(Debug, Clone)]
 pub struct OfflineSimulation {
     area: Arc<ServiceArea>,
     profile: Arc<DemandProfile>,
-    /// Inside the service area, one at least.
+    /// Inside the service area; at least one.
     pickups: Arc<[Pickup]>,
     fleet: usize,
     scored: Range<MarketTime>,
     crowds: Vec<Crowd>,
 }
 
-/// How long a city lives before it is scored. Drivers find their riders within half an hour; the rest is the past that
-/// quotes from data of an hour ago are made from.
+/// The time before the scored time. Drivers find their riders within half an hour; the rest is the
+/// past behind quotes from data of an hour ago.
 const WARM_UP: Duration = Duration::from_secs(90 * 60);
 
 impl OfflineSimulation {
-    /// The evening whose riders are scored who appear in `scored`; `None` if nothing is on record inside the area.
+    /// A plan that scores the riders who appear in `scored`; `None` if the record has no pickup in
+    /// the area.
     pub fn new(
         service_area: Bounds,
         profile: DemandProfile,
@@ -59,42 +62,43 @@ impl OfflineSimulation {
         })
     }
 
-    /// The same evening, and these crowds besides.
+    /// The same plan with crowds.
     #[must_use]
     pub fn with_crowds(self, crowds: Vec<Crowd>) -> Self {
         Self { crowds, ..self }
     }
 
-    /// The riders who appear in this time are scored.
+    /// The time whose riders count.
     pub const fn scored(&self) -> &Range<MarketTime> {
         &self.scored
     }
 
-    /// Who lives in the evening, by the rng of this seed.
+    /// The drivers and riders of this seed.
     pub fn population(&self, seed: u64) -> Population {
         let streams = RandomStreams::new(seed);
         let start = self.starts_at();
         let mut replay = self.replay_from(start);
         let places = replay.places();
-        let crowds = self.crowds.iter().flat_map(Crowd::replayed);
+        let crowds = (0..).zip(&self.crowds);
+        let crowds = crowds.flat_map(|(number, crowd)| crowd.pickups(number));
         let replayed = replay.play(self.scored.end).into_iter().chain(crowds);
-        let driver = |number| Driver::starting(number, streams, &places, start);
+        let driver = |number| SimulatedDriver::starting(number, streams, &places, start);
         Population {
             riders: replayed
                 .map(|replayed| Rider::of_pickup(&replayed, &places, streams))
                 .collect(),
             fleet: (0..self.fleet as u64).map(driver).collect(),
-            evening: self.clone(),
+            plan: self.clone(),
             streams,
         }
     }
 
     /// The record from `start` on.
     fn replay_from(&self, start: MarketTime) -> Replay {
-        Replay::starting(&self.pickups, start).expect("an evening has one pickup at least")
+        Replay::starting(&self.pickups, start).expect("a plan has at least one pickup")
     }
 
-    /// The evening before had its own riders, and no crowd.
+    /// The evening before, which had other riders and no crowd.
     fn a_day_earlier(&self) -> Self {
         const DAY: Duration = Duration::from_secs(24 * 3600);
         Self {
@@ -108,50 +112,57 @@ impl OfflineSimulation {
         self.scored.start - WARM_UP
     }
 
-    fn open_ground_truth(&self) -> GroundTruth {
+    fn empty_ground_truth(&self) -> GroundTruth {
         let (area, profile) = (Arc::clone(&self.area), Arc::clone(&self.profile));
         GroundTruth::new(area, profile, self.starts_at())
     }
 }
 
-/// An evening with its drivers and riders, to be lived with one pricing after the other: they are the same people,
-/// whatever they are quoted.
+/// The drivers and riders of one seed, to be run with one pricing after the other: the same people,
+/// whatever their quotes are.
 #[derive(Debug, Clone)]
 pub struct Population {
-    evening: OfflineSimulation,
+    plan: OfflineSimulation,
     streams: RandomStreams,
-    fleet: Vec<Driver>,
+    fleet: Vec<SimulatedDriver>,
     riders: Vec<Rider>,
 }
 
 impl Population {
-    /// Lives the evening once.
+    /// Runs once with this pricing.
     pub fn run(&self, pricing: Pricing) -> Score {
         let before = match pricing {
             Pricing::Nightly => self.evening_before().half_hours(),
             _ => HalfHours::default(),
         };
         let mut run = OfflineRun::of(self, pricing, before);
-        run.run_until(self.evening.scored.end, |_, _| {});
+        run.run_until(self.plan.scored.end, |_, _| {});
         run.score
     }
 
-    /// What fresh data gave this evening, by zone and half hour.
+    /// The drivers at the end of a run with fresh data, with their rides.
+    pub(crate) fn fleet_at_end(&self) -> Vec<SimulatedDriver> {
+        let mut run = OfflineRun::of(self, Pricing::FRESH, HalfHours::default());
+        run.run_until(self.plan.scored.end, |_, _| {});
+        run.simulation.fleet().to_vec()
+    }
+
+    /// The multipliers of fresh data, by zone and half hour.
     fn half_hours(&self) -> HalfHours {
         let mut half_hours = HalfHours::default();
         let mut run = OfflineRun::of(self, Pricing::FRESH, HalfHours::default());
-        run.run_until(self.evening.scored.end, |published, now| {
+        run.run_until(self.plan.scored.end, |published, now| {
             half_hours.add(published, now);
         });
         half_hours
     }
 
     fn evening_before(&self) -> Self {
-        self.evening.a_day_earlier().population(self.streams.seed())
+        self.plan.a_day_earlier().population(self.streams.seed())
     }
 }
 
-/// A city and its services, in one.
+/// A city and its services in one.
 struct OfflineRun {
     truth: Arc<GroundTruth>,
     simulation: Simulation,
@@ -162,33 +173,31 @@ struct OfflineRun {
 }
 
 impl OfflineRun {
-    fn of(cast: &Population, pricing: Pricing, before: HalfHours) -> Self {
-        let Population {
-            evening, streams, ..
-        } = cast;
-        let start = evening.starts_at();
-        let truth = Arc::new(evening.open_ground_truth().remembering_facts());
-        // The riders of the evening were drawn already, so the record has nothing to add to them.
-        let replay = evening.replay_from(evening.scored.end);
-        let fleet = cast.fleet.clone();
-        // As slow as city_loop: the services of this city take as many calls as it likes to make.
+    fn of(population: &Population, pricing: Pricing, before: HalfHours) -> Self {
+        let Population { plan, streams, .. } = population;
+        let start = plan.starts_at();
+        let truth = Arc::new(plan.empty_ground_truth().keeping_facts());
+        // The population has all riders of the run, so the record has none to add.
+        let replay = plan.replay_from(plan.scored.end);
+        let fleet = population.fleet.clone();
+        // Real speed: these services accept any number of calls.
         let clock = MarketClock::new(start, 0, 1.0);
         let mut simulation =
             Simulation::new(*streams, Arc::clone(&truth), replay, fleet, &clock, start);
-        simulation.record_fleet();
-        simulation.expect(cast.riders.iter().cloned());
-        let past = evening.open_ground_truth();
+        simulation.record_fleet(start);
+        simulation.expect(population.riders.iter().cloned());
+        let past = plan.empty_ground_truth();
         Self {
             prices: OfflinePrices::new(pricing, Arc::clone(&truth), past, start, before),
             truth,
             simulation,
-            scored: evening.scored.clone(),
+            scored: plan.scored.clone(),
             rides: 0,
             score: Score::default(),
         }
     }
 
-    /// Lets everything happen that is due before `end`; `look` sees what drivers see, once a minute.
+    /// Handles all events before `end`; `look` sees the published multipliers once per minute.
     fn run_until(
         &mut self,
         end: MarketTime,
@@ -225,14 +234,14 @@ impl OfflineRun {
             ),
             CityCommand::Report(positions) => self.send(CommandOutcome::Reported(positions), now),
             CityCommand::ReadSurge | CityCommand::Resync { .. } | CityCommand::Confirm { .. } => {
-                unreachable!("who looks is answered above, and nothing ever fails here")
+                unreachable!("read above, and nothing fails here")
             }
         }
     }
 
     fn seek_ride(&mut self, rider: &Rider, now: MarketTime) {
         let zone = Zone::at(rider.trip.pickup);
-        // Both are there for every zone of the area, and nobody is picked up outside it.
+        // Every zone of the area has both, and no pickup is outside it.
         let quoted = self.prices.quoted(zone, now);
         let (Some(multiplier), Some(oracle)) = (quoted, self.prices.oracle(zone, now)) else {
             return self.send(CommandOutcome::RiderDone, now);
@@ -257,14 +266,15 @@ impl OfflineRun {
         }
     }
 
-    /// Sends the nearest driver; returns the minutes that the rider waits, or `None` for one who does not.
+    /// Sends the nearest driver; returns the wait in minutes, or `None` if the rider does not
+    /// accept it or no driver is idle.
     fn dispatch(&mut self, rider: &Rider, now: MarketTime) -> Option<f64> {
         let Some((driver, position)) = self.truth.nearest_idle(rider.trip.pickup) else {
             self.send(CommandOutcome::Unserved, now);
             return None;
         };
         self.rides += 1;
-        let ride = Ride {
+        let ride = SimulatedRide {
             id: Uuid::from_u128(self.rides),
             trip: rider.trip,
             traffic: rider.traffic,

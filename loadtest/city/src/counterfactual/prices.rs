@@ -1,7 +1,9 @@
-//! The prices of a city off the wire: the one formula, on the market as it was when the data behind the quote was young.
+//! The prices of an offline run: the one formula, applied to the market as it was when the data
+//! behind the quote was current.
 //!
-//! A second set of truth follows the city's own at a distance: it is written up to the instant that the data describes
-//! and no further. So a quote from data of any age is the very quote that fresh data gave at that time.
+//! A second ground truth follows the first at a distance: it has all facts up to the moment that
+//! the data describes, and no later one. So a quote from data of any age is the quote that fresh
+//! data gave at that time.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -12,18 +14,18 @@ use marketplace::{Calendar, MarketTime, Multiplier, Zone};
 
 use crate::ground_truth::{Fact, GroundTruth};
 
-/// Where the multiplier of a quote comes from. All times are market time.
+/// The source of the multiplier of a quote. All times are market time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pricing {
-    /// The market as it was so long ago; zero is fresh. However old: no budget turns such data away here.
+    /// The market as it was this long ago; zero is fresh. No freshness budget applies here.
     Delayed(Duration),
-    /// A table of all zones that is rewritten once a period.
+    /// A table of all zones, rewritten once per period.
     Batch(Duration),
-    /// What fresh data gave the evening before, averaged by zone and half hour.
+    /// The multipliers of the evening before, from fresh data, averaged by zone and half hour.
     Nightly,
-    /// Nowhere: every ride at the normal price.
+    /// None: every ride has the normal price.
     WithoutSurge,
-    /// Fresh, but nowhere for a while.
+    /// Fresh data, but none for a while.
     Outage {
         /// When it begins.
         from: MarketTime,
@@ -33,10 +35,10 @@ pub enum Pricing {
 }
 
 impl Pricing {
-    /// Fresh data: what all others are held against.
+    /// Fresh data: the reference for all others.
     pub const FRESH: Self = Self::Delayed(Duration::ZERO);
 
-    /// Whether any quote is made from a market other than the present one.
+    /// Whether any quote is made from an earlier market.
     const fn needs_the_past(self) -> bool {
         match self {
             Self::Delayed(age) => !age.is_zero(),
@@ -45,7 +47,7 @@ impl Pricing {
         }
     }
 
-    /// The instant that the data behind a quote at `now` describes; `None` where there is no such data.
+    /// The moment that the data behind a quote at `now` describes; `None` without such data.
     fn as_of(self, now: MarketTime) -> Option<MarketTime> {
         match self {
             Self::Delayed(age) => Some(now - age),
@@ -69,7 +71,7 @@ impl fmt::Display for Pricing {
     }
 }
 
-/// A length of time in the largest unit of which it has one at least: `0.135 s`, `8 s`, `5 min`, `1 h`.
+/// A length of time in the largest unit that fits: `0.135 s`, `8 s`, `5 min`, `1 h`.
 fn in_words(length: Duration) -> String {
     const UNITS: [(&str, f64); 3] = [("h", 3_600.0), ("min", 60.0), ("s", 1.0)];
     let seconds = length.as_secs_f64();
@@ -87,7 +89,7 @@ pub(super) struct HalfHours {
 }
 
 impl HalfHours {
-    /// Takes in the published multipliers of an instant.
+    /// Adds the published multipliers of one moment.
     pub(super) fn add(&mut self, published: &HashMap<Zone, Multiplier>, now: MarketTime) {
         for (zone, multiplier) in published {
             let (sum, count) = self.sums.entry((*zone, half_hour(now))).or_default();
@@ -96,7 +98,7 @@ impl HalfHours {
         }
     }
 
-    /// The mean of this zone at this time of day; 1.0 where nothing is known.
+    /// The mean of this zone at this time of day; 1.0 without data.
     fn multiplier(&self, zone: Zone, now: MarketTime) -> Multiplier {
         let known = self.sums.get(&(zone, half_hour(now)));
         known.map_or(Multiplier::ONE, |(sum, count)| {
@@ -105,13 +107,13 @@ impl HalfHours {
     }
 }
 
-/// Which half hour of the day it is in New York.
+/// The number of the half hour of the day, in New York.
 fn half_hour(now: MarketTime) -> i64 {
     let into_day = Calendar::NEW_YORK_SUMMER.start_of_day(now).age_of(now);
     into_day.as_secs() as i64 / 1_800
 }
 
-/// Who answers what a ride costs.
+/// Answers every request for a price.
 #[derive(Debug)]
 pub(super) struct OfflinePrices {
     pricing: Pricing,
@@ -119,16 +121,16 @@ pub(super) struct OfflinePrices {
     present: Arc<GroundTruth>,
     /// The market as it was.
     past: GroundTruth,
-    /// What is not written into `past` yet, with the time at which it happened. As long as the data is old: a bound.
+    /// Facts that `past` does not have yet, with their times.
     pending_facts: VecDeque<(MarketTime, Fact)>,
-    /// When both truth were opened.
+    /// When both ground truths begin.
     opened_at: MarketTime,
     /// For [`Pricing::Nightly`].
     evening_before: HalfHours,
 }
 
 impl OfflinePrices {
-    /// OfflinePrices from `present`, whose facts they take, and from `past`, truth as empty as those were at `opened_at`.
+    /// Prices from `present`, which must keep its facts, and from `past`, which must be empty.
     pub(super) fn new(
         pricing: Pricing,
         present: Arc<GroundTruth>,
@@ -146,7 +148,7 @@ impl OfflinePrices {
         }
     }
 
-    /// Notes that whatever was written into the truth since the last time happened now.
+    /// Dates the facts since the last call: they happened now.
     pub(super) fn note(&mut self, now: MarketTime) {
         let facts = self.present.take_facts();
         if self.pricing.needs_the_past() {
@@ -158,7 +160,7 @@ impl OfflinePrices {
         }
     }
 
-    /// The multiplier that a rider is quoted now.
+    /// The multiplier of a quote now.
     pub(super) fn quoted(&mut self, zone: Zone, now: MarketTime) -> Option<Multiplier> {
         match self.as_of(now) {
             Some(as_of) if as_of == now => self.oracle(zone, now),
@@ -188,7 +190,7 @@ impl OfflinePrices {
         }
     }
 
-    /// Never before the truth were opened: until the data can be as old as it should, it is that old.
+    /// Never before the begin: until the data can be as old as it should, it is as old as the run.
     fn as_of(&self, now: MarketTime) -> Option<MarketTime> {
         let as_of = self.pricing.as_of(now)?;
         Some(as_of.max(self.opened_at))
@@ -204,7 +206,7 @@ impl OfflinePrices {
             && *at <= as_of
             && let Some((_, fact)) = self.pending_facts.pop_front()
         {
-            self.past.write(fact);
+            self.past.record(fact);
         }
     }
 }
@@ -225,20 +227,20 @@ mod tests {
         opened() + MINUTE * minutes
     }
 
-    /// OfflinePrices of one busy zone: in each of the first ten minutes, ever more requests come in.
+    /// Multipliers of one busy zone: each of the first ten minutes has more requests.
     fn multipliers(pricing: Pricing) -> Vec<u16> {
         let area = Arc::new(ServiceArea::new(
             Bounds::new(40.70, -74.0, 40.78, -73.94).unwrap(),
         ));
         let profile = Arc::new(DemandProfile::flat(area.zones()));
         let open = || GroundTruth::new(Arc::clone(&area), Arc::clone(&profile), opened());
-        let present = Arc::new(open().remembering_facts());
+        let present = Arc::new(open().keeping_facts());
         let before = HalfHours::default();
         let mut prices =
             OfflinePrices::new(pricing, Arc::clone(&present), open(), opened(), before);
         let zone = area.zones()[1];
         let mut quoted = |minute| {
-            present.write(Fact::Requests(zone, after(minute), minute * 3));
+            present.record(Fact::Requests(zone, after(minute), minute * 3));
             prices.note(after(minute));
             let multiplier = prices.quoted(zone, after(minute)).unwrap();
             assert_eq!(prices.published(after(minute))[&zone], multiplier);
@@ -248,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn a_quote_from_old_data_is_the_quote_that_fresh_data_gave_then() {
+    fn old_data_repeats_earlier_fresh_quotes() {
         let fresh = multipliers(Pricing::FRESH);
         assert!(fresh[9] > fresh[5] && fresh[5] > fresh[0], "{fresh:?}");
         let three_minutes_late = multipliers(Pricing::Delayed(MINUTE * 3));
@@ -257,14 +259,14 @@ mod tests {
     }
 
     #[test]
-    fn a_table_gives_the_quotes_of_when_it_was_written() {
+    fn table_gives_quotes_of_its_batch_time() {
         let fresh = multipliers(Pricing::FRESH);
         let table = multipliers(Pricing::Batch(MINUTE * 5));
         assert_eq!(table, [[fresh[0]; 5], [fresh[5]; 5]].concat());
     }
 
     #[test]
-    fn during_an_outage_and_without_surge_every_quote_is_one() {
+    fn outage_prices_at_one() {
         let fresh = multipliers(Pricing::FRESH);
         let outage = Pricing::Outage {
             from: after(6),
@@ -277,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn a_nightly_batch_knows_the_half_hour_of_the_evening_before() {
+    fn nightly_batch_averages_each_half_hour() {
         let zone = Zone::at(marketplace::Position::new(40.75, -73.98).unwrap());
         let mut half_hours = HalfHours::default();
         for (minute, tenths) in [(0, 12), (29, 16), (30, 20)] {
@@ -293,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn lengths_are_told_in_the_largest_unit_that_fits() {
+    fn lengths_use_the_largest_unit() {
         let label = |millis| Pricing::Delayed(Duration::from_millis(millis)).to_string();
         assert_eq!(label(0), "fresh");
         assert_eq!(label(54), "0.054 s old");

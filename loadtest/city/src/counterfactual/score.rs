@@ -1,38 +1,39 @@
-//! What came of an evening: for riders, for drivers, and for the price.
+//! The outcome of an offline run: for riders, for drivers, and for the price.
 
 use marketplace::{FareSchedule, Multiplier, Trip};
 
 use crate::rider::Rider;
 
-/// The outcome of one evening.
+/// The outcome of one run.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Score {
-    /// Riders who asked for a quote.
+    /// Riders who requested a quote.
     pub quotes: u64,
-    /// Riders who requested a ride at the price quoted.
+    /// Riders who requested a ride at the quoted price.
     pub requests: u64,
     /// Riders who found the price too high.
     pub priced_out: u64,
     /// Requests without a driver soon enough.
     pub unserved: u64,
-    /// Requests that were driven.
+    /// Completed rides.
     pub completed: u64,
-    /// Wait of the riders who were driven, all together, minutes.
+    /// Sum of the waits of completed rides, minutes.
     wait_minutes: f64,
-    /// What they would have paid at most, cents; at most five times the normal fare each, because some would pay anything.
+    /// The most that their riders would have paid, cents; for each at most five times the normal
+    /// fare, because some accept any price.
     pub value_cents: f64,
-    /// What they paid, cents.
+    /// The sum of their fares, cents.
     pub revenue_cents: f64,
-    /// Distance between the multiplier quoted and the right one, summed over the quotes.
+    /// Sum of the distances between quoted and right multiplier.
     multiplier_error: f64,
-    /// Quotes off by 0.2 or more.
+    /// Quotes wrong by 0.2 or more.
     off_by_0_2: u64,
-    /// Multipliers quoted, summed.
+    /// Sum of the quoted multipliers.
     multipliers: f64,
 }
 
 impl Score {
-    /// A rider was quoted this multiplier, and that one was right.
+    /// Adds a quote: its multiplier and the right one.
     pub(super) fn quoted(&mut self, multiplier: Multiplier, oracle: Multiplier) {
         let tenths_off = multiplier.tenths().abs_diff(oracle.tenths());
         self.quotes += 1;
@@ -41,7 +42,7 @@ impl Score {
         self.off_by_0_2 += u64::from(tenths_off >= 2);
     }
 
-    /// A rider was driven who waited so many minutes.
+    /// Adds a completed ride.
     pub(super) fn driven(&mut self, rider: &Rider, multiplier: Multiplier, wait_minutes: f64) {
         const MOST_TIMES_THE_FARE: f64 = 5.0;
         let trip = Trip::estimate(rider.trip.pickup, rider.trip.dropoff);
@@ -52,22 +53,22 @@ impl Score {
         self.revenue_cents += fare(multiplier);
     }
 
-    /// Mean wait of the riders who were driven, minutes; `None` if nobody was.
+    /// Mean wait of completed rides, minutes; `None` without any.
     pub fn mean_wait_minutes(&self) -> Option<f64> {
         mean(self.wait_minutes, self.completed)
     }
 
-    /// Mean distance between the multiplier quoted and the right one.
+    /// Mean distance between quoted and right multiplier.
     pub fn mean_multiplier_error(&self) -> Option<f64> {
         mean(self.multiplier_error, self.quotes)
     }
 
-    /// Share of the quotes that were off by 0.2 or more, 0 to 1.
+    /// Share of the quotes that were wrong by 0.2 or more, 0 to 1.
     pub fn share_off_by_0_2(&self) -> Option<f64> {
         mean(self.off_by_0_2 as f64, self.quotes)
     }
 
-    /// Mean multiplier quoted.
+    /// Mean quoted multiplier.
     pub fn mean_multiplier(&self) -> Option<f64> {
         mean(self.multipliers, self.quotes)
     }

@@ -28,7 +28,7 @@ fn evening(from: &str, until: &str) -> OfflineSimulation {
 }
 
 #[test]
-fn the_early_evening_is_short_of_cars() {
+fn early_evening_is_short_of_cars() {
     let score = evening("17:00", "19:00").population(1).run(Pricing::FRESH);
     let share = |part: u64| part as f64 / score.quotes as f64;
     assert!(score.quotes > 1_400, "{score:?}");
@@ -42,7 +42,7 @@ fn the_early_evening_is_short_of_cars() {
 }
 
 #[test]
-fn a_seed_repeats_an_evening_to_the_last_ride() {
+fn same_seed_repeats_the_whole_run() {
     let quarter_of_an_hour = evening("17:30", "17:45");
     let pricing = Pricing::Delayed(minutes(5));
     let score = |seed| quarter_of_an_hour.population(seed).run(pricing);
@@ -50,9 +50,9 @@ fn a_seed_repeats_an_evening_to_the_last_ride() {
     assert_ne!(score(1), score(2));
 }
 
-/// Nobody is driven who was not quoted, so what the seeds have in common is who asks.
+/// Runs of one seed have the riders in common, and nothing else.
 #[test]
-fn whatever_they_are_quoted_the_same_riders_come() {
+fn quotes_do_not_change_the_riders() {
     let half_an_hour = evening("17:30", "18:00");
     let fresh = half_an_hour.population(1).run(Pricing::FRESH);
     let unsurged = half_an_hour.population(1).run(Pricing::WithoutSurge);
@@ -63,7 +63,7 @@ fn whatever_they_are_quoted_the_same_riders_come() {
 }
 
 #[test]
-fn the_older_the_data_the_more_prices_are_wrong() {
+fn older_data_makes_more_wrong_prices() {
     let rush = evening("17:30", "18:15").population(1);
     let off = |pricing| {
         let score = rush.run(pricing);
@@ -87,7 +87,7 @@ fn the_older_the_data_the_more_prices_are_wrong() {
 }
 
 #[test]
-fn a_crowd_asks_for_quotes_too_and_an_outage_costs_only_while_it_lasts() {
+fn crowds_and_outages_count_while_they_last() {
     let crowd = Crowd {
         place: marketplace::Position::new(40.7505, -73.9934).unwrap(),
         starts_at: at("17:35"),

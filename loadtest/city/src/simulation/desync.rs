@@ -1,5 +1,9 @@
-//! Drivers of whom the services and the city think differently, because an answer was lost: how they are found out, and
-//! how they are brought back.
+//! Drivers whose state in the city differs from their state in the services, because an answer was
+//! lost: how the city finds them and resyncs them.
+//!
+//! After a lost answer, all idle drivers confirm to the service that they are idle. A driver that
+//! the service refuses twice is desynced, and the city makes the driver idle there, whatever it
+//! takes.
 
 use marketplace::{DriverStatus, MarketTime, Position};
 use uuid::Uuid;
@@ -9,8 +13,8 @@ use crate::driver::Activity;
 use crate::executor::CityCommand;
 
 impl Simulation {
-    /// The service has sent a driver somewhere who knows nothing of it. The outcome may still be on its way; if they have not
-    /// come by the next roll call, their answer was lost.
+    /// The service sees an idle driver on a ride. The outcome of that ride may still be on its way;
+    /// if it has not arrived at the next confirmation, it was lost.
     pub(super) fn disputed(&mut self, driver: Uuid, now: MarketTime) -> Option<CityCommand> {
         let place = self.place_of(driver)?;
         let driver = &mut self.fleet[place];
@@ -26,8 +30,8 @@ impl Simulation {
         None
     }
 
-    /// The service would not take what the driver of a ride said, so the ride is lost. A driver who has been sent on another
-    /// one since then is where it should be.
+    /// The service refused a change of the driver of a ride, so the ride is lost. A driver who has
+    /// another ride since then is in sync.
     pub(super) fn desynced(&mut self, driver: Uuid, ride: Uuid, now: MarketTime) {
         self.counters.lost += 1;
         if let Some((place, _)) = self.on_ride(driver, ride) {
@@ -36,7 +40,7 @@ impl Simulation {
         }
     }
 
-    /// After a while the driver is brought back, or that is tried again.
+    /// The city resyncs the driver after a while, or tries again.
     pub(super) fn still_desynced(&mut self, driver: Uuid, now: MarketTime) {
         if let Some(place) = self.place_of(driver) {
             let retry_at = now + self.pace.before_retry;
@@ -46,9 +50,15 @@ impl Simulation {
 
     pub(super) fn resync(&self, place: usize, now: MarketTime) -> Option<CityCommand> {
         let driver = &self.fleet[place];
-        (driver.activity == Activity::Desynced).then(|| CityCommand::Resync {
+        let position = match driver.activity {
+            Activity::Desynced => driver.leg.position(now),
+            // Online one forecast window early, at the place of the dropoff: see `prepare`.
+            Activity::OnEarlierTrip => driver.leg.to,
+            _ => return None,
+        };
+        Some(CityCommand::Resync {
             driver: driver.id,
-            position: driver.leg.position(now),
+            position,
         })
     }
 
@@ -60,7 +70,7 @@ impl Simulation {
         }
     }
 
-    /// All idle drivers say so. Put off while some have not been answered since the last time.
+    /// All idle drivers confirm their state. Postponed while answers of the last time are missing.
     pub(super) fn reconcile(&mut self, now: MarketTime) -> Vec<CityCommand> {
         self.is_reconcile_planned = false;
         if self.confirms_in_flight > 0 {
@@ -85,12 +95,14 @@ impl Simulation {
             return;
         };
         match self.fleet[place].activity {
-            Activity::Desynced => self.wait_at(place, position, position, now),
+            Activity::Desynced | Activity::OnEarlierTrip => {
+                self.wait_at(place, position, position, now);
+            }
             Activity::Idle => {
                 self.fleet[place].disputed = false;
                 self.record(place, DriverStatus::Idle, position, None);
             }
-            // Sent on a ride since it was asked.
+            // The service sent the driver to a ride since the question.
             Activity::EnRoute(_) | Activity::OnTrip(_) => {}
         }
     }

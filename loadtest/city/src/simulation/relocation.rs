@@ -1,4 +1,4 @@
-//! Where idle drivers go by themselves: to the dearer neighbour, and to where riders are.
+//! Where idle drivers go: to a more expensive neighbour zone, or to where riders appear.
 
 use std::time::Duration;
 
@@ -11,7 +11,8 @@ use crate::random::Subject;
 use crate::replay::MINUTE;
 
 impl Simulation {
-    /// Once a minute some idle drivers follow a dearer neighbour zone, and those who waited long drift to demand.
+    /// Once per minute, some idle drivers follow a more expensive neighbour zone, and drivers who
+    /// waited long go to where riders appear.
     pub(super) fn relocate(&mut self, now: MarketTime) {
         const RESTLESS_AFTER: Duration = Duration::from_secs(5 * 60);
         const SHARE_WHO_FOLLOW_SURGE: f64 = 0.15;
@@ -27,19 +28,20 @@ impl Simulation {
             if let Some(zone) = self.more_expensive_neighbour(here).filter(|_| follows) {
                 self.fleet[place].head_for(zone.centre(), now);
             } else if driver.has_waited(RESTLESS_AFTER, now) {
-                let target = driver::drift_target(here, &self.places, rng);
+                let target = driver::relocation_target(here, &self.places, rng);
                 self.fleet[place].head_for(target, now);
             }
         }
     }
 
-    /// The dearest neighbour zone, if it is published at least 0.2 above the zone here.
+    /// The most expensive neighbour zone, if its multiplier is at least 0.2 above that of this
+    /// zone.
     pub(super) fn more_expensive_neighbour(&self, here: Position) -> Option<Zone> {
         const WORTH_THE_WAY_TENTHS: u16 = 2;
         let ring = self.area.k_ring(Zone::at(here))?;
         let tenths = |zone: &Zone| self.published.get(zone).map(|published| published.tenths());
         let own = tenths(&ring.centre())?;
-        let dearest = ring.neighbours().iter().max_by_key(|zone| tenths(zone))?;
-        (tenths(dearest)? >= own + WORTH_THE_WAY_TENTHS).then_some(*dearest)
+        let highest = ring.neighbours().iter().max_by_key(|zone| tenths(zone))?;
+        (tenths(highest)? >= own + WORTH_THE_WAY_TENTHS).then_some(*highest)
     }
 }

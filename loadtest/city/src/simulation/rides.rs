@@ -1,17 +1,16 @@
-//! Rides, as their drivers see them: sent to the rider, at the pickup, at the drop-off, or called off on the way.
+//! Rides from the view of their drivers: dispatched, at the pickup, at the dropoff, or cancelled on
+//! the way.
 
-use std::time::Duration;
-
-use marketplace::{DriverStatus, MarketTime, Trip};
+use marketplace::{DriverStatus, MarketTime};
 use uuid::Uuid;
 
 use super::{Event, Simulation};
-use crate::driver::{Activity, Leg, Ride};
+use crate::driver::{Activity, Leg, SimulatedRide, minutes};
 use crate::executor::CityCommand;
 
 impl Simulation {
-    /// A driver of ours was sent to a rider.
-    pub(super) fn matched(&mut self, driver: Uuid, ride: Ride, now: MarketTime) {
+    /// The service sent a driver of this city to a rider.
+    pub(super) fn matched(&mut self, driver: Uuid, ride: SimulatedRide, now: MarketTime) {
         self.counters.matched += 1;
         let Some(place) = self.place_of(driver) else {
             self.counters.lost += 1;
@@ -26,13 +25,13 @@ impl Simulation {
         self.record_en_route(place, &ride, now);
     }
 
-    /// The service knows the driver where it last reported to be, and promises the rider a car from there.
-    fn record_en_route(&self, place: usize, ride: &Ride, now: MarketTime) {
+    /// The service sees the driver at the last reported position, and expects the car from there.
+    fn record_en_route(&self, place: usize, ride: &SimulatedRide, now: MarketTime) {
         let driver = &self.fleet[place];
         let reported = self.truth.reported_position(driver.id);
         let position = reported.unwrap_or_else(|| driver.leg.position(now));
         let approach = marketplace::fare::pickup_minutes(position, ride.trip.pickup);
-        let due_at = now + minutes(approach) + minutes(expected_minutes(ride));
+        let due_at = now + minutes(approach) + ride.expected();
         self.record(place, DriverStatus::EnRoute, position, Some((ride, due_at)));
     }
 
@@ -53,13 +52,13 @@ impl Simulation {
             return;
         };
         let (pickup, dropoff) = (ride.trip.pickup, ride.trip.dropoff);
-        let expected = expected_minutes(&ride);
+        let expected = ride.expected();
         let driver = &mut self.fleet[place];
         driver.activity = Activity::OnTrip(ride);
-        driver.leg = Leg::lasting(pickup, dropoff, now, expected * ride.traffic);
+        driver.leg = Leg::lasting(pickup, dropoff, now, expected.mul_f64(ride.traffic));
         self.queue
             .push(driver.leg.arrives_at, Event::Dropoff(place, ride.id));
-        let due_at = now + minutes(expected);
+        let due_at = now + expected;
         self.record(place, DriverStatus::OnTrip, pickup, Some((&ride, due_at)));
     }
 
@@ -75,7 +74,8 @@ impl Simulation {
         }
     }
 
-    /// The rider has arrived. If the driver was sent on before this outcome came, only the rider's part is left of it.
+    /// The rider has arrived. If the service already sent the driver to the next ride, only the
+    /// count of this one is left to do.
     pub(super) fn dropped_off(&mut self, driver: Uuid, ride: Uuid, now: MarketTime) {
         self.counters.completed += 1;
         if let Some((place, ride)) = self.on_ride(driver, ride) {
@@ -92,20 +92,11 @@ impl Simulation {
         }
     }
 
-    /// The driver's place in the fleet and its ride, if it is still on that one.
-    pub(super) fn on_ride(&self, driver: Uuid, ride: Uuid) -> Option<(usize, Ride)> {
+    /// The index of the driver and the ride, if the driver is still on it.
+    pub(super) fn on_ride(&self, driver: Uuid, ride: Uuid) -> Option<(usize, SimulatedRide)> {
         let place = self.place_of(driver)?;
         let driver = &self.fleet[place];
         let current = driver.ride().filter(|_| driver.is_on(ride));
         current.map(|current| (place, *current))
     }
-}
-
-/// How long the services expect the ride to take.
-pub(super) fn expected_minutes(ride: &Ride) -> f64 {
-    Trip::estimate(ride.trip.pickup, ride.trip.dropoff).minutes
-}
-
-pub(super) fn minutes(minutes: f64) -> Duration {
-    Duration::from_secs_f64(minutes * 60.0)
 }

@@ -1,10 +1,10 @@
-//! A city whose services are the test: it tells the city any outcome, and sees what commands follow.
+//! A city whose services are the test: it returns any outcome and checks the commands that follow.
 
 use marketplace::backtest::Pickup;
 use marketplace::{Bounds, DemandProfile};
 
-use super::rides::{expected_minutes, minutes};
 use super::*;
+use crate::driver::minutes;
 use crate::rider::TripRequest;
 
 const RIDE: Uuid = Uuid::from_u128(1);
@@ -21,7 +21,7 @@ fn union_square() -> Position {
     Position::new(40.7359, -73.9911).unwrap()
 }
 
-/// A city of two drivers who wait at Grand Central, and of two pickups there in the first minute.
+/// A city with two drivers at Grand Central and two pickups in the first minute.
 fn city(seed: u64) -> Simulation {
     let midtown = Bounds::new(40.72, -74.0, 40.77, -73.96).unwrap();
     let area = Arc::new(ServiceArea::new(midtown));
@@ -35,17 +35,17 @@ fn city(seed: u64) -> Simulation {
     let record = [pickup(grand_central()), pickup(union_square())];
     let replay = Replay::starting(&record, start()).unwrap();
     let streams = RandomStreams::new(seed);
-    let fleet: Vec<Driver> = (0..2)
-        .map(|number| Driver::starting(number, streams, &[grand_central()], start()))
+    let fleet: Vec<SimulatedDriver> = (0..2)
+        .map(|number| SimulatedDriver::starting(number, streams, &[grand_central()], start()))
         .collect();
     let clock = MarketClock::new(start(), 0, 60.0);
     let city = Simulation::new(streams, truth, replay, fleet, &clock, start());
-    city.record_fleet();
+    city.record_fleet(start());
     city
 }
 
-fn ride() -> Ride {
-    Ride {
+fn ride() -> SimulatedRide {
+    SimulatedRide {
         id: RIDE,
         trip: TripRequest {
             pickup: union_square(),
@@ -55,7 +55,7 @@ fn ride() -> Ride {
     }
 }
 
-/// Lets time pass until an command comes up that concerns a ride, and returns it and when that was.
+/// Advances to the next command that concerns a ride; returns it and its time.
 fn next_progress(city: &mut Simulation) -> (CityCommand, MarketTime) {
     for _ in 0..10_000 {
         let now = city.next_at().unwrap();
@@ -75,8 +75,8 @@ fn supply_at(city: &Simulation, place: Position, now: MarketTime) -> f64 {
 }
 
 #[test]
-fn the_riders_of_a_minute_are_the_same_in_every_replay() {
-    let hails = |seed| {
+fn every_replay_has_the_same_riders() {
+    let seekers = |seed| {
         let commands = city(seed).advance(start() + MINUTE);
         let riders = commands.into_iter().filter_map(|command| match command {
             CityCommand::SeekRide(rider) => Some(rider),
@@ -84,13 +84,13 @@ fn the_riders_of_a_minute_are_the_same_in_every_replay() {
         });
         riders.collect::<Vec<_>>()
     };
-    assert_eq!(hails(7).len(), 2);
-    assert_eq!(hails(7), hails(7));
-    assert_ne!(hails(7), hails(8));
+    assert_eq!(seekers(7).len(), 2);
+    assert_eq!(seekers(7), seekers(7));
+    assert_ne!(seekers(7), seekers(8));
 }
 
 #[test]
-fn a_ride_is_driven_from_the_dispatch_to_the_dropoff() {
+fn ride_goes_from_dispatch_to_dropoff() {
     let mut city = city(1);
     let driver = city.fleet()[0].id;
     city.handle(
@@ -123,8 +123,8 @@ fn a_ride_is_driven_from_the_dispatch_to_the_dropoff() {
     city.handle(progressed(on_trip), at_pickup);
 
     let (_, at_dropoff) = next_progress(&mut city);
-    assert_eq!(at_dropoff, at_pickup + minutes(expected_minutes(&ride())));
-    // Due this very instant, so it counts as supply before the driver says so, and after.
+    assert_eq!(at_dropoff, at_pickup + ride().expected());
+    // Due now, so the driver counts as supply before the report of the dropoff and after it.
     assert_eq!(supply_at(&city, grand_central(), at_dropoff), 2.0);
     city.handle(progressed(DriverStatus::Idle), at_dropoff);
     assert_eq!(supply_at(&city, grand_central(), at_dropoff), 2.0);
@@ -132,7 +132,7 @@ fn a_ride_is_driven_from_the_dispatch_to_the_dropoff() {
 }
 
 #[test]
-fn a_cancelled_ride_frees_its_driver_and_nobody_is_picked_up() {
+fn cancelled_ride_frees_its_driver() {
     let mut city = city(1);
     let driver = city.fleet()[0].id;
     city.handle(
@@ -155,10 +155,10 @@ fn a_cancelled_ride_frees_its_driver_and_nobody_is_picked_up() {
 }
 
 #[test]
-fn news_of_a_cancellation_that_were_overtaken_by_the_next_ride_change_nothing() {
+fn late_cancellation_leaves_the_next_ride() {
     let mut city = city(1);
     let driver = city.fleet()[0].id;
-    let next = Ride {
+    let next = SimulatedRide {
         id: Uuid::from_u128(2),
         ..ride()
     };
@@ -175,27 +175,27 @@ fn news_of_a_cancellation_that_were_overtaken_by_the_next_ride_change_nothing() 
 }
 
 #[test]
-fn a_driver_who_was_sent_on_a_ride_unheard_of_is_found_out_and_brought_back() {
+fn driver_of_an_unknown_ride_is_resynced() {
     let mut city = city(1);
     let driver = city.fleet()[0].id;
     city.handle(CommandOutcome::RequestLost, start());
-    let roll_call = city.advance(start() + MINUTE * 4);
-    assert!(roll_call.contains(&CityCommand::Confirm {
+    let confirms = city.advance(start() + MINUTE * 4);
+    assert!(confirms.contains(&CityCommand::Confirm {
         driver,
         position: grand_central()
     }));
-    // The first dispute may be outcome that are late; the second is not.
+    // At the first refusal, the outcome of a ride may be late; at the second it is lost.
     assert_eq!(city.handle(CommandOutcome::Disputed(driver), start()), None);
-    let brought_back = CityCommand::Resync {
+    let resync = CityCommand::Resync {
         driver,
         position: grand_central(),
     };
     let again = city.handle(CommandOutcome::Disputed(driver), start());
-    assert_eq!(again, Some(brought_back));
+    assert_eq!(again, Some(resync));
 }
 
 #[test]
-fn a_driver_whose_status_was_refused_is_brought_back_after_a_while() {
+fn driver_with_a_refused_status_is_resynced() {
     let mut city = city(1);
     let driver = city.fleet()[0].id;
     city.handle(
@@ -207,8 +207,8 @@ fn a_driver_whose_status_was_refused_is_brought_back_after_a_while() {
     );
     city.handle(CommandOutcome::Desynced { driver, ride: RIDE }, start());
     let commands = city.advance(start() + MINUTE * 4);
-    let brought_back = |command: &CityCommand| matches!(command, CityCommand::Resync { .. });
-    assert!(commands.iter().any(brought_back));
+    let resync = |command: &CityCommand| matches!(command, CityCommand::Resync { .. });
+    assert!(commands.iter().any(resync));
     assert_eq!(city.counters().lost, 1);
 
     let position = union_square();
@@ -220,7 +220,7 @@ fn a_driver_whose_status_was_refused_is_brought_back_after_a_while() {
 }
 
 #[test]
-fn only_drivers_who_moved_report_and_only_until_they_were_heard() {
+fn only_moved_drivers_report() {
     let mut city = city(1);
     let report_in = |commands: Vec<CityCommand>| {
         commands.into_iter().find_map(|command| match command {
@@ -234,14 +234,14 @@ fn only_drivers_who_moved_report_and_only_until_they_were_heard() {
     let report = report_in(city.advance(start() + quarter)).unwrap();
     assert_eq!(report.len(), 1);
     assert_eq!(report[0].0, city.fleet()[0].id);
-    // While the answer is out nothing is sent; afterwards the driver has moved on.
+    // While the report is in flight there is no other; afterwards the driver has moved on.
     assert_eq!(report_in(city.advance(start() + quarter * 2)), None);
     city.handle(CommandOutcome::Reported(report), start() + quarter * 2);
     assert!(report_in(city.advance(start() + quarter * 3)).is_some());
 }
 
 #[test]
-fn idle_drivers_follow_a_neighbour_that_is_clearly_dearer() {
+fn idle_drivers_follow_clearly_higher_multipliers() {
     let mut city = city(1);
     let here = Zone::at(grand_central());
     let neighbour = city.area.k_ring(here).unwrap().neighbours()[0];

@@ -3,12 +3,12 @@
 //! **How this works.** Start to read at [`run`], which has the phases in their order:
 //!
 //! ```text
-//! city starts
+//! city starts          or the comparison joins the one that lives
 //! warm-up              the city alone, then the full load, unrecorded
 //! measurement          all modes in turn, recorded
 //! stress ramp          all modes, faster and faster            (where the scenario has one)
 //! capacities           one mode or floor at a time
-//! city ends
+//! city ends            if it started here
 //! simulated evenings   no services, all processors
 //! ```
 //!
@@ -35,7 +35,7 @@ use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use city::clock::MarketClock;
-use city::{City, CityConfig, CityOutcome, Crowd, OfflineSimulation};
+use city::{CityConfig, CityOutcome, Crowd, LiveCity, OfflineSimulation};
 use engine::Schedule;
 use marketplace::MarketTime;
 use surge_proto::DataflowMode;
@@ -85,8 +85,14 @@ pub(crate) async fn run(
     let started_at = Utc::now();
     let mut config = args.replay.config(services.target.clone())?;
     config.crowds = live_crowds(args, &clock);
-    let evening = evening(args, &config, clock.now());
-    let city = City::start(config, services.client.clone()).await?;
+    let client = services.client.clone();
+    let city =
+        LiveCity::join_or_start(config.clone(), client, services.city_url.as_deref()).await?;
+    if city.is_joined() {
+        anstream::eprintln!("The city of these services lives already: the comparison joins it.");
+    }
+    let fleet = city.fleet();
+    let evening = evening(args, &CityConfig { fleet, ..config }, clock.now());
     let phases = Phases::new(args, services, city, clock, progress, stop);
 
     let ((), warm_up) = cpu_steal::during(phases.warm_up()).await;
@@ -116,7 +122,7 @@ pub(crate) async fn run(
     let interrupted = stop.is_cancelled();
     Ok(Run {
         started_at,
-        fleet: args.replay.fleet,
+        fleet,
         interrupted,
         coverage: Coverage {
             complete: !interrupted && count.steps().done >= count.steps().all,
@@ -170,7 +176,7 @@ const REHEARSAL: Duration = Duration::from_secs(2);
 struct Phases<'a> {
     args: &'a Args,
     services: &'a TestedServices,
-    city: City,
+    city: LiveCity,
     clock: MarketClock,
     progress: Progress,
     stop: &'a CancellationToken,
@@ -185,13 +191,12 @@ impl<'a> Phases<'a> {
     fn new(
         args: &'a Args,
         services: &'a TestedServices,
-        city: City,
+        city: LiveCity,
         clock: MarketClock,
         progress: Progress,
         stop: &'a CancellationToken,
     ) -> Self {
-        let (truth, trips) = (city.ground_truth(), city.trips());
-        let zones = truth.area().zones().to_vec();
+        let trips = city.trips();
         let quotes = RoundRobin {
             client: services.quotes.clone(),
             modes: args.distinct_modes(),
@@ -199,7 +204,7 @@ impl<'a> Phases<'a> {
                 let trip = trips.nth(n);
                 (trip.pickup, trip.dropoff)
             }),
-            oracle: Arc::new(move |zone| truth.multiplier(zone, clock.now())),
+            oracle: city.oracle(),
             time_series: None,
         };
         Self {
@@ -209,7 +214,7 @@ impl<'a> Phases<'a> {
                 price: services.target.price.clone(),
                 clock,
                 modes: quotes.modes.clone(),
-                zones,
+                zones: city.zones().to_vec(),
                 oracle: Arc::clone(&quotes.oracle),
             },
             effort: Effort::of(args),

@@ -20,6 +20,8 @@ use crate::wording::validity;
 /// The services under test, and the clients that speak to them.
 pub(crate) struct TestedServices {
     pub(crate) target: Target,
+    /// The address of the city, where one can be derived.
+    pub(crate) city_url: Option<String>,
     /// The city's own connections, so that its calls never wait behind quotes of the load.
     pub(crate) client: Client,
     pub(crate) quotes: QuoteClient,
@@ -39,6 +41,7 @@ impl TestedServices {
             quotes: quote_client(&load_thread, args.transport, &address)?,
             client: Client::new(CITY_DEADLINE),
             load_thread,
+            city_url: args.target.city().ok(),
             target,
         })
     }
