@@ -13,8 +13,8 @@ pub(crate) fn router() -> Router {
     with_livez(Router::new().route("/v1/quotes", post(quote)))
 }
 
-async fn quote(headers: HeaderMap, Json(trip): Json<Trip>) -> Json<Quote> {
-    Json(Quote::of(&headers, &trip, 7.0, 12.443_506_421_359_25))
+async fn quote(headers: HeaderMap, Json(trip): Json<FloorTrip>) -> Json<FloorQuote> {
+    Json(FloorQuote::of(&headers, &trip, 7.0, 12.443_506_421_359_25))
 }
 
 /// Adds the path by which a load generator opens its connections.
@@ -24,7 +24,7 @@ pub(crate) fn with_livez(router: Router) -> Router {
 
 /// What a quote is asked for.
 #[derive(Deserialize)]
-pub(crate) struct Trip {
+pub(crate) struct FloorTrip {
     pickup: Position,
     #[expect(
         dead_code,
@@ -35,7 +35,7 @@ pub(crate) struct Trip {
 
 /// An answer that passes for a quote and has its size.
 #[derive(Serialize)]
-pub(crate) struct Quote {
+pub(crate) struct FloorQuote {
     quote_id: &'static str,
     fare_cents: i64,
     currency: &'static str,
@@ -51,9 +51,9 @@ pub(crate) struct Quote {
     token: &'static str,
 }
 
-impl Quote {
+impl FloorQuote {
     /// The quote of a mode that was asked for by header, from levels that came from wherever.
-    pub(crate) fn of(headers: &HeaderMap, trip: &Trip, supply: f64, demand: f64) -> Self {
+    pub(crate) fn of(headers: &HeaderMap, trip: &FloorTrip, supply: f64, demand: f64) -> Self {
         let mode = headers
             .get("surge-dataflow")
             .and_then(|mode| mode.to_str().ok());
@@ -114,7 +114,7 @@ pub(crate) mod tests {
     }
 
     #[tokio::test]
-    async fn the_answer_has_the_size_of_a_quote_and_the_mode_that_was_asked_for() {
+    async fn answer_has_size_and_mode_of_quote() {
         // A real one has 440 to 460 bytes, by the digits of its figures.
         let size = body_of(router()).await.unwrap().len();
         assert!((430..=470).contains(&size), "{size} bytes");

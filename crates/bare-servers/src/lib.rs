@@ -1,11 +1,12 @@
 //! Bare servers: what axum, tonic and sqlx alone can do on this machine.
 //!
-//! A dataflow is judged as a share of its floor: `events` of [`Floor::Http`], `request` of [`Floor::RpcFanout`],
-//! `database` of [`Floor::SqlRow`]. A floor answers the same question with an answer of the same size, over the same
-//! number of hops, and does nothing else: no prices, no traces, no metrics, no checks.
+//! A dataflow is judged as a share of its floor: `events` of [`Floor::Http`], `request` of
+//! [`Floor::RpcFanout`], `database` of [`Floor::SqlRow`]. A floor answers the same question with an
+//! answer of the same size, over the same number of hops, and does nothing else: no prices, no
+//! traces, no metrics, no checks.
 //!
-//! Each is a process of its own. It prints its URL as its only line when it can be asked, and ends when its standard
-//! input does, so that it cannot outlive whoever started it.
+//! Each is a process of its own. It prints its URL as its only line when it can be asked, and ends
+//! when its standard input does, so that it cannot outlive its parent.
 
 mod http;
 mod rpc;
@@ -48,7 +49,7 @@ pub enum Floor {
 /// Serves until standard input ends.
 ///
 /// # Errors
-/// When no port is free, or what the floor stands on is missing.
+/// When no port is free, or what the floor depends on is missing.
 pub fn run(floor: Floor) -> LocalBoxFuture<'static, anyhow::Result<()>> {
     // Boxed, so that it is compiled here: docs/decisions/release-profile.md.
     run_here(floor).boxed_local()
@@ -78,7 +79,8 @@ async fn run_here(floor: Floor) -> anyhow::Result<()> {
 
 async fn serve(listener: TcpListener, router: Router) -> anyhow::Result<()> {
     announce(&listener)?;
-    // Without it the two halves of an answer may wait for each other: Nagle's algorithm against delayed ACKs.
+    // Without it the two halves of an answer may wait for each other: Nagle's algorithm against
+    // delayed ACKs.
     let listener = listener.tap_io(|connection| {
         let _ = connection.set_nodelay(true);
     });

@@ -19,7 +19,7 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::{Channel, Endpoint, Server};
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::http::{Quote, Trip, with_livez};
+use crate::http::{FloorQuote, FloorTrip, with_livez};
 
 /// A k-ring of midtown Manhattan: the seven zones that a quote asks for.
 pub(crate) const ZONES: [&str; 7] = [
@@ -52,8 +52,8 @@ pub(crate) fn caller(supply_url: String, demand_url: String) -> anyhow::Result<R
 async fn quote(
     State(mut caller): State<Caller>,
     headers: HeaderMap,
-    Json(trip): Json<Trip>,
-) -> Result<Json<Quote>, StatusCode> {
+    Json(trip): Json<FloorTrip>,
+) -> Result<Json<FloorQuote>, StatusCode> {
     let zones = || ZONES.map(str::to_owned).to_vec();
     let (supply, demand) = tokio::try_join!(
         caller
@@ -75,7 +75,7 @@ async fn quote(
         .first()
         .map(|level| level.expected_requests);
     let (supply, demand) = supply.zip(demand).ok_or(StatusCode::BAD_GATEWAY)?;
-    Ok(Json(Quote::of(&headers, &trip, supply, demand)))
+    Ok(Json(FloorQuote::of(&headers, &trip, supply, demand)))
 }
 
 /// Answers both kinds of call until `end`.
@@ -89,8 +89,8 @@ pub(crate) async fn serve_callee(
         })
     });
     let served = Server::builder()
-        .add_service(SupplyServiceServer::new(Callee))
-        .add_service(DemandServiceServer::new(Callee))
+        .add_service(SupplyServiceServer::new(BareCallee))
+        .add_service(DemandServiceServer::new(BareCallee))
         .serve_with_incoming(connections);
     tokio::select! {
         served = served => Ok(served?),
@@ -98,10 +98,10 @@ pub(crate) async fn serve_callee(
     }
 }
 
-struct Callee;
+struct BareCallee;
 
 #[tonic::async_trait]
-impl DemandService for Callee {
+impl DemandService for BareCallee {
     async fn get_demand(
         &self,
         request: Request<GetDemandRequest>,
@@ -117,7 +117,7 @@ impl DemandService for Callee {
 }
 
 #[tonic::async_trait]
-impl SupplyService for Callee {
+impl SupplyService for BareCallee {
     async fn get_supply(
         &self,
         request: Request<GetSupplyRequest>,
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_quote_tells_what_the_two_callees_said() {
+    async fn quote_has_levels_of_both_callees() {
         let router = caller(callee().await, callee().await).unwrap();
         let quote = answer_of(router).await.unwrap();
         assert_eq!(quote["supply"], 7.0);

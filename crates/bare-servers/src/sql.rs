@@ -13,23 +13,26 @@ use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
 use tempfile::TempDir;
 
-use crate::http::{Quote, Trip, with_livez};
+use crate::http::{FloorQuote, FloorTrip, with_livez};
 use crate::rpc::ZONES;
 
-/// As many as price-optimization has, unless it is told otherwise (`DATABASE_CONNECTIONS`).
+/// As many as price-optimization has, by default (`DATABASE_CONNECTIONS`).
 const CONNECTIONS: u32 = 6;
 
 /// It listens on this machine, or does not.
 const CONNECT_LIMIT: Duration = Duration::from_secs(3);
 
-/// The table has as many rows as the service area has zones, and the columns of `pricing.zone_market`.
+/// The table has as many rows as the service area has zones, and the columns of
+/// `pricing.zone_market`.
 const TABLE: [&str; 2] = [
     "CREATE TABLE IF NOT EXISTS surge_floor (
         zone text PRIMARY KEY, supply double precision, supply_as_of timestamptz,
         demand double precision, demand_as_of timestamptz, traceparent text)",
     "INSERT INTO surge_floor
-        SELECT zone, 7.0, now(), 12.443506421359249, now(), '00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01'
-        FROM (SELECT unnest($1::text[]) UNION SELECT 'zone ' || number FROM generate_series(1, 41) number) AS zones(zone)
+        SELECT zone, 7.0, now(), 12.443506421359249, now(),
+            '00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01'
+        FROM (SELECT unnest($1::text[])
+            UNION SELECT 'zone ' || number FROM generate_series(1, 41) number) AS zones(zone)
         ON CONFLICT DO NOTHING",
 ];
 
@@ -102,7 +105,7 @@ pub(crate) fn router(pool: PgPool) -> Router {
 }
 
 /// A row of the table.
-type Row = (
+type FloorRow = (
     String,
     Option<f64>,
     Option<DateTime<Utc>>,
@@ -114,9 +117,9 @@ type Row = (
 async fn quote(
     State(pool): State<PgPool>,
     headers: HeaderMap,
-    Json(trip): Json<Trip>,
-) -> Result<Json<Quote>, StatusCode> {
-    let rows: Vec<Row> = sqlx::query_as(
+    Json(trip): Json<FloorTrip>,
+) -> Result<Json<FloorQuote>, StatusCode> {
+    let rows: Vec<FloorRow> = sqlx::query_as(
         "SELECT zone, supply, supply_as_of, demand, demand_as_of, traceparent
          FROM surge_floor WHERE zone = ANY($1)",
     )
@@ -126,7 +129,7 @@ async fn quote(
     .map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?;
     let levels = rows.first().and_then(|row| row.1.zip(row.3));
     let (supply, demand) = levels.ok_or(StatusCode::SERVICE_UNAVAILABLE)?;
-    Ok(Json(Quote::of(&headers, &trip, supply, demand)))
+    Ok(Json(FloorQuote::of(&headers, &trip, supply, demand)))
 }
 
 #[cfg(test)]
@@ -136,7 +139,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn the_quote_comes_from_a_row_by_its_index() {
+    async fn quote_reads_a_row_by_index() {
         let database = Database::open(None).await.unwrap();
         let quote = answer_of(router(database.pool())).await.unwrap();
         assert_eq!(quote["supply"], 7.0);
@@ -150,7 +153,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_database_that_is_not_there_is_named() {
+    async fn missing_database_is_named() {
         let refused = Database::open(Some("postgres://nobody@127.0.0.1:1/none".to_owned())).await;
         let reason = refused.err().unwrap().to_string();
         assert!(reason.contains("database of the floor"), "{reason}");

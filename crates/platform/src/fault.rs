@@ -1,5 +1,8 @@
-//! What can go wrong at an edge, in one table: each kind of fault has one HTTP status, one gRPC code and one title.
-//! A service maps its own error type to a [`Fault`] in one `match`; both edges follow from it.
+//! What can go wrong at an edge, in one table: each kind of fault has one HTTP status, one gRPC
+//! code and one title. A service maps its own error type to a [`Fault`] in one `match`; both edges
+//! follow from it.
+
+use std::time::Duration;
 
 use axum::{
     BoxError, Json,
@@ -10,7 +13,9 @@ use serde::Serialize;
 use tonic::{Code, Status};
 use tracing::error;
 
-use crate::http::REQUEST_DEADLINE;
+/// Longest time that both edges give a request or a call. Routes that wait for other services have
+/// shorter deadlines of their own.
+pub const REQUEST_DEADLINE: Duration = Duration::from_secs(5);
 
 /// The kinds of fault that a caller can tell apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,14 +40,14 @@ pub enum Kind {
     Internal,
 }
 
-struct Row {
+struct FaultRow {
     http: StatusCode,
     grpc: Code,
     title: &'static str,
 }
 
 impl Kind {
-    const fn row(self) -> Row {
+    const fn row(self) -> FaultRow {
         let (http, grpc, title) = match self {
             Self::InvalidArgument => (
                 StatusCode::BAD_REQUEST,
@@ -86,7 +91,7 @@ impl Kind {
                 "Internal error",
             ),
         };
-        Row { http, grpc, title }
+        FaultRow { http, grpc, title }
     }
 
     /// The HTTP status of this kind.
@@ -95,7 +100,7 @@ impl Kind {
     }
 }
 
-/// One thing that went wrong, told to the caller.
+/// One thing that went wrong, as the caller learns of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
     kind: Kind,
@@ -106,7 +111,7 @@ pub struct Fault {
 /// The body of an error answer, `application/problem+json` (RFC 9457).
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct Problem {
-    /// Always `about:blank`: the status tells the kind.
+    /// Always `about:blank`: the status says which kind it is.
     #[serde(rename = "type")]
     pub kind: &'static str,
     /// The kind in words.
@@ -138,7 +143,8 @@ impl Fault {
         }
     }
 
-    /// What the caller learns when a layer of an edge gave up: [`tower::timeout`] or [`tower::load_shed`].
+    /// What the caller learns when a layer of an edge gave up: [`tower::timeout`] or
+    /// [`tower::load_shed`].
     pub(crate) fn of_layer(error: &BoxError) -> Self {
         if error.is::<tower::timeout::error::Elapsed>() {
             let detail = format!("not done within {REQUEST_DEADLINE:?}");
@@ -170,8 +176,8 @@ impl Fault {
     }
 }
 
-/// Words may quote what the caller sent. Over gRPC they travel in a header, and one that is too long ends the whole connection,
-/// with the calls of everybody else on it.
+/// Words may quote what the caller sent. Over gRPC they travel in a header, and one that is too
+/// long ends the whole connection, with the calls of everybody else on it.
 fn bounded(mut words: String) -> String {
     if let Some((end, _)) = words.char_indices().nth(MOST_CHARACTERS) {
         words.truncate(end);
@@ -233,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_caller_made_long_is_told_short() {
+    fn long_texts_of_callers_are_shortened() {
         let fault = Fault::invalid("ü".repeat(100_000), "🚕".repeat(100_000));
         let status = Status::from(fault);
         assert_eq!(
@@ -245,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn the_cause_of_an_internal_fault_stays_inside() {
+    fn cause_of_internal_fault_stays_inside() {
         let fault = Fault::internal("password of role x is wrong");
         assert!(!fault.detail().contains("password"));
     }

@@ -122,7 +122,8 @@ pub enum UnknownSampler {
     Rate(String),
 }
 
-/// As a layer of the subscriber, the sampler keeps spans from being made. It lets all log events pass.
+/// As a layer of the subscriber, the sampler keeps spans from being made. It lets all log events
+/// pass.
 impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Sampler {
     fn register_callsite(&self, metadata: &'static Metadata<'static>) -> Interest {
         if metadata.is_span() {

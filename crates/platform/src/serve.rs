@@ -1,8 +1,8 @@
 //! Binds and serves the two edges of a service.
 //!
-//! Listeners are bound before anything else starts, so that a busy port is a clear error and tests can use port 0.
-//! Connections are bounded in time: one that sends no complete request head within [`HEAD_DEADLINE`] is closed, and a gRPC
-//! caller that answers no ping is gone.
+//! Listeners are bound before anything else starts, so that a busy port is a clear error and tests
+//! can use port 0. Connections are bounded in time: one that sends no complete request head within
+//! [`HEAD_DEADLINE`] is closed, and a gRPC caller that answers no ping is gone.
 
 use std::{io, net::SocketAddr, time::Duration};
 
@@ -27,17 +27,19 @@ use tracing::info;
 
 use crate::shutdown;
 
-/// How long a caller may take for the complete head of a request, counted from the start of the connection or from the
-/// last answer. It is also the idle (keep-alive) timeout.
+/// How long a caller may take for the complete head of a request, counted from the start of the
+/// connection or from the last answer. It is also the idle (keep-alive) timeout.
 const HEAD_DEADLINE: Duration = Duration::from_secs(60);
 
 /// The first bytes of every HTTP/2 connection (RFC 9113, 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// gRPC connections that may wait for their preface at the same time; more wait in the listener's backlog.
+/// gRPC connections that may wait for their preface at the same time; more wait in the listener's
+/// backlog.
 const SILENT_CONNECTIONS: usize = 4_096;
 
-/// How often the server pings a gRPC connection. Streams without a deadline end with a caller that is gone.
+/// How often the server pings a gRPC connection. Streams without a deadline end with a caller that
+/// is gone.
 const PING_EVERY: Duration = Duration::from_secs(30);
 
 /// How long a caller may take to answer a ping.
@@ -115,7 +117,8 @@ pub async fn bind(variable: &'static str, address: SocketAddr) -> Result<TcpList
     })
 }
 
-/// Serves both edges until `token` is cancelled, then lets open requests finish within the drain deadline.
+/// Serves both edges until `token` is cancelled, then lets open requests finish within the drain
+/// deadline.
 ///
 /// # Errors
 /// When an edge fails.
@@ -135,7 +138,8 @@ pub async fn serve(
         .unwrap_or(Ok(()))
 }
 
-/// Serves HTTP until `token` is cancelled. This is `axum::serve` with a deadline for request heads, which that has not.
+/// Serves HTTP until `token` is cancelled. This is `axum::serve` with a deadline for request heads,
+/// which that has not.
 ///
 /// # Errors
 /// None today.
@@ -154,7 +158,8 @@ pub async fn serve_http(
         .run_until_cancelled(Listener::accept(&mut listener))
         .await
     {
-        // Small answers must not wait for an acknowledgement; without this the worst case is only slower.
+        // Small answers must not wait for an acknowledgement; without this the worst case is only
+        // slower.
         let _ = stream.set_nodelay(true);
         let service = TowerToHyperService::new(routes.clone());
         let connection = server.serve_connection(TokioIo::new(stream), service);
@@ -184,7 +189,8 @@ async fn serve_grpc(
     Ok(())
 }
 
-/// The connection once its caller has sent the preface. The server pings only connections that have begun.
+/// The connection once its caller has sent the preface. The server pings only connections that have
+/// begun.
 async fn with_preface(connection: TcpStream) -> io::Result<TcpStream> {
     let begun = async {
         let mut first = [0; PREFACE.len()];
@@ -271,7 +277,8 @@ mod tests {
         assert!(begun.elapsed() >= HEAD_DEADLINE);
     }
 
-    /// Waits for the end of a connection, by a reset or otherwise; the other side may send its settings before.
+    /// Waits for the end of a connection, by a reset or otherwise; the other side may send its
+    /// settings before.
     async fn ends(connection: &mut TcpStream) {
         let mut answer = Vec::new();
         let end = timeout(2 * HEAD_DEADLINE, connection.read_to_end(&mut answer));

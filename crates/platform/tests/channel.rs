@@ -1,5 +1,6 @@
-//! Calls to a callee with several replicas. Each replica is a real gRPC server on a runtime of its own, so that the test can
-//! kill it as a process dies: its connections break in the middle of calls.
+//! Calls to a callee with several replicas. Each replica is a real gRPC server on a runtime of its
+//! own, so that the test can kill it as a process dies: its connections break in the middle of
+//! calls.
 
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 #![expect(clippy::print_stdout, reason = "docs/kubernetes.md has the figures")]

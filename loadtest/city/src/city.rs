@@ -11,7 +11,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::client::Client;
-use crate::clock::MarketClock;
+use crate::clock::CityClock;
 use crate::counters::CityProgress;
 use crate::crowd::Crowd;
 use crate::driver::Activity;
@@ -86,7 +86,7 @@ impl City {
     }
 
     /// The market clock that the city runs on.
-    pub fn clock(&self) -> MarketClock {
+    pub fn clock(&self) -> CityClock {
         self.state.clock
     }
 

@@ -14,13 +14,13 @@ use crate::{Client, Target};
 
 /// Maps real time to market time: `start + (now - anchor) * speed`.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct MarketClock {
+pub struct CityClock {
     start_millis: i64,
     anchor_millis: i64,
     speed: f64,
 }
 
-impl MarketClock {
+impl CityClock {
     /// A clock that shows `start` at `anchor_millis` (real milliseconds since the Unix epoch) and
     /// runs `speed` market seconds per real second.
     pub const fn new(start: MarketTime, anchor_millis: i64, speed: f64) -> Self {
@@ -90,7 +90,7 @@ impl MarketClock {
     async fn of_service(client: &Client, base: &str) -> anyhow::Result<Self> {
         let url = format!("{base}/readyz");
         let answer = client.get(&url).await.with_context(|| url.clone())?;
-        let ready: Readiness = answer
+        let ready: ServiceReadiness = answer
             .json()
             .with_context(|| format!("{url} shows no market clock: {}", answer.excerpt()))?;
         let reading = ready.market_clock;
@@ -121,7 +121,7 @@ impl MarketClock {
 
 /// The part of a service's `/readyz` that the city reads.
 #[derive(Deserialize)]
-struct Readiness {
+struct ServiceReadiness {
     market_clock: Reading,
 }
 
@@ -144,7 +144,7 @@ mod tests {
 
     #[test]
     fn market_hour_takes_a_minute_at_sixty() {
-        let clock = MarketClock::new(MarketTime::from_millis(1_000_000), 500, 60.0);
+        let clock = CityClock::new(MarketTime::from_millis(1_000_000), 500, 60.0);
         assert_eq!(clock.at_real_millis(500).millis(), 1_000_000);
         assert_eq!(clock.at_real_millis(60_500).millis(), 4_600_000);
         let hour = Duration::from_secs(3_600);
@@ -154,7 +154,7 @@ mod tests {
 
     #[test]
     fn notices_a_clock_that_was_set() {
-        let clock = MarketClock::new(MarketTime::from_millis(0), 0, 60.0);
+        let clock = CityClock::new(MarketTime::from_millis(0), 0, 60.0);
         let (from, passed) = (MarketTime::from_millis(3_600_000), Duration::from_secs(10));
         let set_by = |until| clock.set_by(from, MarketTime::from_millis(until), passed);
         assert_eq!(set_by(4_200_000), 0.0);
@@ -164,7 +164,7 @@ mod tests {
 
     #[test]
     fn clocks_of_other_speeds_differ() {
-        let clock = |speed| MarketClock::new(MarketTime::from_millis(0), real_now_millis(), speed);
+        let clock = |speed| CityClock::new(MarketTime::from_millis(0), real_now_millis(), speed);
         assert!(clock(60.0).shows_the_time_of(&clock(60.0)));
         assert!(!clock(60.0).shows_the_time_of(&clock(61.0)));
     }

@@ -15,7 +15,7 @@ use uuid::Uuid;
 use super::driver::SimulatedRide;
 use super::rider::Rider;
 use super::services::{self, ObservedRideState, ServiceFailure, Services};
-use crate::clock::MarketClock;
+use crate::clock::CityClock;
 
 /// A task for the executor.
 #[derive(Debug, Clone, PartialEq)]
@@ -86,7 +86,7 @@ pub(crate) enum CommandOutcome {
 #[derive(Debug, Clone)]
 pub(crate) struct Executor {
     pub(crate) services: Services,
-    pub(crate) clock: MarketClock,
+    pub(crate) clock: CityClock,
     pub(crate) outcomes: mpsc::Sender<CommandOutcome>,
 }
 

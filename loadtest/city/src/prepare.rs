@@ -26,7 +26,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::client::Client;
-use crate::clock::MarketClock;
+use crate::clock::CityClock;
 use crate::counterfactual::OfflineSimulation;
 use crate::crowd::Crowd;
 use crate::driver::{Activity, Leg, SimulatedDriver};
@@ -55,7 +55,7 @@ pub(crate) async fn prepare(
     mut config: CityConfig,
     client: Client,
 ) -> anyhow::Result<PreparedCity> {
-    let clock = MarketClock::read(&client, &config.target).await?;
+    let clock = CityClock::read(&client, &config.target).await?;
     let services = Services::new(client, config.target.clone());
     let area = Arc::new(ServiceArea::new(config.service_area));
     check_area(&services, &area).await?;

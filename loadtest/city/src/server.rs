@@ -147,22 +147,22 @@ fn router(city: Arc<OnceLock<Arc<CityState>>>, client: Client) -> Router {
 }
 
 impl App {
-    fn city(&self) -> Result<&Arc<CityState>, Problem> {
-        let starting = Problem(StatusCode::SERVICE_UNAVAILABLE, STARTING);
+    fn city(&self) -> Result<&Arc<CityState>, CityProblem> {
+        let starting = CityProblem(StatusCode::SERVICE_UNAVAILABLE, STARTING);
         self.city.get().ok_or(starting)
     }
 }
 
-async fn truth(State(app): State<App>) -> Result<Json<MarketTruth>, Problem> {
+async fn truth(State(app): State<App>) -> Result<Json<MarketTruth>, CityProblem> {
     Ok(Json(app.city()?.market_truth()))
 }
 
 async fn add_crowd(
     State(app): State<App>,
     Json(request): Json<CrowdRequest>,
-) -> Result<(StatusCode, Json<CrowdRequest>), Problem> {
+) -> Result<(StatusCode, Json<CrowdRequest>), CityProblem> {
     let city = app.city()?;
-    let refused = |reason| Problem(StatusCode::UNPROCESSABLE_ENTITY, reason);
+    let refused = |reason| CityProblem(StatusCode::UNPROCESSABLE_ENTITY, reason);
     let crowd = request.crowd(city.clock.now()).map_err(refused)?;
     if city.truth.area().zone_of(crowd.place).is_err() {
         return Err(refused("place is outside the service area"));
@@ -171,7 +171,7 @@ async fn add_crowd(
     Ok((StatusCode::ACCEPTED, Json(CrowdRequest::from(&crowd))))
 }
 
-async fn prometheus(State(app): State<App>) -> Result<Response, Problem> {
+async fn prometheus(State(app): State<App>) -> Result<Response, CityProblem> {
     let text = metrics::encode(app.city()?);
     Ok(([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response())
 }
@@ -184,7 +184,10 @@ async fn readyz(State(app): State<App>) -> Response {
     };
     let probe = async |name, base: &str| {
         let answer = app.client.get(&format!("{base}/livez")).await;
-        (name, Dependency::of(answer.map(|answer| answer.status)))
+        (
+            name,
+            DependencyState::of(answer.map(|answer| answer.status)),
+        )
     };
     let [driver, ride, price] = city.target.services();
     let dependencies = tokio::join!(
@@ -203,14 +206,14 @@ async fn readyz(State(app): State<App>) -> Response {
 }
 
 #[derive(Serialize)]
-struct Dependency {
+struct DependencyState {
     status: &'static str,
     needed: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
 }
 
-impl Dependency {
+impl DependencyState {
     fn of(answer: Result<StatusCode, CallError>) -> Self {
         let reason = match answer {
             Ok(status) if status.is_success() => None,
@@ -226,9 +229,9 @@ impl Dependency {
 }
 
 /// A problem report (RFC 9457).
-struct Problem(StatusCode, &'static str);
+struct CityProblem(StatusCode, &'static str);
 
-impl IntoResponse for Problem {
+impl IntoResponse for CityProblem {
     fn into_response(self) -> Response {
         let Self(status, title) = self;
         let body = json!({"title": title, "status": status.as_u16()}).to_string();

@@ -26,7 +26,7 @@ use super::executor::{CityCommand, CommandOutcome};
 use super::random::RandomStreams;
 use super::replay::{MINUTE, Replay};
 use super::rider::Rider;
-use crate::clock::MarketClock;
+use crate::clock::CityClock;
 use crate::ground_truth::{FORECAST_WINDOW, GroundTruth};
 
 /// The drivers and riders of a city.
@@ -80,7 +80,7 @@ impl Simulation {
         truth: Arc<GroundTruth>,
         replay: Replay,
         fleet: Vec<SimulatedDriver>,
-        clock: &MarketClock,
+        clock: &CityClock,
         now: MarketTime,
     ) -> Self {
         let mut queue = EventQueue::new();
@@ -327,7 +327,7 @@ struct Pace {
 }
 
 impl Pace {
-    fn of(clock: &MarketClock, fleet: usize) -> Self {
+    fn of(clock: &CityClock, fleet: usize) -> Self {
         let batches = fleet.div_ceil(MOST_POSITIONS_PER_REPORT).max(1) as u32;
         let five_batches_a_second = clock.market(Duration::from_millis(200)) * batches;
         Self {

@@ -7,7 +7,7 @@ use marketplace::backtest::Pickup;
 use marketplace::{Bounds, DemandProfile};
 use tokio::sync::mpsc;
 
-use crate::clock::MarketClock;
+use crate::clock::CityClock;
 use crate::counters::{CityProgress, Counters};
 use crate::crowd::Crowd;
 use crate::ground_truth::GroundTruth;
@@ -44,7 +44,7 @@ pub(crate) struct CityState {
     pub(crate) target: Target,
     pub(crate) seed: u64,
     pub(crate) fleet: usize,
-    pub(crate) clock: MarketClock,
+    pub(crate) clock: CityClock,
     pub(crate) truth: Arc<GroundTruth>,
     pub(crate) trips: TripSampler,
     counters: Mutex<Counters>,
@@ -65,7 +65,7 @@ impl CityState {
     /// The state of a city that is about to live, and where its new crowds arrive.
     pub(crate) fn new(
         config: &CityConfig,
-        clock: MarketClock,
+        clock: CityClock,
         truth: Arc<GroundTruth>,
         trips: TripSampler,
         distrust: Vec<String>,

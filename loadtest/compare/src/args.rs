@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use city::clock::MarketClock;
+use city::clock::CityClock;
 use city::{ReplayArgs, TargetArgs};
 use engine::Transport;
 use surge_proto::DataflowMode;
@@ -110,7 +110,7 @@ impl Args {
     }
 
     /// The warm-up in real time. By default nobody waits long for it, even on a slow market clock.
-    pub(crate) fn warmup(&self, clock: &MarketClock) -> Duration {
+    pub(crate) fn warmup(&self, clock: &CityClock) -> Duration {
         let real = |minutes: u32| clock.real(Duration::from_secs(60) * minutes);
         match (self.warmup_minutes, self.quick) {
             (Some(minutes), _) => real(minutes),
@@ -173,8 +173,8 @@ mod tests {
             .map_err(|refused| refused.to_string())
     }
 
-    fn clock(speed: f64) -> MarketClock {
-        MarketClock::new(MarketTime::from_millis(0), 0, speed)
+    fn clock(speed: f64) -> CityClock {
+        CityClock::new(MarketTime::from_millis(0), 0, speed)
     }
 
     #[test]

@@ -28,7 +28,7 @@ mod statistics;
 pub mod whole_file;
 mod wording;
 
-use city::clock::MarketClock;
+use city::clock::CityClock;
 use city::interrupt::INTERRUPTED;
 use tokio_util::sync::CancellationToken;
 
@@ -82,7 +82,7 @@ pub async fn run_until(args: Args, stop: CancellationToken) -> anyhow::Result<Co
 }
 
 /// The run to compare this one with, where the options name one.
-fn older(args: &Args, clock: &MarketClock) -> anyhow::Result<Option<Older>> {
+fn older(args: &Args, clock: &CityClock) -> anyhow::Result<Option<Older>> {
     let Some(path) = &args.baseline else {
         return Ok(None);
     };

@@ -1,38 +1,37 @@
-//! Calls to another service: a channel that spreads them over its replicas, and the client span around each.
+//! Calls to another service: a channel that spreads them over its replicas, and the client span
+//! around each.
 //!
 //! # How this works
 //!
-//! HTTP/2 carries all calls on one connection, so a caller that connects to a name of many replicas stays with one of them,
-//! and a proxy in between balances connections, not calls. A channel to a name therefore looks the name up itself
-//! ([`discovery`](super::discovery)), keeps a connection to each address, and chooses a replica for each call:
+//! HTTP/2 carries all calls on one connection, so a caller that connects to a name of many replicas
+//! stays with one of them, and a proxy in between balances connections, not calls. A channel to a
+//! name therefore looks the name up itself ([`discovery`](super::discovery)), keeps a connection to
+//! each address, and chooses a replica for each call:
 //!
 //! ```text
 //!   call
-//!     |  timeout       gives up after the deadline            -> DEADLINE_EXCEEDED, which quotes answer as 504
-//!     |  traceparent   tells the callee which trace this is
+//!     |  timeout       gives up after the deadline   -> DEADLINE_EXCEEDED (a quote: 504)
+//!     |  traceparent   names the trace to the callee
 //!     |  prepare       reads the request into memory, because it may have to be sent twice
 //!     |  retry         sends it to another replica if the first never got it
 //!     |  buffer        shares what follows between all callers
-//!     |  load shed     no replica is ready                    -> UNAVAILABLE, which quotes answer as 503
-//!     |  balance       the less busy of two random replicas (power of two choices)
+//!     |  load shed     no replica is ready           -> UNAVAILABLE (a quote: 503)
+//!     |  balance       the one of two random replicas with fewer calls (p2c)
 //!     v
-//!   replica  ...       ejected for a while after a failure ([`replica`](super::replica)), then a tonic channel
+//!   replica  ...       ejected for a while after a failure, then a tonic channel
 //! ```
 //!
-//! A channel to one IP address has nothing to choose from: there the list is timeout, traceparent, tonic's channel.
+//! A channel to one IP address has nothing to choose from: there the list is timeout, traceparent,
+//! tonic's channel.
 
-use std::{error::Error, iter, net::IpAddr, time::Duration};
+use std::{error::Error, net::IpAddr, time::Duration};
 
 use bytes::Bytes;
 use futures::FutureExt;
-use http::{Request, Response, Uri};
+use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 use tokio::time::Instant;
-use tonic::{
-    Code, ConnectError, Status,
-    body::Body,
-    transport::{Channel, Endpoint},
-};
+use tonic::{Code, Status, body::Body};
 use tower::{
     BoxError, ServiceBuilder, balance::p2c::Balance, retry::Policy, timeout::error::Elapsed,
     util::BoxCloneSyncService,
@@ -40,18 +39,11 @@ use tower::{
 use tracing::{Instrument, field::Empty, info_span};
 
 use super::{
-    discovery::{Discovery, Host, Resolver},
-    status::{code_of, name_of},
+    callee::{Callee, Calls, Failure, UrlError, causes, open},
+    discovery::{Discovery, Resolver, Settings},
+    status::name_of,
 };
 use crate::{metrics::clients, propagation};
-
-/// Longest time to reach a host; less where the deadline of the calls is shorter.
-const CONNECT_DEADLINE: Duration = Duration::from_millis(500);
-
-/// A callee that does not answer a ping within [`PING_DEADLINE`] is gone, or hangs. Without pings that would show only
-/// when something is sent.
-const PING_EVERY: Duration = Duration::from_secs(5);
-const PING_DEADLINE: Duration = Duration::from_secs(2);
 
 /// Calls that may wait for the balancer, which takes microseconds for each.
 const BUFFERED_CALLS: usize = 1_024;
@@ -62,40 +54,8 @@ const MOST_ATTEMPTS: usize = 3;
 /// A channel to another service that carries the trace along. Cheap to clone.
 pub type TracedChannel = BoxCloneSyncService<Request<Body>, Response<Body>, Status>;
 
-/// What repeating a call does, and so whether a call whose answer was lost is sent once more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Calls {
-    /// Repeating them changes nothing: the channel does it.
-    Idempotent,
-    /// Repeating them may do something twice: the caller decides.
-    NonIdempotent,
-}
-
-/// How a channel finds and calls its callee.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// End of every call, however many replicas are tried.
-    pub deadline: Duration,
-    /// What the calls are.
-    pub calls: Calls,
-    /// What looks names up.
-    pub resolver: Resolver,
-    /// How often; give or take a fifth, so that callers that started together do not ask together.
-    pub lookup_every: Duration,
-}
-
-/// A setting that should name a gRPC service, and does not.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "{url:?} is no URL of a gRPC service, such as http://driver-management:7201; \
-     several are separated by commas"
-)]
-pub struct UrlError {
-    url: String,
-}
-
-/// Opens a channel to `urls`, one or several with commas between. It connects when the first call needs it, and each call
-/// ends within `deadline`.
+/// Opens a channel to `urls`, one or several with commas between. It connects when the first call
+/// needs it, and each call ends within `deadline`.
 ///
 /// # Errors
 /// When one of `urls` is no URL.
@@ -114,7 +74,7 @@ pub fn channel(urls: &str, deadline: Duration, calls: Calls) -> Result<TracedCha
 /// # Errors
 /// When one of `urls` is no URL.
 pub fn channel_with(urls: &str, settings: Settings) -> Result<TracedChannel, UrlError> {
-    let targets = urls.split(',').map(str::trim).map(Target::parse);
+    let targets = urls.split(',').map(str::trim).map(Callee::parse);
     let targets = targets.collect::<Result<Vec<_>, _>>()?;
     Ok(match &targets[..] {
         [only] if only.host.name.parse::<IpAddr>().is_ok() => to_address(only, &settings),
@@ -122,7 +82,7 @@ pub fn channel_with(urls: &str, settings: Settings) -> Result<TracedChannel, Url
     })
 }
 
-fn to_address(target: &Target, settings: &Settings) -> TracedChannel {
+fn to_address(target: &Callee, settings: &Settings) -> TracedChannel {
     let host = target.host.clone();
     let service = ServiceBuilder::new()
         .map_err(status_of)
@@ -136,7 +96,7 @@ fn to_address(target: &Target, settings: &Settings) -> TracedChannel {
     BoxCloneSyncService::new(service)
 }
 
-fn to_replicas(targets: Vec<Target>, settings: Settings) -> TracedChannel {
+fn to_replicas(targets: Vec<Callee>, settings: Settings) -> TracedChannel {
     let retry = Retry {
         calls: settings.calls,
         attempts: 1,
@@ -165,17 +125,6 @@ fn to_replicas(targets: Vec<Target>, settings: Settings) -> TracedChannel {
     BoxCloneSyncService::new(service)
 }
 
-/// A tonic channel to one address. Calls know it by `origin`, the name under which the callee was configured.
-pub(super) fn open(address: Uri, origin: &Uri, deadline: Duration) -> Channel {
-    Endpoint::from(address)
-        .origin(origin.clone())
-        // Half of the deadline: an unreachable host fails as away, before the deadline makes it look slow.
-        .connect_timeout(CONNECT_DEADLINE.min(deadline / 2))
-        .http2_keep_alive_interval(PING_EVERY)
-        .keep_alive_timeout(PING_DEADLINE)
-        .connect_lazy()
-}
-
 fn with_traceparent<B>(mut request: Request<B>) -> Request<B> {
     propagation::inject_http(request.headers_mut());
     request
@@ -193,11 +142,6 @@ fn status_of(error: BoxError) -> Status {
         return Status::deadline_exceeded("the callee answers neither calls nor pings");
     }
     Status::from_error(error)
-}
-
-/// An error, its cause, and so on.
-fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
-    iter::successors(Some(error), |&cause| cause.source())
 }
 
 /// Whether a connection was closed because the callee hangs.
@@ -236,63 +180,8 @@ impl Policy<Request<Bytes>, Response<Body>, BoxError> for Retry {
     }
 }
 
-/// How an attempt failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Failure {
-    /// The replica never received the call: no connection could be made, or it was closing.
-    NotSent,
-    /// The connection broke, or the replica says that it cannot serve: it may have carried out the call.
-    ConnectionLost,
-}
-
-impl Failure {
-    /// `None` where the replica answered, whatever it said.
-    pub(super) fn of(result: &Result<Response<Body>, BoxError>) -> Option<Self> {
-        match result {
-            Ok(response) if code_of(response.headers()) == Code::Unavailable => {
-                Some(Self::ConnectionLost)
-            }
-            Ok(_) => None,
-            Err(error) => Some(Self::of_error(&**error)),
-        }
-    }
-
-    fn of_error(error: &(dyn Error + 'static)) -> Self {
-        let not_sent = |cause: &(dyn Error + 'static)| {
-            let cancelled = |error: &hyper::Error| error.is_canceled();
-            cause.is::<ConnectError>() || cause.downcast_ref().is_some_and(cancelled)
-        };
-        match causes(error).any(not_sent) {
-            true => Self::NotSent,
-            false => Self::ConnectionLost,
-        }
-    }
-}
-
-/// One URL of a setting.
-#[derive(Clone, Debug)]
-pub(super) struct Target {
-    pub(super) url: Uri,
-    pub(super) host: Host,
-}
-
-impl Target {
-    fn parse(url: &str) -> Result<Self, UrlError> {
-        let wrong = || UrlError {
-            url: url.to_owned(),
-        };
-        let url: Uri = url.parse().map_err(|_| wrong())?;
-        let name = url.host().filter(|_| url.scheme_str() == Some("http"));
-        let host = Host {
-            // Addresses of IPv6 stand in brackets.
-            name: name.ok_or_else(wrong)?.trim_matches(['[', ']']).to_owned(),
-            port: url.port_u16().unwrap_or(80),
-        };
-        Ok(Self { url, host })
-    }
-}
-
-/// Whether a call failed because no answer came in time; otherwise the callee is away, or it answered.
+/// Whether a call failed because no answer came in time; otherwise the callee is away, or it
+/// answered.
 pub fn is_overdue(status: &Status) -> bool {
     status.code() == Code::DeadlineExceeded
 }
@@ -319,7 +208,8 @@ pub fn call<T>(
         server.port = Empty,
     );
     let started = Instant::now();
-    // Not an async function: that would hold the call twice, as its argument and as what it awaits, and a call is large.
+    // Not an async function: that would hold the call twice, as its argument and as what it awaits,
+    // and a call is large.
     call.instrument(span.clone()).map(move |answer| {
         let code = answer.as_ref().map_or_else(Status::code, |_| Code::Ok);
         span.record("rpc.response.status_code", name_of(code));

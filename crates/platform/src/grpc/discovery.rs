@@ -1,13 +1,14 @@
-//! Which replicas a callee has: looks its names up again and again, for as long as somebody has a channel to it.
+//! Which replicas a callee has: looks its names up again and again, for as long as somebody has a
+//! channel to it.
 //!
 //! ```text
-//!   every few seconds,            name -> addresses         new address     Change::Insert
-//!   or after a failure      ------------------------->      gone address    Change::Remove  --> balance
-//!                                 no answer, or none        nothing changes
+//!   every few seconds,    name -> addresses     new address    Change::Insert
+//!   or after a failure   ------------------>    gone address   Change::Remove  --> balance
+//!                         no answer, or none    nothing changes
 //! ```
 //!
-//! A headless name of Kubernetes has one address for each replica. A resolver that fails is no reason to leave replicas
-//! that answer.
+//! A headless name of Kubernetes has one address for each replica. A resolver that fails is no
+//! reason to leave replicas that answer.
 
 use std::{
     collections::BTreeMap, convert::Infallible, fmt, io, net::SocketAddr, sync::Arc, time::Duration,
@@ -19,38 +20,31 @@ use tokio::{
     time::{sleep, timeout},
 };
 use tower::discover::Change;
-use tracing::{Span, debug, info};
+use tracing::{debug, info};
 
 use super::{
-    client::{Settings, Target},
+    callee::{Callee, Calls, Host},
     replica::Replica,
 };
 
-/// How often while a name has no address, and the least time between two lookups that failing calls ask for.
+/// How often while a name has no address, and the least time between two lookups that failing calls
+/// ask for.
 const LOOKUP_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// How long a lookup may take.
 const LOOKUP_DEADLINE: Duration = Duration::from_secs(4);
 
-/// A name, or an address, and where the replicas behind it listen.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Host {
-    /// A name, or an address.
-    pub name: String,
-    /// The port of all replicas.
-    pub port: u16,
-}
-
-impl Host {
-    /// Writes into the current client span which server the call goes to.
-    pub(super) fn record_as_server(&self, peer: &dyn fmt::Display) {
-        let span = Span::current();
-        if !span.is_disabled() {
-            span.record("server.address", &*self.name);
-            span.record("server.port", i64::from(self.port));
-            span.record("network.peer.address", peer.to_string());
-        }
-    }
+/// How a channel finds and calls its callee.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// End of every call, however many replicas are tried.
+    pub deadline: Duration,
+    /// What the calls are.
+    pub calls: Calls,
+    /// What looks names up.
+    pub resolver: Resolver,
+    /// How often; give or take a fifth, so that callers that started together do not ask together.
+    pub lookup_every: Duration,
 }
 
 /// Finds the addresses of a host.
@@ -104,7 +98,7 @@ impl Known {
 
 /// The task that looks up.
 pub(super) struct Discovery {
-    targets: Vec<Target>,
+    targets: Vec<Callee>,
     settings: Settings,
     /// The addresses that the balancer has, and what they are addresses of.
     replicas: BTreeMap<SocketAddr, Host>,
@@ -117,7 +111,7 @@ pub(super) struct Discovery {
 impl Discovery {
     /// Starts the task, which ends when its stream of changes is dropped.
     pub(super) fn start(
-        targets: Vec<Target>,
+        targets: Vec<Callee>,
         settings: Settings,
     ) -> (
         impl Stream<Item = Result<Change<SocketAddr, Replica>, Infallible>> + Unpin + Send,
@@ -167,7 +161,12 @@ impl Discovery {
         }
         for (address, target) in new {
             inserted += 1;
-            let replica = Replica::new(*address, target, &self.settings, Arc::clone(&self.stale));
+            let replica = Replica::new(
+                *address,
+                target,
+                self.settings.deadline,
+                Arc::clone(&self.stale),
+            );
             let _ = self
                 .changes
                 .unbounded_send(Change::Insert(*address, replica));

@@ -1,25 +1,26 @@
-//! The gRPC edge: one list of tower layers around the services of a process, the twin of [`crate::http`]. Calls to other
-//! services leave by [`channel`].
+//! The gRPC edge: one list of tower layers around the services of a process, the twin of
+//! [`crate::http`]. Calls to other services leave by [`channel`].
 //!
 //! # How this works
 //!
 //! ```text
-//!              call in                                      answer out
-//!                 |                                             ^
-//!   trace         |  opens the server span                      |  status into the span
-//!   measure       |  starts the clock                           |  observes method, status and duration
-//!   blame caller  |                                             |  bytes that are no protobuf: INVALID_ARGUMENT
-//!   catch panic   |                                             |  a panic becomes INTERNAL
-//!   refuse        |                                             |  an error of the next two becomes UNAVAILABLE
-//!   load shed     |  refuses at once while the limit is used up |
-//!   concurrency   |  counts the calls in progress               |
-//!   deadline      |  starts the deadline of the method          |  gives up: DEADLINE_EXCEEDED
-//!                 v                                             |
-//!              service ------------------------------------------
+//!              call in                               answer out
+//!                 |                                       ^
+//!   trace         |  opens the server span                |  status into the span
+//!   measure       |  starts the clock                     |  observes method, status and duration
+//!   blame caller  |                                       |  no protobuf: INVALID_ARGUMENT
+//!   catch panic   |                                       |  a panic becomes INTERNAL
+//!   refuse        |                                       |  errors of the next two: UNAVAILABLE
+//!   load shed     |  refuses while the limit is used up   |
+//!   concurrency   |  counts the calls in progress         |
+//!   deadline      |  starts the deadline of the method    |  gives up: DEADLINE_EXCEEDED
+//!                 v                                       |
+//!              service ------------------------------------
 //! ```
 //!
 //! gRPC answers with HTTP status 200 whatever happened; the outcome is the header `grpc-status`.
 
+mod callee;
 mod client;
 mod discovery;
 mod replica;
@@ -43,13 +44,14 @@ use tracing::{Instrument, Span, field::Empty, info_span};
 
 use self::status::{blame_caller, code_of, is_server_fault, name_of};
 pub use self::{
-    client::{Calls, Settings, TracedChannel, UrlError, call, channel, channel_with, is_overdue},
-    discovery::{Host, Resolver},
+    callee::{Calls, Host, UrlError},
+    client::{TracedChannel, call, channel, channel_with, is_overdue},
+    discovery::{Resolver, Settings},
     standard::{health_check, with_standard_services},
 };
 use crate::{
-    fault::{Fault, Kind},
-    http::{CONCURRENT_REQUESTS, REQUEST_DEADLINE},
+    fault::{Fault, Kind, REQUEST_DEADLINE},
+    http::CONCURRENT_REQUESTS,
     metrics::EdgeMetrics,
     propagation,
 };
@@ -87,7 +89,8 @@ async fn measure(State(metrics): State<EdgeMetrics>, request: Request, next: Nex
     let method = Arc::from(method_of(&request));
     let response = next.run(request).await;
     let code = code_of(response.headers());
-    // A method that does not exist has whatever name a stranger gave it: all of these are one label.
+    // A method that does not exist has whatever name a stranger gave it: all of these are one
+    // label.
     let known = match code {
         Code::Unimplemented => Arc::from("_OTHER"),
         _ => method,
@@ -110,8 +113,8 @@ async fn deadline(request: Request, next: Next) -> Response {
     }
 }
 
-/// A client stream and a health watch live as long as their caller wants. One whose caller is gone without a word ends
-/// too, because the server pings its connections ([`crate::serve`]).
+/// A client stream and a health watch live as long as their caller wants. One whose caller is gone
+/// without a word ends too, because the server pings its connections ([`crate::serve`]).
 fn is_unlimited(method: &str) -> bool {
     matches!(
         method,
@@ -132,8 +135,8 @@ fn method_of(request: &Request) -> &str {
     request.uri().path().trim_start_matches('/')
 }
 
-/// A span by OpenTelemetry's semantic conventions for RPC servers, as a child of the caller's. Health checks and
-/// reflection have none.
+/// A span by OpenTelemetry's semantic conventions for RPC servers, as a child of the caller's.
+/// Health checks and reflection have none.
 fn server_span(request: &Request) -> Span {
     let method = method_of(request);
     if method.starts_with("grpc.") {

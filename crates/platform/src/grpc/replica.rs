@@ -2,9 +2,10 @@
 //!
 //! # How this works
 //!
-//! tonic's channel reconnects by itself, and counts as ready even while nobody listens: a dead replica would fail its share
-//! of the calls, and because it fails them quickly it would look idle and attract more. So a replica that failed is
-//! *ejected*: it reports that it is not ready, and the balancer chooses among the others.
+//! tonic's channel reconnects by itself, and counts as ready even while nobody listens: a dead
+//! replica would fail its share of the calls, and because it fails them quickly it would look idle
+//! and attract more. So a replica that failed is *ejected*: it reports that it is not ready, and
+//! the balancer chooses among the others.
 //!
 //! ```text
 //!                 failure                        backoff over
@@ -16,8 +17,8 @@
 //!      +------------------------ the probe is answered ----------------+
 //! ```
 //!
-//! A failure is a call that was not sent, whose connection broke, or that its caller gave up after the whole deadline: a
-//! process that hangs breaks no connection.
+//! A failure is a call that was not sent, whose connection broke, or that its caller gave up after
+//! the whole deadline: a process that hangs breaks no connection.
 
 use std::{
     net::SocketAddr,
@@ -40,12 +41,10 @@ use tower::{
 };
 use tracing::{info, warn};
 
-use super::{
-    client::{Failure, Settings, Target, open},
-    discovery::Host,
-};
+use super::callee::{Callee, Failure, Host, open};
 
-/// How long a replica is ejected after its first failure; twice as long after each probe that fails.
+/// How long a replica is ejected after its first failure; twice as long after each probe that
+/// fails.
 const LEAST_BACKOFF: Duration = Duration::from_millis(250);
 
 /// How long at most, and so how soon one that came back is used again.
@@ -82,20 +81,20 @@ struct Ejection {
 impl Replica {
     pub(super) fn new(
         address: SocketAddr,
-        target: &Target,
-        settings: &Settings,
+        target: &Callee,
+        deadline: Duration,
         stale: Arc<Notify>,
     ) -> Self {
         let url = format!("http://{address}").parse::<Uri>();
         let url = url.expect("a socket address is an authority");
-        let channel = open(url, &target.url, settings.deadline);
+        let channel = open(url, &target.url, deadline);
         Self {
             address,
             host: Host {
                 port: address.port(),
                 ..target.host.clone()
             },
-            deadline: settings.deadline,
+            deadline,
             channel: PendingRequests::new(channel, CompleteOnResponse::default()),
             health: Arc::new(Health {
                 address,
@@ -149,7 +148,8 @@ impl Service<Request<Body>> for Replica {
     }
 }
 
-/// A call in progress. Its caller drops it when the deadline is over, which is how a replica that hangs is noticed.
+/// A call in progress. Its caller drops it when the deadline is over, which is how a replica that
+/// hangs is noticed.
 struct Attempt {
     health: Arc<Health>,
     silent_at: Instant,
@@ -189,7 +189,8 @@ impl Health {
         (ejection.failures > 0 && Instant::now() < ejection.until).then_some(ejection.until)
     }
 
-    /// After the backoff one call finds out how the replica is. Until it is answered, the replica counts as ejected.
+    /// After the backoff one call finds out how the replica is. Until it is answered, the replica
+    /// counts as ejected.
     fn begin_probe(&self) {
         let mut ejection = self.lock();
         if ejection.failures > 0 {

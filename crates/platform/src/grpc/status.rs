@@ -6,8 +6,8 @@ use tonic::Code;
 static GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 static GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
-/// Turns INTERNAL into INVALID_ARGUMENT where the request was no protobuf: tonic reports its own decoder's failure, but
-/// the caller's bytes are wrong.
+/// Turns INTERNAL into INVALID_ARGUMENT where the request was no protobuf: tonic reports its own
+/// decoder's failure, but the caller's bytes are wrong.
 pub(super) async fn blame_caller<B>(mut response: Response<B>) -> Response<B> {
     let headers = response.headers_mut();
     let undecodable = headers.get(&GRPC_MESSAGE).is_some_and(|message| {
@@ -21,7 +21,8 @@ pub(super) async fn blame_caller<B>(mut response: Response<B>) -> Response<B> {
     response
 }
 
-/// The outcome of a call. An answer that begins well says so in its trailers, so no header means OK.
+/// The outcome of a call. An answer that begins well says so in its trailers, so no header means
+/// OK.
 pub(super) fn code_of(headers: &HeaderMap) -> Code {
     headers
         .get(&GRPC_STATUS)

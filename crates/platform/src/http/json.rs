@@ -1,4 +1,5 @@
-//! [`StrictJson`] is [`axum::Json`] with refusals in the form of this project: a problem that names the field.
+//! [`StrictJson`] is [`axum::Json`] with refusals in the form of this project: a problem that names
+//! the field.
 //!
 //! ```text
 //!   content type is not JSON          415
@@ -20,8 +21,8 @@ use tokio::time::timeout;
 use super::BODY_LIMIT_BYTES;
 use crate::fault::{Fault, Kind};
 
-/// Longest time in which a body may arrive: shorter than [`super::REQUEST_DEADLINE`], so that a slow caller does not look
-/// like a slow service.
+/// Longest time in which a body may arrive: shorter than [`crate::fault::REQUEST_DEADLINE`], so
+/// that a slow caller does not look like a slow service.
 const BODY_DEADLINE: Duration = Duration::from_secs(3);
 
 /// A JSON body of type `T`.

@@ -2,33 +2,35 @@
 //!
 //! # How this works
 //!
-//! A layer wraps the service below it: it sees each request on its way in and each answer on its way out. [`edge`] lists the
-//! layers from the outermost to the innermost:
+//! A layer wraps the service below it: it sees each request on its way in and each answer on its
+//! way out. [`edge`] lists the layers from the outermost to the innermost:
 //!
 //! ```text
-//!              request in                                   answer out
-//!                  |                                            ^
-//!   request id     |  takes x-request-id, or makes one          |  repeats it in the answer
-//!   trace          |  opens the server span                     |  status into the span, trace-id into the answer
-//!   measure        |  starts the clock                          |  observes method, route, status and duration
-//!   catch panic    |                                            |  a panic becomes 500
-//!   refuse         |                                            |  an error of the next three becomes 503 or 504
-//!   load shed      |  refuses at once while the limit is used up|
-//!   concurrency    |  counts the requests in progress           |
-//!   timeout        |  starts the deadline                       |  gives up after REQUEST_DEADLINE
-//!   body limit     |  tells the extractors how much to read     |
-//!                  v                                            |
-//!              handler ------------------------------------------
+//!              request in                             answer out
+//!                  |                                      ^
+//!   request id     |  takes x-request-id, or makes one    |  repeats it in the answer
+//!   trace          |  opens the server span               |  status into span, trace-id out
+//!   measure        |  starts the clock                    |  observes status and duration
+//!   catch panic    |                                      |  a panic becomes 500
+//!   refuse         |                                      |  errors of the next three: 503, 504
+//!   load shed      |  refuses while the limit is used up  |
+//!   concurrency    |  counts the requests in progress     |
+//!   timeout        |  starts the deadline                 |  gives up after REQUEST_DEADLINE
+//!   body limit     |  sets how much the extractors read   |
+//!                  v                                      |
+//!              handler ------------------------------------
 //! ```
 //!
-//! Answers of the layers have the same form as those of the handlers: `application/problem+json` ([`Fault`]).
+//! Answers of the layers have the same form as those of the handlers: `application/problem+json`
+//! ([`Fault`]).
 //!
-//! axum has matched the route before it runs the layers of [`Router::layer`], so that metrics and spans name the route
-//! (`/v1/rides/{ride_id}`, [`MatchedPath`]) and not the path (`/v1/rides/0197...`), of which there is no end.
+//! axum has matched the route before it runs the layers of [`Router::layer`], so that metrics and
+//! spans name the route (`/v1/rides/{ride_id}`, [`MatchedPath`]) and not the path
+//! (`/v1/rides/0197...`), of which there is no end.
 
 mod json;
 
-use std::{any::Any, sync::Arc, time::Duration};
+use std::{any::Any, sync::Arc};
 
 use axum::{
     BoxError, Json, Router,
@@ -55,7 +57,7 @@ use utoipa::openapi::OpenApi;
 
 pub use self::json::StrictJson;
 use crate::{
-    fault::{Fault, Kind},
+    fault::{Fault, Kind, REQUEST_DEADLINE},
     health::Health,
     metrics::{self, EdgeMetrics, known_method},
     propagation,
@@ -64,19 +66,18 @@ use crate::{
 /// Largest request body that a handler reads.
 pub const BODY_LIMIT_BYTES: usize = 64 * 1024;
 
-/// Longest time any request may take. Routes that wait for other services have shorter deadlines of their own.
-pub const REQUEST_DEADLINE: Duration = Duration::from_secs(5);
-
-/// Requests that one process answers at the same time; those beyond are refused with 503. The bound is generous: at one
-/// millisecond for a request it is reached at four million a second, so it is reached only while requests are stuck. It
-/// bounds memory: 4,096 bodies of 64 KiB are 256 MiB, and 4,096 quotes are some 40 MiB.
+/// Requests that one process answers at the same time; those beyond are refused with 503. The bound
+/// is generous: at one millisecond for a request it is reached at four million a second, so it is
+/// reached only while requests are stuck. It bounds memory: 4,096 bodies of 64 KiB are 256 MiB, and
+/// 4,096 quotes are some 40 MiB.
 pub const CONCURRENT_REQUESTS: usize = 4_096;
 
-/// Response header with the id under which the request's trace is found; absent where the trace was not sampled.
+/// Response header with the id under which the request's trace is found; absent where the trace was
+/// not sampled.
 pub const TRACE_ID: &str = "trace-id";
 
-/// Puts the layers around the routes of a service, which `api` describes, and around those that every process has:
-/// `/openapi.json`, `/livez`, `/readyz` and `/metrics`.
+/// Puts the layers around the routes of a service, which `api` describes, and around those that
+/// every process has: `/openapi.json`, `/livez`, `/readyz` and `/metrics`.
 pub fn edge(
     (routes, api): (Router, OpenApi),
     health: Health,
@@ -114,7 +115,8 @@ async fn unknown_method() -> Fault {
     Fault::new(Kind::MethodNotAllowed, detail)
 }
 
-/// Runs the request under a server span, writes the outcome into the span, and the trace's id into the answer.
+/// Runs the request under a server span, writes the outcome into the span, and the trace's id into
+/// the answer.
 async fn trace(request: Request, next: Next) -> Response {
     let span = server_span(&request);
     let mut response = next.run(request).instrument(span.clone()).await;
@@ -155,8 +157,8 @@ async fn refuse(error: BoxError) -> Fault {
     Fault::of_layer(&error)
 }
 
-/// A span by OpenTelemetry's semantic conventions for HTTP servers, as a child of the caller's. Health checks and scrapes
-/// come every few seconds and are not worth a span.
+/// A span by OpenTelemetry's semantic conventions for HTTP servers, as a child of the caller's.
+/// Health checks and scrapes come every few seconds and are not worth a span.
 fn server_span(request: &Request) -> Span {
     let route = route_of(request);
     if !route.starts_with("/v1/") {
@@ -192,6 +194,8 @@ fn header(request: &Request, name: HeaderName) -> Option<&str> {
 mod tests {
     use axum::{body::Body, http::StatusCode};
     use tower::ServiceExt as _;
+
+    use std::time::Duration;
 
     use super::*;
     use crate::clock::MarketClock;

@@ -1,8 +1,9 @@
 //! PostgreSQL: operations that do not wait for ever, and the [`pool`](fn@pool) that they run on.
 //!
-//! The server itself ends a statement after four seconds (`statement_timeout`). A server that hangs, or one behind a network that
-//! swallows packets, ends nothing. So every operation also has a deadline on this side: [`within`], or [`traced`] where the
-//! operation deserves a span and a metric.
+//! The server itself ends a statement after four seconds (`statement_timeout`). A server that
+//! hangs, or one behind a network that swallows packets, ends nothing. So every operation also has
+//! a deadline on this side: [`within`], or [`traced`] where the operation deserves a span and a
+//! metric.
 
 mod pool;
 
@@ -30,7 +31,9 @@ macro_rules! from_row {
         }
 
         impl ::sqlx::FromRow<'_, ::sqlx::postgres::PgRow> for $row {
-            fn from_row(row: &::sqlx::postgres::PgRow) -> ::core::result::Result<Self, ::sqlx::Error> {
+            fn from_row(
+                row: &::sqlx::postgres::PgRow,
+            ) -> ::core::result::Result<Self, ::sqlx::Error> {
                 ::core::result::Result::Ok(Self {
                     $($column: ::sqlx::Row::try_get(row, stringify!($column))?),+
                 })
@@ -39,8 +42,9 @@ macro_rules! from_row {
     };
 }
 
-/// Runs `operation`, but no longer than `limit`. An answer that is overdue is an error of the connection, for which
-/// [`is_away`] holds; whether the database did what it was asked is then unknown.
+/// Runs `operation`, but no longer than `limit`. An answer that is overdue is an error of the
+/// connection, for which [`is_away`] holds; whether the database did what it was asked is then
+/// unknown.
 ///
 /// # Errors
 /// Those of the operation, and [`io::ErrorKind::TimedOut`].
@@ -66,8 +70,8 @@ pub async fn traced<T, E: From<sqlx::Error> + Error + 'static>(
     observed(summary, within(deadline, operation)).await
 }
 
-/// Runs `operation` under a client span by the semantic conventions for databases, and counts how long it takes. `summary`
-/// is a verb and what it is applied to, such as `UPDATE driver`.
+/// Runs `operation` under a client span by the semantic conventions for databases, and counts how
+/// long it takes. `summary` is a verb and what it is applied to, such as `UPDATE driver`.
 ///
 /// # Errors
 /// Those of the operation.
@@ -89,8 +93,8 @@ pub async fn observed<T, E: Error + 'static>(
     outcome
 }
 
-/// Has the pool test its connections when it is dropped, unless the operation ended well: an operation whose caller gave
-/// up tells of a database that hangs.
+/// Has the pool test its connections when it is dropped, unless the operation ended well: an
+/// operation whose caller gave up is a sign of a database that hangs.
 struct Suspicion {
     stands: bool,
 }
@@ -136,7 +140,8 @@ fn failure_of(error: &(dyn Error + 'static)) -> Option<Cow<'static, str>> {
     })
 }
 
-/// The database of this process, as its client spans name it. There is one, so what is set first stays.
+/// The database of this process, as its client spans name it. There is one, so what is set first
+/// stays.
 static SERVER: OnceLock<Server> = OnceLock::new();
 
 #[derive(Debug)]
@@ -161,7 +166,8 @@ fn overdue(deadline: Duration) -> io::Error {
     io::Error::new(io::ErrorKind::TimedOut, detail)
 }
 
-/// True when the database cannot be reached, is starting or stopping, or has no room: trying again later can succeed.
+/// True when the database cannot be reached, is starting or stopping, or has no room: trying again
+/// later can succeed.
 pub fn is_away(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Io(_)
@@ -170,9 +176,9 @@ pub fn is_away(error: &sqlx::Error) -> bool {
         | sqlx::Error::PoolTimedOut
         | sqlx::Error::PoolClosed
         | sqlx::Error::WorkerCrashed => true,
-        // Class 08: the connection broke; 53: no room (for connections, memory, disk); 57: the server starts or stops,
-        // or our limit on a statement; 55P03: our limit on waiting for a lock.
-        // https://www.postgresql.org/docs/current/errcodes-appendix.html
+        // Class 08: the connection broke; 53: no room (for connections, memory, disk); 57: the
+        // server starts or stops, or our limit on a statement; 55P03: our limit on waiting for a
+        // lock. https://www.postgresql.org/docs/current/errcodes-appendix.html
         sqlx::Error::Database(refusal) => refusal.code().is_some_and(|code| {
             ["08", "53", "57", "55P03"]
                 .iter()

@@ -1,25 +1,29 @@
-//! Pools of connections to PostgreSQL: sqlx's pool, with its connections opened and tested ahead of the requests.
+//! Pools of connections to PostgreSQL: sqlx's pool, with its connections opened and tested ahead of
+//! the requests.
 //!
 //! # How this works
 //!
-//! sqlx opens a connection when a request asks for one and none is idle. The request's deadline then covers two waits: the wait
-//! in the queue for a free place in the pool, and the opening, which takes some five round trips. After a stall of the database
-//! that can become an outage without end: requests queue, so whoever reaches the head of the queue has no time left, gives up in
-//! the middle of the opening, and throws the half-open connection away. The next one in the queue has the same fate.
+//! sqlx opens a connection when a request asks for one and none is idle. The request's deadline
+//! then covers two waits: the wait in the queue for a free place in the pool, and the opening,
+//! which takes some five round trips. After a stall of the database that can become an outage
+//! without end: requests queue, so the request that reaches the head of the queue has no time left,
+//! gives up in the middle of the opening, and throws the half-open connection away. The next one
+//! in the queue has the same fate.
 //!
-//! So a task of the pool ([`keep_open`]) opens and tests connections itself, with a deadline of its own, which is longer than
-//! that of any request:
+//! So a task of the pool ([`keep_open`]) opens and tests connections itself, with a deadline of its
+//! own, which is longer than that of any request:
 //!
 //! ```text
 //!   request   acquire --- query --- release           its operation failed, or its caller gave up
 //!                |                     |                             |  FAILED
 //!             [ idle  idle  idle ] <---+                             v
-//!                ^                                       keep_open: for each connection of the pool
+//!                ^                                       keep_open: for each connection:
 //!                +------------------------------------------ acquire (opens it), ping, release
 //! ```
 //!
-//! A connection comes back from an operation that was cut off in one of three states: in step with the server, inside a
-//! transaction that has to be rolled back, or unknown. [`settle`] keeps the first two and closes the third.
+//! A connection comes back from an operation that was cut off in one of three states: in step with
+//! the server, inside a transaction that has to be rolled back, or unknown. [`settle`] keeps the
+//! first two and closes the third.
 
 use std::{fmt::Display, str::FromStr, time::Duration};
 
@@ -37,12 +41,12 @@ use tokio::{
 use super::{SERVER, Server, within};
 use crate::metrics::on_scrape;
 
-/// Longest wait for a connection, including its opening. Requests have shorter deadlines of their own, so that the task which
-/// opens connections is not the one in the queue that has no time left.
+/// Longest wait for a connection, including its opening. Requests have shorter deadlines of their
+/// own, so that the task which opens connections is not the one in the queue that has no time left.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// A connection that was idle for longer is tested before its next use. A ping before every query would cost more than the
-/// query.
+/// A connection that was idle for longer is tested before its next use. A ping before every query
+/// would cost more than the query.
 const TEST_AFTER_IDLE: Duration = Duration::from_secs(2);
 
 /// Longest time for a test. After it the connection is closed.
@@ -51,14 +55,17 @@ const TEST_DEADLINE: Duration = Duration::from_secs(1);
 /// Least time between two rounds in which all connections are tested.
 const TEST_AGAIN_AFTER: Duration = Duration::from_millis(250);
 
-/// How long a transaction that was cut off may take to roll back: longer than the server takes for any statement, because it
-/// gives up on a statement after four seconds. A connection that takes longer is closed.
+/// How long a transaction that was cut off may take to roll back: longer than the server takes for
+/// any statement, because it gives up on a statement after four seconds. A connection that takes
+/// longer is closed.
 const SETTLE_DEADLINE: Duration = Duration::from_secs(5);
 
-/// Wakes [`keep_open`] when an operation failed because of its connection. There is one database per process.
+/// Wakes [`keep_open`] when an operation failed because of its connection. There is one database
+/// per process.
 pub(super) static FAILED: Notify = Notify::const_new();
 
-/// A pool whose connections are opened in the background, so that a service can start before its database does.
+/// A pool whose connections are opened in the background, so that a service can start before its
+/// database does.
 ///
 /// # Errors
 /// When `url` is no PostgreSQL URL.
@@ -134,13 +141,14 @@ async fn test_one(pool: &PgPool) -> Result<(), sqlx::Error> {
     tested
 }
 
-/// Whether a connection that a request gives back is fit for others; sqlx closes it otherwise. A transaction that was cut
-/// off is rolled back first. Where any other answer is still outstanding, the operation that was cut off may have been a
-/// `BEGIN`, which sqlx would not know of, and nobody would ever commit the statements of the next request. A connection in
-/// step with the server costs nothing here.
+/// Whether a connection that a request gives back is fit for others; sqlx closes it otherwise. A
+/// transaction that was cut off is rolled back first. Where any other answer is still outstanding,
+/// the operation that was cut off may have been a `BEGIN`, which sqlx would not know of, and nobody
+/// would ever commit the statements of the next request. A connection in step with the server costs
+/// nothing here.
 ///
-/// sqlx pings the connection after this, without a deadline: a server that falls silent at that very moment occupies the
-/// connection's place until TCP gives up.
+/// sqlx pings the connection after this, without a deadline: a server that falls silent at that
+/// very moment occupies the connection's place until TCP gives up.
 async fn settle(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
     if !connection.should_flush() {
         return Ok(matches!(connection.flush().now_or_never(), Some(Ok(()))));

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::prices::{HalfHours, OfflinePrices};
 use super::{Pricing, Score};
-use crate::clock::MarketClock;
+use crate::clock::CityClock;
 use crate::crowd::Crowd;
 use crate::driver::{SimulatedDriver, SimulatedRide};
 use crate::executor::{CityCommand, CommandOutcome};
@@ -181,7 +181,7 @@ impl OfflineRun {
         let replay = plan.replay_from(plan.scored.end);
         let fleet = population.fleet.clone();
         // Real speed: these services accept any number of calls.
-        let clock = MarketClock::new(start, 0, 1.0);
+        let clock = CityClock::new(start, 0, 1.0);
         let mut simulation =
             Simulation::new(*streams, Arc::clone(&truth), replay, fleet, &clock, start);
         simulation.record_fleet(start);

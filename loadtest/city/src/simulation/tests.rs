@@ -38,7 +38,7 @@ fn city(seed: u64) -> Simulation {
     let fleet: Vec<SimulatedDriver> = (0..2)
         .map(|number| SimulatedDriver::starting(number, streams, &[grand_central()], start()))
         .collect();
-    let clock = MarketClock::new(start(), 0, 60.0);
+    let clock = CityClock::new(start(), 0, 60.0);
     let city = Simulation::new(streams, truth, replay, fleet, &clock, start());
     city.record_fleet(start());
     city

@@ -34,7 +34,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
-use city::clock::MarketClock;
+use city::clock::CityClock;
 use city::{CityConfig, CityOutcome, Crowd, LiveCity, OfflineSimulation};
 use engine::Schedule;
 use marketplace::MarketTime;
@@ -78,7 +78,7 @@ pub(crate) struct Run {
 pub(crate) async fn run(
     args: &Args,
     services: &TestedServices,
-    clock: MarketClock,
+    clock: CityClock,
     progress: Progress,
     stop: &CancellationToken,
 ) -> anyhow::Result<Run> {
@@ -154,7 +154,7 @@ pub(crate) async fn run(
 }
 
 /// The crowds of the scenario, in the measurement that is about to begin.
-fn live_crowds(args: &Args, clock: &MarketClock) -> Vec<Crowd> {
+fn live_crowds(args: &Args, clock: &CityClock) -> Vec<Crowd> {
     let start = clock.now() + clock.market(args.warmup(clock));
     let length = clock.market(args.measured_length());
     args.scenario.live_crowds(start, length)
@@ -177,7 +177,7 @@ struct Phases<'a> {
     args: &'a Args,
     services: &'a TestedServices,
     city: LiveCity,
-    clock: MarketClock,
+    clock: CityClock,
     progress: Progress,
     stop: &'a CancellationToken,
     effort: Effort,
@@ -192,7 +192,7 @@ impl<'a> Phases<'a> {
         args: &'a Args,
         services: &'a TestedServices,
         city: LiveCity,
-        clock: MarketClock,
+        clock: CityClock,
         progress: Progress,
         stop: &'a CancellationToken,
     ) -> Self {

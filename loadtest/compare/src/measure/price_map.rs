@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use city::Client;
-use city::clock::MarketClock;
+use city::clock::CityClock;
 use http::Request;
 use http::header::HeaderValue;
 use http_body_util::Full;
@@ -31,7 +31,7 @@ pub(crate) struct PriceMap {
     pub(crate) client: Client,
     /// Base URL of price-optimization.
     pub(crate) price: String,
-    pub(crate) clock: MarketClock,
+    pub(crate) clock: CityClock,
     pub(crate) modes: Vec<DataflowMode>,
     pub(crate) zones: Vec<Zone>,
     pub(crate) oracle: Oracle,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
-use city::clock::MarketClock;
+use city::clock::CityClock;
 use city::{Client, Target};
 use engine::{
     CheckedQuote, LoadThread, NoAnswer, QuoteClient, QuoteFailure, QuoteQuery, Transport,
@@ -56,10 +56,10 @@ impl TestedServices {
     /// # Errors
     /// Names every service that is missing or not ready, or the mode that answers no quote, and
     /// what to do.
-    pub(crate) async fn ready(&self, args: &Args) -> anyhow::Result<(MarketClock, Vec<String>)> {
+    pub(crate) async fn ready(&self, args: &Args) -> anyhow::Result<(CityClock, Vec<String>)> {
         let deadline = || Instant::now() + args.patience();
         services_are_ready(&self.client, &self.target, deadline()).await?;
-        let clock = MarketClock::read(&self.client, &self.target).await?;
+        let clock = CityClock::read(&self.client, &self.target).await?;
         let modes = args.distinct_modes();
         let without_data = modes_answer(&self.quotes, &modes, deadline()).await?;
         Ok((

@@ -9,7 +9,7 @@ use std::{
 
 use futures::future::join_all;
 use http::StatusCode;
-use platform::{http::REQUEST_DEADLINE, postgres, start_up::START_DEADLINE};
+use platform::{fault::REQUEST_DEADLINE, postgres, start_up::START_DEADLINE};
 use private_servers::{free_port, spawn_tied};
 use prost::Message as _;
 use serde_json::{Value, json};
