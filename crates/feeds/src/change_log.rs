@@ -26,6 +26,12 @@
 //! A read takes effect with [`ChangeLog::commit_offset`]; a replica that fails before reads the
 //! same entries again.
 //!
+//! A server that crashed gives out the last transaction numbers once more, if they were not yet on
+//! its disk; so does a standby that takes over. A write with such a number would be below the
+//! watermark, and missed. So a watermark counts only within one session with the server, which a
+//! crash ends: the change log has a connection of its own, and a new connection begins with a full
+//! read.
+//!
 //! A replica skips its own entries, because it knows what it wrote. The exception is a write whose
 //! outcome it never learned, such as a commit that timed out: the write is *in doubt*. It may even
 //! take effect later, because a statement goes on when its caller has left. So the replica reads
@@ -50,7 +56,7 @@ use std::{
 
 use chrono::{DateTime, Utc};
 use platform::{postgres, propagation};
-use sqlx::{PgConnection, PgPool};
+use sqlx::{Connection, PgConnection, PgPool};
 use uuid::Uuid;
 
 /// How long entries are kept: far longer than any transaction of ours may take.
@@ -73,6 +79,7 @@ pub const WRITER_SETTING: &str = "surge.replica";
 pub struct ChangeLog {
     pool: PgPool,
     replica: Uuid,
+    session: Option<PgConnection>,
     offset: Option<Offset>,
     in_doubt: Option<InDoubt>,
     prune_at: Instant,
@@ -115,18 +122,19 @@ impl ChangeLog {
         Self {
             pool,
             replica,
+            session: None,
             offset: None,
             in_doubt: None,
             prune_at: Instant::now(),
         }
     }
 
-    /// Whether this replica may have missed entries, as at its start. Then it reads all rows too:
-    /// in the same snapshot as the change log where a row must not count twice, or after it where
-    /// repeating does no harm.
+    /// Whether this replica may have missed entries, as at its start or after a failed read. Then it
+    /// reads all rows too: in the same snapshot as the change log where a row must not count twice,
+    /// or after it where repeating does no harm.
     pub fn needs_full_read(&self) -> bool {
         let is_recent = |offset: &Offset| offset.read_at.elapsed() < FULL_READ_AFTER;
-        !self.offset.as_ref().is_some_and(is_recent)
+        self.session.is_none() || !self.offset.as_ref().is_some_and(is_recent)
     }
 
     /// Reports a write of this replica whose outcome is unknown. A read that is under way may have
@@ -147,25 +155,46 @@ impl ChangeLog {
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn read(&self) -> Result<Changes, sqlx::Error> {
+    pub async fn read(&mut self) -> Result<Changes, sqlx::Error> {
         // A full read follows anyway, so the entries since an old offset, which may be many, are
         // not needed.
         let offset = self.offset.as_ref().filter(|_| !self.needs_full_read());
         let watermark = offset.map(|offset| offset.watermark);
-        let mut connection = self.pool.acquire().await?;
-        postgres::observed("SELECT journal", self.read_from(watermark, &mut connection)).await
+        let mut session = self.session().await?;
+        let read = self.read_from(watermark, &mut session);
+        let changes = postgres::observed("SELECT journal", read).await?;
+        self.session = Some(session);
+        Ok(changes)
     }
 
-    /// Reads only the watermark of the snapshot of `connection`, in which the caller reads all
-    /// rows.
+    /// Reads only the watermark, and with `read_rows` all rows of the same snapshot.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn read_watermark(
-        &self,
-        connection: &mut PgConnection,
-    ) -> Result<Changes, sqlx::Error> {
-        self.read_from(None, connection).await
+    pub async fn read_with<T>(
+        &mut self,
+        read_rows: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
+    ) -> Result<(T, Changes), sqlx::Error> {
+        const SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY";
+        let mut session = self.session().await?;
+        let mut snapshot = session.begin_with(SNAPSHOT).await?;
+        let changes = self.read_from(None, &mut snapshot).await?;
+        let rows = read_rows(&mut snapshot).await?;
+        snapshot.commit().await?;
+        self.session = Some(session);
+        Ok((rows, changes))
+    }
+
+    /// The connection of the reads so far, or a new one. A read that fails, or is cut off, does not
+    /// put it back: what it was in the middle of is unknown.
+    async fn session(&mut self) -> Result<PgConnection, sqlx::Error> {
+        match self.session.take() {
+            Some(session) => Ok(session),
+            None => {
+                let options = self.pool.connect_options();
+                postgres::within(DEADLINE, PgConnection::connect_with(&options)).await
+            }
+        }
     }
 
     async fn read_from(

@@ -225,21 +225,16 @@ impl Store {
     /// snapshot, so that each request is in exactly one of the counts and later reads.
     pub async fn window_counts(
         &self,
-        change_log: &ChangeLog,
+        change_log: &mut ChangeLog,
     ) -> Result<(Vec<WindowCount>, Changes), Error> {
-        const SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY";
         let summary = "SELECT journal, demand_by_zone_window";
-        let read = async {
-            let mut transaction = self.pool.begin_with(SNAPSHOT).await?;
-            let changes = change_log.read_watermark(&mut transaction).await?;
-            let rows = sqlx::query_as::<_, (String, DateTime<Utc>, i64)>(
+        let read = change_log.read_with(async |snapshot| {
+            sqlx::query_as::<_, (String, DateTime<Utc>, i64)>(
                 "SELECT zone, window_start, requests FROM demand_by_zone_window",
             )
-            .fetch_all(&mut *transaction)
-            .await?;
-            transaction.commit().await?;
-            Ok::<_, sqlx::Error>((rows, changes))
-        };
+            .fetch_all(snapshot)
+            .await
+        });
         let read: Result<_, Error> = postgres::traced(COUNT_DEADLINE, summary, read).await;
         let (rows, changes) = read?;
         let count = |(zone, window_start, requests): (String, DateTime<Utc>, i64)| {

@@ -12,7 +12,7 @@ use feeds::change_log::{self, ChangeLog};
 use futures::future::join_all;
 use marketplace::zone::Zone;
 use serde_json::json;
-use sqlx::{Connection as _, PgConnection};
+use sqlx::{Connection as _, Executor as _, PgConnection};
 use surge_proto::subjects::{SUPPLY, SUPPLY_WATERMARK};
 use test_harness::{Servers, downtown, eventually, midtown, signal, until};
 use tonic::Code;
@@ -251,6 +251,54 @@ async fn replicas_go_on_without_postgres() {
     .await;
     one.stop().await;
     stop(services).await;
+}
+
+/// A server that crashes forgets the numbers of transactions that it has not written down, and
+/// gives them out once more.
+#[tokio::test]
+async fn reused_transaction_numbers_are_not_missed() {
+    let mut servers = Servers::start().await;
+    DriverManagement::start(&servers).await.stop().await;
+    servers
+        .admin()
+        .await
+        .execute("ALTER SYSTEM SET wal_writer_delay = '10s'")
+        .await
+        .unwrap();
+    servers.postgres.kill().await;
+    servers.postgres.restart().await.unwrap();
+    let pool = servers.pool_as(ROLE, 2);
+    let mut change_log = ChangeLog::new(pool.clone(), Uuid::now_v7());
+    let mut connection = servers.connection_as(ROLE).await;
+    let mut forgotten = 0;
+    for _ in 0..100 {
+        let mut transaction = connection.begin().await.unwrap();
+        let number = sqlx::query_scalar("SELECT pg_current_xact_id()::text::bigint");
+        forgotten = number.fetch_one(&mut *transaction).await.unwrap();
+        transaction.rollback().await.unwrap();
+    }
+    let changes = change_log.read().await.unwrap();
+    change_log.commit_offset(changes);
+    assert!(!change_log.needs_full_read());
+    servers.postgres.kill().await;
+    servers.postgres.restart().await.unwrap();
+
+    let mut connection = servers.connection_as(ROLE).await;
+    let write = "INSERT INTO journal (changed_in, changed_by, ids)
+                 VALUES (pg_current_xact_id(), 'another replica', ARRAY[gen_random_uuid()])
+                 RETURNING changed_in::text::bigint";
+    let number: i64 = sqlx::query_scalar(write)
+        .fetch_one(&mut connection)
+        .await
+        .unwrap();
+    assert!(number <= forgotten, "the server forgot nothing");
+    let is_found = eventually("the change log is read", async || {
+        let reads_all_drivers = change_log.needs_full_read();
+        let changes = change_log.read().await.ok()?;
+        Some(reads_all_drivers || !changes.ids.is_empty())
+    })
+    .await;
+    assert!(is_found, "an entry below the watermark is missed");
 }
 
 #[tokio::test]

@@ -74,14 +74,14 @@ impl DemandFollower {
         self.store.report_as_of(now).await
     }
 
-    async fn recount(&self) -> Result<Changes, Error> {
+    async fn recount(&mut self) -> Result<Changes, Error> {
         let _no_request_commits = self.demand.recount_guard().await;
-        let (counts, changes) = self.store.window_counts(&self.change_log).await?;
+        let (counts, changes) = self.store.window_counts(&mut self.change_log).await?;
         self.demand.replace_counts(&counts);
         Ok(changes)
     }
 
-    async fn count_of_others(&self) -> Result<Changes, Error> {
+    async fn count_of_others(&mut self) -> Result<Changes, Error> {
         let changes = self.change_log.read().await?;
         let unseen = self.change_log.unseen(&changes);
         for (zone, at) in self.store.requests(&unseen).await? {
