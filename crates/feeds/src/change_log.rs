@@ -129,9 +129,9 @@ impl ChangeLog {
         }
     }
 
-    /// Whether this replica may have missed entries, as at its start or after a failed read. Then it
-    /// reads all rows too: in the same snapshot as the change log where a row must not count twice,
-    /// or after it where repeating does no harm.
+    /// Whether this replica may have missed entries, as at its start or after a failed read. Then
+    /// it reads all rows too: in the same snapshot as the change log where a row must not count
+    /// twice, or after it where repeating does no harm.
     pub fn needs_full_read(&self) -> bool {
         let is_recent = |offset: &Offset| offset.read_at.elapsed() < FULL_READ_AFTER;
         self.session.is_none() || !self.offset.as_ref().is_some_and(is_recent)
