@@ -38,7 +38,11 @@ use std::{
 };
 
 use async_nats::jetstream::{Context, context::PublishError, message::PublishMessage};
-use platform::{background::WorkLoop, metrics::clients, nats, postgres, propagation};
+use platform::{
+    background::WorkLoop,
+    metrics::{clients, report_end},
+    nats, postgres, propagation,
+};
 use prometheus_client::{
     metrics::gauge::Gauge,
     registry::{Registry, Unit},
@@ -187,13 +191,13 @@ impl Relay {
         if ids.is_empty() {
             return Ok(0);
         }
-        let (events, started) = (ids.len(), Instant::now());
+        let events = ids.len();
         let messages = rows.into_iter().map(message_of).collect();
-        let published = publish_all(&self.jetstream, messages).await;
-        let took = started.elapsed();
-        let acknowledged = published.is_ok();
-        clients::published(self.destination, events, acknowledged, took, &Span::none());
-        published?;
+        let ended = |published: Option<&Result<_, _>>, took| {
+            let acknowledged = matches!(published, Some(Ok(_)));
+            clients::published(self.destination, events, acknowledged, took, &Span::none());
+        };
+        report_end(publish_all(&self.jetstream, messages), ended).await?;
         sqlx::query("DELETE FROM outbox WHERE id = ANY($1)")
             .bind(&ids)
             .execute(&mut *transaction)

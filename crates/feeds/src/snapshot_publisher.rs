@@ -41,7 +41,7 @@ use async_nats::{
 };
 use platform::{
     background::WorkLoop,
-    metrics::clients,
+    metrics::{clients, report_end},
     nats::{self, NatsError},
     sampling,
 };
@@ -180,20 +180,19 @@ impl<S: SnapshotSource> SnapshotPublisher<S> {
         let messages = changed.len() + 1;
         let span = publish_span(S::FEED, messages);
         self.source.trace_links().take_links(Sink::Messages, &span);
-        let started = Instant::now();
         let publishing = self.publish(acknowledged.is_empty(), &changed, as_of);
-        let published = timeout(STEP_DEADLINE, publishing)
-            .instrument(span.clone())
-            .await;
-        let is_published = matches!(published, Ok(Ok(())));
-        if !is_published {
-            span.record("otel.status_code", "ERROR");
-        }
-        // Without a connection the publisher sends nothing.
-        if !matches!(published, Ok(Err(SnapshotError::Away(_)))) {
-            clients::published(S::FEED, messages, is_published, started.elapsed(), &span);
-        }
-        published??;
+        let publishing = timeout(STEP_DEADLINE, publishing).instrument(span.clone());
+        let ended = |published: Option<&Result<_, _>>, took| {
+            let is_published = matches!(published, Some(Ok(Ok(()))));
+            if !is_published {
+                span.record("otel.status_code", "ERROR");
+            }
+            // Without a connection the publisher sends nothing.
+            if !matches!(published, Some(Ok(Err(SnapshotError::Away(_))))) {
+                clients::published(S::FEED, messages, is_published, took, &span);
+            }
+        };
+        report_end(publishing, ended).await??;
         acknowledged.resize(levels.len(), 0.0);
         for (index, level) in &changed {
             acknowledged[*index] = *level;

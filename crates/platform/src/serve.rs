@@ -4,13 +4,13 @@
 //! can use port 0. Connections are bounded in time: one that sends no complete request head within
 //! [`HEAD_DEADLINE`] is closed, and a gRPC caller that answers no ping is gone.
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{io, net::SocketAddr, pin::pin, time::Duration};
 
 use axum::{Router, serve::Listener};
-use futures::{StreamExt, TryFutureExt, future::ready};
-use hyper::server::conn::http1;
+use futures::{StreamExt, TryFutureExt};
+use hyper::server::conn::{http1, http2};
 use hyper_util::{
-    rt::{TokioIo, TokioTimer},
+    rt::{TokioExecutor, TokioIo, TokioTimer},
     server::graceful::GracefulShutdown,
     service::TowerToHyperService,
 };
@@ -19,10 +19,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
-use tonic::{
-    service::Routes,
-    transport::{Server, server::TcpIncoming},
-};
+use tonic::{service::Routes, transport::server::TcpIncoming};
 use tracing::info;
 
 use crate::shutdown;
@@ -75,10 +72,10 @@ pub struct BindError {
 pub enum ServeError {
     /// The HTTP edge.
     #[error("the HTTP edge failed: {0}")]
-    Http(#[from] std::io::Error),
+    Http(#[from] io::Error),
     /// The gRPC edge.
     #[error("the gRPC edge failed: {0}")]
-    Grpc(#[from] tonic::transport::Error),
+    Grpc(io::Error),
 }
 
 impl Listeners {
@@ -131,7 +128,7 @@ pub async fn serve(
     let at = listeners.addresses()?;
     info!(http = %at.http, grpc = %at.grpc, "serving HTTP on {} and gRPC on {}", at.http, at.grpc);
     let http = serve_http(listeners.http, http, token.clone()).map_err(ServeError::Http);
-    let grpc = serve_grpc(listeners.grpc, grpc, token.clone());
+    let grpc = serve_grpc(listeners.grpc, grpc, token.clone()).map_err(ServeError::Grpc);
     let both = async { tokio::try_join!(http, grpc).map(|_| ()) };
     shutdown::with_deadline(&token, both)
         .await
@@ -170,22 +167,33 @@ pub async fn serve_http(
     Ok(())
 }
 
+/// Serves gRPC until `token` is cancelled. This is tonic's server without the layers that it puts
+/// outside of our own.
 async fn serve_grpc(
     listener: TcpListener,
     routes: Routes,
     token: CancellationToken,
-) -> Result<(), ServeError> {
+) -> io::Result<()> {
+    let open = GracefulShutdown::new();
+    let mut server = http2::Builder::new(TokioExecutor::new());
+    server
+        .timer(TokioTimer::new())
+        .keep_alive_interval(PING_EVERY)
+        .keep_alive_timeout(PING_DEADLINE);
+    let routes = routes.prepare().into_axum_router();
     let connections = TcpIncoming::from(listener)
         .with_nodelay(Some(true))
         .map(|connection| async { with_preface(connection?).await })
-        .buffer_unordered(SILENT_CONNECTIONS)
-        .filter(|connection| ready(connection.is_ok()));
-    Server::builder()
-        .http2_keepalive_interval(Some(PING_EVERY))
-        .http2_keepalive_timeout(Some(PING_DEADLINE))
-        .add_routes(routes)
-        .serve_with_incoming_shutdown(connections, token.cancelled_owned())
-        .await?;
+        .buffer_unordered(SILENT_CONNECTIONS);
+    let mut connections = pin!(connections);
+    while let Some(Some(connection)) = token.run_until_cancelled(connections.next()).await {
+        // One that sends no preface, or is gone before it does, is its caller's own affair.
+        let Ok(stream) = connection else { continue };
+        let service = TowerToHyperService::new(routes.clone());
+        let connection = server.serve_connection(TokioIo::new(stream), service);
+        tokio::spawn(open.watch(connection));
+    }
+    open.shutdown().await;
     Ok(())
 }
 
@@ -209,13 +217,18 @@ async fn with_preface(connection: TcpStream) -> io::Result<TcpStream> {
 
 #[cfg(test)]
 mod tests {
-    use axum::routing::get;
+    use std::future::pending;
+
+    use axum::routing::{get, post};
+    use prometheus_client::registry::Registry;
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
         time::Instant,
     };
+    use tonic::Code;
 
     use super::*;
+    use crate::{grpc, metrics::EdgeMetrics};
 
     /// A connection to an edge; time passes as soon as nobody has anything to do.
     async fn connect<F, E>(edge: impl FnOnce(TcpListener) -> F) -> TcpStream
@@ -296,6 +309,24 @@ mod tests {
             let lasted = begun.elapsed();
             assert!(bound.contains(&lasted), "{lasted:?}");
         }
+    }
+
+    /// Over the wire, because tonic's server would answer before our layers do.
+    #[tokio::test(start_paused = true)]
+    async fn callers_timeout_is_deadline_exceeded() {
+        let hangs = Router::new().route("/surge.v1.Any/Call", post(pending::<String>));
+        let metrics = EdgeMetrics::register(&mut Registry::default());
+        let routes = grpc::edge(Routes::from(hangs), metrics);
+        let token = CancellationToken::new();
+        let stream = connect(|listener| serve_grpc(listener, routes, token)).await;
+        let caller = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
+        let (mut caller, connection) = caller.handshake(TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(connection);
+        let call = http::Request::post("http://any/surge.v1.Any/Call");
+        let call = call.header("grpc-timeout", "50m").body(String::new());
+        let answer = caller.send_request(call.unwrap()).await.unwrap();
+        let code = Code::DeadlineExceeded as i32;
+        assert_eq!(answer.headers()["grpc-status"], code.to_string());
     }
 
     #[tokio::test(start_paused = true)]

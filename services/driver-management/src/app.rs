@@ -12,7 +12,7 @@ use marketplace::{
     time::MarketTime,
     zone::{Position, ServiceArea, Zone},
 };
-use platform::clock::MarketClock;
+use platform::{clock::MarketClock, metrics::report_end};
 use uuid::Uuid;
 
 use crate::{
@@ -150,8 +150,8 @@ impl App {
     /// # Errors
     /// [`Error::RideReleased`].
     pub async fn dispatch(&self, ride: WaitingRide) -> Result<Option<Dispatch>, Error> {
-        let answer = self.driver_for(ride).await;
-        self.0.dispatches.count(&answer);
+        let dispatched = |answer: Option<&_>, _took| self.0.dispatches.count(answer);
+        let answer = report_end(self.driver_for(ride), dispatched).await;
         if matches!(answer, Ok(Some(_))) {
             self.0.trace_links.record_request();
         }

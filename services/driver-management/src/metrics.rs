@@ -38,13 +38,13 @@ impl DispatchMetrics {
         dispatches
     }
 
-    /// Counts one dispatch that ended with this answer.
-    pub(crate) fn count(&self, answer: &Result<Option<Dispatch>, Error>) {
+    /// Counts one dispatch that ended with this answer; `None` where its caller gave up.
+    pub(crate) fn count(&self, answer: Option<&Result<Option<Dispatch>, Error>>) {
         let outcome = match answer {
-            Ok(Some(_)) => SENT,
-            Ok(None) => NOBODY_NEAR,
-            Err(Error::RideReleased(_)) => REFUSED,
-            Err(_) => FAILED,
+            Some(Ok(Some(_))) => SENT,
+            Some(Ok(None)) => NOBODY_NEAR,
+            Some(Err(Error::RideReleased(_))) => REFUSED,
+            Some(Err(_)) | None => FAILED,
         };
         self.0.get_or_create(&DispatchLabel { outcome }).inc();
     }

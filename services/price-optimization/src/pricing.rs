@@ -20,6 +20,7 @@ use marketplace::{
 };
 use platform::{
     clock::{MarketClock, RealTime},
+    metrics::report_end,
     propagation,
 };
 use surge_proto::{DataflowMode, token::QuoteKey};
@@ -77,12 +78,17 @@ impl QuoteMaker {
         self.area.admit(dropoff).map_err(outside("dropoff"))?;
         let in_force = self.control.current();
         let dataflow = mode.unwrap_or(in_force.mode);
-        let market = self.dataflows.market_view(dataflow, self.ring(zone)).await;
-        let failed = |_: &_| {
-            self.metrics
-                .failed(dataflow, started.elapsed(), &Span::current())
-        };
-        let market = market.inspect_err(failed)?;
+        let span = Span::current();
+        span.record("surge.dataflow", dataflow.as_str());
+        span.record("surge.zone", display(zone));
+        let market = self.dataflows.market_view(dataflow, self.ring(zone));
+        let market = report_end(market, |market, took| {
+            // Of a caller that gave up, too: it got no quote.
+            if !matches!(market, Some(Ok(_))) {
+                self.metrics.failed(dataflow, took, &span);
+            }
+        });
+        let market = market.await?;
         let priced_at = RealTime::now();
         let now = MarketTime::from_millis(self.clock.at_real_micros(priced_at.micros()));
         let trip = &Trip::estimate(pickup, dropoff);
@@ -105,7 +111,7 @@ impl QuoteMaker {
             epoch: in_force.epoch,
         };
         let took = started.elapsed();
-        self.record(&signed, took);
+        self.record(&signed, took, &span);
         self.recent.keep(QuoteRecord {
             quote: signed.quote.clone(),
             price,
@@ -114,7 +120,7 @@ impl QuoteMaker {
             market,
             priced_at,
             took,
-            trace: propagation::sampled_trace(&Span::current()),
+            trace: propagation::sampled_trace(&span),
         });
         Ok(signed)
     }
@@ -131,17 +137,15 @@ impl QuoteMaker {
         price.data_age.map(|age| self.clock.real_duration(age))
     }
 
-    fn record(&self, signed: &SignedQuote, took: Duration) {
-        let (span, multiplier) = (Span::current(), signed.price.multiplier.as_f64());
-        span.record("surge.dataflow", signed.dataflow.as_str());
-        span.record("surge.zone", display(signed.quote.zone));
+    fn record(&self, signed: &SignedQuote, took: Duration, span: &Span) {
+        let multiplier = signed.price.multiplier.as_f64();
         span.record("surge.multiplier", multiplier);
         if let Some(age) = signed.data_age {
             span.record("surge.data_age_ms", age.as_secs_f64() * 1_000.0);
         }
         let (mode, degraded) = (signed.dataflow, signed.price.degraded);
         self.metrics
-            .quoted(mode, took, signed.data_age, multiplier, degraded, &span);
+            .quoted(mode, took, signed.data_age, multiplier, degraded, span);
     }
 }
 

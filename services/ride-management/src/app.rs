@@ -112,7 +112,9 @@ impl App {
             Err(QuoteRefusal::Expired) => return self.repeated(&request, ride).await,
             Err(refusal) => return Err(refusal.into()),
         }
-        match self.place(ride).await? {
+        let app = self.clone();
+        let placing = async move { app.commit_and_count(ride).await };
+        match commit_in_task(placing).await? {
             PlacedRide::New(ride) => Ok(PlacedRide::New(self.try_call(ride).await)),
             repeated => Ok(repeated),
         }
@@ -183,11 +185,15 @@ impl App {
         ride_id: Uuid,
         change: RideChange,
     ) -> Result<ChangedRide, Error> {
-        let changed = self.0.store.apply(ride_id, change, self.now()).await?;
-        if changed.outcome == ChangeOutcome::Moved {
-            self.entered_state(&changed.ride);
-        }
-        Ok(changed)
+        let app = self.clone();
+        commit_in_task(async move {
+            let changed = app.0.store.apply(ride_id, change, app.now()).await?;
+            if changed.outcome == ChangeOutcome::Moved {
+                app.entered_state(&changed.ride);
+            }
+            Ok(changed)
+        })
+        .await
     }
 
     /// Makes the pending call of a ride, and applies its result. A ride whose rider has waited long
@@ -242,17 +248,6 @@ impl App {
         }
     }
 
-    /// Commits and counts a ride in a task of its own, because a caller that leaves must not part
-    /// the commit from its count. Everything in the task has a deadline, so such tasks do not pile
-    /// up behind a database that hangs.
-    async fn place(&self, ride: Ride) -> Result<PlacedRide, Error> {
-        let app = self.clone();
-        let placing = async move { app.commit_and_count(ride).await };
-        tokio::spawn(placing.instrument(Span::current()))
-            .await
-            .unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()))
-    }
-
     async fn commit_and_count(&self, ride: Ride) -> Result<PlacedRide, Error> {
         let _until_recorded = self.0.demand.commit_guard().await?;
         let placed = self.0.store.place(ride).await;
@@ -277,4 +272,15 @@ impl App {
     fn is_out_of_patience(&self, ride: &Ride) -> bool {
         ride.requested_at.age_of(self.now()) >= self.0.match_patience
     }
+}
+
+/// Commits and counts a change in a task of its own, because a caller that leaves must not part
+/// the commit from its count. Everything in the task has a deadline, so such tasks do not pile up
+/// behind a database that hangs.
+async fn commit_in_task<T: Send + 'static>(
+    change: impl Future<Output = Result<T, Error>> + Send + 'static,
+) -> Result<T, Error> {
+    tokio::spawn(change.instrument(Span::current()))
+        .await
+        .unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()))
 }

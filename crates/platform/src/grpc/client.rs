@@ -30,7 +30,6 @@ use bytes::Bytes;
 use futures::FutureExt;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
-use tokio::time::Instant;
 use tonic::{Code, Status, body::Body};
 use tower::{
     BoxError, ServiceBuilder, balance::p2c::Balance, retry::Policy, timeout::error::Elapsed,
@@ -43,7 +42,10 @@ use super::{
     discovery::{Discovery, Resolver, Settings},
     status::name_of,
 };
-use crate::{metrics::clients, propagation};
+use crate::{
+    metrics::{clients, report_end},
+    propagation,
+};
 
 /// Calls that may wait for the balancer, which takes microseconds for each.
 const BUFFERED_CALLS: usize = 1_024;
@@ -186,7 +188,8 @@ pub fn is_overdue(status: &Status) -> bool {
     status.code() == Code::DeadlineExceeded
 }
 
-/// Makes an outgoing call under a client span of its own, and observes how it ended.
+/// Makes an outgoing call under a client span of its own, and observes how it ended. A
+/// call that we give up ourselves is CANCELLED.
 ///
 /// # Errors
 /// Those of the call.
@@ -207,19 +210,19 @@ pub fn call<T>(
         server.address = Empty,
         server.port = Empty,
     );
-    let started = Instant::now();
-    // Not an async function: that would hold the call twice, as its argument and as what it awaits,
-    // and a call is large.
-    call.instrument(span.clone()).map(move |answer| {
-        let code = answer.as_ref().map_or_else(Status::code, |_| Code::Ok);
+    let call = call.instrument(span.clone());
+    let ended = move |answer: Option<&Result<_, Status>>, took| {
+        let code = answer.map_or(Code::Cancelled, |answer| {
+            answer.as_ref().map_or_else(Status::code, |_| Code::Ok)
+        });
         span.record("rpc.response.status_code", name_of(code));
         if code != Code::Ok {
             span.record("otel.status_code", "ERROR");
             span.record("error.type", name_of(code));
         }
-        clients::called(method, name_of(code), started.elapsed(), &span);
-        answer.map(tonic::Response::into_inner)
-    })
+        clients::called(method, name_of(code), took, &span);
+    };
+    report_end(call, ended).map(|answer| answer.map(tonic::Response::into_inner))
 }
 
 #[cfg(test)]

@@ -6,22 +6,23 @@
 //! ```text
 //!              call in                               answer out
 //!                 |                                       ^
-//!   trace         |  opens the server span                |  status into the span
-//!   measure       |  starts the clock                     |  observes method, status and duration
+//!   observe       |  opens the server span, the clock     |  method, status and duration
 //!   blame caller  |                                       |  no protobuf: INVALID_ARGUMENT
 //!   catch panic   |                                       |  a panic becomes INTERNAL
 //!   refuse        |                                       |  errors of the next two: UNAVAILABLE
 //!   load shed     |  refuses while the limit is used up   |
 //!   concurrency   |  counts the calls in progress         |
-//!   deadline      |  starts the deadline of the method    |  gives up: DEADLINE_EXCEEDED
+//!   deadline      |  starts our deadline or the caller's  |  gives up: DEADLINE_EXCEEDED
 //!                 v                                       |
 //!              service ------------------------------------
 //! ```
 //!
-//! gRPC answers with HTTP status 200 whatever happened; the outcome is the header `grpc-status`.
+//! gRPC answers with HTTP status 200 whatever happened; the outcome is the header `grpc-status`. A
+//! call whose caller cancels it or hangs up is dropped, and observed as CANCELLED.
 
 mod callee;
 mod client;
+mod deadline;
 mod discovery;
 mod replica;
 mod standard;
@@ -36,31 +37,32 @@ use axum::{
     middleware::{Next, from_fn, from_fn_with_state, map_response},
     response::Response,
 };
-use tokio::time::{Instant, timeout};
 use tonic::{Code, Status, service::Routes};
 use tower::{ServiceBuilder, limit::GlobalConcurrencyLimitLayer};
 use tower_http::catch_panic::CatchPanicLayer;
 use tracing::{Instrument, Span, field::Empty, info_span};
 
-use self::status::{blame_caller, code_of, is_server_fault, name_of};
 pub use self::{
     callee::{Calls, Host, UrlError},
     client::{TracedChannel, call, channel, channel_with, is_overdue},
     discovery::{Resolver, Settings},
     standard::{health_check, with_standard_services},
 };
+use self::{
+    deadline::deadline,
+    status::{blame_caller, code_of, is_server_fault, name_of},
+};
 use crate::{
-    fault::{Fault, Kind, REQUEST_DEADLINE},
+    fault::Fault,
     http::CONCURRENT_REQUESTS,
-    metrics::EdgeMetrics,
+    metrics::{EdgeMetrics, report_end},
     propagation,
 };
 
 /// Puts the layers around the gRPC services of a process.
 pub fn edge(services: Routes, metrics: EdgeMetrics) -> Routes {
     let layers = ServiceBuilder::new()
-        .layer(from_fn(trace))
-        .layer(from_fn_with_state(metrics, measure))
+        .layer(from_fn_with_state(metrics, observe))
         .layer(map_response(blame_caller))
         .layer(CatchPanicLayer::custom(panicked))
         .layer(HandleErrorLayer::new(refuse))
@@ -70,56 +72,27 @@ pub fn edge(services: Routes, metrics: EdgeMetrics) -> Routes {
     Routes::from(services.into_axum_router().layer(layers))
 }
 
-/// Runs the call under a server span, and writes the outcome into it.
-async fn trace(request: Request, next: Next) -> Response {
+/// Runs the call under a server span, and writes the outcome into span and metrics.
+async fn observe(State(metrics): State<EdgeMetrics>, request: Request, next: Next) -> Response {
     let span = server_span(&request);
-    let response = next.run(request).instrument(span.clone()).await;
-    let code = code_of(response.headers());
-    span.record("rpc.response.status_code", name_of(code));
-    if is_server_fault(code) {
-        span.record("otel.status_code", "ERROR");
-        span.record("error.type", name_of(code));
-    }
-    response
-}
-
-/// Observes how long the call took, by method and status.
-async fn measure(State(metrics): State<EdgeMetrics>, request: Request, next: Next) -> Response {
-    let started = Instant::now();
     let method = Arc::from(method_of(&request));
-    let response = next.run(request).await;
-    let code = code_of(response.headers());
-    // A method that does not exist has whatever name a stranger gave it: all of these are one
-    // label.
-    let known = match code {
-        Code::Unimplemented => Arc::from("_OTHER"),
-        _ => method,
-    };
-    metrics.rpc_answered(known, name_of(code), started.elapsed(), &Span::current());
-    response
-}
-
-/// Ends a call that takes too long.
-async fn deadline(request: Request, next: Next) -> Response {
-    if is_unlimited(method_of(&request)) {
-        return next.run(request).await;
-    }
-    match timeout(REQUEST_DEADLINE, next.run(request)).await {
-        Ok(response) => response,
-        Err(_elapsed) => {
-            let detail = format!("not done within {REQUEST_DEADLINE:?}");
-            Status::from(Fault::new(Kind::DeadlineExceeded, detail)).into_http()
+    let answer = next.run(request).instrument(span.clone());
+    let ended = |response: Option<&Response>, took| {
+        let code = response.map_or(Code::Cancelled, |response| code_of(response.headers()));
+        span.record("rpc.response.status_code", name_of(code));
+        if is_server_fault(code) {
+            span.record("otel.status_code", "ERROR");
+            span.record("error.type", name_of(code));
         }
-    }
-}
-
-/// A client stream and a health watch live as long as their caller wants. One whose caller is gone
-/// without a word ends too, because the server pings its connections ([`crate::serve`]).
-fn is_unlimited(method: &str) -> bool {
-    matches!(
-        method,
-        "surge.v1.SupplyService/ReportPositions" | "grpc.health.v1.Health/Watch"
-    ) || method.starts_with("grpc.reflection.")
+        // A method that does not exist has whatever name a stranger gave it: all of these are one
+        // label.
+        let known = match code {
+            Code::Unimplemented => Arc::from("_OTHER"),
+            _ => method,
+        };
+        metrics.rpc_ended(known, name_of(code), took, &span);
+    };
+    report_end(answer, ended).await
 }
 
 fn panicked(_: Box<dyn Any + Send>) -> Response {
@@ -163,11 +136,24 @@ mod tests {
     use tower::ServiceExt;
 
     use super::*;
+    use crate::fault::REQUEST_DEADLINE;
 
     async fn answer(path: &str, handler: axum::routing::MethodRouter) -> Response {
+        answer_within(None, path, handler).await
+    }
+
+    async fn answer_within(
+        timeout: Option<&str>,
+        path: &str,
+        handler: axum::routing::MethodRouter,
+    ) -> Response {
         let services = Routes::from(Router::new().route(path, handler));
         let metrics = EdgeMetrics::register(&mut Registry::default());
-        let call = Request::post(path).body(Body::empty()).unwrap();
+        let mut call = Request::post(path).body(Body::empty()).unwrap();
+        if let Some(timeout) = timeout {
+            let timeout = timeout.parse().unwrap();
+            call.headers_mut().insert("grpc-timeout", timeout);
+        }
         let edge = edge(services, metrics).into_axum_router();
         edge.oneshot(call).await.unwrap()
     }
@@ -186,6 +172,22 @@ mod tests {
     async fn slow_call_becomes_deadline_exceeded() {
         let answer = answer("/surge.v1.Any/Call", post(std::future::pending::<String>)).await;
         assert_eq!(code_of(answer.headers()), Code::DeadlineExceeded);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn callers_timeout_becomes_deadline_exceeded() {
+        for path in [
+            "/surge.v1.Any/Call",
+            "/surge.v1.SupplyService/ReportPositions",
+        ] {
+            let begun = tokio::time::Instant::now();
+            let hangs = post(std::future::pending::<String>);
+            let answer = answer_within(Some("50m"), path, hangs).await;
+            assert_eq!(code_of(answer.headers()), Code::DeadlineExceeded);
+            assert_eq!(begun.elapsed().as_millis(), 50);
+        }
+        let answer = answer_within(Some("soon"), "/surge.v1.Any/Call", post(async || {})).await;
+        assert_eq!(code_of(answer.headers()), Code::InvalidArgument);
     }
 
     #[tokio::test(start_paused = true)]

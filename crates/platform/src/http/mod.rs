@@ -9,8 +9,7 @@
 //!              request in                             answer out
 //!                  |                                      ^
 //!   request id     |  takes x-request-id, or makes one    |  repeats it in the answer
-//!   trace          |  opens the server span               |  status into span, trace-id out
-//!   measure        |  starts the clock                    |  observes status and duration
+//!   observe        |  opens the server span, the clock    |  status and duration, trace-id out
 //!   catch panic    |                                      |  a panic becomes 500
 //!   refuse         |                                      |  errors of the next three: 503, 504
 //!   load shed      |  refuses while the limit is used up  |
@@ -22,7 +21,11 @@
 //! ```
 //!
 //! Answers of the layers have the same form as those of the handlers: `application/problem+json`
-//! ([`Fault`]).
+//! ([`Fault`]). Only a head that is no HTTP has hyper's own 400 or 431, without a body: no layer
+//! sees it.
+//!
+//! A caller that hangs up has its request dropped. It is observed all the same, with the status
+//! [`CALLER_GAVE_UP`].
 //!
 //! axum has matched the route before it runs the layers of [`Router::layer`], so that metrics and
 //! spans name the route (`/v1/rides/{ride_id}`, [`MatchedPath`]) and not the path
@@ -41,12 +44,11 @@ use axum::{
         header::{HOST, USER_AGENT},
         uri::Authority,
     },
-    middleware::{Next, from_fn, from_fn_with_state},
+    middleware::{Next, from_fn_with_state},
     response::{IntoResponse, Response},
     routing::get,
 };
 use prometheus_client::registry::Registry;
-use tokio::time::Instant;
 use tower::{ServiceBuilder, limit::GlobalConcurrencyLimitLayer};
 use tower_http::{
     catch_panic::CatchPanicLayer,
@@ -59,7 +61,7 @@ pub use self::json::StrictJson;
 use crate::{
     fault::{Fault, Kind, REQUEST_DEADLINE},
     health::Health,
-    metrics::{self, EdgeMetrics, known_method},
+    metrics::{self, EdgeMetrics, known_method, report_end},
     propagation,
 };
 
@@ -75,6 +77,10 @@ pub const CONCURRENT_REQUESTS: usize = 4_096;
 /// Response header with the id under which the request's trace is found; absent where the trace was
 /// not sampled.
 pub const TRACE_ID: &str = "trace-id";
+
+/// The status under which a request counts whose caller hung up before the answer. HTTP has none,
+/// this one is nginx's.
+const CALLER_GAVE_UP: u16 = 499;
 
 /// Puts the layers around the routes of a service, which `api` describes, and around those that
 /// every process has: `/openapi.json`, `/livez`, `/readyz` and `/metrics`.
@@ -94,8 +100,7 @@ pub fn edge(
             ServiceBuilder::new()
                 .layer(SetRequestIdLayer::x_request_id(MakeRequestUuid))
                 .layer(PropagateRequestIdLayer::x_request_id())
-                .layer(from_fn(trace))
-                .layer(from_fn_with_state(metrics, measure))
+                .layer(from_fn_with_state(metrics, observe))
                 .layer(CatchPanicLayer::custom(panicked))
                 .layer(HandleErrorLayer::new(refuse))
                 .load_shed()
@@ -115,31 +120,26 @@ async fn unknown_method() -> Fault {
     Fault::new(Kind::MethodNotAllowed, detail)
 }
 
-/// Runs the request under a server span, writes the outcome into the span, and the trace's id into
-/// the answer.
-async fn trace(request: Request, next: Next) -> Response {
+/// Runs the request under a server span, writes the outcome into span and metrics, and the trace's
+/// id into the answer.
+async fn observe(State(metrics): State<EdgeMetrics>, request: Request, next: Next) -> Response {
     let span = server_span(&request);
-    let mut response = next.run(request).instrument(span.clone()).await;
-    let status = response.status();
-    span.record("http.response.status_code", i64::from(status.as_u16()));
-    if status.is_server_error() {
-        span.record("otel.status_code", "ERROR");
-        span.record("error.type", status.as_str());
-    }
+    let method = known_method(request.method());
+    let route = Arc::from(route_of(&request));
+    let answer = next.run(request).instrument(span.clone());
+    let ended = |response: Option<&Response>, took| {
+        let status = response.map_or(CALLER_GAVE_UP, |response| response.status().as_u16());
+        span.record("http.response.status_code", i64::from(status));
+        if status >= 500 {
+            span.record("otel.status_code", "ERROR");
+            span.record("error.type", status.to_string());
+        }
+        metrics.http_ended(method, route, status, took, &span);
+    };
+    let mut response = report_end(answer, ended).await;
     if let Some(id) = propagation::trace_id(&span).and_then(|id| HeaderValue::try_from(id).ok()) {
         response.headers_mut().insert(TRACE_ID, id);
     }
-    response
-}
-
-/// Observes how long the request took, by method, route and status.
-async fn measure(State(metrics): State<EdgeMetrics>, request: Request, next: Next) -> Response {
-    let started = Instant::now();
-    let method = known_method(request.method());
-    let route = Arc::from(route_of(&request));
-    let response = next.run(request).await;
-    let status = response.status().as_u16();
-    metrics.http_answered(method, route, status, started.elapsed(), &Span::current());
     response
 }
 
@@ -251,6 +251,24 @@ mod tests {
             assert_problem(&request.await.unwrap(), StatusCode::GATEWAY_TIMEOUT);
         }
         assert_problem(&answer(edge).await, StatusCode::GATEWAY_TIMEOUT);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn request_given_up_counts_as_499() {
+        let mut registry = Registry::default();
+        let metrics = EdgeMetrics::register(&mut registry);
+        let hangs = Router::new().route("/v1/any", get(std::future::pending::<String>));
+        let health = Health::new(MarketClock::real_time());
+        let edge = edge((hangs, OpenApi::default()), health, registry, metrics);
+        let given_up = tokio::time::timeout(Duration::from_millis(300), answer(edge.clone()));
+        assert!(given_up.await.is_err());
+        let scrape = Request::get("/metrics").body(Body::empty()).unwrap();
+        let page = edge.oneshot(scrape).await.unwrap().into_body();
+        let page = axum::body::to_bytes(page, 1 << 20).await.unwrap();
+        let sum = "http_server_request_duration_seconds_sum{http_request_method=\"GET\",\
+                   http_route=\"/v1/any\",http_response_status_code=\"499\"} 0.3\n";
+        let page = String::from_utf8_lossy(&page);
+        assert!(page.contains(sum), "{page}");
     }
 
     #[tokio::test]

@@ -3,6 +3,7 @@
 //! docs/telemetry.md has them all.
 
 pub mod clients;
+mod ending;
 mod latency;
 mod process;
 mod scrape;
@@ -23,6 +24,7 @@ use prometheus_client::{
 use tracing::Span;
 
 pub use self::{
+    ending::report_end,
     latency::{Durations, LATENCY_BUCKETS_SECONDS, LatencyFamily, latency_family},
     scrape::{Scrape, on_scrape},
 };
@@ -43,7 +45,7 @@ pub(crate) fn register(registry: &mut Registry, identity: Identity) {
     clients::register(registry);
 }
 
-/// Requests that the edges of a service answered.
+/// Requests that came to the edges of a service.
 #[derive(Clone, Debug)]
 pub struct EdgeMetrics {
     http: LatencyFamily<HttpLabels>,
@@ -73,20 +75,20 @@ impl EdgeMetrics {
         };
         registry.register_with_unit(
             "http_server_request_duration",
-            "Time to answer an HTTP request",
+            "Time until an HTTP request was answered, or given up by its caller",
             Unit::Seconds,
             edges.http.clone(),
         );
         registry.register_with_unit(
             "rpc_server_call_duration",
-            "Time to answer a gRPC call",
+            "Time until a gRPC call was answered, or given up by its caller",
             Unit::Seconds,
             edges.rpc.clone(),
         );
         edges
     }
 
-    pub(crate) fn http_answered(
+    pub(crate) fn http_ended(
         &self,
         method: &'static str,
         route: Arc<str>,
@@ -102,7 +104,7 @@ impl EdgeMetrics {
         self.http.get_or_create(&labels).observe(took, span);
     }
 
-    pub(crate) fn rpc_answered(
+    pub(crate) fn rpc_ended(
         &self,
         method: Arc<str>,
         status: &'static str,

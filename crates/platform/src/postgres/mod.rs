@@ -10,11 +10,11 @@ mod pool;
 use std::{borrow::Cow, error::Error, io, iter, sync::OnceLock, time::Duration};
 
 use sqlx::{PgPool, postgres::PgConnectOptions};
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 use tracing::{Instrument, Span, field::Empty, info_span};
 
 pub use self::pool::{pool, pool_with_setting, register_pool};
-use crate::metrics::clients;
+use crate::metrics::{clients, report_end};
 
 /// Defines a struct for the rows of a query; each field has the column of its name.
 ///
@@ -79,32 +79,21 @@ pub async fn observed<T, E: Error + 'static>(
     summary: &'static str,
     operation: impl Future<Output = Result<T, E>>,
 ) -> Result<T, E> {
-    let started = Instant::now();
     let span = client_span(summary);
-    let mut suspicion = Suspicion { stands: true };
-    let outcome = operation.instrument(span.clone()).await;
-    let failure = outcome.as_ref().err().and_then(|error| failure_of(error));
-    suspicion.stands = failure.is_some();
-    if let Some(failure) = &failure {
-        span.record("otel.status_code", "ERROR");
-        span.record("error.type", &**failure);
-    }
-    clients::queried(summary, failure, started.elapsed(), &span);
-    outcome
-}
-
-/// Has the pool test its connections when it is dropped, unless the operation ended well: an
-/// operation whose caller gave up is a sign of a database that hangs.
-struct Suspicion {
-    stands: bool,
-}
-
-impl Drop for Suspicion {
-    fn drop(&mut self) {
-        if self.stands {
+    let ended = |outcome: Option<&Result<T, E>>, took| {
+        let failure = match outcome {
+            Some(outcome) => outcome.as_ref().err().and_then(|error| failure_of(error)),
+            None => Some("cancelled".into()),
+        };
+        if let Some(failure) = &failure {
+            // An operation whose caller gave up is a sign of a database that hangs, too.
             pool::FAILED.notify_waiters();
+            span.record("otel.status_code", "ERROR");
+            span.record("error.type", &**failure);
         }
-    }
+        clients::queried(summary, failure, took, &span);
+    };
+    report_end(operation.instrument(span.clone()), ended).await
 }
 
 fn client_span(summary: &'static str) -> Span {

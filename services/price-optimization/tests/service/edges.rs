@@ -10,7 +10,8 @@ use surge_proto::{
     convert::MAX_ZONES_PER_CALL,
     v1::{self, quote_service_client::QuoteServiceClient},
 };
-use test_harness::{assert_health_is_served, downtown, midtown};
+use test_harness::{assert_health_is_served, downtown, eventually, midtown};
+use tokio::time::timeout;
 use tonic::Code;
 
 use crate::support::{Exchange, a_trip, market, market_of, now};
@@ -225,6 +226,42 @@ async fn quotes_are_counted_under_their_mode() {
     ] {
         assert!(metrics.contains(line), "{line} is not in\n{metrics}");
     }
+}
+
+/// A caller that hangs up before the deadline, by HTTP and by gRPC: the request, the quote and the
+/// calls that it made are counted.
+#[tokio::test]
+async fn quote_given_up_is_counted() {
+    let mut exchange = Exchange::start().await;
+    let hangs = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    exchange.callees.address = hangs.local_addr().unwrap();
+    let mode = "--dataflow-mode=request";
+    let service = exchange.service(&[mode, "--dataflow-deadline=4s"]).await;
+    let mut grpc = QuoteServiceClient::new(service.channel().await);
+    let request = v1::GetQuoteRequest {
+        pickup: Some(midtown().into()),
+        dropoff: Some(downtown().into()),
+        dataflow: v1::Dataflow::Request.into(),
+    };
+    let soon = Duration::from_millis(200);
+    let by_http = timeout(soon, service.quote("request")).await;
+    let by_grpc = timeout(soon, grpc.get_quote(request)).await;
+    assert!(by_http.is_err() && by_grpc.is_err());
+    eventually("all of them are counted", async || {
+        let (_, metrics) = service.get("/metrics").await;
+        let metrics = metrics.as_str().unwrap();
+        let lines = [
+            "surge_quotes_total{dataflow=\"request\",outcome=\"failed\"} 2\n",
+            "http_route=\"/v1/quotes\",http_response_status_code=\"499\"} 1\n",
+            "QuoteService/GetQuote\",rpc_response_status_code=\"CANCELLED\"} 1\n",
+            "SupplyService/GetSupply\",rpc_response_status_code=\"CANCELLED\"}",
+        ];
+        lines
+            .iter()
+            .all(|line| metrics.contains(line))
+            .then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -20,6 +20,7 @@ use async_nats::jetstream::{
 use futures::StreamExt;
 use platform::{
     background::WorkLoop,
+    metrics::report_end,
     nats::{self, ConsumerTelemetry, NatsError, Processed},
 };
 use prost::Message as _;
@@ -28,7 +29,7 @@ use surge_proto::{
     subjects::{DEAD, TRIPS, dead_letter},
     v1,
 };
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, warn};
 use uuid::Uuid;
@@ -174,14 +175,16 @@ impl TripFollower {
         let telemetry = ConsumerTelemetry::new(TRIPS.name, TRIPS.subjects);
         telemetry.received(message);
         let span = telemetry.process_span(message);
-        let started = Instant::now();
-        let outcome = self.apply(message).instrument(span.clone()).await;
-        let processed = *outcome.as_ref().unwrap_or(&Processed::Failed);
-        if processed == Processed::Failed {
-            span.record("otel.status_code", "ERROR");
-        }
-        telemetry.processed(processed, started.elapsed(), &span);
-        outcome.map(|_| ())
+        let ended = |outcome: Option<&Result<Processed, _>>, took| {
+            let processed = outcome.and_then(|outcome| outcome.as_ref().ok());
+            let processed = *processed.unwrap_or(&Processed::Failed);
+            if processed == Processed::Failed {
+                span.record("otel.status_code", "ERROR");
+            }
+            telemetry.processed(processed, took, &span);
+        };
+        let applied = self.apply(message).instrument(span.clone());
+        report_end(applied, ended).await.map(|_| ())
     }
 
     /// Applies the message to its ride, and acknowledges it.
