@@ -1,14 +1,19 @@
 //! The command line of `surge`: every subcommand and option. The doc comments are the help text.
 
-use std::{path::PathBuf, time::Duration};
+use std::{collections::BTreeSet, path::PathBuf, time::Duration};
 
-use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
+use clap::{
+    ArgMatches, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum,
+    parser::ValueSource,
+};
 use marketplace::{MarketTime, Position};
+use private_servers::present;
 use surge_proto::DataflowMode;
 use uuid::Uuid;
 
 use crate::stack::{
-    DEMAND_PROFILE, FRIDAY_EVENING, Member, Ports, RunningStack, STATE_DIR, StackSettings,
+    DEMAND_PROFILE, FRIDAY_EVENING, Member, PASSED_ON, Ports, RunningStack, STATE_DIR,
+    StackSettings,
 };
 
 /// Surge: one exchange, three dataflows, one price. A ride-sharing marketplace that computes the
@@ -124,6 +129,10 @@ pub(crate) struct StackArgs {
     /// How many nodes NATS has, each with a copy of every stream: 1, 3 or 5
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = nats_nodes)]
     pub(crate) nats_nodes: u8,
+
+    /// The variables of the shell that the stack obeys.
+    #[arg(skip)]
+    pub(crate) obeyed: BTreeSet<String>,
 }
 
 #[derive(Debug, Args)]
@@ -360,8 +369,34 @@ impl StackArgs {
 /// Reads the process's command line; a mistake in it ends the process with exit code 2 and says
 /// what is allowed.
 pub(crate) fn parse() -> Cli {
-    let matches = command().get_matches();
-    Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+    let command = command();
+    let matches = command.clone().get_matches();
+    let mut cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    let stack = match &mut cli.command {
+        Command::Up(up) => &mut up.stack,
+        Command::Demo(demo) => &mut demo.stack,
+        _ => return cli,
+    };
+    stack.obeyed = obeyed(&command, &matches);
+    cli
+}
+
+/// The variables of the shell that set an option of the subcommand, or that every part gets.
+fn obeyed(command: &clap::Command, matches: &ArgMatches) -> BTreeSet<String> {
+    let sets_option = |(name, matches): (&str, &ArgMatches)| -> Vec<String> {
+        let options = command.find_subcommand(name).into_iter();
+        options
+            .flat_map(clap::Command::get_arguments)
+            .filter(|option| !option.is_hide_set())
+            .filter(|option| {
+                matches.value_source(option.get_id().as_str()) == Some(ValueSource::EnvVariable)
+            })
+            .filter_map(|option| Some(option.get_env()?.to_str()?.to_owned()))
+            .collect()
+    };
+    let of_options = matches.subcommand().map(sets_option).unwrap_or_default();
+    let passed_on = present(&PASSED_ON).map(|(name, _)| name.to_owned());
+    of_options.into_iter().chain(passed_on).collect()
 }
 
 /// The clap command. If a stack runs here, it is the default target of the subcommands.

@@ -22,7 +22,7 @@ pub(crate) async fn run(args: DemoArgs, state_dir: PathBuf) -> anyhow::Result<Ex
     settings
         .demand_profile
         .clone_from(&args.compare.replay.profile);
-    let Some(mut stack) = up::start(settings, &interrupts).await? else {
+    let Some(mut stack) = up::start(settings, &args.stack.obeyed, &interrupts).await? else {
         return Ok(INTERRUPTED.into());
     };
     let outcome = compare_on(&mut stack, args.compare, &interrupts).await;

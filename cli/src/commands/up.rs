@@ -1,6 +1,6 @@
 //! `surge up`: the stack, kept running until Ctrl-C.
 
-use std::{path::PathBuf, process::ExitCode, time::Duration};
+use std::{collections::BTreeSet, env, path::PathBuf, process::ExitCode, time::Duration};
 
 use city::Target;
 use platform::sampling::Sampler;
@@ -23,7 +23,7 @@ pub(crate) async fn run(args: UpArgs, state_dir: PathBuf) -> anyhow::Result<Exit
     let mut settings = args.stack.settings(state_dir)?;
     settings.demand_profile.clone_from(&args.replay.profile);
     settings.city = args.city.then(|| args.replay.command_line());
-    let Some(mut stack) = start(settings, &interrupts).await? else {
+    let Some(mut stack) = start(settings, &args.stack.obeyed, &interrupts).await? else {
         return Ok(INTERRUPTED.into());
     };
     announce(&stack);
@@ -42,6 +42,7 @@ pub(crate) async fn run(args: UpArgs, state_dir: PathBuf) -> anyhow::Result<Exit
 /// Starts a stack; none if a Ctrl-C comes first.
 pub(super) async fn start(
     settings: StackSettings,
+    obeyed: &BTreeSet<String>,
     interrupts: &Interrupts,
 ) -> anyhow::Result<Option<Stack>> {
     note("starting PostgreSQL, NATS, the trace collector, three services and the batch job …");
@@ -51,6 +52,10 @@ pub(super) async fn start(
         settings.speed
     ));
     note(format_args!("traced: {}", Sampler::from_env()?));
+    if !obeyed.is_empty() {
+        let variables: Vec<String> = obeyed.iter().map(as_set).collect();
+        note(format_args!("from your shell: {}", variables.join(" ")));
+    }
     let began = Instant::now();
     let stack = tokio::select! {
         stack = Stack::start(settings) => stack?,
@@ -61,6 +66,12 @@ pub(super) async fn start(
         began.elapsed().as_secs_f64()
     ));
     Ok(Some(stack))
+}
+
+/// `NAME=value` of a variable of the shell.
+fn as_set(name: &String) -> String {
+    let value = env::var_os(name).unwrap_or_default();
+    format!("{name}={}", value.to_string_lossy())
 }
 
 /// Prints the addresses of the stack, each with something to type or to click.

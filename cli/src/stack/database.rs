@@ -6,7 +6,8 @@ use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
 use super::Part;
 
-const DATABASE: &str = "surge";
+/// The database of the suite.
+pub(super) const DATABASE: &str = "surge";
 
 /// The file that prepares the PostgreSQL of every deployment.
 const ROLES: &str = include_str!("../../../services/roles.sql");
@@ -49,7 +50,7 @@ impl Logins {
         sqlx::raw_sql(database).execute(&mut admin).await?;
         admin.close().await?;
 
-        let mut admin = PgConnection::connect(&admin_url(postgres)).await?;
+        let mut admin = PgConnection::connect(&postgres.admin_url_of(DATABASE)).await?;
         sqlx::raw_sql(ROLES).execute(&mut admin).await?;
         let passwords = AssertSqlSafe(self.passwords());
         sqlx::raw_sql(passwords).execute(&mut admin).await?;
@@ -77,13 +78,4 @@ impl Logins {
         let login = self.0.iter().find(|login| login.service == service)?;
         Some(postgres.url(login.role, &login.password, DATABASE))
     }
-}
-
-/// Connection URL of the administrator, in the database of the suite.
-pub(super) fn admin_url(postgres: &Postgres) -> String {
-    let server = postgres.admin_url();
-    let (server, _own_database) = server
-        .rsplit_once('/')
-        .expect("a connection URL ends with its database");
-    format!("{server}/{DATABASE}")
 }

@@ -10,13 +10,35 @@ use std::{
 
 use anyhow::Context as _;
 use marketplace::MarketTime;
-use private_servers::{NatsCluster, Password, Postgres};
+use private_servers::{NatsCluster, Password, Postgres, with_known_environment};
 
 use super::{
     Member, Part, PortMap, StackSettings,
     database::Logins,
     ports::{address, url},
 };
+
+/// The variables of the shell that every part gets: those of docs/settings.md that the stack does
+/// not set itself.
+pub const PASSED_ON: [&str; 17] = [
+    "DATABASE_CONNECTIONS",
+    "DATAFLOW_DEADLINE",
+    "DISPATCH_MAX_PICKUP",
+    "FLEET_LIMIT",
+    "FORECAST_WINDOW",
+    "JOURNEYS_KEPT",
+    "MATCH_PATIENCE",
+    "OTEL_BSP_MAX_QUEUE_SIZE",
+    "OTEL_TRACES_SAMPLER",
+    "OTEL_TRACES_SAMPLER_ARG",
+    "PUBLISH_EVERY",
+    "RUST_BACKTRACE",
+    "RUST_LOG",
+    "SERVICE_AREA",
+    "SHARED_READS",
+    "SURGE_CAP",
+    "SURGE_EMERGENCY_CAP",
+];
 
 /// The settings that stay the same while the stack lives, so that a part can be restarted with
 /// them.
@@ -81,6 +103,7 @@ impl Launch {
     pub(super) fn command(&self, member: Member) -> Command {
         let part = member.part;
         let mut command = Command::new(&self.executable);
+        with_known_environment(&mut command, &PASSED_ON);
         if part == Part::City {
             self.use_services(&mut command);
             return command;
@@ -115,8 +138,7 @@ impl Launch {
     fn collect_traces(&self, command: &mut Command) {
         command
             .env("TRACE_UI_ADDR", address(self.ports.traces).to_string())
-            .env("OTLP_ADDR", address(self.ports.otlp).to_string())
-            .env_remove("OTEL_EXPORTER_OTLP_ENDPOINT"); // no traces of its own
+            .env("OTLP_ADDR", address(self.ports.otlp).to_string());
     }
 
     fn serve(&self, member: Member, command: &mut Command) {
@@ -165,7 +187,6 @@ impl Launch {
         command
             .env("OTEL_EXPORTER_OTLP_ENDPOINT", url(self.ports.otlp))
             .env("TRACES_URL", url(self.ports.traces))
-            .env_remove("OTEL_SERVICE_NAME") // each sets its own
             .env("OTEL_BSP_SCHEDULE_DELAY", "500");
     }
 }

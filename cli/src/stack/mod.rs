@@ -41,6 +41,7 @@ use tokio::time::{Instant, sleep};
 
 use child::ChildProcess;
 use launch::Launch;
+pub use launch::PASSED_ON;
 use logs::Logs;
 use ports::PortReservation;
 use readiness::{POLL, ReadinessCheck};
@@ -121,7 +122,7 @@ impl Stack {
     /// Connection URL of the private PostgreSQL's administrator, for tests that look behind the
     /// services.
     pub fn admin_url(&self) -> String {
-        database::admin_url(&self.postgres)
+        self.postgres.admin_url_of(database::DATABASE)
     }
 
     /// Connection URLs of the private NATS, with commas between those of its nodes.

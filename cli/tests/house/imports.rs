@@ -45,6 +45,7 @@ const MAY_IMPORT: [(&str, &[&str]); 17] = [
             "dashboards",
             "engine",
             "marketplace",
+            "private-servers",
             "surge-proto",
         ],
     ),

@@ -5,7 +5,7 @@ use std::{
     io::{BufRead as _, BufReader},
     net::TcpListener,
     path::Path,
-    process::{Child, Stdio},
+    process::{Child, Command, Stdio},
     sync::{
         atomic::{AtomicU16, Ordering},
         mpsc,
@@ -177,6 +177,64 @@ fn killed_stack_leaves_no_process() -> Outcome {
     Ok(())
 }
 
+/// What people have in their shells for psql, the `nats` command and their own services.
+const OF_OTHER_PROGRAMS: [(&str, &str); 10] = [
+    ("PGSSLMODE", "verify-full"),
+    ("PGSSLROOTCERT", "/nowhere/root.crt"),
+    ("PGHOST", "nowhere"),
+    ("PGOPTIONS", "-c default_transaction_read_only=on"),
+    ("NATS_URL", "nats://nowhere:4222"),
+    ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://127.0.0.1:9"),
+    ("OTEL_RESOURCE_ATTRIBUTES", "service.name=somebodys"),
+    ("OTEL_SDK_DISABLED", "true"),
+    ("OTEL_TRACES_EXPORTER", "none"),
+    ("GOMAXPROCS", "many"),
+];
+
+#[tokio::test]
+async fn variables_of_other_programs_stay_outside() -> Outcome {
+    let folder = state_folder()?;
+    let notes = folder.path().join("notes");
+    let mut command = up_command(folder.path());
+    for name in surge::PASSED_ON {
+        command.env_remove(name);
+    }
+    command
+        .envs(OF_OTHER_PROGRAMS)
+        .env("PUBLISH_EVERY", "100ms")
+        .env("BATCH_EVERY", "4m")
+        .stderr(fs::File::create(&notes)?);
+    let mut up = Up::run(command, folder.path())?;
+    let notes = fs::read_to_string(&notes)?;
+    let obeyed = "from your shell: BATCH_EVERY=4m PUBLISH_EVERY=100ms";
+    assert!(notes.lines().any(|line| line == obeyed), "{notes}");
+
+    for pid in &up.pids {
+        // Linux alone shows the environment of a process so.
+        let environment = fs::read_to_string(format!("/proc/{pid}/environ")).unwrap_or_default();
+        for (name, value) in OF_OTHER_PROGRAMS {
+            let foreign = format!("{name}={value}");
+            assert!(!environment.contains(&foreign), "{pid} has {foreign}");
+        }
+    }
+
+    let ports = RunningStack::find(folder.path())?.expect("it runs").ports;
+    let services = format!("http://127.0.0.1:{}/api/services", ports.traces);
+    let client = city::Client::new(PATIENCE);
+    let collected = async {
+        loop {
+            let names = client.get(&services).await?.json::<serde_json::Value>()?;
+            if names.to_string().contains("price-optimization") {
+                return anyhow::Ok(());
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, collected).await??;
+    up.signal(Signal::INT);
+    assert!(up.child.wait()?.success());
+    Ok(())
+}
+
 #[test]
 fn busy_port_is_named_before_start() -> Outcome {
     let folder = state_folder()?;
@@ -210,7 +268,12 @@ struct Up {
 impl Up {
     /// Starts it and waits until it prints that it runs.
     fn start(folder: &Path) -> anyhow::Result<Self> {
-        let mut child = up_command(folder).stdout(Stdio::piped()).spawn()?;
+        Self::run(up_command(folder), folder)
+    }
+
+    /// The same with a command that differs.
+    fn run(mut command: Command, folder: &Path) -> anyhow::Result<Self> {
+        let mut child = command.stdout(Stdio::piped()).spawn()?;
         let output = child.stdout.take().expect("it is piped");
         let (announce, announced) = mpsc::channel();
         // Reads to the end, so that later output of the command does not fail.
@@ -247,7 +310,7 @@ impl Drop for Up {
 }
 
 /// `surge up` on other ports than the documented ones, which may be in use on this machine.
-fn up_command(folder: &Path) -> std::process::Command {
+fn up_command(folder: &Path) -> Command {
     let mut command = surge(folder, &["up"]);
     command.env("SURGE_PORT_BASE", free_base().to_string());
     command

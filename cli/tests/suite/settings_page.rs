@@ -1,4 +1,4 @@
-//! The table of the services in docs/settings.md equals the options of the services.
+//! The tables in docs/settings.md equal the options of the services, and what a stack passes on.
 
 use std::{collections::BTreeSet, fs};
 
@@ -14,14 +14,8 @@ const PROCESSES: [(&str, &[&str]); 4] = [
 
 #[test]
 fn page_lists_every_variable_of_services() {
-    let page = fs::read_to_string(project().join("docs/settings.md")).expect("the page");
-    let (_, table) = page.split_once("## Of the services").expect("the table");
-    let (table, _) = table.split_once("\n## ").expect("a section behind it");
-    let rows: Vec<Vec<&str>> = table
-        .lines()
-        .filter(|line| line.starts_with("| `"))
-        .map(|line| line.split('|').map(str::trim).collect())
-        .collect();
+    let page = page();
+    let rows = rows(&page, "## Of the services");
     for (letter, arguments) in PROCESSES {
         let of_process = rows
             .iter()
@@ -40,4 +34,31 @@ fn page_lists_every_variable_of_services() {
             "{letter}, on the page or in the options only: {differing:?}"
         );
     }
+}
+
+#[test]
+fn page_says_what_a_stack_passes_on() {
+    let page = page();
+    let of_services = rows(&page, "## Of the services");
+    let of_telemetry = rows(&page, "## Of telemetry");
+    let unmarked: BTreeSet<&str> = of_services
+        .iter()
+        .chain(&of_telemetry)
+        .filter(|row| !row[1].ends_with('*'))
+        .flat_map(|row| row[1].split('`').skip(1).step_by(2))
+        .collect();
+    assert_eq!(unmarked, surge::PASSED_ON.into_iter().collect());
+}
+
+fn page() -> String {
+    fs::read_to_string(project().join("docs/settings.md")).expect("the page")
+}
+
+/// The cells of the table below this heading.
+fn rows<'a>(page: &'a str, heading: &str) -> Vec<Vec<&'a str>> {
+    let (_, section) = page.split_once(heading).expect("the heading");
+    let section = section.split("\n## ").next().unwrap_or_default();
+    let rows = section.lines().filter(|line| line.starts_with("| `"));
+    rows.map(|line| line.split('|').map(str::trim).collect())
+        .collect()
 }

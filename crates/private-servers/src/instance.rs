@@ -19,7 +19,10 @@ use std::{
 use rustix::process::Signal;
 use uuid::Uuid;
 
-use crate::{Error, account::Account, error::on, process::POLL, process::ProcessIdentity};
+use crate::{
+    Error, account::Account, environment::with_known_environment, error::on, process::POLL,
+    process::ProcessIdentity,
+};
 
 /// The place of root's instances if the unprivileged account cannot reach the project, for example
 /// in a private home.
@@ -110,6 +113,7 @@ impl InstanceDir {
 
     /// Makes the command run here, under the right account, with English messages and UTC dates.
     pub(crate) fn prepare(&self, command: &mut Command) {
+        with_known_environment(command, &[]);
         command
             .current_dir(&self.path)
             .env("LC_ALL", "C")

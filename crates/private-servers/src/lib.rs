@@ -17,6 +17,7 @@
 
 mod account;
 mod binaries;
+mod environment;
 mod error;
 mod instance;
 mod log;
@@ -30,6 +31,7 @@ mod server;
 mod spawn;
 
 pub use binaries::{Missing, NatsBinary, PostgresBinaries, Version, find_nats, find_postgres};
+pub use environment::{present, with_known_environment};
 pub use error::Error;
 pub use instance::sweep_stale;
 pub use log::last_lines;

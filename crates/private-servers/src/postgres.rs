@@ -108,11 +108,11 @@ impl Postgres {
         })
     }
 
-    /// Connection URL for any role and database of this server.
+    /// Connection URL for any role and database of this server, which has no TLS.
     #[must_use]
     pub fn url(&self, role: &str, password: &Password, database: &str) -> String {
         format!(
-            "postgres://{role}:{}@127.0.0.1:{}/{database}",
+            "postgres://{role}:{}@127.0.0.1:{}/{database}?sslmode=disable",
             password.reveal(),
             self.port
         )
@@ -121,7 +121,13 @@ impl Postgres {
     /// Connection URL of the superuser, for making roles and databases.
     #[must_use]
     pub fn admin_url(&self) -> String {
-        self.url(ADMIN, &self.cluster.password, ADMIN_DATABASE)
+        self.admin_url_of(ADMIN_DATABASE)
+    }
+
+    /// Connection URL of the superuser in this database.
+    #[must_use]
+    pub fn admin_url_of(&self, database: &str) -> String {
+        self.url(ADMIN, &self.cluster.password, database)
     }
 
     /// The loopback port, the same over restarts.

@@ -5,6 +5,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use private_servers::with_known_environment;
 use surge_proto::DataflowMode;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::process::{Child, Command};
@@ -75,7 +76,9 @@ const STOP_LIMIT: Duration = Duration::from_secs(5);
 /// Starts one bare server; it ends when its standard input does, that is with this process at the
 /// latest.
 async fn start(arguments: &[&str]) -> anyhow::Result<(Child, String)> {
-    let mut process = Command::new(std::env::current_exe()?)
+    let mut command = Command::new(std::env::current_exe()?);
+    with_known_environment(command.as_std_mut(), &["FLOOR_DATABASE_URL"]);
+    let mut process = command
         .arg("floor")
         .args(arguments)
         .stdin(Stdio::piped())
