@@ -12,8 +12,7 @@ use surge_proto::DataflowMode;
 use uuid::Uuid;
 
 use crate::stack::{
-    DEMAND_PROFILE, FRIDAY_EVENING, Member, PASSED_ON, Ports, RunningStack, STATE_DIR,
-    StackSettings,
+    DEMAND_PROFILE, FRIDAY_EVENING, Member, PASSED_ON, Ports, STATE_DIR, StackSettings,
 };
 
 /// Surge: one exchange, three dataflows, one price. A ride-sharing marketplace that computes the
@@ -42,7 +41,8 @@ const AFTER_HELP: &str = "  \
   ./surge test --k8s   the manifests of Kubernetes, which needs kubectl
 
 SURGE_PORT_BASE moves all ports (7100: REST on 7101 to 7103, gRPC on 7201 to 7203, Jaeger UI
-on 7186; second replicas on 7141 to 7143 and 7241 to 7243, third ones ten further).
+on 7186; second replicas on 7141 to 7143 and 7241 to 7243, third ones ten further). Commands
+speak to the stack on these ports; without it, to the one that runs from this folder.
 SURGE_NO_INSTALL=1 forbids ./surge to install missing programs. Relative paths start at the
 project folder.";
 
@@ -166,14 +166,9 @@ pub(crate) struct ModeArgs {
     /// The mode to switch to; none to show the one in force
     pub(crate) mode: Option<DataflowMode>,
 
-    /// Base URL of price-optimization
-    #[arg(
-        long,
-        env = "SURGE_TARGET",
-        value_name = "URL",
-        default_value = "http://127.0.0.1:7103"
-    )]
-    pub(crate) target: String,
+    /// Base URL of price-optimization, where it is not of the stack that runs here
+    #[arg(long, env = "SURGE_TARGET", value_name = "URL")]
+    pub(crate) target: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -207,13 +202,7 @@ pub(crate) struct JourneyArgs {
     pub(crate) dropoff: Position,
 
     /// Base URL of price-optimization, or of all its replicas: each knows only its own quotes
-    #[arg(
-        long,
-        env = "SURGE_TARGET",
-        value_name = "URL",
-        value_delimiter = ',',
-        default_value = "http://127.0.0.1:7103"
-    )]
+    #[arg(long, env = "SURGE_TARGET", value_name = "URL", value_delimiter = ',')]
     pub(crate) target: Vec<String>,
 
     /// Print the journey as JSON; a list of three if neither a quote nor a mode is named
@@ -399,29 +388,8 @@ fn obeyed(command: &clap::Command, matches: &ArgMatches) -> BTreeSet<String> {
     of_options.into_iter().chain(passed_on).collect()
 }
 
-/// The clap command. If a stack runs here, it is the default target of the subcommands.
 fn command() -> clap::Command {
-    let command = Cli::command().mut_subcommand("demo", for_newcomers);
-    let Some(stack) = running_stack() else {
-        return command;
-    };
-    // clap wants texts that live for ever; this runs once.
-    let url: &'static str = stack.price_url().leak();
-    let all: Vec<&'static str> = stack
-        .price_urls()
-        .into_iter()
-        .map(|url| &*url.leak())
-        .collect();
-    let there = |target: clap::Arg| target.default_value(url);
-    // Each replica knows only its own quotes.
-    let command = command.mut_subcommand("journey", |journey| {
-        journey.mut_arg("target", |target| target.default_values(all))
-    });
-    ["mode", "compare", "city"]
-        .into_iter()
-        .fold(command, |command, name| {
-            command.mut_subcommand(name, |subcommand| subcommand.mut_arg("target", there))
-        })
+    Cli::command().mut_subcommand("demo", for_newcomers)
 }
 
 /// The demo compares the stack that it starts, and leaves out the long search for capacities.
@@ -432,13 +400,6 @@ fn for_newcomers(demo: clap::Command) -> clap::Command {
         .fold(demo, |demo, option| {
             demo.mut_arg(option, |argument| argument.hide(true))
         })
-}
-
-/// The stack that runs in the folder of `SURGE_STATE_DIR`. The defaults of the command line depend
-/// on it, so `--state-dir` cannot be read yet.
-fn running_stack() -> Option<RunningStack> {
-    let state_dir = std::env::var_os("SURGE_STATE_DIR").unwrap_or_else(|| STATE_DIR.into());
-    RunningStack::find(state_dir.as_ref()).ok().flatten()
 }
 
 fn position(text: &str) -> Result<Position, String> {

@@ -23,7 +23,7 @@ use uuid::Uuid;
 use crate::{
     cli::CostsArgs,
     stack::{EXAMPLE_TRIP, Part, RunningStack, url},
-    terminal::{align_numbers, complain, note, say, table},
+    terminal::{align_numbers, note, say, table},
 };
 
 const CALL_LIMIT: Duration = Duration::from_secs(10);
@@ -67,10 +67,7 @@ struct Exchange {
 }
 
 pub(crate) async fn run(args: &CostsArgs, state_dir: &Path) -> anyhow::Result<ExitCode> {
-    let Some(record) = RunningStack::find(state_dir)? else {
-        complain("no stack runs here: start one with ./surge up");
-        return Ok(ExitCode::FAILURE);
-    };
+    let record = RunningStack::meant(state_dir)?;
     let exchange = Exchange {
         client: Client::new(CALL_LIMIT),
         record,

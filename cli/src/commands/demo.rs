@@ -1,7 +1,11 @@
 //! `surge demo` starts a stack and compares the dataflows on it; `surge compare` compares them on
 //! services that run already.
 
-use std::{path::PathBuf, process::ExitCode, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
 
 use city::TargetArgs;
 
@@ -9,7 +13,7 @@ use super::{INTERRUPTED, up};
 use crate::{
     cli::DemoArgs,
     interrupts::Interrupts,
-    stack::Stack,
+    stack::{Stack, meant},
     terminal::{complain, note, say},
 };
 
@@ -41,7 +45,7 @@ async fn compare_on(
 ) -> anyhow::Result<ExitCode> {
     let target = stack.target();
     args.target = TargetArgs {
-        target: target.price,
+        target: Some(target.price),
         driver_url: Some(target.driver),
         ride_url: Some(target.ride),
         grpc_url: Some(stack.quotes_grpc_url()),
@@ -73,6 +77,9 @@ async fn stay(stack: &mut Stack, outcome: &anyhow::Result<ExitCode>, interrupts:
     up::watch(stack, interrupts.end()).await;
 }
 
-pub(crate) async fn compare(args: compare::Args) -> anyhow::Result<ExitCode> {
+pub(crate) async fn compare(mut args: compare::Args, state_dir: &Path) -> anyhow::Result<ExitCode> {
+    if args.from.is_none() {
+        meant::complete(&mut args.target, state_dir)?;
+    }
     Ok(compare::run(args).await?.exit_code().into())
 }

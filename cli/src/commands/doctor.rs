@@ -86,7 +86,7 @@ fn nats() -> Result<String, String> {
 
 /// The ports are free, or the stack that runs here holds them.
 fn ports(state_dir: &Path) -> anyhow::Result<Result<String, String>> {
-    if let Some(record) = RunningStack::find(state_dir)? {
+    if let Some(record) = RunningStack::here(state_dir)? {
         let first = record.ports.http[0][0];
         return Ok(Ok(format!(
             "held by the stack that runs here, from {first} on"

@@ -5,7 +5,7 @@ mod side_by_side;
 mod timeline;
 mod wording;
 
-use std::{process::ExitCode, time::Duration};
+use std::{path::Path, process::ExitCode, time::Duration};
 
 use anyhow::{Context as _, bail};
 use city::Client;
@@ -20,6 +20,7 @@ use uuid::Uuid;
 use super::answer::read;
 use crate::{
     cli::JourneyArgs,
+    stack::meant,
     terminal::{complain, say},
 };
 
@@ -39,7 +40,10 @@ struct QuoteAnswer {
     quote_id: Uuid,
 }
 
-pub(crate) async fn run(args: JourneyArgs) -> anyhow::Result<ExitCode> {
+pub(crate) async fn run(mut args: JourneyArgs, state_dir: &Path) -> anyhow::Result<ExitCode> {
+    if args.target.is_empty() {
+        args.target = meant::price_urls(state_dir)?;
+    }
     let client = Client::new(CALL_LIMIT);
     match (args.quote_id, args.mode) {
         (Some(quote_id), _) => show_one(&find(&client, &args.target, quote_id).await?, args.json),

@@ -21,6 +21,7 @@ use tracing::Level;
 
 use crate::{
     cli::{Cli, Command},
+    stack::meant,
     terminal::complain,
 };
 
@@ -58,10 +59,13 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Costs(args) => costs::run(&args, &state_dir).await,
         Command::Plan(args) => Ok(plan::run(&args)),
         Command::Status => status::run(&state_dir).await,
-        Command::Mode(args) => mode::run(args).await,
-        Command::Journey(args) => journey::run(args).await,
-        Command::Compare(args) => demo::compare(*args).await,
-        Command::City(args) => city::run(args).await.map(|_| ExitCode::SUCCESS),
+        Command::Mode(args) => mode::run(args, &state_dir).await,
+        Command::Journey(args) => journey::run(args, &state_dir).await,
+        Command::Compare(args) => demo::compare(*args, &state_dir).await,
+        Command::City(mut args) => {
+            meant::complete(&mut args.target, &state_dir)?;
+            city::run(args).await.map(|_| ExitCode::SUCCESS)
+        }
         Command::Backtest(args) => backtest::run(&args),
         Command::Train(args) => train::run(&args),
         Command::Floor(floor) => bare_servers::run(floor).await.map(|()| ExitCode::SUCCESS),

@@ -1,13 +1,13 @@
 //! `surge mode`: shows or switches the dataflow mode of a running suite.
 
-use std::{process::ExitCode, time::Duration};
+use std::{path::Path, process::ExitCode, time::Duration};
 
 use city::Client;
 use serde::{Deserialize, Serialize};
 use surge_proto::DataflowMode;
 
 use super::answer::read;
-use crate::{cli::ModeArgs, terminal::say};
+use crate::{cli::ModeArgs, stack::meant, terminal::say};
 
 /// A switch waits for NATS, which has its own deadline below this.
 const CALL_LIMIT: Duration = Duration::from_secs(5);
@@ -25,10 +25,14 @@ struct Switch {
     mode: DataflowMode,
 }
 
-pub(crate) async fn run(args: ModeArgs) -> anyhow::Result<ExitCode> {
+pub(crate) async fn run(args: ModeArgs, state_dir: &Path) -> anyhow::Result<ExitCode> {
+    let target = match args.target {
+        Some(target) => target,
+        None => meant::price_urls(state_dir)?.swap_remove(0),
+    };
     let in_force = match args.mode {
-        None => show(&args.target).await?,
-        Some(mode) => switch(&args.target, mode).await?,
+        None => show(&target).await?,
+        Some(mode) => switch(&target, mode).await?,
     };
     say(in_force.sentence());
     Ok(ExitCode::SUCCESS)

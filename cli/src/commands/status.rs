@@ -37,10 +37,7 @@ struct Finding {
 }
 
 pub(crate) async fn run(state_dir: &Path) -> anyhow::Result<ExitCode> {
-    let Some(record) = RunningStack::find(state_dir)? else {
-        complain("no stack runs here: start one with ./surge up or ./surge demo");
-        return Ok(ExitCode::FAILURE);
-    };
+    let record = RunningStack::meant(state_dir)?;
     let mut parts = table(["part", "pid", "ports", "state", "dependencies"]);
     let mut healthy = true;
     for (member, pid) in &record.parts {

@@ -21,6 +21,7 @@ mod child;
 mod database;
 mod launch;
 mod logs;
+pub(crate) mod meant;
 mod part;
 mod ports;
 mod readiness;

@@ -50,6 +50,11 @@ fn commands_work_on_a_running_stack() -> Outcome {
     let ready = surge(folder.path(), &["ready", &price]).output()?;
     assert!(ready.status.success(), "{}", text(&ready));
 
+    let mut elsewhere = surge(folder.path(), &["mode", "events"]);
+    let base = free_base().to_string();
+    let elsewhere = elsewhere.env("SURGE_PORT_BASE", base).output()?;
+    assert_eq!(elsewhere.status.code(), Some(1), "{}", text(&elsewhere));
+
     let doctor = surge(folder.path(), &["doctor"]).output()?;
     assert!(doctor.status.success(), "{}", text(&doctor));
 
@@ -250,12 +255,27 @@ fn busy_port_is_named_before_start() -> Outcome {
     Ok(())
 }
 
+/// Another stack may have the standard ports: nobody asks them by default.
 #[test]
-fn status_without_stack_names_the_remedy() -> Outcome {
+fn without_stack_commands_ask_nobody() -> Outcome {
     let folder = state_folder()?;
-    let status = surge(folder.path(), &["status"]).output()?;
-    assert_eq!(status.status.code(), Some(1));
-    assert!(text(&status).contains("./surge up"), "{}", text(&status));
+    let base = free_base().to_string();
+    let commands = ["status", "mode", "journey", "compare", "city", "costs"];
+    for arguments in commands.map(|name| vec![name]).into_iter().chain([
+        vec!["mode", "events"],
+        vec!["compare", "--driver-url", "http://127.0.0.1:1"],
+    ]) {
+        for base in [None, Some(&base)] {
+            let mut command = surge(folder.path(), &arguments);
+            base.map(|base| command.env("SURGE_PORT_BASE", base));
+            let output = command.output()?;
+            let shown = text(&output);
+            assert_eq!(output.status.code(), Some(1), "{arguments:?}: {shown}");
+            assert_eq!(shown.lines().count(), 1, "{arguments:?}: {shown}");
+            assert!(shown.contains("start one with ./surge up"), "{shown}");
+            assert!(shown.trim_end().chars().count() <= 80, "{shown}");
+        }
+    }
     Ok(())
 }
 

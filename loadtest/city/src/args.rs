@@ -28,7 +28,7 @@ pub struct Args {
 
     /// Where the services are
     #[command(flatten)]
-    pub(crate) target: TargetArgs,
+    pub target: TargetArgs,
 }
 
 /// Options that say who lives in a city: also those of a comparison.

@@ -28,11 +28,8 @@ impl Target {
     /// siblings.
     pub fn beside(price: &str) -> anyhow::Result<Self> {
         TargetArgs {
-            target: price.to_owned(),
-            driver_url: None,
-            ride_url: None,
-            grpc_url: None,
-            city_url: None,
+            target: Some(price.to_owned()),
+            ..TargetArgs::default()
         }
         .resolve()
     }
@@ -48,17 +45,12 @@ impl Target {
 }
 
 /// The command-line options that name the services.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Default, Args)]
 pub struct TargetArgs {
     /// Base URL of price-optimization; driver-management and ride-management are expected two ports
     /// and one port below
-    #[arg(
-        long,
-        env = "SURGE_TARGET",
-        value_name = "URL",
-        default_value = "http://127.0.0.1:7103"
-    )]
-    pub target: String,
+    #[arg(long, env = "SURGE_TARGET", value_name = "URL")]
+    pub target: Option<String>,
 
     /// Base URL of driver-management, where it is not two ports below the target
     #[arg(long, env = "DRIVER_URL", value_name = "URL")]
@@ -86,7 +78,7 @@ impl TargetArgs {
         Ok(Target {
             driver: self.sibling("--driver-url", self.driver_url.as_deref(), 2)?,
             ride: self.sibling("--ride-url", self.ride_url.as_deref(), 1)?,
-            price: base_url("--target", &self.target)?,
+            price: self.price()?,
         })
     }
 
@@ -97,8 +89,9 @@ impl TargetArgs {
     pub fn grpc(&self) -> anyhow::Result<String> {
         match &self.grpc_url {
             Some(url) => base_url("--grpc-url", url),
-            None => port_beside(&base_url("--target", &self.target)?, GRPC_ABOVE)
-                .context("name its gRPC with --grpc-url"),
+            None => {
+                port_beside(&self.price()?, GRPC_ABOVE).context("name its gRPC with --grpc-url")
+            }
         }
     }
 
@@ -109,9 +102,18 @@ impl TargetArgs {
     pub fn city(&self) -> anyhow::Result<String> {
         match &self.city_url {
             Some(url) => base_url("--city-url", url),
-            None => port_beside(&base_url("--target", &self.target)?, CITY_ABOVE)
+            None => port_beside(&self.price()?, CITY_ABOVE)
                 .context("name the address of the city with --city-url"),
         }
+    }
+
+    /// There is no default: another stack may listen on any port that could be one.
+    fn price(&self) -> anyhow::Result<String> {
+        let target = self.target.as_deref();
+        base_url(
+            "--target",
+            target.context("name price-optimization with --target")?,
+        )
     }
 
     fn sibling(
@@ -122,7 +124,7 @@ impl TargetArgs {
     ) -> anyhow::Result<String> {
         match given {
             Some(url) => base_url(option, url),
-            None => port_beside(&base_url("--target", &self.target)?, -ports_below)
+            None => port_beside(&self.price()?, -ports_below)
                 .with_context(|| format!("name the service with {option}")),
         }
     }
@@ -177,11 +179,8 @@ mod tests {
     #[test]
     fn finds_grpc_and_city_above_the_target() {
         let mut args = TargetArgs {
-            target: "http://127.0.0.1:7103".to_owned(),
-            driver_url: None,
-            ride_url: None,
-            grpc_url: None,
-            city_url: None,
+            target: Some("http://127.0.0.1:7103".to_owned()),
+            ..TargetArgs::default()
         };
         assert_eq!(args.city().unwrap(), "http://127.0.0.1:7105");
         assert_eq!(args.grpc().unwrap(), "http://127.0.0.1:7203");
@@ -192,11 +191,10 @@ mod tests {
     #[test]
     fn each_service_may_have_its_own_url() {
         let target = TargetArgs {
-            target: "http://price".to_owned(),
+            target: Some("http://price".to_owned()),
             driver_url: Some("http://driver".to_owned()),
             ride_url: Some("http://ride:8080".to_owned()),
-            grpc_url: None,
-            city_url: None,
+            ..TargetArgs::default()
         }
         .resolve()
         .unwrap();
