@@ -20,7 +20,7 @@ RUN find . -type f ! -name Cargo.toml ! -name Cargo.lock ! -name release.toml ! 
 # --- the build ----------------------------------------------------------------------------------------------------
 FROM rust:${RUST}-slim-bookworm AS build
 WORKDIR /project
-ENV CARGO_PROFILE_RELEASE_STRIP=debuginfo
+ENV CARGO_PROFILE_RELEASE_STRIP=debuginfo CARGO_TARGET_DIR=/project/target
 COPY --from=outline /project .
 RUN cargo build --release --config release.toml --locked --package surge
 COPY . .

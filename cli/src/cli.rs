@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeSet, path::PathBuf, time::Duration};
 
+use city::of_project;
 use clap::{
     ArgMatches, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum,
     parser::ValueSource,
@@ -25,7 +26,7 @@ pub(crate) struct Cli {
         long,
         env = "SURGE_STATE_DIR",
         value_name = "FOLDER",
-        default_value = STATE_DIR,
+        default_value_os_t = of_project(STATE_DIR),
         global = true,
         hide = true
     )]
@@ -43,8 +44,8 @@ const AFTER_HELP: &str = "  \
 SURGE_PORT_BASE moves all ports (7100: REST on 7101 to 7103, gRPC on 7201 to 7203, Jaeger UI
 on 7186; second replicas on 7141 to 7143 and 7241 to 7243, third ones ten further). Commands
 speak to the stack on these ports; without it, to the one that runs from this folder.
-SURGE_NO_INSTALL=1 forbids ./surge to install missing programs. Relative paths start at the
-project folder.";
+SURGE_NO_INSTALL=1 forbids ./surge to install missing programs. SURGE_STATE_DIR is the folder
+of the local stack, for a checkout that several people share.";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -248,7 +249,7 @@ pub(crate) struct TrainArgs {
     pub(crate) until: MarketTime,
 
     /// Where to write the profile
-    #[arg(long, value_name = "PATH", default_value = DEMAND_PROFILE)]
+    #[arg(long, value_name = "PATH", default_value_os_t = of_project(DEMAND_PROFILE))]
     pub(crate) out: PathBuf,
 }
 

@@ -68,7 +68,7 @@ impl Launch {
         };
         let demand_profile = settings.demand_profile.canonicalize().with_context(|| {
             format!(
-                "there is no demand profile {}: run this in the project folder",
+                "there is no demand profile {}: name one with --profile",
                 settings.demand_profile.display()
             )
         })?;

@@ -6,6 +6,7 @@ mod compare;
 mod compose_file;
 mod kubernetes;
 mod programs;
+mod script;
 mod settings_page;
 mod stack;
 mod support;

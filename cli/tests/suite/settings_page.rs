@@ -1,6 +1,10 @@
-//! The tables in docs/settings.md equal the options of the services, and what a stack passes on.
+//! docs/settings.md has every variable that the programs read.
 
-use std::{collections::BTreeSet, fs};
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
 
 use crate::{programs::program, support::project};
 
@@ -61,4 +65,59 @@ fn rows<'a>(page: &'a str, heading: &str) -> Vec<Vec<&'a str>> {
     let rows = section.lines().filter(|line| line.starts_with("| `"));
     rows.map(|line| line.split('|').map(str::trim).collect())
         .collect()
+}
+
+/// Options, and what the sources ask the environment for.
+#[test]
+fn page_names_every_variable_read() {
+    let page = fs::read_to_string(project().join("docs/settings.md")).expect("the page");
+    let mut missing = BTreeSet::new();
+    let mut read = 0;
+    for path in sources(&project()) {
+        let text = fs::read_to_string(&path).expect("a source");
+        let lines = text
+            .split("#[cfg(test)]")
+            .next()
+            .unwrap_or_default()
+            .lines();
+        let of_environment =
+            lines.filter(|line| line.contains("env") || line.to_lowercase().contains("variable"));
+        for name in of_environment
+            .flat_map(|line| line.split('"').skip(1).step_by(2))
+            .filter(|text| is_variable(text) && !text.starts_with("CARGO_") && *text != "LC_ALL")
+        {
+            read += 1;
+            let named = page.contains(&format!("`{name}`")) || page.contains(&format!("`{name}="));
+            if !named {
+                missing.insert(name.to_owned());
+            }
+        }
+    }
+    assert!(read > 40, "only {read} variables are read");
+    assert!(missing.is_empty(), "not on the page: {missing:?}");
+}
+
+fn sources(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for part in ["cli/src", "crates", "services", "loadtest", "proto/src"] {
+        let mut folders = vec![folder.join(part)];
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(folder).expect("a folder").flatten() {
+                let path = entry.path();
+                if path.is_dir() && entry.file_name() != "tests" {
+                    folders.push(path);
+                } else if path.extension().is_some_and(|extension| extension == "rs") {
+                    found.push(path);
+                }
+            }
+        }
+    }
+    found
+}
+
+fn is_variable(text: &str) -> bool {
+    text.contains('_')
+        && text
+            .chars()
+            .all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_')
 }

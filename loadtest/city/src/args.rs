@@ -46,7 +46,7 @@ pub struct ReplayArgs {
     #[arg(
         long,
         value_name = "PATH",
-        default_value = "data/uber-pickups-2014-04.csv.gz"
+        default_value_os_t = of_project("data/uber-pickups-2014-04.csv.gz")
     )]
     pub pickups: PathBuf,
 
@@ -55,7 +55,7 @@ pub struct ReplayArgs {
         long,
         env = "DEMAND_PROFILE",
         value_name = "PATH",
-        default_value = "data/demand-profile.json"
+        default_value_os_t = of_project("data/demand-profile.json")
     )]
     pub profile: PathBuf,
 
@@ -97,6 +97,14 @@ impl ReplayArgs {
             format!("--service-area={}", self.service_area),
         ]
     }
+}
+
+/// A file of the project, as seen from here: the script `surge` says where the project is.
+pub fn of_project(path: &str) -> PathBuf {
+    let project = std::env::var_os("SURGE_PROJECT").map(PathBuf::from);
+    let elsewhere =
+        project.filter(|project| std::env::current_dir().ok().as_ref() != Some(project));
+    elsewhere.unwrap_or_default().join(path)
 }
 
 fn fleet(text: &str) -> Result<usize, String> {

@@ -59,7 +59,7 @@ pub mod target;
 mod trust;
 pub mod wall_clock;
 
-pub use args::{Args, ReplayArgs};
+pub use args::{Args, ReplayArgs, of_project};
 pub use city::{City, CityOutcome};
 pub use client::Client;
 pub use command::run;
