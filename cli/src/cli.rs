@@ -7,7 +7,7 @@ use clap::{
     ArgMatches, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum,
     parser::ValueSource,
 };
-use marketplace::{MarketTime, Position};
+use marketplace::{MarketTime, Position, new_york};
 use private_servers::present;
 use surge_proto::DataflowMode;
 use uuid::Uuid;
@@ -85,8 +85,14 @@ pub(crate) enum Command {
 
 #[derive(Debug, Args)]
 pub(crate) struct StackArgs {
-    /// What the market clock shows at the start, RFC 3339
-    #[arg(long, env = "MARKET_CLOCK_START", value_name = "TIME", default_value_t = FRIDAY_EVENING)]
+    /// What the market clock shows at the start: New York time, 2014-12-05T17:00, or RFC 3339
+    #[arg(
+        long,
+        env = "MARKET_CLOCK_START",
+        value_name = "TIME",
+        default_value_t = FRIDAY_EVENING,
+        value_parser = new_york::read_any
+    )]
     pub(crate) start: MarketTime,
 
     /// Market seconds per real second
@@ -244,8 +250,8 @@ pub(crate) struct TrainArgs {
     #[arg(long, value_name = "FILE", num_args = 1.., required = true)]
     pub(crate) pickups: Vec<PathBuf>,
 
-    /// Learn from pickups before this time: New York wall clock such as 2014-04-04T17:00
-    #[arg(long, value_name = "TIME", value_parser = crate::training::wall_clock)]
+    /// Learn from pickups before this time: New York time such as 2014-04-04T17:00
+    #[arg(long, value_name = "TIME", value_parser = new_york::read_any)]
     pub(crate) until: MarketTime,
 
     /// Where to write the profile
@@ -475,5 +481,26 @@ mod tests {
         for text in ["0", "-1", "nan", "inf", "fast", "1e9"] {
             assert!(speed(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn winter_start_is_new_york_time() {
+        for start in [
+            "2014-12-05T17:00:00-05:00",
+            "2014-12-05T17:00",
+            "2014-12-05T22:00:00Z",
+        ] {
+            let Command::Up(up) = Cli::try_parse_from(["surge", "up", "--start", start])
+                .unwrap()
+                .command
+            else {
+                panic!("`up` is not the command `up`");
+            };
+            let shown = crate::terminal::new_york(up.stack.start);
+            assert_eq!(shown, "Friday 2014-12-05 17:00");
+        }
+        let lost = ["surge", "up", "--start", "2015-03-08T02:30"];
+        let refused = Cli::try_parse_from(lost).unwrap_err().to_string();
+        assert!(refused.contains("never showed"), "{refused}");
     }
 }

@@ -5,11 +5,10 @@ use std::fmt::Display;
 
 use anstream::{eprintln, println};
 use anstyle::{AnsiColor, Style};
-use city::wall_clock;
 use comfy_table::{
     Cell, CellAlignment, Color, ContentArrangement, Table, presets::UTF8_BORDERS_ONLY,
 };
-use marketplace::MarketTime;
+use marketplace::{MarketTime, new_york};
 
 const HEADING: Style = Style::new().bold();
 const BAD: Style = AnsiColor::Red.on_default().bold();
@@ -31,7 +30,7 @@ pub(crate) fn complain(text: impl Display) {
 
 /// A time as the city's clocks show it, such as `Friday 2014-04-04 17:00`.
 pub(crate) fn new_york(time: MarketTime) -> String {
-    wall_clock::show(time, "%A %Y-%m-%d %H:%M")
+    new_york::show(time, "%A %Y-%m-%d %H:%M")
 }
 
 pub(crate) fn heading(text: impl Display) -> String {

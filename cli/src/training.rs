@@ -7,6 +7,7 @@ use std::{path::Path, thread};
 
 use marketplace::{
     Bounds, DemandProfile, MarketTime, ProfileSettings, ServiceArea, Zone, backtest::Pickup,
+    new_york,
 };
 
 /// Trains the profile of the service area on the pickups of all bases, from midnight before the
@@ -20,7 +21,7 @@ pub fn train(pickups: &[Pickup], until: MarketTime) -> anyhow::Result<DemandProf
     let first = first
         .filter(|first| *first < until)
         .ok_or_else(|| anyhow::anyhow!("the files hold no pickup before {until}"))?;
-    let span = settings.calendar.start_of_day(first)..until;
+    let span = new_york::start_of_day(first)..until;
     let located: Vec<(MarketTime, Zone)> = pickups
         .iter()
         .map(|pickup| (pickup.at, Zone::at(pickup.position)))
@@ -68,25 +69,9 @@ pub fn read_pickups<P: AsRef<Path> + Sync>(paths: &[P]) -> anyhow::Result<Vec<Pi
     Ok(files.into_iter().flatten().collect())
 }
 
-/// Parses New York wall clock such as `2014-04-04T17:00`, or RFC 3339.
-pub(crate) fn wall_clock(text: &str) -> Result<MarketTime, String> {
-    let time = city::wall_clock::read(text).or_else(|| text.parse().ok());
-    time.ok_or_else(|| {
-        "must be a time such as 2014-04-04T17:00 or 2014-04-04T17:00:00-04:00".to_owned()
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn wall_clock_is_new_york_summer_time() {
-        let five = "2014-04-04T17:00:00-04:00".parse().unwrap();
-        assert_eq!(wall_clock("2014-04-04T17:00"), Ok(five));
-        assert_eq!(wall_clock("2014-04-04T21:00:00Z"), Ok(five));
-        assert!(wall_clock("five o'clock").is_err());
-    }
 
     #[test]
     fn training_needs_earlier_pickups() {

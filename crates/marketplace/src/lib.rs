@@ -16,6 +16,7 @@
 pub mod backtest;
 pub mod demand;
 pub mod fare;
+pub mod new_york;
 pub mod quote;
 pub mod supply;
 pub mod surge;
@@ -28,6 +29,6 @@ pub use fare::{FareSchedule, Trip};
 pub use quote::{Freshness, Price, PricingPolicy, Quote, QuoteRefusal, price};
 pub use supply::{DriverState, DriverStatus, Dropoff, SupplyBook, predicted_available};
 pub use surge::{Multiplier, SurgePolicy};
-pub use time::{Calendar, MarketTime};
+pub use time::MarketTime;
 pub use view::{Level, LevelBoard, MarketView, ZoneLevels};
 pub use zone::{Bounds, KRing, OutsideServiceArea, Position, PositionError, ServiceArea, Zone};

@@ -1,8 +1,9 @@
-//! Market time and the calendar of the city.
+//! Market time.
 //!
 //! Replays run faster than life, so no code here asks a system clock: every function takes `now` in
-//! market time. The calendar turns an instant into its *slot of the week*, which is how demand
-//! profiles are indexed.
+//! market time. What the city's clocks show at an instant is the matter of [`new_york`].
+//!
+//! [`new_york`]: crate::new_york
 
 use std::fmt;
 use std::ops::{Add, Sub};
@@ -92,9 +93,7 @@ impl FromStr for MarketTime {
     fn from_str(text: &str) -> Result<Self, TimeError> {
         DateTime::parse_from_rfc3339(text)
             .map(|instant| Self(instant.timestamp_millis()))
-            .map_err(|_| TimeError {
-                text: text.to_owned(),
-            })
+            .map_err(|_| TimeError::NotRfc3339(text.to_owned()))
     }
 }
 
@@ -112,54 +111,18 @@ impl From<MarketTime> for DateTime<Utc> {
     }
 }
 
-/// The text is not an RFC 3339 instant.
+/// A text that names no instant.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{text}` is not an RFC 3339 time such as 2014-04-04T16:00:00-04:00")]
-pub struct TimeError {
-    text: String,
-}
-
-/// The city's wall clock: a fixed offset from UTC. A replay covers weeks inside one season, so a
-/// time zone database would add nothing but a dependency.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Calendar {
-    /// Seconds to add to UTC to get local time; negative west of Greenwich.
-    pub utc_offset_seconds: i32,
-}
-
-impl Calendar {
-    /// New York while daylight saving time is in force: UTC-4.
-    pub const NEW_YORK_SUMMER: Self = Self {
-        utc_offset_seconds: -4 * 3600,
-    };
-
-    /// Which window of the week holds `time`; slot 0 starts on Monday at 00:00 local time.
-    pub fn slot_of_week(self, time: MarketTime, window: Duration) -> usize {
-        let into_week = self.millis_into_week(time);
-        usize::try_from(into_week / millis_of(window).max(1))
-            .expect("a remainder by a positive week is not negative")
-    }
-
-    /// The last midnight, local time, that is not after `time`.
-    pub fn start_of_day(self, time: MarketTime) -> MarketTime {
-        let into_day = self.millis_into_week(time) % DAY_MILLIS;
-        MarketTime(time.0.saturating_sub(into_day))
-    }
-
-    /// Monday 00:00 local time of some week: where a walk through the slots of the week starts.
-    pub(crate) fn a_monday(self) -> MarketTime {
-        MarketTime(FIRST_MONDAY_MILLIS - i64::from(self.utc_offset_seconds) * 1000)
-    }
-
-    /// Milliseconds since Monday 00:00 local time.
-    pub(crate) fn millis_into_week(self, time: MarketTime) -> i64 {
-        let local = time
-            .0
-            .saturating_add(i64::from(self.utc_offset_seconds) * 1000);
-        local
-            .saturating_sub(FIRST_MONDAY_MILLIS)
-            .rem_euclid(WEEK_MILLIS)
-    }
+pub enum TimeError {
+    /// Not RFC 3339.
+    #[error("`{0}` is not an RFC 3339 time such as 2014-04-04T16:00:00-04:00")]
+    NotRfc3339(String),
+    /// Not a civil time.
+    #[error("`{0}` is not a New York time such as 2014-04-04T16:00")]
+    NotCivil(String),
+    /// In the hour that the clocks leave out when summer time begins.
+    #[error("New York's clocks never showed {0}: in that night they went from 01:59 to 03:00")]
+    Skipped(String),
 }
 
 /// Most that the clocks of two processes in one market may differ, in market time: at sixty times
@@ -171,9 +134,6 @@ pub(crate) const WEEK_MILLIS: i64 = 7 * DAY_MILLIS;
 
 /// One day in milliseconds.
 pub(crate) const DAY_MILLIS: i64 = 24 * 3600 * 1000;
-
-/// The Unix epoch was a Thursday; the first Monday came four days later.
-const FIRST_MONDAY_MILLIS: i64 = 4 * DAY_MILLIS;
 
 /// Whole milliseconds of a duration, at most `i64::MAX`.
 pub(crate) fn millis_of(duration: Duration) -> i64 {
@@ -222,14 +182,6 @@ mod tests {
         assert!(at("2014-04-04T20:01:00.001Z").is_ahead_of(now));
         assert!(!at("1970-01-01T00:00:00Z").is_ahead_of(now));
         assert!(!MarketTime(i64::MAX).is_ahead_of(MarketTime(i64::MAX)));
-    }
-
-    #[test]
-    fn week_starts_on_monday_at_local_midnight() {
-        let slot = |text| Calendar::NEW_YORK_SUMMER.slot_of_week(at(text), FIVE_MINUTES);
-        assert_eq!(slot("2014-04-07T00:00:00-04:00"), 0);
-        assert_eq!(slot("2014-04-07T00:05:00-04:00"), 1);
-        assert_eq!(slot("2014-04-06T23:59:59-04:00"), 7 * 288 - 1);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::io::IsTerminal;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
+use marketplace::new_york;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
 
@@ -13,7 +14,6 @@ use crate::city::{City, CityOutcome};
 use crate::client::Client;
 use crate::counters::CityProgress;
 use crate::server::CityServer;
-use crate::wall_clock;
 
 /// Runs a city until a signal, and shows its progress.
 ///
@@ -130,7 +130,7 @@ fn describe(progress: &CityProgress) -> String {
     format!(
         "{}  quotes {quotes} (mean {multiplier}x, {priced_out} priced out)  requests {requests}  \
          matched {matched}  unserved {unserved}  completed {completed}  errors {}",
-        wall_clock::show(progress.market_time, "%a %H:%M"),
+        new_york::show(progress.market_time, "%a %H:%M"),
         progress.errors()
     )
 }

@@ -57,7 +57,6 @@ mod simulation;
 mod state;
 pub mod target;
 mod trust;
-pub mod wall_clock;
 
 pub use args::{Args, ReplayArgs, of_project};
 pub use city::{City, CityOutcome};

@@ -1,9 +1,9 @@
 //! Recorded pickups: the city replays them, and the backtest scores forecasts with them.
 //!
 //! A file is CSV, plain or gzipped, with the columns `pickup_at`, `lat`, `lon` and `base`;
-//! `pickup_at` is the wall clock of New York in summer. The reader streams the rows, so a file may
-//! be larger than memory. A row that cannot be read is an error with file and line: a silently
-//! shorter history would only show as a worse forecast.
+//! `pickup_at` is the civil time of New York (see [`new_york`]). The reader streams the rows, so a
+//! file may be larger than memory. A row that cannot be read is an error with file and line: a
+//! silently shorter history would only show as a worse forecast.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
@@ -13,9 +13,7 @@ use anyhow::Context;
 use csv::StringRecord;
 use flate2::read::MultiGzDecoder;
 use marketplace::backtest::Pickup;
-use marketplace::{MarketTime, Position};
-
-use crate::wall_clock;
+use marketplace::{Position, new_york};
 
 /// Reads all pickups of a file, in the order of the file.
 ///
@@ -85,7 +83,7 @@ impl Columns {
 
     fn pickup(&self, row: &StringRecord) -> anyhow::Result<Pickup> {
         Ok(Pickup {
-            at: new_york_time(&row[self.pickup_at])?,
+            at: new_york::read(row[self.pickup_at].trim()).context("pickup_at")?,
             position: Position::new(degrees(row, self.lat)?, degrees(row, self.lon)?)?,
             base: row[self.base].trim().to_owned(),
         })
@@ -96,12 +94,6 @@ fn degrees(row: &StringRecord, column: usize) -> anyhow::Result<f64> {
     let text = row[column].trim();
     text.parse()
         .with_context(|| format!("`{text}` is not a number of degrees"))
-}
-
-fn new_york_time(text: &str) -> anyhow::Result<MarketTime> {
-    let text = text.trim();
-    wall_clock::read(text)
-        .with_context(|| format!("pickup_at `{text}` is no local time such as 2014-04-04T16:00"))
 }
 
 #[cfg(test)]

@@ -1,8 +1,7 @@
 //! Numbers, names and reasons as text.
 
 use chrono::{DateTime, Utc};
-use city::wall_clock;
-use marketplace::MarketTime;
+use marketplace::{MarketTime, new_york};
 use price_optimization::explain::{CostliestHop, FeedName, Stage};
 use surge_proto::DataflowMode;
 
@@ -50,7 +49,7 @@ fn grouped(number: &str) -> String {
 
 /// A time of the market as New York's clocks show it.
 pub(super) fn market(time: DateTime<Utc>, form: &str) -> String {
-    wall_clock::show(MarketTime::from_millis(time.timestamp_millis()), form)
+    new_york::show(MarketTime::from_millis(time.timestamp_millis()), form)
 }
 
 pub(super) const fn stage(stage: Stage) -> &'static str {

@@ -5,7 +5,8 @@ use std::ops::Range;
 use std::time::Duration;
 
 use super::{BacktestError, BacktestSettings, Pickup};
-use crate::time::{Calendar, DAY_MILLIS, MarketTime, millis_of};
+use crate::new_york;
+use crate::time::{DAY_MILLIS, MarketTime, millis_of};
 use crate::zone::{Zone, ZoneError};
 
 /// Two years; a backtest of one month on a year of history fits.
@@ -63,16 +64,24 @@ impl Grid {
         MarketTime::of_window(first + window as i64, self.window)
     }
 
+    /// The window of `counts` that holds this time; none before the first.
+    pub(super) fn window_at(&self, at: MarketTime) -> Option<usize> {
+        let first = self.train.start.window_index(self.window);
+        usize::try_from(at.window_index(self.window) - first).ok()
+    }
+
     /// Whether the test days follow the training days without a gap.
     pub(super) fn is_gapless(&self) -> bool {
         self.start_of(self.test.start) == self.train.end
     }
 
     fn count(&mut self) {
-        let first = self.train.start.window_index(self.window);
         for (at, zone) in &self.pickups {
             if let Ok(index) = self.zones.binary_search(zone) {
-                self.counts[(at.window_index(self.window) - first) as usize][index] += 1;
+                let window = self
+                    .window_at(*at)
+                    .expect("a pickup is not before the first");
+                self.counts[window][index] += 1;
             }
         }
     }
@@ -106,22 +115,20 @@ impl Selection {
             })
             .collect::<Result<_, ZoneError>>()
             .map_err(|_| BacktestError::Resolution(settings.resolution))?;
-        let days = whole_days(&pickups, settings.profile.calendar).ok_or_else(|| {
-            BacktestError::NoPickups {
-                part,
-                base: settings.base.clone(),
-                bounds: settings.bounds.to_string(),
-            }
+        let days = whole_days(&pickups).ok_or_else(|| BacktestError::NoPickups {
+            part,
+            base: settings.base.clone(),
+            bounds: settings.bounds.to_string(),
         })?;
         Ok(Self { days, pickups })
     }
 }
 
-fn whole_days(pickups: &[(MarketTime, Zone)], calendar: Calendar) -> Option<Range<MarketTime>> {
+fn whole_days(pickups: &[(MarketTime, Zone)]) -> Option<Range<MarketTime>> {
     let first = pickups.iter().map(|(at, _)| *at).min()?;
     let last = pickups.iter().map(|(at, _)| *at).max()?;
-    let one_day = Duration::from_millis(DAY_MILLIS as u64);
-    Some(calendar.start_of_day(first)..calendar.start_of_day(last) + one_day)
+    const DAY: Duration = Duration::from_millis(DAY_MILLIS as u64);
+    Some(new_york::start_of_day(first)..new_york::at_time_of_day(last, DAY))
 }
 
 fn check_window(settings: &BacktestSettings) -> Result<(), BacktestError> {
@@ -148,8 +155,9 @@ fn check_days(train: &Range<MarketTime>, test: &Range<MarketTime>) -> Result<(),
     }
 }
 
+/// From midnight to midnight: a day has 23 to 25 hours.
 fn days_in(span: &Range<MarketTime>) -> i64 {
-    (span.end.millis() - span.start.millis()) / DAY_MILLIS
+    (new_york::civil_millis(span.end) - new_york::civil_millis(span.start)) / DAY_MILLIS
 }
 
 fn totals(pickups: &[(MarketTime, Zone)]) -> HashMap<Zone, i64> {

@@ -10,7 +10,8 @@ use serde::Serialize;
 use super::BacktestSettings;
 use super::grid::Grid;
 use crate::demand::{DemandForecaster, DemandProfile, ProfileSettings};
-use crate::time::{MarketTime, WEEK_MILLIS, millis_of};
+use crate::new_york;
+use crate::time::{MarketTime, millis_of};
 
 /// Forecasts per test window and zone.
 pub(super) type Forecasts = Vec<Vec<f64>>;
@@ -47,10 +48,10 @@ impl Method {
     /// One step ahead forecasts of all test windows.
     pub(super) fn forecasts(self, grid: &Grid, settings: &BacktestSettings) -> Forecasts {
         match self {
-            Self::LastValue => earlier_value(grid, 1),
-            Self::SeasonalNaive => {
-                earlier_value(grid, (WEEK_MILLIS / millis_of(grid.window)) as usize)
-            }
+            Self::LastValue => earlier_value(grid, |window| window.checked_sub(1)),
+            Self::SeasonalNaive => earlier_value(grid, |window| {
+                grid.window_at(new_york::days_before(grid.start_of(window), 7))
+            }),
             Self::MovingAverage => moving_average(grid),
             Self::Ewma => ewma(grid),
             Self::SlotMean => slot_mean(grid, settings),
@@ -59,8 +60,8 @@ impl Method {
     }
 }
 
-fn earlier_value(grid: &Grid, windows_ago: usize) -> Forecasts {
-    let value = |window: usize| match window.checked_sub(windows_ago) {
+fn earlier_value(grid: &Grid, earlier: impl Fn(usize) -> Option<usize>) -> Forecasts {
+    let value = |window: usize| match earlier(window) {
         Some(earlier) => grid.counts[earlier]
             .iter()
             .map(|count| f64::from(*count))

@@ -35,6 +35,7 @@ use std::time::Duration;
 
 use super::DemandProfile;
 use super::window_counts::WindowCounts;
+use crate::new_york;
 use crate::time::{MarketTime, WEEK_MILLIS, millis_of};
 use crate::zone::Zone;
 
@@ -259,9 +260,7 @@ impl DemandForecaster {
     fn closed_windows(&self, open: i64) -> impl Iterator<Item = (i64, usize)> {
         let remembered = millis_of(self.settings.memory) / millis_of(self.window);
         let first = (open - remembered).max(self.first_window);
-        let slots_per_week = self.expected[self.city()].len();
-        let slots = (self.slot_of(first)..slots_per_week).chain((0..slots_per_week).cycle());
-        (first..open).zip(slots)
+        (first..open).map(|window| (window, self.slot_of(window)))
     }
 
     /// The share of a window in which requests were counted, up to the point where `passed` of it
@@ -279,9 +278,7 @@ impl DemandForecaster {
     }
 
     fn slot_of(&self, window: i64) -> usize {
-        self.profile
-            .calendar()
-            .slot_of_week(MarketTime::of_window(window, self.window), self.window)
+        new_york::slot_of_week(MarketTime::of_window(window, self.window), self.window)
     }
 
     /// The column of the whole city, after those of the zones.
@@ -335,7 +332,7 @@ impl Faded {
 /// The expectation of each zone, and of the city last, for every window of the week.
 fn weeks_ahead(profile: &DemandProfile, zones: &[Zone], window: Duration) -> Vec<Vec<f64>> {
     let slots = 0..WEEK_MILLIS / millis_of(window);
-    let monday = profile.calendar().a_monday();
+    let monday = new_york::a_monday();
     let starts: Vec<MarketTime> = slots
         .map(|slot| MarketTime::from_millis(monday.millis() + slot * millis_of(window)))
         .collect();

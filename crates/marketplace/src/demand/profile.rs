@@ -20,14 +20,13 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::time::{Calendar, MarketTime, WEEK_MILLIS, millis_of};
+use crate::new_york;
+use crate::time::{MarketTime, WEEK_MILLIS, millis_of};
 use crate::zone::Zone;
 
 /// How a profile is trained.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ProfileSettings {
-    /// The city's calendar.
-    pub calendar: Calendar,
     /// Length of a slot of the week; divides a day.
     pub slot: Duration,
     /// Only this many weeks at the end of the history are used, so that the profile follows the
@@ -48,7 +47,6 @@ pub struct ProfileSettings {
 impl Default for ProfileSettings {
     fn default() -> Self {
         Self {
-            calendar: Calendar::NEW_YORK_SUMMER,
             slot: Duration::from_secs(15 * 60),
             weeks: 26,
             kernel: Duration::from_secs(90 * 60),
@@ -65,7 +63,6 @@ impl Default for ProfileSettings {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "ProfileFile", into = "ProfileFile")]
 pub struct DemandProfile {
-    calendar: Calendar,
     slot: Duration,
     /// Sorted; one row of `ten_thousandths` each.
     zones: Vec<Zone>,
@@ -91,7 +88,6 @@ impl DemandProfile {
         let rows = (0..zones.len()).map(|zone| in_steps(&history.zone_week(zone, &city, settings)));
         let ten_thousandths = rows.collect();
         Self {
-            calendar: settings.calendar,
             slot: settings.slot,
             zones,
             ten_thousandths,
@@ -123,23 +119,17 @@ impl DemandProfile {
         &self.zones
     }
 
-    /// The calendar that its slots follow.
-    pub fn calendar(&self) -> Calendar {
-        self.calendar
-    }
-
     /// The slots of the week that `[at, at + window)` touches, each with the share of the slot
-    /// inside the window.
+    /// inside the window. Each slot asks the clocks anew, since they may have been changed.
     fn overlaps(&self, at: MarketTime, window: Duration) -> impl Iterator<Item = (usize, f64)> {
         let slot_millis = millis_of(self.slot);
-        let from = self.calendar.millis_into_week(at);
-        let until = from.saturating_add(millis_of(window));
-        let touched = from.div_euclid(slot_millis)..=(until - 1).div_euclid(slot_millis);
-        touched.map(move |slot| {
-            let start = slot * slot_millis;
-            let inside = until.min(start + slot_millis) - from.max(start);
-            let of_week = (start % WEEK_MILLIS) / slot_millis;
-            (of_week as usize, inside as f64 / slot_millis as f64)
+        let (mut from, until) = (at.millis(), (at + window).millis());
+        std::iter::from_fn(move || {
+            let into_week = new_york::millis_into_week(MarketTime::from_millis(from));
+            let inside = (slot_millis - into_week % slot_millis).min(until - from);
+            from = from.saturating_add(inside);
+            let slot = (into_week / slot_millis) as usize;
+            (inside > 0).then_some((slot, inside as f64 / slot_millis as f64))
         })
     }
 }
@@ -165,7 +155,7 @@ impl History {
         let mut counts = vec![vec![0.0; slots]; zones.len()];
         for (at, zone) in pickups.iter().filter(|(at, _)| span.contains(at)) {
             if let Ok(index) = zones.binary_search(zone) {
-                counts[index][settings.calendar.slot_of_week(*at, settings.slot)] += 1.0;
+                counts[index][new_york::slot_of_week(*at, settings.slot)] += 1.0;
             }
         }
         Self {
@@ -280,7 +270,7 @@ fn passes(span: &Range<MarketTime>, settings: &ProfileSettings) -> Vec<f64> {
         (span.start + (settings.slot - Duration::from_millis(1))).window_index(settings.slot);
     for index in first..span.end.window_index(settings.slot) {
         let start = MarketTime::of_window(index, settings.slot);
-        passes[settings.calendar.slot_of_week(start, settings.slot)] += 1.0;
+        passes[new_york::slot_of_week(start, settings.slot)] += 1.0;
     }
     passes
 }
@@ -335,17 +325,37 @@ const SCHEMA: &str = "surge.demand_profile/1";
 #[serde(deny_unknown_fields)]
 struct ProfileFile {
     schema: String,
-    calendar: Calendar,
+    calendar: Clocks,
     slot_seconds: u64,
     zones: Vec<Zone>,
     ten_thousandths: Vec<Vec<u32>>,
+}
+
+/// The clocks that the slots follow: those of New York. Files that were made before say so by the
+/// offset of its summer time, in which their pickups were.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Clocks {
+    TimeZone(String),
+    UtcOffsetSeconds(i32),
+}
+
+const NEW_YORK: &str = "America/New_York";
+
+impl Clocks {
+    fn are_new_york(&self) -> bool {
+        match self {
+            Self::TimeZone(name) => name == NEW_YORK,
+            Self::UtcOffsetSeconds(offset) => *offset == -4 * 3600,
+        }
+    }
 }
 
 impl From<DemandProfile> for ProfileFile {
     fn from(profile: DemandProfile) -> Self {
         Self {
             schema: SCHEMA.to_owned(),
-            calendar: profile.calendar,
+            calendar: Clocks::TimeZone(NEW_YORK.to_owned()),
             slot_seconds: profile.slot.as_secs(),
             zones: profile.zones,
             ten_thousandths: profile.ten_thousandths,
@@ -360,6 +370,9 @@ impl TryFrom<ProfileFile> for DemandProfile {
         if file.schema != SCHEMA {
             return Err(ProfileError::Schema(file.schema));
         }
+        if !file.calendar.are_new_york() {
+            return Err(ProfileError::Clocks);
+        }
         let slots = slots_of_file(file.slot_seconds)?;
         let is_complete = file.ten_thousandths.len() == file.zones.len()
             && file
@@ -371,7 +384,6 @@ impl TryFrom<ProfileFile> for DemandProfile {
             return Err(ProfileError::Rows { slots });
         }
         Ok(Self {
-            calendar: file.calendar,
             slot: Duration::from_secs(file.slot_seconds),
             zones: file.zones,
             ten_thousandths: file.ten_thousandths,
@@ -393,6 +405,9 @@ pub enum ProfileError {
     /// Another kind or version of file.
     #[error("the demand profile has schema `{0}`, expected `{SCHEMA}`")]
     Schema(String),
+    /// The slots follow other clocks.
+    #[error("the calendar of the demand profile must be the time zone {NEW_YORK}")]
+    Clocks,
     /// The slot length makes no calendar.
     #[error("slot_seconds {0} of the demand profile does not divide a day")]
     Slot(u64),
@@ -512,6 +527,43 @@ mod tests {
             serde_json::from_str::<DemandProfile>(&json).unwrap(),
             profile
         );
+        let older = json.replace(
+            r#"{"time_zone":"America/New_York"}"#,
+            r#"{"utc_offset_seconds":-14400}"#,
+        );
+        assert_ne!(older, json);
+        assert_eq!(
+            serde_json::from_str::<DemandProfile>(&older).unwrap(),
+            profile
+        );
+    }
+
+    /// The pickups of four summer weeks, at 20:07: in winter, too, people ride at 20:07.
+    #[test]
+    fn winter_evening_uses_same_slot() {
+        let profile = trained(28);
+        let expected = |text: &str| profile.expected(zones()[0], text.parse().unwrap(), QUARTER);
+        let summer = expected("2014-05-09T20:00:00-04:00");
+        assert_eq!(expected("2014-12-05T20:00:00-05:00"), summer);
+        assert!(expected("2014-12-05T20:00:00-04:00") < summer);
+    }
+
+    #[test]
+    fn changed_clocks_leave_out_or_repeat_slots() {
+        let mut profile = DemandProfile::flat(&zones());
+        let steps = profile.ten_thousandths.iter_mut();
+        steps.for_each(|row| {
+            row[6 * 96 + 4..6 * 96 + 12].copy_from_slice(&[1, 1, 1, 1, 9, 9, 9, 9])
+        });
+        let five_hours = |text: &str| {
+            let sunday = crate::new_york::start_of_day(text.parse().unwrap());
+            let ten_thousandths = profile.expected(zones()[0], sunday, HOUR * 5) * 10_000.0;
+            ten_thousandths.round() as u32
+        };
+        let quarters = |others: u32, at_one: u32, at_two: u32| others * 2500 + at_one + at_two * 9;
+        assert_eq!(five_hours("2014-04-06T12:00:00Z"), quarters(12, 4, 4));
+        assert_eq!(five_hours("2014-03-09T12:00:00Z"), quarters(16, 4, 0));
+        assert_eq!(five_hours("2014-11-02T12:00:00Z"), quarters(8, 8, 4));
     }
 
     #[test]
@@ -531,6 +583,7 @@ mod tests {
                 "168 numbers",
             ),
             (json.replace("[[2500,", "[[0,"), "above zero"),
+            (json.replace("New_York", "Chicago"), "America/New_York"),
         ];
         for (json, reason) in wrong {
             let refused = serde_json::from_str::<DemandProfile>(&json)

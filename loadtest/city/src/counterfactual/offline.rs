@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use marketplace::backtest::Pickup;
-use marketplace::{Bounds, DemandProfile, MarketTime, Multiplier, ServiceArea, Zone, fare};
+use marketplace::{
+    Bounds, DemandProfile, MarketTime, Multiplier, ServiceArea, Zone, fare, new_york,
+};
 use uuid::Uuid;
 
 use super::prices::{HalfHours, OfflinePrices};
@@ -100,9 +102,9 @@ impl OfflineSimulation {
 
     /// The evening before, which had other riders and no crowd.
     fn a_day_earlier(&self) -> Self {
-        const DAY: Duration = Duration::from_secs(24 * 3600);
+        let a_day_before = |time| new_york::days_before(time, 1);
         Self {
-            scored: self.scored.start - DAY..self.scored.end - DAY,
+            scored: a_day_before(self.scored.start)..a_day_before(self.scored.end),
             crowds: Vec::new(),
             ..self.clone()
         }

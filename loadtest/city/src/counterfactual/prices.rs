@@ -10,7 +10,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use marketplace::{Calendar, MarketTime, Multiplier, Zone};
+use marketplace::{MarketTime, Multiplier, Zone, new_york};
 
 use crate::ground_truth::{Fact, GroundTruth};
 
@@ -85,7 +85,7 @@ fn in_words(length: Duration) -> String {
 /// The multipliers of every zone and half hour of the day, averaged over an evening.
 #[derive(Debug, Clone, Default)]
 pub(super) struct HalfHours {
-    sums: HashMap<(Zone, i64), (f64, u32)>,
+    sums: HashMap<(Zone, usize), (f64, u32)>,
 }
 
 impl HalfHours {
@@ -108,9 +108,8 @@ impl HalfHours {
 }
 
 /// The number of the half hour of the day, in New York.
-fn half_hour(now: MarketTime) -> i64 {
-    let into_day = Calendar::NEW_YORK_SUMMER.start_of_day(now).age_of(now);
-    into_day.as_secs() as i64 / 1_800
+fn half_hour(now: MarketTime) -> usize {
+    new_york::slot_of_week(now, Duration::from_secs(1_800)) % 48
 }
 
 /// Answers every request for a price.

@@ -8,12 +8,11 @@ use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 
-use marketplace::MarketTime;
+use marketplace::{MarketTime, new_york};
 use surge_proto::DataflowMode;
 
 use super::changes;
 use crate::report::{Baseline, CompareReport, Machine, Workload};
-use crate::wording::new_york;
 
 /// An older run, with which a new one is going to be compared.
 #[derive(Debug)]
@@ -133,15 +132,16 @@ impl Circumstances {
         const WEEK: i64 = 7 * 24 * 3_600 * 1_000;
         const MOST: i64 = Duration::from_secs(15 * 60).as_millis() as i64;
         let was = older.city.measured_from.as_deref()?;
-        let apart = was.parse::<MarketTime>().ok()?.millis() - self.market_time.millis();
+        let (was, is) = (was.parse().ok()?, self.market_time);
+        let apart = new_york::millis_into_week(was) - new_york::millis_into_week(is);
         let apart = apart.rem_euclid(WEEK);
-        let hour = |instant: &str| Some(new_york(instant)?.format("%A %H:%M").to_string());
-        let both = || Some((hour(was)?, hour(&self.market_time.to_string())?));
-        let (was, is) = both().filter(|_| apart.min(WEEK - apart) > MOST)?;
-        Some(format!(
-            "hour of the market: {was} then, {is} now (a fresh `./surge up` starts at the same \
+        let [was, is] = [was, is].map(|time| new_york::show(time, "%A %H:%M"));
+        (apart.min(WEEK - apart) > MOST).then(|| {
+            format!(
+                "hour of the market: {was} then, {is} now (a fresh `./surge up` starts at the same \
              hour)"
-        ))
+            )
+        })
     }
 }
 

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use chrono::NaiveTime;
-use marketplace::{Calendar, MarketTime, Position};
+use marketplace::{MarketTime, Position, new_york::at_time_of_day};
 use serde::{Deserialize, Deserializer, de};
 
 use city::{Crowd, Pricing};
@@ -178,7 +178,7 @@ impl Scenario {
 
     /// The crowds of a simulated evening on the day of `at`.
     pub(crate) fn evening_crowds(&self, at: MarketTime) -> Vec<Crowd> {
-        let crowd = |plan: &CrowdPlan| plan.crowd(midnight_before(at) + plan.starts_at);
+        let crowd = |plan: &CrowdPlan| plan.crowd(at_time_of_day(at, plan.starts_at));
         self.crowds.iter().map(crowd).collect()
     }
 
@@ -196,8 +196,7 @@ impl Scenario {
             .market
             .scored_until
             .unwrap_or(usual_end.max(from + HOUR));
-        let midnight = midnight_before(at);
-        midnight + from..midnight + until
+        at_time_of_day(at, from)..at_time_of_day(at, until)
     }
 
     /// Pricings to compare with fresh data besides the dataflows, in evenings of the day of `at`.
@@ -251,15 +250,11 @@ impl Dial {
             Self::Nightly => Pricing::Nightly,
             Self::WithoutSurge => Pricing::WithoutSurge,
             Self::Outage(plan) => Pricing::Outage {
-                from: midnight_before(at) + plan.from,
+                from: at_time_of_day(at, plan.from),
                 length: minutes(plan.minutes),
             },
         }
     }
-}
-
-fn midnight_before(at: MarketTime) -> MarketTime {
-    Calendar::NEW_YORK_SUMMER.start_of_day(at)
 }
 
 const fn minutes(minutes: u32) -> Duration {

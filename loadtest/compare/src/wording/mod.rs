@@ -12,9 +12,8 @@ pub(crate) mod findings;
 pub(crate) mod market;
 pub(crate) mod validity;
 
-use chrono::{DateTime, FixedOffset};
 use engine::Transport;
-use marketplace::{Calendar, MarketTime};
+use marketplace::{MarketTime, new_york};
 
 use crate::report::{Arrivals, CompareReport};
 
@@ -83,23 +82,13 @@ pub(crate) fn generator(report: &CompareReport) -> Option<String> {
 
 /// Weekday, date and hours between two instants of market time, RFC 3339, in New York time.
 pub(crate) fn market_span(from: &str, until: &str) -> Option<String> {
-    let (from, until) = (new_york(from)?, new_york(until)?);
-    let (from, until) = (from.format("%A %Y-%m-%d, %H:%M"), until.format("%H:%M"));
+    let from = new_york::show(from.parse().ok()?, "%A %Y-%m-%d, %H:%M");
+    let until = time_of_day(until.parse().ok()?);
     Some(format!("{from} to {until} in New York"))
 }
 
 pub(crate) fn time_of_day(at: MarketTime) -> String {
-    in_new_york(at).map_or_else(|| at.to_string(), |local| local.format("%H:%M").to_string())
-}
-
-/// An instant, RFC 3339, as the clocks of New York show it.
-pub(crate) fn new_york(instant: &str) -> Option<DateTime<FixedOffset>> {
-    in_new_york(instant.parse().ok()?)
-}
-
-fn in_new_york(instant: MarketTime) -> Option<DateTime<FixedOffset>> {
-    let offset = FixedOffset::east_opt(Calendar::NEW_YORK_SUMMER.utc_offset_seconds)?;
-    Some(DateTime::from_timestamp_millis(instant.millis())?.with_timezone(&offset))
+    new_york::show(at, "%H:%M")
 }
 
 /// The names with commas and an "and"; empty for none.

@@ -48,11 +48,8 @@ fn multipliers(moment: &Moment) -> impl Iterator<Item = Multiplier> {
 }
 
 fn time(moment: &Moment) -> String {
-    let local = wording::new_york(&moment.market_time);
-    local.map_or_else(
-        || moment.market_time.clone(),
-        |local| local.format("%H:%M").to_string(),
-    )
+    let at = moment.market_time.parse();
+    at.map_or_else(|_| moment.market_time.clone(), wording::time_of_day)
 }
 
 fn scale(hottest: Multiplier) -> Markup {
