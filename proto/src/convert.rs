@@ -7,7 +7,7 @@ use marketplace::{
     zone::{Position, Zone},
 };
 use prost_types::Timestamp;
-use uuid::Uuid;
+use uuid::{Uuid, fmt::Hyphenated};
 
 use crate::v1;
 
@@ -64,26 +64,28 @@ pub fn zones(wire: &[String]) -> Result<Vec<Zone>, Malformed> {
     wire.iter().map(|name| zone("zones", name)).collect()
 }
 
-/// A UUID.
+/// A UUID in the form that answers and messages show, of RFC 9562: with hyphens, without braces.
 ///
 /// # Errors
 /// When it is none.
 pub fn id(field: &'static str, wire: &str) -> Result<Uuid, Malformed> {
-    wire.parse()
-        .map_err(|_| Malformed::new(field, "must be a UUID"))
+    let id: Result<Hyphenated, _> = wire.parse();
+    id.map(Hyphenated::into_uuid)
+        .map_err(|_| Malformed::new(field, "must be a UUID with hyphens"))
 }
 
 /// A required market time.
 ///
 /// # Errors
-/// When it is missing.
+/// When it is missing, or outside of what a `Timestamp` may hold: the years 1 to 9999, and parts of
+/// a second that are neither negative nor a whole one.
 pub fn market_time(field: &'static str, wire: Option<Timestamp>) -> Result<MarketTime, Malformed> {
     let wire = wire.ok_or_else(|| Malformed::new(field, "is missing"))?;
-    let millis = wire
-        .seconds
-        .checked_mul(1_000)
-        .and_then(|millis| millis.checked_add(i64::from(wire.nanos) / 1_000_000))
-        .ok_or_else(|| Malformed::new(field, "is out of range"))?;
+    let years_1_to_9999 = -62_135_596_800..253_402_300_800;
+    if !years_1_to_9999.contains(&wire.seconds) || !(0..1_000_000_000).contains(&wire.nanos) {
+        return Err(Malformed::new(field, "is out of range"));
+    }
+    let millis = wire.seconds * 1_000 + i64::from(wire.nanos) / 1_000_000;
     Ok(MarketTime::from_millis(millis))
 }
 

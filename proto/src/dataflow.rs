@@ -8,7 +8,7 @@ use crate::v1;
 
 /// A dataflow mode: `database`, `request` or `events`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case", try_from = "String")]
 pub enum DataflowMode {
     /// A batch job aggregates the shared database; the quote reads its rows.
     Database,
@@ -70,6 +70,15 @@ impl FromStr for DataflowMode {
             .into_iter()
             .find(|mode| mode.as_str() == name)
             .ok_or_else(|| UnknownMode(name.chars().take(40).collect()))
+    }
+}
+
+/// For JSON, where the derived form would also take `{"events":null}`.
+impl TryFrom<String> for DataflowMode {
+    type Error = UnknownMode;
+
+    fn try_from(name: String) -> Result<Self, UnknownMode> {
+        name.parse()
     }
 }
 

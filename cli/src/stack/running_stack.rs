@@ -19,6 +19,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use serde::{Deserialize, Serialize};
+use strict_serde::Strict;
 
 use compare::whole_file;
 
@@ -65,7 +66,7 @@ impl RunningStack {
             text => text.with_context(|| format!("cannot read {}", path.display()))?,
         };
         serde_json::from_slice(&text)
-            .map(Some)
+            .map(|Strict(stack)| Some(stack))
             .with_context(|| format!("{} is of another version", path.display()))
     }
 

@@ -6,9 +6,10 @@ use crate::modules::{Module, Workspace, field};
 use crate::source::sources;
 
 /// Every crate and the crates of ours that it may import, without those that only its tests import.
-const MAY_IMPORT: [(&str, &[&str]); 17] = [
+const MAY_IMPORT: [(&str, &[&str]); 18] = [
     ("marketplace", &[]),
-    ("platform", &[]),
+    ("strict-serde", &[]),
+    ("platform", &["strict-serde"]),
     ("private-servers", &[]),
     ("protoc", &[]),
     ("trace-view", &[]),
@@ -35,7 +36,7 @@ const MAY_IMPORT: [(&str, &[&str]); 17] = [
         "price-optimization",
         &["feeds", "marketplace", "platform", "surge-proto"],
     ),
-    ("city", &["marketplace", "surge-proto"]),
+    ("city", &["marketplace", "strict-serde", "surge-proto"]),
     ("engine", &["marketplace", "surge-proto"]),
     (
         "compare",
@@ -46,6 +47,7 @@ const MAY_IMPORT: [(&str, &[&str]); 17] = [
             "engine",
             "marketplace",
             "private-servers",
+            "strict-serde",
             "surge-proto",
         ],
     ),
@@ -63,6 +65,7 @@ const MAY_IMPORT: [(&str, &[&str]); 17] = [
             "price-optimization",
             "private-servers",
             "ride-management",
+            "strict-serde",
             "surge-proto",
             "trace-view",
         ],

@@ -39,7 +39,7 @@ pub fn predicted_available(
 
 /// What a driver is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case", try_from = "String")]
 pub enum DriverStatus {
     /// Not working.
     Offline,
@@ -85,6 +85,15 @@ impl FromStr for DriverStatus {
         named.ok_or_else(|| DriverStatusError {
             text: text.to_owned(),
         })
+    }
+}
+
+/// For JSON, where the derived form would also take `{"idle":null}`.
+impl TryFrom<String> for DriverStatus {
+    type Error = DriverStatusError;
+
+    fn try_from(text: String) -> Result<Self, DriverStatusError> {
+        text.parse()
     }
 }
 

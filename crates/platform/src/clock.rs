@@ -20,7 +20,7 @@ use serde::Serialize;
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct ClockConfig {
     /// Market time at the anchor, RFC 3339. Default: market time is real time.
-    #[arg(long, env = "MARKET_CLOCK_START", value_name = "TIME")]
+    #[arg(long, env = "MARKET_CLOCK_START", value_name = "TIME", value_parser = rfc3339)]
     pub market_clock_start: Option<DateTime<Utc>>,
 
     /// Market seconds per real second.
@@ -49,15 +49,17 @@ fn speed(text: &str) -> Result<f64, String> {
 /// A time, or the file that holds it: containers that start at different times can share a file,
 /// but no environment.
 fn anchor(text: &str) -> Result<DateTime<Utc>, String> {
-    let time = |text: &str| {
-        text.parse::<DateTime<Utc>>()
-            .map_err(|error| error.to_string())
-    };
     let Some(path) = text.strip_prefix('@') else {
-        return time(text);
+        return rfc3339(text);
     };
     let written = std::fs::read_to_string(path).map_err(|error| format!("{path}: {error}"))?;
-    time(written.trim_end()).map_err(|error| format!("{path} holds no time: {error}"))
+    rfc3339(written.trim_end()).map_err(|error| format!("{path} holds no time: {error}"))
+}
+
+fn rfc3339(text: &str) -> Result<DateTime<Utc>, String> {
+    let time = DateTime::parse_from_rfc3339(text);
+    time.map(DateTime::into)
+        .map_err(|error| format!("{error}; write it as 2014-04-04T16:00:00-04:00"))
 }
 
 /// An instant of real time, in microseconds since the Unix epoch. It takes eight bytes and no

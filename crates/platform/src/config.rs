@@ -8,6 +8,7 @@ use clap::{
     error::{ContextKind, ContextValue, Error, ErrorKind},
 };
 use serde::de::DeserializeOwned;
+use strict_serde::Strict;
 
 /// Exit code for a command line or an environment that makes no sense (`EX_USAGE` of sysexits).
 pub const EXIT_USAGE: u8 = 64;
@@ -50,7 +51,10 @@ pub fn duration_within(
 /// # Errors
 /// When there is no such file, or its content is not a `T`; the message names the variable.
 pub fn read_json<T: DeserializeOwned>(variable: &str, path: &Path) -> io::Result<T> {
-    let read = || -> io::Result<T> { Ok(serde_json::from_slice(&fs::read(path)?)?) };
+    let read = || -> io::Result<T> {
+        let Strict(value) = serde_json::from_slice(&fs::read(path)?)?;
+        Ok(value)
+    };
     read().map_err(|cause| {
         let message = format!("{variable}={} cannot be used: {cause}", path.display());
         io::Error::new(cause.kind(), message)

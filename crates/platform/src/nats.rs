@@ -318,8 +318,7 @@ pub struct ConsumerTelemetry {
 
 /// The trace context that a message carries.
 pub fn producer_of(message: &Message) -> Option<&str> {
-    let headers = message.headers.as_ref()?;
-    Some(headers.get(propagation::TRACEPARENT)?.as_str())
+    propagation::left_in_message(message.headers.as_ref()?)
 }
 
 /// The outcome of a message.

@@ -10,6 +10,7 @@
 //! )
 //! ```
 
+use serde::Deserialize;
 use utoipa::{IntoResponses, ToSchema};
 
 use crate::fault::Problem;
@@ -51,7 +52,8 @@ pub enum DependencyProblems {
 }
 
 /// A point in degrees (WGS 84). Describes positions, which know nothing of OpenAPI.
-#[derive(Debug, ToSchema)]
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 #[schema(as = Point)]
 pub struct GeoPoint {
     /// Latitude.

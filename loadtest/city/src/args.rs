@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use marketplace::{Bounds, DemandProfile};
+use strict_serde::Strict;
 
 use crate::pickups;
 use crate::state::{CityConfig, DEFAULT_FLEET};
@@ -117,7 +118,8 @@ fn fleet(text: &str) -> Result<usize, String> {
 fn read_profile(path: &Path) -> anyhow::Result<DemandProfile> {
     let name = || format!("--profile {} (DEMAND_PROFILE)", path.display());
     let text = std::fs::read(path).with_context(name)?;
-    serde_json::from_slice(&text).with_context(name)
+    let Strict(value) = serde_json::from_slice(&text).with_context(name)?;
+    Ok(value)
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use strict_serde::Strict;
 
 /// A cheap handle on a pool of connections; clones share the pool.
 #[derive(Debug, Clone)]
@@ -98,7 +99,7 @@ impl HttpAnswer {
     /// # Errors
     /// When the body does not match `T`.
     pub fn json<T: DeserializeOwned>(&self) -> serde_json::Result<T> {
-        serde_json::from_slice(&self.body)
+        serde_json::from_slice(&self.body).map(|Strict(value)| value)
     }
 
     /// The start of the body as text, for messages.

@@ -27,6 +27,7 @@ use axum::{Json, Router};
 use http::{StatusCode, Uri};
 use serde::Serialize;
 use serde_json::{Value, json};
+use strict_serde::Strict;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
@@ -159,7 +160,7 @@ async fn truth(State(app): State<App>) -> Result<Json<MarketTruth>, CityProblem>
 
 async fn add_crowd(
     State(app): State<App>,
-    Json(request): Json<CrowdRequest>,
+    Json(Strict(request)): Json<Strict<CrowdRequest>>,
 ) -> Result<(StatusCode, Json<CrowdRequest>), CityProblem> {
     let city = app.city()?;
     let refused = |reason| CityProblem(StatusCode::UNPROCESSABLE_ENTITY, reason);

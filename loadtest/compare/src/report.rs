@@ -20,6 +20,7 @@ use engine::Transport;
 use marketplace::{Multiplier, Zone};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use strict_serde::Strict;
 use surge_proto::DataflowMode;
 
 /// The name and version of this format.
@@ -102,7 +103,8 @@ impl CompareReport {
         let schema = value.get("schema").and_then(Value::as_str);
         let schema = schema.unwrap_or("unknown");
         ensure!(schema == SCHEMA, "its format is {schema}, not {SCHEMA}");
-        Ok(serde_json::from_value(value)?)
+        let Strict(report) = serde_json::from_value(value)?;
+        Ok(report)
     }
 
     /// Whether the run came to its end.

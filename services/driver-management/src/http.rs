@@ -19,7 +19,7 @@ use serde::{Deserialize, Deserializer, Serialize, de};
 use surge_proto::convert::{self, Malformed};
 use utoipa::{OpenApi as _, ToSchema, openapi::OpenApi};
 use utoipa_axum::{router::OpenApiRouter, routes};
-use uuid::Uuid;
+use uuid::{Uuid, fmt::Hyphenated};
 
 use crate::{
     app::App,
@@ -90,7 +90,7 @@ async fn post_positions(
 ) -> Json<PositionsAnswer> {
     let mut answer = PositionsAnswer::default();
     for report in reports.positions {
-        match app.report_position(report.driver_id, report.position) {
+        match app.report_position(report.driver_id.into_uuid(), report.position) {
             true => answer.accepted += 1,
             false => answer.ignored += 1,
         }
@@ -104,6 +104,7 @@ async fn post_positions(
     path = "/v1/supply/{zone}",
     params(
         ("zone" = String, Path, description = "H3 cell of resolution 7",
+         pattern = "^[0-9a-fA-F]{15}$",
          example = "872a100d2ffffff"),
     ),
     responses(
@@ -153,7 +154,8 @@ struct PositionReports {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct PositionReport {
-    driver_id: Uuid,
+    #[schema(value_type = Uuid)]
+    driver_id: Hyphenated,
     #[schema(value_type = GeoPoint)]
     position: Position,
 }

@@ -1,5 +1,7 @@
 //! The REST edge. A handler parses, asks [`App`], and answers.
 
+use std::fmt::Display;
+
 use axum::{
     Json,
     extract::{FromRequestParts, Path, State, rejection::PathRejection},
@@ -15,8 +17,8 @@ use platform::{
     openapi::{AnyProblems, BodyProblems, DependencyProblems, GeoPoint, PROBLEM_JSON},
 };
 use serde::{Deserialize, Serialize, Serializer};
-use surge_proto::DataflowMode;
-use utoipa::{OpenApi, ToSchema, openapi};
+use surge_proto::{DataflowMode, convert};
+use utoipa::{IntoParams, OpenApi, ToSchema, openapi};
 use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
 
@@ -119,10 +121,7 @@ struct SwitchRequest {
 /// Quote a trip.
 #[utoipa::path(
     post, path = "/v1/quotes", request_body = QuoteRequest,
-    params(
-        ("surge-dataflow" = Option<Mode>, Header,
-         description = "Mode of this quote; default: the mode in force"),
-    ),
+    params(ModeHeader),
     responses(
         (status = 200, body = QuoteResponse,
          headers(("trace-id" = String,
@@ -158,16 +157,16 @@ async fn get_journey(
     State(app): State<App>,
     quote_id: Result<Path<String>, PathRejection>,
 ) -> Result<Json<Journey>, Fault> {
-    Ok(Json(app.explain(parse_quote_id(quote_id)?).await?))
+    let Path(text) = quote_id.map_err(|refused| Fault::invalid("quote_id", refused))?;
+    let quote_id = convert::id("quote_id", &text);
+    let quote_id = quote_id.map_err(|wrong| Fault::invalid(wrong.field, wrong.problem))?;
+    Ok(Json(app.explain(quote_id).await?))
 }
 
 /// Show the multiplier of every zone.
 #[utoipa::path(
     get, path = "/v1/surge",
-    params(
-        ("surge-dataflow" = Option<Mode>, Header,
-         description = "Mode of this answer; default: the mode in force"),
-    ),
+    params(ModeHeader),
     responses(
         (status = 200, body = SurgeResponse),
         (status = 400, description = "No such mode", body = Problem, content_type = PROBLEM_JSON),
@@ -208,15 +207,14 @@ async fn put_dataflow(
     Ok(Json(app.switch(wanted.mode).await?))
 }
 
-/// Accepts only the form in which a quote shows its id. A UUID has other forms, but no answer of
-/// ours uses them.
-fn parse_quote_id(quote_id: Result<Path<String>, PathRejection>) -> Result<Uuid, Fault> {
-    let hyphenated = |Path(text): Path<String>| {
-        let id = Uuid::try_parse(&text).ok()?;
-        id.to_string().eq_ignore_ascii_case(&text).then_some(id)
-    };
-    let id = quote_id.ok().and_then(hyphenated);
-    id.ok_or_else(|| Fault::invalid("quote_id", "must be a UUID, as in the quote"))
+/// Describes [`NamedMode`].
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(dead_code, reason = "only its description is used")]
+struct ModeHeader {
+    /// Mode of this answer; default: the mode in force.
+    #[param(rename = "surge-dataflow", value_type = Mode, required = false)]
+    mode: Option<DataflowMode>,
 }
 
 /// The mode that the request names, if it does.
@@ -226,12 +224,17 @@ impl<S: Sync> FromRequestParts<S> for NamedMode {
     type Rejection = Fault;
 
     async fn from_request_parts(request: &mut Parts, _: &S) -> Result<Self, Fault> {
-        let Some(value) = request.headers.get(&DATAFLOW_HEADER) else {
+        let wrong = |problem: &dyn Display| Fault::invalid(DATAFLOW_HEADER.as_str(), problem);
+        let mut values = request.headers.get_all(&DATAFLOW_HEADER).iter();
+        let Some(value) = values.next() else {
             return Ok(Self(None));
         };
-        let mode = String::from_utf8_lossy(value.as_bytes()).parse();
-        let mode = mode.map_err(|error| Fault::invalid(DATAFLOW_HEADER.as_str(), error))?;
-        Ok(Self(Some(mode)))
+        if values.next().is_some() {
+            return Err(wrong(&"must be given once"));
+        }
+        let mode: Result<DataflowMode, _> = String::from_utf8_lossy(value.as_bytes()).parse();
+        mode.map(|mode| Self(Some(mode)))
+            .map_err(|error| wrong(&error))
     }
 }
 

@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use surge_proto::convert::{self, Malformed};
 use utoipa::{OpenApi as _, ToSchema, openapi::OpenApi};
 use utoipa_axum::{router::OpenApiRouter, routes};
-use uuid::Uuid;
+use uuid::{Uuid, fmt::Hyphenated};
 
 use crate::{
     app::{App, RideRequest},
@@ -124,7 +124,11 @@ async fn cancel_ride(
 #[utoipa::path(
     get,
     path = "/v1/demand/{zone}",
-    params(("zone" = String, Path, description = "H3 cell of resolution 7, lowercase hexadecimal")),
+    params(
+        ("zone" = String, Path, description = "H3 cell of resolution 7",
+         pattern = "^[0-9a-fA-F]{15}$",
+         example = "872a100d2ffffff"),
+    ),
     responses(
         (status = 200, description = "The demand", body = DemandAnswer),
         (status = 400, description = "Not an H3 cell", body = Problem, content_type = PROBLEM_JSON),
@@ -157,7 +161,8 @@ fn parse<T>(
 #[serde(deny_unknown_fields)]
 struct RideRequestBody {
     /// The rider.
-    rider_id: Uuid,
+    #[schema(value_type = Uuid)]
+    rider_id: Hyphenated,
     /// The token of the quote to redeem.
     quote: String,
     /// Where the rider gets in: the quote's own pickup.
@@ -171,7 +176,7 @@ struct RideRequestBody {
 impl From<RideRequestBody> for RideRequest {
     fn from(body: RideRequestBody) -> Self {
         Self {
-            rider_id: body.rider_id,
+            rider_id: body.rider_id.into_uuid(),
             quote: body.quote,
             pickup: body.pickup,
             dropoff: body.dropoff,

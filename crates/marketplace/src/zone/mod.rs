@@ -114,9 +114,10 @@ impl FromStr for Zone {
     type Err = ZoneError;
 
     fn from_str(text: &str) -> Result<Self, ZoneError> {
-        let bits =
-            u64::from_str_radix(text, 16).map_err(|_| ZoneError::NotACell(text.to_owned()))?;
-        Self::from_u64(bits)
+        // The number alone would also be read with a sign, and with zeros before it.
+        let is_name = text.len() == 15 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let bits = u64::from_str_radix(text, 16).ok().filter(|_| is_name);
+        Self::from_u64(bits.ok_or_else(|| ZoneError::NotACell(text.to_owned()))?)
     }
 }
 
@@ -159,6 +160,10 @@ mod tests {
         assert_eq!(Zone::from_u64(zone.as_u64()), Ok(zone));
         let json = serde_json::to_string(&zone).unwrap();
         assert_eq!(serde_json::from_str::<Zone>(&json).unwrap(), zone);
+        let name = zone.to_string();
+        for other in [format!("+{name}"), format!("0{name}"), format!("{name} ")] {
+            assert!(other.parse::<Zone>().is_err(), "{other}");
+        }
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! [`StrictJson`] is [`axum::Json`] with refusals in the form of this project: a problem that names
-//! the field.
+//! [`StrictJson`] is [`axum::Json`] that takes no array for an object ([`Strict`]), with refusals
+//! in the form of this project: a problem that names the field.
 //!
 //! ```text
 //!   content type is not JSON          415
@@ -16,6 +16,7 @@ use axum::{
     http::StatusCode,
 };
 use serde::de::DeserializeOwned;
+use strict_serde::Strict;
 use tokio::time::timeout;
 
 use super::BODY_LIMIT_BYTES;
@@ -34,7 +35,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for StrictJson<T> {
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Fault> {
         match timeout(BODY_DEADLINE, Json::from_request(request, state)).await {
-            Ok(Ok(Json(value))) => Ok(Self(value)),
+            Ok(Ok(Json(Strict(value)))) => Ok(Self(value)),
             Ok(Err(rejection)) => Err(refusal(&rejection)),
             Err(_elapsed) => {
                 let detail = format!("the body was not complete within {BODY_DEADLINE:?}");
@@ -129,6 +130,7 @@ mod tests {
         );
         assert!(refusal_of(r#"{"miles":1} {}"#).await.contains("trailing"));
         assert!(refusal_of("{}").await.contains("missing field `miles`"));
+        assert!(refusal_of("[1]").await.contains("expected an object"));
     }
 
     #[tokio::test]

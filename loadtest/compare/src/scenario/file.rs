@@ -6,6 +6,7 @@ use std::time::Duration;
 use chrono::NaiveTime;
 use marketplace::{MarketTime, Position, new_york::at_time_of_day};
 use serde::{Deserialize, Deserializer, de};
+use strict_serde::Strict;
 
 use city::{Crowd, Pricing};
 
@@ -132,7 +133,8 @@ impl Scenario {
     /// # Errors
     /// The file and the line of the mistake, and what would be right.
     pub(super) fn parse(name: &str, text: &str) -> Result<Self, String> {
-        let scenario: Self = toml::from_str(text).map_err(|wrong| format!("{name}: {wrong}"))?;
+        let Strict(scenario): Strict<Self> =
+            toml::from_str(text).map_err(|wrong| format!("{name}: {wrong}"))?;
         scenario
             .check()
             .map_err(|wrong| format!("{name}: {wrong}"))?;

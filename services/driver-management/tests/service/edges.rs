@@ -52,14 +52,28 @@ async fn rejects_malformed_status_reports() {
         (moody, "mood", "unknown field"),
         (json!({"status": "idle"}), ".", "missing field `position`"),
         (json!("idle"), ".", "expected struct"),
+        (json!(["idle", good]), ".", "expected an object"),
+        (
+            idle_at(json!([40.75, -73.98])),
+            "position",
+            "expected an object",
+        ),
+        (
+            json!({"status": {"idle": null}, "position": good}),
+            "status",
+            "expected a string",
+        ),
     ];
     let path = format!("/v1/drivers/{driver}");
     for (body, field, words) in cases {
         let refused = service.rest.put(&path, &body).await;
         assert_problem(&refused, field, words);
     }
-    let refused = service.rest.put("/v1/drivers/jim", &idle_at(good)).await;
-    assert_problem(&refused, "driver_id", "must be a UUID");
+    for wrong in ["jim".to_owned(), driver.simple().to_string()] {
+        let path = format!("/v1/drivers/{wrong}");
+        let refused = service.rest.put(&path, &idle_at(good.clone())).await;
+        assert_problem(&refused, "driver_id", "must be a UUID");
+    }
     assert_unchanged(&service).await;
     service.stop().await;
 }
@@ -79,6 +93,11 @@ async fn rejects_batch_with_one_bad_position() {
             "between -180",
         ),
         (vec![good.clone(), bad_id], "positions[1].driver_id", "UUID"),
+        (
+            vec![json!([driver, downtown()])],
+            "positions[0]",
+            "an object",
+        ),
         (vec![], "positions", "allowed: 1 to 500"),
         (vec![good; 501], "positions", "allowed: 1 to 500"),
     ];

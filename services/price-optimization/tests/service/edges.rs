@@ -36,6 +36,11 @@ async fn rejects_bad_input_with_its_field() {
             json!({ "pickup": { "lat": 34.05, "lon": -118.24 }, "dropoff": here }),
             "pickup",
         ),
+        (json!([here, here]), "an object"),
+        (
+            json!({ "pickup": [40.7527, -73.9772], "dropoff": here }),
+            "pickup",
+        ),
         (
             json!({ "pickup": here, "dropoff": { "lat": 34.05, "lon": -118.24 } }),
             "dropoff",
@@ -56,10 +61,12 @@ async fn rejects_bad_input_with_its_field() {
             .unwrap()
             .contains("database, request, events")
     );
+    let array = service.rest.put("/v1/dataflow", &json!(["events"])).await;
+    assert_eq!(array.status, StatusCode::BAD_REQUEST, "{}", array.body);
     let (status, problem) = service.switch("kafka").await;
     assert_eq!(status, StatusCode::BAD_REQUEST);
     assert!(
-        problem["detail"].as_str().unwrap().contains("`events`"),
+        problem["detail"].as_str().unwrap().contains("events"),
         "{problem}"
     );
 }
