@@ -9,7 +9,7 @@ pub mod dataflow;
 pub mod subjects;
 pub mod token;
 
-pub use dataflow::DataflowMode;
+pub use dataflow::{DataAges, DataflowMode, FloorKind, ModeProfile};
 
 /// Messages, clients and servers generated from `surge/v1/*.proto`.
 pub mod v1 {

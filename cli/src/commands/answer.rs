@@ -1,5 +1,7 @@
 //! Reads an answer of price-optimization, or the reason why there is none.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Context as _, bail};
 use city::client::{CallError, HttpAnswer};
 use serde::Deserialize;
@@ -8,6 +10,21 @@ use serde::Deserialize;
 #[derive(Deserialize)]
 struct ProblemDetail {
     detail: String,
+}
+
+/// The answer of `/readyz`.
+#[derive(Deserialize)]
+pub(super) struct ReadyzAnswer {
+    pub(super) status: String,
+    pub(super) dependencies: BTreeMap<String, DependencyStatus>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct DependencyStatus {
+    pub(super) status: String,
+    pub(super) needed: bool,
+    #[serde(default)]
+    pub(super) reason: Option<String>,
 }
 
 /// The value that price-optimization at `target` answered with.

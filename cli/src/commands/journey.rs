@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use surge_proto::DataflowMode;
 use uuid::Uuid;
 
-use super::answer::read;
+use super::answer::{DependencyStatus, ReadyzAnswer, read};
 use crate::{
     cli::JourneyArgs,
     stack::meant,
@@ -45,20 +45,44 @@ pub(crate) async fn run(mut args: JourneyArgs, state_dir: &Path) -> anyhow::Resu
         args.target = meant::price_urls(state_dir)?;
     }
     let client = Client::new(CALL_LIMIT);
-    match (args.quote_id, args.mode) {
-        (Some(quote_id), _) => show_one(&find(&client, &args.target, quote_id).await?, args.json),
-        (None, Some(mode)) => show_one(&take(&client, &args, mode).await?, args.json),
-        (None, None) => return show_all(&client, &args).await,
-    }?;
-    Ok(ExitCode::SUCCESS)
+    let exit_code = match (args.quote_id, args.mode) {
+        (Some(quote_id), _) => show_one(&find(&client, &args.target, quote_id).await?, args.json)?,
+        (None, Some(mode)) => show_one(&take(&client, &args, mode).await?, args.json)?,
+        (None, None) => show_all(&client, &args).await?,
+    };
+    if !args.json {
+        let target = args.target.first().context("name a --target")?;
+        dependencies_down(&client, target)
+            .await
+            .iter()
+            .for_each(complain);
+    }
+    Ok(exit_code)
 }
 
-fn show_one(journey: &Journey, json: bool) -> anyhow::Result<()> {
+fn show_one(journey: &Journey, json: bool) -> anyhow::Result<ExitCode> {
     match json {
         true => say(serde_json::to_string_pretty(journey)?),
         false => say(timeline::picture(journey)),
     }
-    Ok(())
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What is down now of the things on which any dataflow depends: the likely reason of a long hop.
+async fn dependencies_down(client: &Client, target: &str) -> Vec<String> {
+    let answer = client.get(&format!("{}/readyz", base(target))).await;
+    let readiness = answer
+        .ok()
+        .and_then(|answer| answer.json::<ReadyzAnswer>().ok());
+    let dependencies = readiness.map_or_else(Default::default, |readiness| readiness.dependencies);
+    let down = dependencies
+        .into_iter()
+        .filter(|(_, dependency)| dependency.status != "up");
+    let sentence = |(name, dependency): (String, DependencyStatus)| {
+        let reason = dependency.reason.unwrap_or_default();
+        format!("{name} is {} now: {reason}", dependency.status)
+    };
+    down.map(sentence).collect()
 }
 
 /// Shows the modes that can quote now, and the errors of the others.

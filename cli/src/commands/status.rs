@@ -5,9 +5,11 @@ use std::{collections::BTreeMap, net::TcpStream, path::Path, process::ExitCode, 
 
 use city::Client;
 use comfy_table::Cell;
-use serde::Deserialize;
 
-use super::mode;
+use super::{
+    answer::{DependencyStatus, ReadyzAnswer},
+    mode,
+};
 use crate::{
     stack::{Member, Part, RunningStack, loopback, url},
     terminal::{complain, say, table, verdict},
@@ -15,19 +17,6 @@ use crate::{
 
 /// Local parts answer in milliseconds; a service gives each of its dependencies half a second.
 const ANSWER_LIMIT: Duration = Duration::from_secs(2);
-
-/// The answer of `/readyz`.
-#[derive(Deserialize)]
-struct ReadyzAnswer {
-    status: String,
-    dependencies: BTreeMap<String, DependencyStatus>,
-}
-
-#[derive(Deserialize)]
-struct DependencyStatus {
-    status: String,
-    needed: bool,
-}
 
 /// The state of one part.
 struct Finding {

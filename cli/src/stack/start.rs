@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use private_servers::{NatsCluster, NodeSettings, Postgres, PostgresSettings, sweep_stale};
-use surge_proto::DataflowMode;
+use surge_proto::{DataAges, DataflowMode};
 use tokio::time::{Instant, sleep};
 
 use super::{
@@ -32,7 +32,9 @@ impl Stack {
         let mut stack = Self::spawn(settings).await?;
         stack.publish()?;
         let deadline = Instant::now() + READY_LIMIT;
-        let live = [DataflowMode::Request, DataflowMode::Events];
+        let waits_for_batch = |mode: &DataflowMode| mode.profile().ages == DataAges::Batch;
+        let (after_batch, live): (Vec<_>, Vec<_>) =
+            DataflowMode::ALL.into_iter().partition(waits_for_batch);
         stack.ready(&live, deadline).await?;
         if stack.launch.has_city() {
             stack.start_city().await?;
@@ -40,7 +42,7 @@ impl Stack {
         // The first batch run reads the tables that the services have published by now.
         stack.launch_child(Part::Batch.into())?;
         stack.publish()?;
-        stack.ready(&[DataflowMode::Database], deadline).await?;
+        stack.ready(&after_batch, deadline).await?;
         Ok(stack)
     }
 

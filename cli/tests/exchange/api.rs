@@ -23,11 +23,7 @@ use crate::waiting::eventually;
 const CALL_LIMIT: Duration = Duration::from_secs(10);
 
 /// All three modes.
-pub(crate) const MODES: [DataflowMode; 3] = [
-    DataflowMode::Database,
-    DataflowMode::Request,
-    DataflowMode::Events,
-];
+pub(crate) const MODES: [DataflowMode; DataflowMode::ALL.len()] = DataflowMode::ALL;
 
 /// The apps of drivers and riders, and the console of an operator. Cheap to clone.
 #[derive(Clone, Debug)]

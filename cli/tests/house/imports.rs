@@ -13,7 +13,7 @@ const MAY_IMPORT: [(&str, &[&str]); 18] = [
     ("private-servers", &[]),
     ("protoc", &[]),
     ("trace-view", &[]),
-    ("dashboards", &[]),
+    ("dashboards", &["surge-proto"]),
     ("surge-proto", &["marketplace"]),
     ("feeds", &["platform"]),
     (
@@ -43,7 +43,6 @@ const MAY_IMPORT: [(&str, &[&str]); 18] = [
         &[
             "bare-servers",
             "city",
-            "dashboards",
             "engine",
             "marketplace",
             "private-servers",

@@ -21,7 +21,6 @@ use std::{
 
 use anyhow::Context;
 
-pub use palette::{MODES, ModeStyle};
 pub use source::{Board, Panel, PanelKind, PanelRow, Query, Variable};
 
 /// The folder of Grafana's files.

@@ -21,7 +21,7 @@ use marketplace::{Multiplier, Zone};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use strict_serde::Strict;
-use surge_proto::DataflowMode;
+use surge_proto::{DataflowMode, FloorKind};
 
 /// The name and version of this format.
 pub const SCHEMA: &str = "surge.compare/1";
@@ -310,10 +310,10 @@ pub struct Floors {
 impl Floors {
     /// The floor of a mode.
     pub(crate) const fn under(&self, mode: DataflowMode) -> &FloorFigures {
-        match mode {
-            DataflowMode::Events => &self.http,
-            DataflowMode::Request => &self.rpc_fanout,
-            DataflowMode::Database => &self.sql_row,
+        match mode.profile().floor {
+            FloorKind::Http => &self.http,
+            FloorKind::RpcFanout => &self.rpc_fanout,
+            FloorKind::SqlRow => &self.sql_row,
         }
     }
 }

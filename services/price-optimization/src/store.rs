@@ -24,7 +24,7 @@ use platform::{
     postgres,
     schema::{self, Migrations, SchemaError, Step},
 };
-use sqlx::{PgConnection, PgPool, Postgres, Transaction};
+use sqlx::{FromRow as _, PgConnection, PgPool, Postgres, Row as _, Transaction};
 use tokio_util::sync::CancellationToken;
 
 /// The migrations, in their order.
@@ -46,6 +46,9 @@ const RUNS_KEPT: i64 = 1_000;
 
 /// How often the schema step asks a database that is away.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
+
+/// What a batch run recorded of itself, and when the run before it read.
+pub(crate) type KnownRun = (BatchRun, Option<DateTime<Utc>>);
 
 /// The schema `pricing`, and the views of the other two that this role may read.
 #[derive(Clone, Debug)]
@@ -152,15 +155,18 @@ impl Store {
     }
 
     /// What a batch run recorded of itself; `None` once a thousand others came after it.
-    pub(crate) async fn batch_run(&self, run: i64) -> Result<Option<BatchRun>, sqlx::Error> {
-        let row = sqlx::query_as(
+    pub(crate) async fn batch_run(&self, run: i64) -> Result<Option<KnownRun>, sqlx::Error> {
+        let row = sqlx::query(
             "SELECT started_at, supply_written_at, supply_traceparent, demand_written_at,
-                    demand_traceparent, read_at, written_at, traceparent
+                    demand_traceparent, read_at, written_at, traceparent,
+                    (SELECT max(read_at) FROM batch_run WHERE run < $1) AS previous_read_at
              FROM batch_run WHERE run = $1",
         )
         .bind(run)
         .fetch_optional(&self.pool);
-        postgres::observed("SELECT batch_run", row).await
+        let row = postgres::observed("SELECT batch_run", row).await?;
+        row.map(|row| Ok((BatchRun::from_row(&row)?, row.try_get("previous_read_at")?)))
+            .transpose()
     }
 
     /// A transaction that sees one state of all views.

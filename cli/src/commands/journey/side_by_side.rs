@@ -146,7 +146,7 @@ fn sentence(journey: &Journey) -> String {
     format!(
         "{mode}: {feed} is {} ms old; {}.",
         millis(age),
-        cost(mode, hop)
+        cost(journey, hop)
     )
 }
 

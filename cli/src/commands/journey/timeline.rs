@@ -10,8 +10,6 @@ use price_optimization::explain::{
     FeedPath, Formula, Journey, LevelDetail, Stage, Stop, TraceLink, ZoneDetail,
 };
 
-use surge_proto::DataflowMode;
-
 use super::wording::{self, cost, dollars, market, millis};
 use crate::terminal::heading;
 
@@ -134,7 +132,7 @@ fn timeline(journey: &Journey, feed: &FeedPath, scale: TimeScale) -> String {
     keep_whole(&mut table, &[0, 1, 2, 3]);
     let _ = write!(text, "\n{}\n", trimmed(&table));
     if let Some(hop) = costliest {
-        let _ = writeln!(text, "  {}.", cost(journey.dataflow, hop));
+        let _ = writeln!(text, "  {}.", cost(journey, hop));
     }
     text
 }
@@ -163,10 +161,9 @@ fn bar(from: Option<usize>, here: usize) -> String {
 
 fn zones(journey: &Journey) -> String {
     let mut table = bare_table();
-    let messages_header = match journey.dataflow {
-        DataflowMode::Events => "last message",
-        DataflowMode::Database | DataflowMode::Request => "",
-    };
+    let mut stops = journey.feeds.iter().flat_map(|feed| &feed.stops);
+    let has_messages = stops.any(|stop| stop.message.is_some());
+    let messages_header = if has_messages { "last message" } else { "" };
     let header = [
         "zone",
         "supply",

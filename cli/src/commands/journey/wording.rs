@@ -2,8 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use marketplace::{MarketTime, new_york};
-use price_optimization::explain::{CostliestHop, FeedName, Stage};
-use surge_proto::DataflowMode;
+use price_optimization::explain::{CostliestHop, FeedName, FeedPath, Journey, Stage, Stop};
 
 /// Milliseconds with three to four digits that matter, such as `0.042`, `7.31` and `2,410.9`.
 pub(super) fn millis(millis: f64) -> String {
@@ -71,35 +70,59 @@ pub(super) const fn feed(feed: FeedName) -> &'static str {
     }
 }
 
-/// The costliest hop in a sentence, with the reason for its length.
-pub(super) fn cost(mode: DataflowMode, hop: &CostliestHop) -> String {
+/// The costliest hop in a sentence, with what happened during it. Only what was measured: nobody
+/// knows here how long a hop takes while all is well.
+pub(super) fn cost(journey: &Journey, hop: &CostliestHop) -> String {
+    let mut paths = journey.feeds.iter();
+    let path = paths.find(|path| path.feed == hop.feed);
     format!(
         "{} ms of it, {:.0} %, lie between {} and {}: {}",
         millis(hop.hop_ms),
         hop.share_of_age * 100.0,
         stage(hop.from),
         stage(hop.to),
-        reason(mode, hop)
+        path.map_or_else(String::new, |path| reason(path, hop))
     )
 }
 
-fn reason(mode: DataflowMode, hop: &CostliestHop) -> &'static str {
-    match (mode, hop.to) {
-        (DataflowMode::Database, Stage::Published) => "the producer writes a few times a second",
-        (DataflowMode::Database, Stage::Received) => "rows wait for the next batch run",
-        (DataflowMode::Database, Stage::Written) => "the batch run makes its forecasts",
-        (DataflowMode::Database, Stage::Read) => "the rows are used until the next batch run",
-        (DataflowMode::Events, Stage::Published) => {
-            "the producer first publishes the levels, then a watermark that they are complete"
+fn reason(path: &FeedPath, hop: &CostliestHop) -> String {
+    let producer = &path.producer;
+    let stop = |stage| path.stops.iter().find(|stop| stop.stage == stage);
+    let from = stop(hop.from);
+    let was_sent = from.is_some_and(|from| from.message.is_some());
+    let was_written = stop(Stage::Written).is_some();
+    match (hop.from, hop.to) {
+        (_, Stage::Published) if was_written => format!("then {producer} committed its rows"),
+        (_, Stage::Published) => format!(
+            "{producer} first publishes the levels, then a watermark that they are complete"
+        ),
+        (Stage::Published, Stage::Received) if was_sent => {
+            "the message was on its way through JetStream".to_owned()
         }
-        (DataflowMode::Events, Stage::Received) => "JetStream delivers",
-        (DataflowMode::Events, Stage::Read) => {
-            "the last message is used until the next one arrives, a few times a second"
+        (_, Stage::Received) if was_written => {
+            format!("{producer} had committed nothing newer when the batch run read its rows")
         }
-        (DataflowMode::Request, Stage::Received) => "the answer is on its way",
-        (DataflowMode::Request, Stage::Priced) => "the quote waits for the other call",
-        // No other hop can be long in a mode.
-        _ => "the quote is computed",
+        (Stage::Observed, Stage::Received) => answered(producer, from, hop),
+        (_, Stage::Written) => "the batch run computed its forecasts and wrote its rows".to_owned(),
+        (Stage::Written, Stage::Read) => {
+            "no later batch run had replaced the rows when the quote read them".to_owned()
+        }
+        (_, Stage::Read) => format!("no newer message of {producer} had come"),
+        (Stage::Received, Stage::Priced) => "the quote waited for its other call".to_owned(),
+        _ => "the quote was computed".to_owned(),
+    }
+}
+
+/// Why an answer is older than the call: a replica knows what the others wrote only up to their
+/// last reports.
+fn answered(producer: &str, observed: Option<&Stop>, hop: &CostliestHop) -> String {
+    match observed.and_then(|observed| observed.hop_ms) {
+        Some(before) if before < -1.0 => format!(
+            "{producer} answered within {} ms, with levels as of the last reports that its \
+             replicas made to each other",
+            millis(hop.hop_ms + before)
+        ),
+        _ => "the answer was on its way".to_owned(),
     }
 }
 
@@ -125,5 +148,58 @@ mod tests {
     #[test]
     fn cents_are_dollars() {
         assert_eq!([805, 123_456].map(dollars), ["$8.05", "$1,234.56"]);
+    }
+
+    fn stop(stage: Stage, hop_ms: Option<f64>) -> Stop {
+        Stop {
+            stage,
+            at: DateTime::UNIX_EPOCH,
+            market_time: DateTime::UNIX_EPOCH,
+            by: String::new(),
+            how: String::new(),
+            hop_ms,
+            age_ms: None,
+            message: None,
+            run: None,
+            trace: None,
+        }
+    }
+
+    fn reason_of(stops: Vec<Stop>, [from, to]: [Stage; 2], hop_ms: f64) -> String {
+        let path = FeedPath {
+            feed: FeedName::Supply,
+            producer: "driver-management".to_owned(),
+            age_ms: None,
+            is_older: true,
+            stops,
+        };
+        let hop = CostliestHop {
+            feed: FeedName::Supply,
+            from,
+            to,
+            hop_ms,
+            share_of_age: 1.0,
+        };
+        reason(&path, &hop)
+    }
+
+    #[test]
+    fn silence_of_producer_is_not_batch_waiting() {
+        let stops = vec![stop(Stage::Published, None), stop(Stage::Written, None)];
+        let said = reason_of(stops, [Stage::Published, Stage::Received], 30_000.0);
+        assert!(
+            said.starts_with("driver-management had committed nothing newer"),
+            "{said}"
+        );
+    }
+
+    #[test]
+    fn replicas_reports_are_not_the_wire() {
+        let answered = |before_ms| {
+            let stops = vec![stop(Stage::Observed, Some(before_ms))];
+            reason_of(stops, [Stage::Observed, Stage::Received], 484.0)
+        };
+        assert!(answered(-483.5).contains("within 0.500 ms, with levels as of the last reports"));
+        assert_eq!(answered(0.2), "the answer was on its way");
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use private_servers::with_known_environment;
-use surge_proto::DataflowMode;
+use surge_proto::{DataflowMode, FloorKind};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
@@ -24,10 +24,10 @@ impl FloorProcess {
     /// # Errors
     /// Why it cannot start here, such as that PostgreSQL is not installed.
     pub(crate) async fn of(mode: DataflowMode) -> anyhow::Result<Self> {
-        match mode {
-            DataflowMode::Events => Self::alone(&["http"]).await,
-            DataflowMode::Database => Self::alone(&["sql-row"]).await,
-            DataflowMode::Request => Self::rpc_fanout().await,
+        match mode.profile().floor {
+            FloorKind::Http => Self::alone(&["http"]).await,
+            FloorKind::SqlRow => Self::alone(&["sql-row"]).await,
+            FloorKind::RpcFanout => Self::rpc_fanout().await,
         }
     }
 

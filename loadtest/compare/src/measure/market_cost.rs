@@ -22,7 +22,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use city::{OfflineSimulation, Pricing, Score};
-use surge_proto::DataflowMode;
+use surge_proto::{DataAges, DataflowMode};
 use tokio_util::sync::CancellationToken;
 
 use super::progress::{Progress, Steps};
@@ -136,11 +136,11 @@ pub(crate) fn of_modes(modes: &BTreeMap<DataflowMode, ModeFigures>, speed: f64) 
     let market = |age_ms: f64| Duration::from_millis((age_ms * speed).round() as u64);
     let candidate = |(&mode, figures): (&DataflowMode, &ModeFigures)| {
         let age = market(figures.data_age_ms.p50?);
-        let pricing = match mode {
+        let pricing = match mode.profile().ages {
             // Its age runs from nothing to the period: all but one in a hundred stay below the
             // period.
-            DataflowMode::Database => Pricing::Batch(market(figures.data_age_ms.p99?)),
-            DataflowMode::Request | DataflowMode::Events => Pricing::Delayed(age),
+            DataAges::Batch => Pricing::Batch(market(figures.data_age_ms.p99?)),
+            DataAges::Steady => Pricing::Delayed(age),
         };
         Some(Candidate {
             label: format!("{mode} ({pricing})"),

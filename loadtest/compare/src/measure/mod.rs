@@ -38,7 +38,7 @@ use city::clock::CityClock;
 use city::{CityConfig, CityOutcome, Crowd, LiveCity, OfflineSimulation};
 use engine::Schedule;
 use marketplace::MarketTime;
-use surge_proto::DataflowMode;
+use surge_proto::{DataflowMode, FloorKind};
 use tokio_util::sync::CancellationToken;
 
 use self::capacity::{Capacities, Capacity, Effort, SearchCount};
@@ -398,22 +398,21 @@ fn mode_figures(load: &LoadResult, capacities: &Capacities) -> BTreeMap<Dataflow
 }
 
 pub(crate) fn floors(capacities: &Capacities) -> Floors {
-    let floors = &capacities.floors;
-    let under = |mode| {
-        floors
-            .get(&mode)
+    let of = |kind| {
+        capacities
+            .floor(kind)
             .map_or_else(Default::default, Capacity::floor)
     };
     Floors {
-        http: under(DataflowMode::Events),
-        rpc_fanout: under(DataflowMode::Request),
-        sql_row: under(DataflowMode::Database),
+        http: of(FloorKind::Http),
+        rpc_fanout: of(FloorKind::RpcFanout),
+        sql_row: of(FloorKind::SqlRow),
     }
 }
 
 /// The figures of the load generator, taken against the bare HTTP handler.
 pub(crate) fn generator(capacities: &Capacities) -> Generator {
-    let bare = capacities.floors.get(&DataflowMode::Events);
+    let bare = capacities.floor(FloorKind::Http);
     Generator {
         ceiling_per_s: bare.and_then(Capacity::median),
         cpu_us_per_quote: bare.and_then(Capacity::generator_us_per_quote),

@@ -173,7 +173,7 @@ fn definitions() -> Markup {
         dl {
             @for mode in DataflowMode::ALL {
                 dt { (mode) }
-                dd { (how_it_works(mode)) }
+                dd { (mode.profile().how_it_works) }
             }
         }
         h2 { "The columns" }
@@ -185,23 +185,6 @@ fn definitions() -> Markup {
                 }
                 dd { (column.meaning) }
             }
-        }
-    }
-}
-
-const fn how_it_works(mode: DataflowMode) -> &'static str {
-    match mode {
-        DataflowMode::Database => {
-            "Every few minutes a batch job reads what the other services publish in the shared \
-             database and writes a table of all zones. The quote reads that table."
-        }
-        DataflowMode::Request => {
-            "The quote calls the two services that know supply and demand, and waits for both of \
-             them."
-        }
-        DataflowMode::Events => {
-            "The two services publish every change. The quote reads the copy that \
-             price-optimization keeps in memory."
         }
     }
 }

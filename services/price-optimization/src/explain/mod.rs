@@ -36,7 +36,7 @@ use crate::{
     dataflow::provenance::Provenance,
     error::Error,
     explain::recent::{QuoteRecord, RecentQuotes},
-    store::{BatchRun, Store},
+    store::{KnownRun, Store},
 };
 
 /// Explains the recent quotes.
@@ -120,8 +120,8 @@ struct Explanation<'a> {
 enum RunRecord {
     /// The quote was not made of rows.
     NotNeeded,
-    /// Its number, and what it recorded of itself.
-    Found(i64, BatchRun),
+    /// Its number, and what is recorded.
+    Found(i64, KnownRun),
     /// The rows do not say which run wrote them.
     Unnumbered,
     /// Too many runs came after it.

@@ -1,7 +1,12 @@
 //! Notes: what is missing from an explanation or unusual, and why.
 
+use chrono::{DateTime, Utc};
+
 use super::{Explanation, FeedPath, RunRecord};
 use crate::dataflow::provenance::Provenance;
+
+/// A batch run is overdue this many periods, and a second, after the run before.
+const OVERDUE_AFTER_PERIODS: f64 = 2.0;
 
 impl Explanation<'_> {
     pub(super) fn notes(&self, feeds: &[FeedPath]) -> Vec<String> {
@@ -34,7 +39,19 @@ impl Explanation<'_> {
 
     fn note_on_run(&self) -> Option<String> {
         match &self.run {
-            RunRecord::NotNeeded | RunRecord::Found(..) => None,
+            RunRecord::NotNeeded => None,
+            RunRecord::Found(number, (run, previous_read_at)) => {
+                let period = (run.read_at - (*previous_read_at)?).as_seconds_f64();
+                let priced_at = DateTime::<Utc>::from(self.record.priced_at);
+                let waited = (priced_at - run.read_at).as_seconds_f64();
+                let is_overdue = waited > OVERDUE_AFTER_PERIODS * period + 1.0;
+                is_overdue.then(|| {
+                    format!(
+                        "batch run {number} came {period:.1} s after the one before, and none \
+                         has come in the {waited:.1} s since: the batch job may be down"
+                    )
+                })
+            }
             RunRecord::Unnumbered => {
                 Some("the rows do not say which batch run wrote them".to_owned())
             }

@@ -89,7 +89,7 @@ impl Explanation<'_> {
         );
         let mut selected = BareStop::new(Stage::Read, read.read_at, IDENTITY.name, how);
         match &self.run {
-            RunRecord::Found(number, run) => stops.extend(through_batch(feed, *number, run)),
+            RunRecord::Found(number, (run, _)) => stops.extend(through_batch(feed, *number, run)),
             _ => selected.trace = trace_of(read.traceparent.as_deref()),
         }
         stops.push(selected);

@@ -134,6 +134,21 @@ async fn database_quote_explains_writes_run_and_rows() {
     is_worked(&journey, &quote);
 
     let pool = PgPool::connect(&exchange.database_url).await.unwrap();
+    run_batch(&exchange).await;
+    let dead_for_hours = "UPDATE batch_run SET read_at = now() - (3 - run) * interval '1 hour'";
+    pool.execute(dead_for_hours).await.unwrap();
+    let later = service.quote_with_data("database").await;
+    let recent = service.journey(&later).await;
+    assert_eq!(recent["notes"], Value::Array(Vec::new()));
+    pool.execute("UPDATE batch_run SET read_at = read_at - interval '2 hours'")
+        .await
+        .unwrap();
+    let late = service.journey(&later).await;
+    assert!(
+        late["notes"]
+            .to_string()
+            .contains("the batch job may be down")
+    );
     pool.execute("DELETE FROM batch_run").await.unwrap();
     let forgotten = service.journey(&quote).await;
     let stages_left = ["observed", "read", "priced"];

@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use engine::search::Search;
 use hdrhistogram::Histogram;
-use surge_proto::DataflowMode;
+use surge_proto::{DataflowMode, FloorKind};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::sustained::{is_in_time, is_sustained, most_in_flight};
@@ -178,6 +178,12 @@ pub(crate) struct Capacities {
 }
 
 impl Capacities {
+    pub(crate) fn floor(&self, kind: FloorKind) -> Option<&Capacity> {
+        let mut floors = self.floors.iter();
+        let (_, capacity) = floors.find(|(mode, _)| mode.profile().floor == kind)?;
+        Some(capacity)
+    }
+
     pub(crate) fn all(&self) -> impl Iterator<Item = &Capacity> {
         self.modes.values().chain(self.floors.values())
     }

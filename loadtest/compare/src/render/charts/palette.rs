@@ -1,12 +1,11 @@
 //! The colours of the charts. A mode has the same one everywhere, here and in Grafana
-//! ([`dashboards::MODES`]), and dashes of its own for readers who see no colours.
+//! ([`DataflowMode::profile`]), and dashes of its own for readers who see no colours.
 //!
 //! A drawing has the colours for light paper. The page's style sheet finds them by their value and
 //! puts those for dark paper there.
 
 use std::fmt::Write;
 
-use dashboards::{MODES, ModeStyle};
 use maud::{Markup, html};
 use plotters::style::RGBColor;
 use surge_proto::DataflowMode;
@@ -25,20 +24,15 @@ pub(super) enum Palette {
 }
 
 impl Palette {
-    const ALL: [Self; 7] = [
-        Self::Mode(DataflowMode::Database),
-        Self::Mode(DataflowMode::Request),
-        Self::Mode(DataflowMode::Events),
-        Self::Reference,
-        Self::Floor,
-        Self::Text,
-        Self::Grid,
-    ];
+    fn all() -> impl Iterator<Item = Self> {
+        let modes = DataflowMode::ALL.into_iter().map(Self::Mode);
+        modes.chain([Self::Reference, Self::Floor, Self::Text, Self::Grid])
+    }
 
     /// On light paper: different for each, so that the style sheet can tell them apart.
     pub(super) fn colour(self) -> RGBColor {
         let [red, green, blue] = match self {
-            Self::Mode(mode) => style_of(mode).rgb,
+            Self::Mode(mode) => mode.profile().rgb,
             Self::Reference => [0x1B, 0x20, 0x26],
             Self::Floor => [0x8A, 0x93, 0x9E],
             Self::Text => [0x4A, 0x52, 0x5C],
@@ -48,22 +42,21 @@ impl Palette {
     }
 
     /// On dark paper: lighter, of the same hue.
-    const fn on_dark(self) -> &'static str {
-        match self {
-            Self::Mode(DataflowMode::Database) => "#ff9a4d",
-            Self::Mode(DataflowMode::Request) => "#5cb8f0",
-            Self::Mode(DataflowMode::Events) => "#3fd6a8",
-            Self::Reference => "#f2f4f6",
-            Self::Floor => "#7d8894",
-            Self::Text => "#aab3bd",
-            Self::Grid => "#2f363f",
-        }
+    fn on_dark(self) -> String {
+        let [red, green, blue] = match self {
+            Self::Mode(mode) => mode.profile().rgb_on_dark,
+            Self::Reference => [0xF2, 0xF4, 0xF6],
+            Self::Floor => [0x7D, 0x88, 0x94],
+            Self::Text => [0xAA, 0xB3, 0xBD],
+            Self::Grid => [0x2F, 0x36, 0x3F],
+        };
+        format!("#{red:02x}{green:02x}{blue:02x}")
     }
 
     /// The dashes of its lines, in the units of a drawing.
     fn dashes(self) -> String {
         let dashes = match self {
-            Self::Mode(mode) => style_of(mode).dashes,
+            Self::Mode(mode) => mode.profile().dashes,
             _ => &[],
         };
         let dashes: Vec<String> = dashes.iter().map(ToString::to_string).collect();
@@ -80,15 +73,10 @@ impl Palette {
     }
 }
 
-fn style_of(mode: DataflowMode) -> &'static ModeStyle {
-    let style = MODES.iter().find(|style| style.name == mode.as_str());
-    style.expect("every mode has a style")
-}
-
 /// The rules by which drawings follow the page into the dark.
 pub(super) fn style() -> String {
     let (mut light, mut dark) = (String::new(), String::new());
-    for colour in Palette::ALL {
+    for colour in Palette::all() {
         let (hex, on_dark, dashes) = (colour.hex(), colour.on_dark(), colour.dashes());
         let dashes = writeln!(
             light,
