@@ -73,19 +73,21 @@ pub(super) const fn feed(feed: FeedName) -> &'static str {
 /// The costliest hop in a sentence, with what happened during it. Only what was measured: nobody
 /// knows here how long a hop takes while all is well.
 pub(super) fn cost(journey: &Journey, hop: &CostliestHop) -> String {
-    let mut paths = journey.feeds.iter();
-    let path = paths.find(|path| path.feed == hop.feed);
     format!(
         "{} ms of it, {:.0} %, lie between {} and {}: {}",
         millis(hop.hop_ms),
         hop.share_of_age * 100.0,
         stage(hop.from),
         stage(hop.to),
-        path.map_or_else(String::new, |path| reason(path, hop))
+        reason(&journey.feeds, hop)
     )
 }
 
-fn reason(path: &FeedPath, hop: &CostliestHop) -> String {
+fn reason(paths: &[FeedPath], hop: &CostliestHop) -> String {
+    let mut its_path = paths.iter().filter(|path| path.feed == hop.feed);
+    let Some(path) = its_path.next() else {
+        return String::new();
+    };
     let producer = &path.producer;
     let stop = |stage| path.stops.iter().find(|stop| stop.stage == stage);
     let from = stop(hop.from);
@@ -108,7 +110,17 @@ fn reason(path: &FeedPath, hop: &CostliestHop) -> String {
             "no later batch run had replaced the rows when the quote read them".to_owned()
         }
         (_, Stage::Read) => format!("no newer message of {producer} had come"),
-        (Stage::Received, Stage::Priced) => "the quote waited for its other call".to_owned(),
+        (Stage::Received, Stage::Priced) => {
+            let last_answer = paths.iter().flat_map(|path| &path.stops);
+            let last_answer = last_answer.filter(|stop| stop.stage == Stage::Received);
+            let last_answer = last_answer.map(|stop| stop.at).max();
+            let waited = last_answer.zip(from).map(|(last, own)| last - own.at);
+            let waited_ms = waited.map_or(0.0, |waited| waited.as_seconds_f64() * 1_000.0);
+            match waited_ms > hop.hop_ms / 2.0 {
+                true => "the quote waited for its other call".to_owned(),
+                false => "the answer was used that much later".to_owned(),
+            }
+        }
         _ => "the quote was computed".to_owned(),
     }
 }
@@ -180,7 +192,7 @@ mod tests {
             hop_ms,
             share_of_age: 1.0,
         };
-        reason(&path, &hop)
+        reason(&[path], &hop)
     }
 
     #[test]

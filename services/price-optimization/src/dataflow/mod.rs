@@ -13,8 +13,8 @@
 //! same way for all modes. All three dataflows are connected at once, so a switch is instant and a
 //! single quote may name its mode. No dataflow needs what another one needs.
 //!
-//! A fourth dataflow is a file beside these, a line in [`Dataflows::of`], a variant of
-//! [`Provenance`](provenance::Provenance), and its stops in `explain/stops.rs`.
+//! A fourth dataflow is a file beside these and a line in [`Dataflows::of`]:
+//! `docs/adding-a-mode.md`.
 
 pub mod batching;
 pub mod database;
