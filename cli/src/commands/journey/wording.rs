@@ -71,7 +71,7 @@ pub(super) const fn feed(feed: FeedName) -> &'static str {
 }
 
 /// The costliest hop in a sentence, with what happened during it. Only what was measured: nobody
-/// knows here how long a hop takes while all is well.
+/// knows here how long a hop usually takes.
 pub(super) fn cost(journey: &Journey, hop: &CostliestHop) -> String {
     format!(
         "{} ms of it, {:.0} %, lie between {} and {}: {}",
