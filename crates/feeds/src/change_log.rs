@@ -190,10 +190,7 @@ impl ChangeLog {
     async fn session(&mut self) -> Result<PgConnection, sqlx::Error> {
         match self.session.take() {
             Some(session) => Ok(session),
-            None => {
-                let options = self.pool.connect_options();
-                postgres::within(DEADLINE, PgConnection::connect_with(&options)).await
-            }
+            None => postgres::within(DEADLINE, postgres::connect(&self.pool)).await,
         }
     }
 

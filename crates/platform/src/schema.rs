@@ -27,7 +27,7 @@ use tracing::info;
 
 use crate::{
     identity::Identity,
-    postgres::{self, is_away},
+    postgres::{self, SessionError, is_away},
     process,
     start_up::StartUp,
 };
@@ -80,6 +80,9 @@ pub enum SchemaError {
     /// The job has not run yet.
     #[error("the schema lacks step {0}: run the job `migrate` of this version")]
     Older(i64),
+    /// No session with the server is to be had.
+    #[error(transparent)]
+    Session(SessionError),
     /// The database is away, or refused a query.
     #[error(transparent)]
     Database(#[from] sqlx::Error),
@@ -99,13 +102,22 @@ impl From<MigrateError> for SchemaError {
     }
 }
 
+impl From<SessionError> for SchemaError {
+    fn from(error: SessionError) -> Self {
+        match error {
+            SessionError::Database(error) => Self::Database(error),
+            error => Self::Session(error),
+        }
+    }
+}
+
 impl SchemaError {
     /// Whether a retry is of no use until a person has changed the program, the schema or the
     /// server.
     pub const fn is_final(&self) -> bool {
         matches!(
             self,
-            Self::OldServer { .. } | Self::Newer(_) | Self::Different(_)
+            Self::OldServer { .. } | Self::Newer(_) | Self::Different(_) | Self::Session(_)
         )
     }
 
@@ -133,6 +145,7 @@ pub async fn prepare(
     steps: &[Step],
     migrations: Migrations,
 ) -> Result<(), SchemaError> {
+    postgres::check_session(pool).await?;
     let server = sqlx::query_as(
         "SELECT current_setting('server_version_num')::int, current_setting('server_version')",
     );

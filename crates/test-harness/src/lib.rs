@@ -18,6 +18,7 @@
 
 mod grpc;
 mod openapi;
+mod pooler;
 mod process;
 mod rest;
 mod servers;
@@ -27,6 +28,7 @@ use std::time::{Duration, Instant};
 
 pub use grpc::{assert_health_is_served, assert_reflection_lists};
 use marketplace::zone::Position;
+pub use pooler::behind_transaction_pooler;
 pub use process::{Frozen, exit_status, signal};
 pub use rest::{RestAnswer, RestClient};
 pub use servers::Servers;

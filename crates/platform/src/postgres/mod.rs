@@ -6,6 +6,7 @@
 //! metric.
 
 mod pool;
+mod session;
 
 use std::{borrow::Cow, error::Error, io, iter, sync::OnceLock, time::Duration};
 
@@ -13,7 +14,10 @@ use sqlx::{PgPool, postgres::PgConnectOptions};
 use tokio::time::timeout;
 use tracing::{Instrument, Span, field::Empty, info_span};
 
-pub use self::pool::{pool, pool_with_setting, register_pool};
+pub use self::{
+    pool::{pool, pool_with_setting, register_pool},
+    session::{SessionError, check_session, connect},
+};
 use crate::metrics::{clients, report_end};
 
 /// Defines a struct for the rows of a query; each field has the column of its name.

@@ -38,7 +38,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{SERVER, Server, within};
+use super::{SERVER, Server, session, within};
 use crate::metrics::on_scrape;
 
 /// Longest wait for a connection, including its opening. Requests have shorter deadlines of their
@@ -75,7 +75,7 @@ pub fn pool(
     max_connections: u32,
 ) -> Result<PgPool, sqlx::Error> {
     let options = options(url, application_name)?;
-    Ok(pool_of(max_connections, options))
+    Ok(pool_of(max_connections, options, session::settings(&[])))
 }
 
 /// A [`pool`] whose connections carry one more setting of the session, a name and its value.
@@ -88,22 +88,28 @@ pub fn pool_with_setting(
     max_connections: u32,
     setting: (&'static str, impl Display),
 ) -> Result<PgPool, sqlx::Error> {
-    let options = options(url, application_name)?.options([setting]);
-    Ok(pool_of(max_connections, options))
+    let options = options(url, application_name)?;
+    let settings = session::settings(&[(setting.0, &setting.1)]);
+    Ok(pool_of(max_connections, options, settings))
 }
 
 fn options(url: &str, application_name: &str) -> Result<PgConnectOptions, sqlx::Error> {
     Ok(PgConnectOptions::from_str(url)?
         .application_name(application_name)
-        .options([("statement_timeout", "4s"), ("lock_timeout", "2s")]))
+        // Poolers refuse it, and values of ours are not sent as text.
+        .extra_float_digits(None))
 }
 
-fn pool_of(max_connections: u32, options: PgConnectOptions) -> PgPool {
+fn pool_of(max_connections: u32, options: PgConnectOptions, settings: String) -> PgPool {
     SERVER.get_or_init(|| Server::of(&options));
     let pool = PgPoolOptions::new()
         .max_connections(max_connections)
         .acquire_timeout(ACQUIRE_TIMEOUT)
         .test_before_acquire(false)
+        .after_connect(move |connection, _| {
+            let settings = settings.clone();
+            Box::pin(async move { session::set(connection, &settings).await })
+        })
         .before_acquire(|connection, meta| {
             Box::pin(async move {
                 if meta.idle_for > TEST_AFTER_IDLE {

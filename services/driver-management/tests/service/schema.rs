@@ -13,7 +13,7 @@ use platform::{
 };
 use private_servers::{free_port, spawn_tied};
 use sqlx::{AssertSqlSafe, Connection as _};
-use test_harness::{Servers, until};
+use test_harness::{Servers, behind_transaction_pooler, until};
 
 use crate::{
     process,
@@ -56,6 +56,42 @@ async fn old_server_stops_the_start() {
     .await;
     let refusal = "PostgreSQL 14.11 is too old: version 15 or later";
     assert_start_is_refused(&servers, refusal);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pooler_of_transactions_stops_the_start() {
+    let servers = Servers::start().await;
+    let through = behind_transaction_pooler(&servers.database_url(ROLE)).await;
+    let refusal = "DATABASE_URL leads to a pooler in transaction mode";
+    for words in [&[][..], &["migrate"]] {
+        let mut process = process::command();
+        process.args(words).env("DATABASE_URL", &through);
+        assert_refused(process, refusal);
+    }
+}
+
+#[tokio::test]
+async fn refused_login_stops_the_start() {
+    let servers = Servers::start().await;
+    let url = servers.database_url(ROLE);
+    for (url, refusal) in [
+        (
+            url.replace("postgres://driver", "postgres://diver"),
+            "password authentication failed",
+        ),
+        (
+            url.replace("disable", "require"),
+            "server does not support TLS",
+        ),
+        (
+            format!("{url}&options=-c%20no.such"),
+            "is refused: error returned from database",
+        ),
+    ] {
+        let mut process = process::command();
+        process.env("DATABASE_URL", &url);
+        assert_refused(process, refusal);
+    }
 }
 
 #[tokio::test]
@@ -152,13 +188,21 @@ async fn as_owner(servers: &Servers, statements: &str) {
 /// the job.
 fn assert_start_is_refused(servers: &Servers, words: &str) {
     for migrations in ["start", "job"] {
-        let output = command(servers, 0, migrations).output().unwrap();
-        let stderr = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(1), "{stderr}");
-        let lines = stderr.lines().filter(|line| !line.contains("INFO"));
-        let lines: Vec<&str> = lines.collect();
-        assert!(lines.len() == 1 && lines[0].contains(words), "{stderr}");
+        assert_refused(command(servers, 0, migrations), words);
     }
+}
+
+/// The process ends with one line that has these words.
+fn assert_refused(mut process: Command, words: &str) {
+    process
+        .env("HTTP_ADDR", "127.0.0.1:0")
+        .env("GRPC_ADDR", "127.0.0.1:0");
+    let output = process.output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    let lines = stderr.lines().filter(|line| !line.contains("INFO"));
+    let lines: Vec<&str> = lines.collect();
+    assert!(lines.len() == 1 && lines[0].contains(words), "{stderr}");
 }
 
 fn command(servers: &Servers, port: u16, migrations: &str) -> Command {

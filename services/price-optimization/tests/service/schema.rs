@@ -4,6 +4,7 @@
 use std::process::{Command, Output};
 
 use sqlx::Executor;
+use test_harness::behind_transaction_pooler;
 
 use crate::support::{Exchange, ROLE};
 
@@ -41,6 +42,25 @@ async fn newer_schema_ends_process_with_one_line() {
                 "{stderr}"
             );
         }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pooler_of_transactions_ends_the_process() {
+    let exchange = Exchange::start().await;
+    let through = behind_transaction_pooler(&exchange.database_url).await;
+    for words in [&[][..], &["batch"], &["batch", "--once"], &["migrate"]] {
+        let ended = program(&exchange)
+            .args(words)
+            .env("DATABASE_URL", &through)
+            .output()
+            .unwrap();
+        let stderr = String::from_utf8(ended.stderr).unwrap();
+        assert_eq!(ended.status.code(), Some(1), "{words:?}: {stderr}");
+        let reason = "DATABASE_URL leads to a pooler in transaction mode";
+        let mut errors = stderr.lines().filter(|line| line.contains("ERROR"));
+        assert!(errors.all(|line| line.contains(reason)), "{stderr}");
+        assert!(stderr.contains(reason), "{stderr}");
     }
 }
 
