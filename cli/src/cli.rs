@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, path::PathBuf, time::Duration};
 
-use city::of_project;
+use city::{of_project, output::leave};
 use clap::{
     ArgMatches, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum,
     parser::ValueSource,
@@ -366,7 +366,10 @@ impl StackArgs {
 /// what is allowed.
 pub(crate) fn parse() -> Cli {
     let command = command();
-    let matches = command.clone().get_matches();
+    let matches = command
+        .clone()
+        .try_get_matches()
+        .unwrap_or_else(|refused| leave(&refused));
     let mut cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let stack = match &mut cli.command {
         Command::Up(up) => &mut up.stack,

@@ -1,10 +1,9 @@
-//! The output of the command. Results go to standard output, progress and errors to standard error;
-//! colours appear on a terminal only.
+//! How the output of the command looks: errors, times and tables.
 
 use std::fmt::Display;
 
-use anstream::{eprintln, println};
 use anstyle::{AnsiColor, Style};
+pub(crate) use city::output::{note, say};
 use comfy_table::{
     Cell, CellAlignment, Color, ContentArrangement, Table, presets::UTF8_BORDERS_ONLY,
 };
@@ -13,19 +12,9 @@ use marketplace::{MarketTime, new_york};
 const HEADING: Style = Style::new().bold();
 const BAD: Style = AnsiColor::Red.on_default().bold();
 
-/// A line of the result.
-pub(crate) fn say(text: impl Display) {
-    println!("{text}");
-}
-
-/// A line on the way to the result.
-pub(crate) fn note(text: impl Display) {
-    eprintln!("{text}");
-}
-
 /// An error.
 pub(crate) fn complain(text: impl Display) {
-    eprintln!("{BAD}surge:{BAD:#} {text}");
+    note(format_args!("{BAD}surge:{BAD:#} {text}"));
 }
 
 /// A time as the city's clocks show it, such as `Friday 2014-04-04 17:00`.

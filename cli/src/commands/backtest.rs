@@ -38,7 +38,7 @@ fn print(report: &BacktestReport, args: &BacktestArgs) -> anyhow::Result<ExitCod
         report.zones,
         humantime::format_duration(args.window),
         report.windows
-    ));
+    ))?;
     let mut scores = table(["method", "pdev", "pdev_top20", "mae", "wape", "bias"]);
     for method in Method::ALL {
         let of_method = report
@@ -48,13 +48,13 @@ fn print(report: &BacktestReport, args: &BacktestArgs) -> anyhow::Result<ExitCod
         scores.add_row(row(method, of_method)?);
     }
     align_numbers(&mut scores);
-    say(scores);
+    say(scores)?;
     say(
         "Lower is better; bias is better near 0. Judge by pdev, the Poisson deviance: most windows \
          are empty.",
-    );
+    )?;
     if let Some(path) = &args.json {
-        say(format_args!("JSON: {}", path.display()));
+        say(format_args!("JSON: {}", path.display()))?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -113,11 +113,11 @@ pub(crate) async fn run(args: &CostsArgs, state_dir: &Path) -> anyhow::Result<Ex
     }
     exchange.send_drivers("offline").await?;
     align_numbers(&mut costs);
-    say(costs);
+    say(costs)?;
     say(format_args!(
         "the idle stack uses {:.1} % of one processor",
         idle_rate.iter().sum::<f64>() / 10_000.0
-    ));
+    ))?;
     Ok(ExitCode::SUCCESS)
 }
 

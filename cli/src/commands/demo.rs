@@ -31,7 +31,7 @@ pub(crate) async fn run(args: DemoArgs, state_dir: PathBuf) -> anyhow::Result<Ex
     };
     let outcome = compare_on(&mut stack, args.compare, &interrupts).await;
     if args.stay && !interrupts.end().is_cancelled() {
-        stay(&mut stack, &outcome, &interrupts).await;
+        stay(&mut stack, &outcome, &interrupts).await?;
     }
     up::stop(stack, &interrupts).await?;
     outcome
@@ -68,13 +68,18 @@ async fn cut_off(stack: &mut Stack, interrupts: &Interrupts) {
     }
 }
 
-async fn stay(stack: &mut Stack, outcome: &anyhow::Result<ExitCode>, interrupts: &Interrupts) {
+async fn stay(
+    stack: &mut Stack,
+    outcome: &anyhow::Result<ExitCode>,
+    interrupts: &Interrupts,
+) -> anyhow::Result<()> {
     if let Err(error) = outcome {
         complain(format_args!("{error:#}"));
     }
-    up::announce(stack);
-    say("Ctrl-C ends it.");
+    up::announce(stack)?;
+    say("Ctrl-C ends it.")?;
     up::watch(stack, interrupts.end()).await;
+    Ok(())
 }
 
 pub(crate) async fn compare(mut args: compare::Args, state_dir: &Path) -> anyhow::Result<ExitCode> {

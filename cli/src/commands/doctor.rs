@@ -39,7 +39,7 @@ pub(crate) fn run(state_dir: &Path) -> anyhow::Result<ExitCode> {
             finding: ports(state_dir)?,
         },
     ];
-    print(&checkups);
+    print(&checkups)?;
     let well = checkups.iter().all(|checkup| checkup.finding.is_ok());
     Ok(if well {
         ExitCode::SUCCESS
@@ -48,7 +48,7 @@ pub(crate) fn run(state_dir: &Path) -> anyhow::Result<ExitCode> {
     })
 }
 
-fn print(checkups: &[Checkup]) {
+fn print(checkups: &[Checkup]) -> anyhow::Result<()> {
     let mut findings = table(["needed", "", "found, or how to get it"]);
     for Checkup { name, finding } in checkups {
         let (mark, text) = match finding {
@@ -57,7 +57,7 @@ fn print(checkups: &[Checkup]) {
         };
         findings.add_row([Cell::new(name), mark, Cell::new(text)]);
     }
-    say(findings);
+    Ok(say(findings)?)
 }
 
 /// The first line that a program prints for `--version`.

@@ -62,8 +62,8 @@ pub(crate) async fn run(mut args: JourneyArgs, state_dir: &Path) -> anyhow::Resu
 
 fn show_one(journey: &Journey, json: bool) -> anyhow::Result<ExitCode> {
     match json {
-        true => say(serde_json::to_string_pretty(journey)?),
-        false => say(timeline::picture(journey)),
+        true => say(serde_json::to_string_pretty(journey)?)?,
+        false => say(timeline::picture(journey))?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -96,8 +96,8 @@ async fn show_all(client: &Client, args: &JourneyArgs) -> anyhow::Result<ExitCod
         }
     }
     match args.json {
-        true => say(serde_json::to_string_pretty(&journeys)?),
-        false if !journeys.is_empty() => say(side_by_side::picture(&journeys)),
+        true => say(serde_json::to_string_pretty(&journeys)?)?,
+        false if !journeys.is_empty() => say(side_by_side::picture(&journeys))?,
         false => {}
     }
     refusals.iter().for_each(complain);

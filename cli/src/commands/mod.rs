@@ -16,7 +16,7 @@ mod up;
 
 use std::{io, process::ExitCode};
 
-use city::interrupt::INTERRUPTED;
+use city::{interrupt::INTERRUPTED, output};
 use tracing::Level;
 
 use crate::{
@@ -45,7 +45,7 @@ async fn report(cli: Cli) -> ExitCode {
     match dispatch(cli).await {
         Ok(code) => code,
         Err(error) => {
-            complain(format_args!("{error:#}"));
+            output::message(&error).iter().for_each(complain);
             compare::exit_code_of(&error).into()
         }
     }
@@ -57,7 +57,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Demo(args) => demo::run(*args, state_dir).await,
         Command::Up(args) => up::run(args, state_dir).await,
         Command::Costs(args) => costs::run(&args, &state_dir).await,
-        Command::Plan(args) => Ok(plan::run(&args)),
+        Command::Plan(args) => plan::run(&args),
         Command::Status => status::run(&state_dir).await,
         Command::Mode(args) => mode::run(args, &state_dir).await,
         Command::Journey(args) => journey::run(args, &state_dir).await,
@@ -82,5 +82,6 @@ fn show_warnings() {
         .with_writer(io::stderr)
         .without_time()
         .with_target(false)
+        .log_internal_errors(false)
         .init();
 }

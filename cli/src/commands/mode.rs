@@ -34,7 +34,7 @@ pub(crate) async fn run(args: ModeArgs, state_dir: &Path) -> anyhow::Result<Exit
         None => show(&target).await?,
         Some(mode) => switch(&target, mode).await?,
     };
-    say(in_force.sentence());
+    say(in_force.sentence())?;
     Ok(ExitCode::SUCCESS)
 }
 

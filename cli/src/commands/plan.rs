@@ -21,7 +21,7 @@ struct PlannedWork {
     us: f64,
 }
 
-pub(crate) fn run(args: &PlanArgs) -> ExitCode {
+pub(crate) fn run(args: &PlanArgs) -> anyhow::Result<ExitCode> {
     let positions = args.drivers / args.report_every_s;
     let rides = args.drivers * args.rides_per_driver_hour / 3_600.0;
     let workloads = [
@@ -55,7 +55,7 @@ pub(crate) fn run(args: &PlanArgs) -> ExitCode {
         "{} drivers who report every {} s; {} quotes/s; {} rides per driver and hour; \
          {} replicas that know all drivers",
         args.drivers, args.report_every_s, args.quotes, args.rides_per_driver_hour, args.replicas
-    ));
+    ))?;
     let mut plan = table([
         "",
         "a second",
@@ -76,7 +76,7 @@ pub(crate) fn run(args: &PlanArgs) -> ExitCode {
     }
     plan.add_row(row("all", None, all, args.utilisation));
     align_numbers(&mut plan);
-    say(plan);
+    say(plan)?;
     say(format_args!(
         "at {:.0} % utilisation. Positions alone are {:.0} MB/s inside, {:.0} MB/s into each of {} \
          replicas.",
@@ -84,8 +84,8 @@ pub(crate) fn run(args: &PlanArgs) -> ExitCode {
         positions * POSITION_BYTES / 1e6,
         positions * POSITION_BYTES / 1e6,
         args.replicas
-    ));
-    ExitCode::SUCCESS
+    ))?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn row(what: &str, rate: Option<(f64, f64)>, busy: f64, utilisation: f64) -> Vec<Cell> {

@@ -51,12 +51,12 @@ pub(crate) async fn run(state_dir: &Path) -> anyhow::Result<ExitCode> {
             Cell::new(city.dependencies),
         ]);
     }
-    say(parts);
+    say(parts)?;
     match mode::show(&record.price_url()).await {
-        Ok(in_force) => say(format_args!("dataflow: {}", in_force.sentence())),
+        Ok(in_force) => say(format_args!("dataflow: {}", in_force.sentence()))?,
         Err(error) => complain(error),
     }
-    say(format_args!("logs: {}", record.logs.display()));
+    say(format_args!("logs: {}", record.logs.display()))?;
     Ok(match healthy {
         true => ExitCode::SUCCESS,
         false => ExitCode::FAILURE,

@@ -19,6 +19,6 @@ pub(crate) fn run(args: &TrainArgs) -> anyhow::Result<ExitCode> {
         args.out.display(),
         profile.zones().len(),
         new_york(args.until)
-    ));
+    ))?;
     Ok(ExitCode::SUCCESS)
 }

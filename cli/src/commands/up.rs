@@ -26,14 +26,14 @@ pub(crate) async fn run(args: UpArgs, state_dir: PathBuf) -> anyhow::Result<Exit
     let Some(mut stack) = start(settings, &args.stack.obeyed, &interrupts).await? else {
         return Ok(INTERRUPTED.into());
     };
-    announce(&stack);
+    announce(&stack)?;
     if args.city {
         say(format_args!(
             "  city       {}/v1/truth  (the right multiplier, supply and demand of every zone)",
             stack.city_url()
-        ));
+        ))?;
     }
-    say("Ctrl-C ends it.");
+    say("Ctrl-C ends it.")?;
     watch(&mut stack, interrupts.end()).await;
     stop(stack, &interrupts).await?;
     Ok(ExitCode::SUCCESS)
@@ -75,41 +75,44 @@ fn as_set(name: &String) -> String {
 }
 
 /// Prints the addresses of the stack, each with something to type or to click.
-pub(super) fn announce(stack: &Stack) {
+/// # Errors
+/// When they cannot be printed.
+pub(super) fn announce(stack: &Stack) -> anyhow::Result<()> {
     let Target {
         driver,
         ride,
         price,
     } = stack.target();
-    say(heading("Surge is running"));
+    say(heading("Surge is running"))?;
     say(format_args!(
         "  a quote    curl -s {price}/v1/quotes -H 'content-type: application/json' \
          -d '{EXAMPLE_TRIP}'"
-    ));
+    ))?;
     for number in 2..=stack.replicas() {
         if let Some(replica) = stack.target_of(number) {
             let (driver, ride, price) = (replica.driver, replica.ride, replica.price);
             say(format_args!(
                 "  replica {number}  {driver}  {ride}  {price}"
-            ));
+            ))?;
         }
     }
-    say("  a journey  ./surge journey  (how supply and demand reached a quote, in each mode)");
-    say(format_args!("  all zones  {price}/v1/surge"));
+    say("  a journey  ./surge journey  (how supply and demand reached a quote, in each mode)")?;
+    say(format_args!("  all zones  {price}/v1/surge"))?;
     say(format_args!(
         "  dataflow   {price}/v1/dataflow  (./surge mode events switches)"
-    ));
+    ))?;
     say(format_args!(
         "  OpenAPI    {driver}/openapi.json  {ride}/openapi.json  {price}/openapi.json"
-    ));
+    ))?;
     say(format_args!(
         "  traces     {}/  (Jaeger UI; the header trace-id of a traced answer names its trace)",
         stack.traces_url()
-    ));
+    ))?;
     say(format_args!(
         "  logs       {}",
         stack.logs_folder().display()
-    ));
+    ))?;
+    Ok(())
 }
 
 /// Reports every part that ends by itself, until `end` is cancelled. The rest of the stack goes on.

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::{BufRead as _, BufReader},
+    io::{self, BufRead as _, BufReader},
     net::TcpListener,
     path::Path,
     process::{Child, Command, Stdio},
@@ -49,6 +49,16 @@ fn commands_work_on_a_running_stack() -> Outcome {
     let price = format!("http://127.0.0.1:{}/", record.ports.http[2][0]);
     let ready = surge(folder.path(), &["ready", &price]).output()?;
     assert!(ready.status.success(), "{}", text(&ready));
+
+    for arguments in [
+        vec!["status"],
+        vec!["mode"],
+        vec!["journey"],
+        vec!["journey", "--json"],
+        vec!["costs", "--seconds", "1"],
+    ] {
+        assert_reports_unprinted(|| surge(folder.path(), &arguments));
+    }
 
     let mut elsewhere = surge(folder.path(), &["mode", "events"]);
     let base = free_base().to_string();
@@ -255,6 +265,43 @@ fn busy_port_is_named_before_start() -> Outcome {
     Ok(())
 }
 
+#[test]
+fn no_command_panics_on_full_disk() -> Outcome {
+    let folder = state_folder()?;
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    let evening = "data/uber-pickups-2014-04-04-evening.csv.gz";
+    let (out, html) = (at("profile.json"), at("compare.html"));
+    let report = "loadtest/compare/tests/data/made-up.json";
+    for arguments in [
+        vec!["--help"],
+        vec!["compare", "--help"],
+        vec!["--version"],
+        vec!["plan"],
+        vec!["doctor"],
+        vec![
+            "train",
+            "--pickups",
+            evening,
+            "--until",
+            "2014-04-05T00:00",
+            "--out",
+            &out,
+        ],
+        vec![
+            "backtest",
+            "--train",
+            evening,
+            "--test",
+            "data/uber-pickups-2014-05.csv.gz",
+        ],
+        vec!["compare", "--from", report, "--html", &html],
+    ] {
+        assert_reports_unprinted(|| surge(folder.path(), &arguments));
+    }
+    assert_reports_unprinted(|| up_command(folder.path()));
+    Ok(())
+}
+
 /// Another stack may have the standard ports: nobody asks them by default.
 #[test]
 fn without_stack_commands_ask_nobody() -> Outcome {
@@ -277,6 +324,35 @@ fn without_stack_commands_ask_nobody() -> Outcome {
         }
     }
     Ok(())
+}
+
+/// Nobody reads the result: a full disk is reported in one line, a closed pipe is not.
+///
+/// # Panics
+/// If the command does anything else.
+fn assert_reports_unprinted(command: impl Fn() -> Command) {
+    let full = fs::OpenOptions::new().write(true).open("/dev/full");
+    let (reader, closed) = io::pipe().expect("a pipe");
+    drop(reader);
+    for (stdout, expected) in [
+        (Stdio::from(full.expect("Linux has it")), "No space left"),
+        (Stdio::from(closed), ""),
+    ] {
+        let child = command().stdout(stdout).stderr(Stdio::piped()).spawn();
+        let output = child.and_then(Child::wait_with_output);
+        let output = output.expect("it runs");
+        let errors = String::from_utf8_lossy(&output.stderr);
+        let complaints = errors.lines().filter(|line| line.contains("cannot print"));
+        let complaints: Vec<_> = complaints.collect();
+        assert_eq!(output.status.code(), Some(1), "{:?}: {errors}", command());
+        assert!(!errors.contains("panicked"), "{:?}: {errors}", command());
+        assert_eq!(
+            complaints.len(),
+            usize::from(!expected.is_empty()),
+            "{errors}"
+        );
+        assert!(errors.contains(expected), "{:?}: {errors}", command());
+    }
 }
 
 /// A `surge up` in the background, with the pids of its parts.

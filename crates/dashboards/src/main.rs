@@ -1,22 +1,9 @@
 //! `cargo run -p dashboards` writes `observability/grafana/dashboards` from
 //! `observability/grafana/panels`.
 
-use std::process::ExitCode;
+use std::io::{self, Write as _};
 
-#[expect(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "a command that a person runs by hand"
-)]
-fn main() -> ExitCode {
-    match dashboards::write() {
-        Ok(written) => {
-            println!("written: {}", written.join(", "));
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            eprintln!("dashboards: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+fn main() -> anyhow::Result<()> {
+    let written = dashboards::write()?;
+    Ok(writeln!(io::stdout(), "written: {}", written.join(", "))?)
 }

@@ -5,7 +5,12 @@
 //!   64: wrong        64: wrong    SIGTERM, Ctrl-C   5 s at most                 0 done, 1 failed
 //! ```
 
-use std::{fmt::Display, future::Future, process::ExitCode};
+use std::{
+    fmt::Display,
+    future::Future,
+    io::{self, Write as _},
+    process::ExitCode,
+};
 
 use clap::Parser;
 use tokio_util::sync::CancellationToken;
@@ -96,7 +101,7 @@ fn refuse(identity: Identity, reason: impl Display) -> ExitCode {
     ExitCode::from(EXIT_USAGE)
 }
 
-#[expect(clippy::print_stderr, reason = "telemetry is not up yet")]
+/// Before telemetry is up. If nobody can read it, nobody can be informed of that.
 fn print(text: impl Display) {
-    eprintln!("{text}");
+    let _ = writeln!(io::stderr(), "{text}");
 }

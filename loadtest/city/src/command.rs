@@ -13,6 +13,7 @@ use crate::args::Args;
 use crate::city::{City, CityOutcome};
 use crate::client::Client;
 use crate::counters::CityProgress;
+use crate::output::note;
 use crate::server::CityServer;
 
 /// Runs a city until a signal, and shows its progress.
@@ -86,14 +87,14 @@ impl ProgressLine {
                 bar.set_message(text);
                 bar.tick();
             }
-            None => anstream::eprintln!("{text}"),
+            None => note(text),
         }
     }
 
     fn say(&self, text: &str) {
         match &self.bar {
             Some(bar) => bar.println(text),
-            None => anstream::eprintln!("{text}"),
+            None => note(text),
         }
     }
 
@@ -101,15 +102,15 @@ impl ProgressLine {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
-        anstream::eprintln!("{}", describe(&outcome.progress));
+        note(describe(&outcome.progress));
         for (kind, count) in &outcome.progress.errors_by_kind {
-            anstream::eprintln!("  {count} x {kind}");
+            note(format_args!("  {count} x {kind}"));
         }
         if outcome.drivers_left_behind > 0 {
-            anstream::eprintln!(
+            note(format_args!(
                 "  {} drivers could not be taken offline",
                 outcome.drivers_left_behind
-            );
+            ));
         }
     }
 }

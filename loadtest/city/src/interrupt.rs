@@ -22,7 +22,7 @@ pub fn on_signal() -> CancellationToken {
 
 async fn watch(mut interrupt: Signal, mut terminate: Signal, token: CancellationToken) {
     next(&mut interrupt, &mut terminate).await;
-    anstream::eprintln!("\nStopping; once more to leave at once.");
+    crate::output::note("\nStopping; once more to leave at once.");
     token.cancel();
     next(&mut interrupt, &mut terminate).await;
     std::process::exit(INTERRUPTED.into());

@@ -44,6 +44,7 @@ pub mod interrupt;
 mod live;
 mod market_truth;
 mod metrics;
+pub mod output;
 pub mod pickups;
 mod prepare;
 mod random;

@@ -121,7 +121,7 @@ pub async fn run(args: Args) -> anyhow::Result<u8> {
     let load = load(&args, rate, &quotes, &stop).await;
     let used = processor_micros() - before;
     let answer = AskAnswer::of(&load, args.mode, rate, used, stop.is_cancelled());
-    anstream::println!("{}", serde_json::to_string(&answer)?);
+    city::output::say(serde_json::to_string(&answer)?)?;
     Ok(answer.exit_code())
 }
 
@@ -213,7 +213,7 @@ fn quotes(args: &Args) -> anyhow::Result<RoundRobin> {
 fn announcer(args: &Args) -> Oracle {
     let (begun, url) = (Once::new(), args.url.clone());
     Arc::new(move |_| {
-        begun.call_once(|| anstream::eprintln!("Asking {url} ..."));
+        begun.call_once(|| city::output::note(format_args!("Asking {url} ...")));
         None
     })
 }

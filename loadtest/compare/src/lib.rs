@@ -67,7 +67,7 @@ pub async fn run_until(args: Args, stop: CancellationToken) -> anyhow::Result<Co
     let ready = stop.run_until_cancelled(services.ready(&args)).await;
     let (clock, warnings) = ready.ok_or(Interrupted)??;
     let (scenario, purpose) = (args.scenario.name(), args.scenario.purpose());
-    anstream::eprintln!("Scenario {scenario}: {purpose}");
+    city::output::note(format_args!("Scenario {scenario}: {purpose}"));
     // Refused before a minute is spent on a run that could not be compared in the end.
     let older = older(&args, &clock)?;
 

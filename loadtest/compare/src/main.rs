@@ -4,6 +4,7 @@
 use std::process::ExitCode;
 
 use bare_servers::Floor;
+use city::output;
 use clap::{Parser, Subcommand};
 use compare::ask;
 
@@ -30,7 +31,10 @@ enum Command {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let ended = match Cli::parse().command {
+    let ended = match Cli::try_parse()
+        .unwrap_or_else(|refused| output::leave(&refused))
+        .command
+    {
         Command::City(args) => city::run(*args).await.map(|_| 0),
         Command::Ask(args) => ask::run(args).await,
         Command::Floor(floor) => bare_servers::run(floor).await.map(|()| 0),
@@ -43,6 +47,8 @@ async fn main() -> ExitCode {
 }
 
 fn failed(error: &anyhow::Error) -> ExitCode {
-    anstream::eprintln!("error: {error:#}");
+    if let Some(message) = output::message(error) {
+        output::note(format_args!("error: {message}"));
+    }
     compare::exit_code_of(error).into()
 }

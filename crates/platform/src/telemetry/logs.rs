@@ -29,7 +29,10 @@ use crate::metrics::on_scrape;
 /// The layer that writes log lines to standard error. It takes events alone: to format the fields
 /// of every span would cost more than the quotes.
 pub(super) fn layer() -> Box<dyn Layer<tracing_subscriber::Registry> + Send + Sync> {
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    // What cannot be written, on a full disk for example, is lost: a message about it would panic.
+    let lines = tracing_subscriber::fmt::layer()
+        .with_writer(std::io::stderr)
+        .log_internal_errors(false);
     let is_event = filter_fn(|metadata| metadata.is_event());
     if std::io::stderr().is_terminal() {
         lines.compact().with_filter(is_event).boxed()

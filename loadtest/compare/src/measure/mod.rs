@@ -89,7 +89,7 @@ pub(crate) async fn run(
     let city =
         LiveCity::join_or_start(config.clone(), client, services.city_url.as_deref()).await?;
     if city.is_joined() {
-        anstream::eprintln!("The city of these services lives already: the comparison joins it.");
+        city::output::note("The city of these services lives already: the comparison joins it.");
     }
     let fleet = city.fleet();
     let evening = evening(args, &CityConfig { fleet, ..config }, clock.now());

@@ -78,7 +78,7 @@ impl Progress {
             if self.terminal {
                 bar.set_message(format!("{left}  {}", detail()));
             } else if elapsed >= next_line {
-                anstream::eprintln!("{title}: {left}; {}", detail());
+                city::output::note(format_args!("{title}: {left}; {}", detail()));
                 next_line += LINE;
             }
         }

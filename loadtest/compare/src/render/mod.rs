@@ -8,6 +8,7 @@ mod table;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use city::output::say;
 
 use crate::report::CompareReport;
 use crate::whole_file;
@@ -18,10 +19,9 @@ use crate::whole_file;
 /// `compare.void.json`.
 ///
 /// # Errors
-/// When a file cannot be written: a full disk does not cost the table, and one file does not cost
-/// the other.
+/// When the table cannot be printed or a file cannot be written: one does not cost the others.
 pub(crate) fn publish(report: &CompareReport, json: &Path, html: &Path) -> anyhow::Result<()> {
-    anstream::print!("{}", table::render(report));
+    let table = say(table::render(report).trim_end());
     let keeps_good =
         !report.is_good() && CompareReport::read(json).is_ok_and(|there| there.is_good());
     let [json_to, html_to] = [json, html].map(|path| {
@@ -35,15 +35,18 @@ pub(crate) fn publish(report: &CompareReport, json: &Path, html: &Path) -> anyho
     let figures = write_figures(report, &json_to);
     let page = write_page(report, &html_to);
     figures.and(page)?;
+    table?;
     if keeps_good {
-        anstream::println!("The good report in {} stays as it is.", json.display());
+        say(format_args!(
+            "The good report in {} stays as it is.",
+            json.display()
+        ))?;
     }
-    anstream::println!(
+    Ok(say(format_args!(
         "Report: {} (charts, and what each column means) and {}",
         html_to.display(),
         json_to.display()
-    );
-    Ok(())
+    ))?)
 }
 
 /// Prints the table and writes the page of figures that are on the disk already.
@@ -51,10 +54,10 @@ pub(crate) fn publish(report: &CompareReport, json: &Path, html: &Path) -> anyho
 /// # Errors
 /// When the page cannot be written.
 pub(crate) fn redraw(report: &CompareReport, html: &Path) -> anyhow::Result<()> {
-    anstream::print!("{}", table::render(report));
+    let table = say(table::render(report).trim_end());
     write_page(report, html)?;
-    anstream::println!("Page: {}", html.display());
-    Ok(())
+    table?;
+    Ok(say(format_args!("Page: {}", html.display()))?)
 }
 
 /// `report/compare.json` of kind `void` is `report/compare.void.json`. What is no regular file,
