@@ -32,6 +32,8 @@ pub(crate) async fn run(args: UpArgs, state_dir: PathBuf) -> anyhow::Result<Exit
             "  city       {}/v1/truth  (the right multiplier, supply and demand of every zone)",
             stack.city_url()
         ))?;
+        say("  look now   ./surge journey: prices move most in the first three minutes,")?;
+        say("             and by more with ./surge up --city --batch-every 15m")?;
     }
     say("Ctrl-C ends it.")?;
     watch(&mut stack, interrupts.end()).await;
@@ -85,7 +87,7 @@ pub(super) fn announce(stack: &Stack) -> anyhow::Result<()> {
     } = stack.target();
     say(heading("Surge is running"))?;
     say(format_args!(
-        "  a quote    curl -s {price}/v1/quotes -H 'content-type: application/json' \
+        "  a quote    curl -is {price}/v1/quotes -H 'content-type: application/json' \
          -d '{EXAMPLE_TRIP}'"
     ))?;
     for number in 2..=stack.replicas() {
@@ -102,7 +104,7 @@ pub(super) fn announce(stack: &Stack) -> anyhow::Result<()> {
         "  dataflow   {price}/v1/dataflow  (./surge mode events switches)"
     ))?;
     say(format_args!(
-        "  OpenAPI    {driver}/openapi.json  {ride}/openapi.json  {price}/openapi.json"
+        "  try it     {driver}/docs/  {ride}/docs/  {price}/docs/  (OpenAPI)"
     ))?;
     say(format_args!(
         "  traces     {}/  (Jaeger UI; the header trace-id of a traced answer names its trace)",

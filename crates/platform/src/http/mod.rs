@@ -36,7 +36,7 @@ mod json;
 use std::{any::Any, sync::Arc};
 
 use axum::{
-    BoxError, Json, Router,
+    BoxError, Router,
     error_handling::HandleErrorLayer,
     extract::{DefaultBodyLimit, MatchedPath, Request, State},
     http::{
@@ -45,7 +45,7 @@ use axum::{
         uri::Authority,
     },
     middleware::{Next, from_fn_with_state},
-    response::{IntoResponse, Response},
+    response::{IntoResponse, Redirect, Response},
     routing::get,
 };
 use prometheus_client::registry::Registry;
@@ -56,6 +56,7 @@ use tower_http::{
 };
 use tracing::{Instrument, Span, field::Empty, info_span};
 use utoipa::openapi::OpenApi;
+use utoipa_swagger_ui::SwaggerUi;
 
 pub use self::json::StrictJson;
 use crate::{
@@ -83,7 +84,8 @@ pub const TRACE_ID: &str = "trace-id";
 const CALLER_GAVE_UP: u16 = 499;
 
 /// Puts the layers around the routes of a service, which `api` describes, and around those that
-/// every process has: `/openapi.json`, `/livez`, `/readyz` and `/metrics`.
+/// every process has: `/openapi.json`, `/docs` (a page to try it), `/livez`, `/readyz` and
+/// `/metrics`.
 pub fn edge(
     (routes, api): (Router, OpenApi),
     health: Health,
@@ -91,7 +93,8 @@ pub fn edge(
     metrics: EdgeMetrics,
 ) -> Router {
     routes
-        .route("/openapi.json", get(async move || Json(api)))
+        .merge(SwaggerUi::new("/docs").url("/openapi.json", api))
+        .route("/", get(async || Redirect::temporary("/docs/")))
         .merge(health.router())
         .merge(metrics::router(registry))
         .fallback(unknown_route)
@@ -111,12 +114,12 @@ pub fn edge(
 }
 
 async fn unknown_route() -> Fault {
-    let detail = "no such route; /openapi.json lists them all";
+    let detail = "no such route; /docs lists them all";
     Fault::new(Kind::NotFound, detail)
 }
 
 async fn unknown_method() -> Fault {
-    let detail = "no such method here; /openapi.json lists them all";
+    let detail = "no such method here; /docs lists them all";
     Fault::new(Kind::MethodNotAllowed, detail)
 }
 
@@ -212,6 +215,19 @@ mod tests {
     async fn answer(edge: Router) -> Response {
         let request = Request::get("/v1/any").body(Body::empty()).unwrap();
         edge.oneshot(request).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn page_to_try_the_document_is_served() {
+        let edge = edge_around(Router::new());
+        let get = async |path: &str| {
+            let request = Request::get(path).body(Body::empty()).unwrap();
+            edge.clone().oneshot(request).await.unwrap()
+        };
+        assert_eq!(get("/").await.headers()["location"], "/docs/");
+        for path in ["/docs/", "/docs/swagger-ui-bundle.js", "/openapi.json"] {
+            assert_eq!(get(path).await.status(), StatusCode::OK, "{path}");
+        }
     }
 
     fn assert_problem(response: &Response, status: StatusCode) {
