@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 use futures::future::try_join_all;
-use platform::nats;
+use platform::nats::{self, NatsTls};
 use private_servers::{NatsCluster, NodeSettings};
 use surge::{Member, Part};
 use surge_proto::{DataflowMode, subjects::RIDES};
@@ -31,7 +31,8 @@ async fn lost_node_loses_no_acknowledged_message() -> Outcome {
     let folder = state_folder()?;
     let nodes = vec![NodeSettings::default(); 3];
     let mut cluster = NatsCluster::start(folder.path().to_owned(), nodes).await?;
-    let jetstream = nats::jetstream(nats::connect(&cluster.url(), "cluster.test").await?);
+    let jetstream =
+        nats::jetstream(nats::connect(&cluster.url(), "cluster.test", &NatsTls::default()).await?);
     eventually("the stream is made", async || {
         nats::ensure_stream(&jetstream, RIDES.name, RIDES.subjects, 3)
             .await

@@ -7,7 +7,7 @@ use anyhow::{Context as _, ensure};
 use chrono::{DateTime, Utc};
 use futures::{StreamExt as _, future::try_join_all, stream::FuturesUnordered};
 use marketplace::{Bounds, DriverStatus, Position, ServiceArea, Zone};
-use platform::nats;
+use platform::nats::{self, NatsTls};
 use prost::Message as _;
 use surge::Part;
 use surge_proto::{DataflowMode, subjects::RIDES, v1::RideEvent};
@@ -158,7 +158,8 @@ struct RideStream {
 
 impl RideStream {
     async fn read(url: &str) -> anyhow::Result<Self> {
-        let jetstream = nats::jetstream(nats::connect(url, "rides.test").await?);
+        let jetstream =
+            nats::jetstream(nats::connect(url, "rides.test", &NatsTls::default()).await?);
         let mut stream = jetstream.get_stream(RIDES.name).await?;
         let state = stream.info().await?.state.clone();
         let mut read = Self {

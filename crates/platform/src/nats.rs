@@ -13,13 +13,16 @@
 //! stream is compared with what was asked for.
 
 use std::{
+    error::Error as _,
+    fs, io,
+    path::PathBuf,
     sync::{OnceLock, atomic::Ordering},
     time::Duration,
 };
 
 pub use async_nats::jetstream::{Context as JetStream, message::PublishMessage};
 use async_nats::{
-    Client, ConnectOptions, Event, ServerAddr,
+    Client, ConnectError, ConnectErrorKind, ConnectOptions, Event, ServerAddr,
     connection::State,
     header::HeaderMap,
     jetstream::{
@@ -29,6 +32,7 @@ use async_nats::{
     },
 };
 use bytes::Bytes;
+use clap::Args;
 use prometheus_client::registry::Registry;
 use tracing::{Span, field::Empty, info, info_span, warn};
 
@@ -53,6 +57,9 @@ pub enum NatsError {
     /// The URL cannot be used.
     #[error("NATS_URL cannot be used: {0}")]
     Url(String),
+    /// The server refuses the login, or it or this client has not the certificate it must have.
+    #[error("the connection to NATS is refused (NATS_URL, NATS_CA, NATS_CERT): {0}")]
+    Connection(String),
     /// The server refused a request.
     #[error("NATS refused {what}: {why}")]
     Refused {
@@ -80,23 +87,84 @@ impl NatsError {
     }
 }
 
+/// TLS to NATS. A URL that begins with `tls://` asks for it, as do these settings.
+#[derive(Args, Clone, Debug, Default)]
+pub struct NatsTls {
+    /// File with the root certificates (PEM) that NATS is checked with; none for those of the
+    /// system.
+    #[arg(long, env = "NATS_CA", value_name = "PATH", value_parser = pem_file)]
+    pub nats_ca: Option<PathBuf>,
+
+    /// File with the certificate (PEM) that the client shows to NATS.
+    #[arg(
+        long,
+        env = "NATS_CERT",
+        value_name = "PATH",
+        requires = "nats_key",
+        value_parser = pem_file
+    )]
+    pub nats_cert: Option<PathBuf>,
+
+    /// File with the key (PEM) of that certificate.
+    #[arg(
+        long,
+        env = "NATS_KEY",
+        value_name = "PATH",
+        requires = "nats_cert",
+        value_parser = pem_file
+    )]
+    pub nats_key: Option<PathBuf>,
+}
+
+impl NatsTls {
+    fn add_to(&self, options: ConnectOptions) -> ConnectOptions {
+        let mut options = options.require_tls(self.nats_ca.is_some() || self.nats_cert.is_some());
+        if let Some(roots) = &self.nats_ca {
+            options = options.add_root_certificates(roots.clone());
+        }
+        if let Some((certificate, key)) = self.nats_cert.as_ref().zip(self.nats_key.as_ref()) {
+            options = options.add_client_certificate(certificate.clone(), key.clone());
+        }
+        options
+    }
+}
+
+fn pem_file(path: &str) -> Result<PathBuf, String> {
+    match fs::read_to_string(path) {
+        Ok(text) if text.contains("-----BEGIN ") => Ok(path.into()),
+        Ok(_) => Err(format!(
+            "{path} holds no certificate or key in the form PEM"
+        )),
+        Err(error) => Err(format!("{path} cannot be read: {error}")),
+    }
+}
+
 /// Connects in the background, also when the server is not there yet, and again whenever the
 /// connection is lost. `urls` holds the URLs of all nodes of a cluster, with commas between; the
 /// client uses one of them at a time.
 ///
 /// # Errors
-/// When a URL cannot be used.
-pub async fn connect(urls: &str, name: &str) -> Result<Client, NatsError> {
+/// When a URL cannot be used, or a server that is there refuses the client or is not to be trusted.
+pub async fn connect(urls: &str, name: &str, tls: &NatsTls) -> Result<Client, NatsError> {
     let unusable = |error: std::io::Error| NatsError::Url(error.to_string());
     let nodes = urls.split(',').map(|url| url.trim().parse());
     let nodes: Vec<ServerAddr> = nodes.collect::<Result<_, _>>().map_err(unusable)?;
     // `split` gives at least one.
     let first = &nodes[0];
     SERVER.get_or_init(|| (first.host().to_owned(), first.port()));
-    login(first)
-        .name(name)
+    let options = || {
+        tls.add_to(login(first))
+            .name(name)
+            .connection_timeout(REQUEST_TIMEOUT)
+    };
+    // A client that connects in the background never says why it does not succeed.
+    if let Err(error) = options().connect(nodes.clone()).await
+        && is_refused(&error)
+    {
+        return Err(NatsError::Connection(error.to_string()));
+    }
+    options()
         .retry_on_initial_connect()
-        .connection_timeout(REQUEST_TIMEOUT)
         .request_timeout(Some(REQUEST_TIMEOUT))
         .ping_interval(Duration::from_secs(5))
         .reconnect_delay_callback(|attempts| {
@@ -120,6 +188,20 @@ pub fn server_address() -> Option<&'static str> {
 /// The port of the NATS server of this process, signed as whole numbers in a span are.
 pub fn server_port() -> Option<i64> {
     SERVER.get().map(|(_, port)| i64::from(*port))
+}
+
+/// Whether a person has to change something before the connection can succeed.
+fn is_refused(error: &ConnectError) -> bool {
+    let cause = error
+        .source()
+        .and_then(|cause| cause.downcast_ref::<io::Error>());
+    match error.kind() {
+        ConnectErrorKind::Tls
+        | ConnectErrorKind::Authentication
+        | ConnectErrorKind::AuthorizationViolation => true,
+        // The other end has no TLS, or a certificate is not to be trusted.
+        _ => cause.is_some_and(|cause| cause.kind() == io::ErrorKind::InvalidData),
+    }
 }
 
 /// The client does not read the user and the password of a URL by itself. All nodes of a cluster

@@ -33,6 +33,10 @@ pub struct ServiceConfig {
     )]
     pub nats_url: String,
 
+    /// TLS to NATS.
+    #[command(flatten)]
+    pub nats_tls: nats::NatsTls,
+
     /// Number of nodes of a NATS cluster that keep each stream: 1, 3 or 5.
     #[arg(
         long,

@@ -23,6 +23,7 @@ mod process;
 mod rest;
 mod servers;
 mod service;
+mod tls;
 
 use std::time::{Duration, Instant};
 
@@ -33,6 +34,7 @@ pub use process::{Frozen, exit_status, signal};
 pub use rest::{RestAnswer, RestClient};
 pub use servers::Servers;
 pub use service::RunningService;
+pub use tls::{Certificates, nats_with_tls};
 
 /// The longest that a test waits for a condition. Every condition of the tests holds within six
 /// seconds on an idle machine.

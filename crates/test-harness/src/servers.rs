@@ -3,6 +3,7 @@
 use std::{fs::Permissions, os::unix::fs::PermissionsExt};
 
 use async_nats::jetstream::{self, message::StreamMessage};
+use platform::nats::NatsTls;
 use private_servers::{Nats, NatsSettings, Password, Postgres, PostgresSettings};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool};
 use tempfile::TempDir;
@@ -82,7 +83,9 @@ impl Servers {
     /// A client that is connected to NATS.
     pub async fn nats_client(&self) -> async_nats::Client {
         let url = self.nats.url();
-        let client = platform::nats::connect(&url, "a test").await.unwrap();
+        let client = platform::nats::connect(&url, "a test", &NatsTls::default())
+            .await
+            .unwrap();
         until("there is a connection to NATS", async || {
             platform::nats::health_check(&client).is_ok()
         })

@@ -111,7 +111,12 @@ impl Service {
         let connections = config.database_connections + 1;
         let pool = postgres::pool(&config.service.database_url, IDENTITY.name, connections)
             .context("DATABASE_URL is wrong")?;
-        let nats = nats::connect(&config.service.nats_url, IDENTITY.name).await?;
+        let nats = nats::connect(
+            &config.service.nats_url,
+            IDENTITY.name,
+            &config.service.nats_tls,
+        )
+        .await?;
 
         let clock = MarketClock::from_config(&config.service.clock);
         let area = Arc::new(ServiceArea::new(config.service_area));

@@ -120,7 +120,12 @@ impl Service {
         schema::prepare_when_up(&start, &pool, MIGRATIONS, config.service.schema.migrations)
             .await
             .context("the schema in PostgreSQL (DATABASE_URL) cannot be used")?;
-        let nats = nats::connect(&config.service.nats_url, IDENTITY.name).await?;
+        let nats = nats::connect(
+            &config.service.nats_url,
+            IDENTITY.name,
+            &config.service.nats_tls,
+        )
+        .await?;
 
         let clock = MarketClock::from_config(&config.service.clock);
         let store = Store::new(pool.clone(), replica);

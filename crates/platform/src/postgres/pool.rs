@@ -25,7 +25,7 @@
 //! the server, inside a transaction that has to be rolled back, or unknown. [`settle`] keeps the
 //! first two and closes the third.
 
-use std::{fmt::Display, str::FromStr, time::Duration};
+use std::{fmt::Display, fs::File, str::FromStr, time::Duration};
 
 use futures::{FutureExt, future::join_all};
 use prometheus_client::registry::Registry;
@@ -94,10 +94,25 @@ pub fn pool_with_setting(
 }
 
 fn options(url: &str, application_name: &str) -> Result<PgConnectOptions, sqlx::Error> {
+    certificates_are_there(url)?;
     Ok(PgConnectOptions::from_str(url)?
         .application_name(application_name)
         // Poolers refuse it, and values of ours are not sent as text.
         .extra_float_digits(None))
+}
+
+/// sqlx reads the files of certificates for each connection, long after the start.
+fn certificates_are_there(url: &str) -> Result<(), sqlx::Error> {
+    let (_, query) = url.split_once('?').unwrap_or_default();
+    for (name, path) in form_urlencoded::parse(query.as_bytes()) {
+        let is_file = ["sslrootcert", "sslcert", "sslkey"].contains(&&*name);
+        if is_file && !path.starts_with("-----BEGIN") {
+            File::open(&*path).map_err(|error| {
+                sqlx::Error::Configuration(format!("{path} cannot be read: {error}").into())
+            })?;
+        }
+    }
+    Ok(())
 }
 
 fn pool_of(max_connections: u32, options: PgConnectOptions, settings: String) -> PgPool {

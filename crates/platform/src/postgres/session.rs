@@ -15,9 +15,7 @@
 
 use std::{fmt::Display, io, time::Duration};
 
-use sqlx::{
-    AssertSqlSafe, Connection as _, PgConnection, PgPool, Row as _, postgres::PgConnectOptions,
-};
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection, PgPool, Row as _};
 
 use super::{is_away, within};
 
@@ -74,9 +72,7 @@ pub async fn connect(pool: &PgPool) -> Result<PgConnection, sqlx::Error> {
 pub async fn check_session(pool: &PgPool) -> Result<(), SessionError> {
     let options = pool.connect_options();
     let open = || within::<_, sqlx::Error>(DEADLINE, PgConnection::connect_with(&options));
-    let one = open()
-        .await
-        .map_err(|error| refused_or_away(error, &options))?;
+    let one = open().await.map_err(refused_or_away)?;
     let connections = [one, open().await?];
     within(DEADLINE, have_own_sessions(connections)).await
 }
@@ -99,8 +95,7 @@ async fn session_of(connection: &mut PgConnection) -> Result<i32, sqlx::Error> {
 }
 
 /// Whether a person has to mend the login, or the database is away.
-fn refused_or_away(error: sqlx::Error, options: &PgConnectOptions) -> SessionError {
-    let over_tcp = options.get_socket().is_none() && !options.get_host().starts_with('/');
+fn refused_or_away(error: sqlx::Error) -> SessionError {
     let is_refused = match &error {
         // Poolers have one code (08P01) for everything, also for a server that is away.
         sqlx::Error::Database(refusal) => {
@@ -110,13 +105,8 @@ fn refused_or_away(error: sqlx::Error, options: &PgConnectOptions) -> SessionErr
                 || !is_away(&error)
         }
         sqlx::Error::Tls(_) | sqlx::Error::Configuration(_) => true,
-        sqlx::Error::Io(cause) => match cause.kind() {
-            // A certificate that is not to be trusted.
-            io::ErrorKind::InvalidData => true,
-            // A file of certificates: over TCP nothing else is found by a path.
-            io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied => over_tcp,
-            _ => false,
-        },
+        // A certificate that is not to be trusted.
+        sqlx::Error::Io(cause) => cause.kind() == io::ErrorKind::InvalidData,
         _ => false,
     };
     if is_refused {

@@ -17,3 +17,4 @@ mod replicas;
 mod restart;
 mod schema;
 mod support;
+mod tls;

@@ -193,7 +193,7 @@ fn assert_start_is_refused(servers: &Servers, words: &str) {
 }
 
 /// The process ends with one line that has these words.
-fn assert_refused(mut process: Command, words: &str) {
+pub(crate) fn assert_refused(mut process: Command, words: &str) {
     process
         .env("HTTP_ADDR", "127.0.0.1:0")
         .env("GRPC_ADDR", "127.0.0.1:0");
