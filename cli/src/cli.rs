@@ -8,6 +8,7 @@ use clap::{
     parser::ValueSource,
 };
 use marketplace::{MarketTime, Position, new_york};
+use platform::config::duration_within;
 use private_servers::present;
 use surge_proto::DataflowMode;
 use uuid::Uuid;
@@ -120,7 +121,7 @@ pub(crate) struct StackArgs {
         env = "BATCH_EVERY",
         value_name = "PERIOD",
         default_value = "5m",
-        value_parser = humantime::parse_duration
+        value_parser = duration_within(Duration::from_secs(1)..=Duration::from_hours(7 * 24))
     )]
     pub(crate) batch_every: Duration,
 
@@ -297,8 +298,8 @@ pub(crate) struct PlanArgs {
     pub(crate) rides_per_driver_hour: f64,
 
     /// Replicas of driver-management that know all drivers
-    #[arg(long, default_value_t = 3.0, value_parser = positive)]
-    pub(crate) replicas: f64,
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) replicas: u32,
 
     /// Processor time for taking a position in, microseconds
     #[arg(long, default_value_t = 4.0, value_parser = positive)]
@@ -320,8 +321,8 @@ pub(crate) struct PlanArgs {
     #[arg(long, default_value_t = 52.0, value_parser = positive)]
     pub(crate) quote_us: f64,
 
-    /// Share of its processors that a part may use before latency suffers
-    #[arg(long, default_value_t = 0.6, value_parser = positive)]
+    /// Share of its processors that a part may use before latency suffers, such as 0.6 or 60%
+    #[arg(long, value_name = "SHARE", default_value = "0.6", value_parser = share)]
     pub(crate) utilisation: f64,
 }
 
@@ -421,6 +422,15 @@ fn position(text: &str) -> Result<Position, String> {
     Position::new(lat, lon).map_err(|error| error.to_string())
 }
 
+fn share(text: &str) -> Result<f64, String> {
+    let number = match text.strip_suffix('%') {
+        Some(percent) => percent.trim().parse().map(|percent: f64| percent / 100.0),
+        None => text.parse(),
+    };
+    let share = number.ok().filter(|share| *share > 0.0 && *share <= 1.0);
+    share.ok_or_else(|| "must be above 0 and at most 1, such as 0.6 or 60%".to_owned())
+}
+
 fn positive(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(number) if number.is_finite() && number > 0.0 => Ok(number),
@@ -437,8 +447,8 @@ fn nats_nodes(text: &str) -> Result<u8, String> {
 
 fn speed(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
-        Ok(speed) if speed > 0.0 && speed <= 3_600.0 => Ok(speed),
-        _ => Err("must be a number above 0, at most 3600".to_owned()),
+        Ok(speed) if (0.001..=3_600.0).contains(&speed) => Ok(speed),
+        _ => Err("must be a number from 0.001 to 3600".to_owned()),
     }
 }
 
@@ -480,8 +490,17 @@ mod tests {
     }
 
     #[test]
+    fn share_is_part_of_whole() {
+        assert_eq!(share("0.6"), Ok(0.6));
+        assert_eq!(share("60%"), Ok(0.6));
+        for text in ["7", "0", "-0.5", "nan", "101%", "0%", "half"] {
+            assert!(share(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
     fn refuses_impossible_speeds() {
-        for text in ["0", "-1", "nan", "inf", "fast", "1e9"] {
+        for text in ["0", "-1", "nan", "inf", "fast", "1e9", "1e-300"] {
             assert!(speed(text).is_err(), "{text}");
         }
     }

@@ -37,7 +37,7 @@ pub(crate) fn run(args: &PlanArgs) -> anyhow::Result<ExitCode> {
         },
         PlannedWork {
             what: "positions followed",
-            per_second: positions * (args.replicas - 1.0),
+            per_second: positions * f64::from(args.replicas - 1),
             us: args.position_follow_us,
         },
         PlannedWork {

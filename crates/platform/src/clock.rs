@@ -41,8 +41,8 @@ pub struct ClockConfig {
 
 fn speed(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
-        Ok(speed) if speed.is_finite() && speed > 0.0 && speed <= 100_000.0 => Ok(speed),
-        _ => Err("must be a number above 0, at most 100000".to_owned()),
+        Ok(speed) if (0.001..=100_000.0).contains(&speed) => Ok(speed),
+        _ => Err("must be a number from 0.001 to 100000".to_owned()),
     }
 }
 

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use marketplace::{Bounds, DemandProfile};
+use marketplace::{Bounds, DemandProfile, ServiceArea};
 use strict_serde::Strict;
 
 use crate::pickups;
@@ -81,7 +81,7 @@ impl ReplayArgs {
             target,
             seed: self.seed,
             fleet: self.fleet,
-            profile: read_profile(&self.profile)?,
+            profile: read_profile(&self.profile)?.within(&ServiceArea::new(self.service_area))?,
             pickups: pickups::read(&self.pickups).context("--pickups")?,
             service_area: self.service_area,
             crowds: Vec::new(),

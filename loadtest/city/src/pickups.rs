@@ -6,12 +6,12 @@
 //! silently shorter history would only show as a worse forecast.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 
 use anyhow::Context;
 use csv::StringRecord;
-use flate2::read::MultiGzDecoder;
+use flate2::bufread::GzDecoder;
 use marketplace::backtest::Pickup;
 use marketplace::{Position, new_york};
 
@@ -48,12 +48,38 @@ fn line_of(row: &StringRecord) -> u64 {
 
 /// The text of the file, unpacked if it begins like a gzip file, whatever its name.
 fn open(path: &Path) -> anyhow::Result<Box<dyn Read>> {
-    const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
     let mut file = BufReader::with_capacity(64 * 1024, File::open(path)?);
     if file.fill_buf()?.starts_with(&GZIP_MAGIC) {
-        Ok(Box::new(MultiGzDecoder::new(file)))
+        Ok(Box::new(GzipMembers(Some(GzDecoder::new(file)))))
     } else {
         Ok(Box::new(file))
+    }
+}
+
+const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
+
+/// A gzip file: members one behind another, and zeros that pad the end, as tapes and some stores
+/// write them.
+struct GzipMembers<R>(Option<GzDecoder<R>>);
+
+impl<R: BufRead> Read for GzipMembers<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while let Some(member) = &mut self.0 {
+            let read = member.read(buffer)?;
+            if read > 0 || buffer.is_empty() {
+                return Ok(read);
+            }
+            let Some(mut rest) = self.0.take().map(GzDecoder::into_inner) else {
+                break;
+            };
+            if rest.fill_buf()?.first() == Some(&GZIP_MAGIC[0]) {
+                self.0 = Some(GzDecoder::new(rest));
+            } else if rest.bytes().any(|byte| !matches!(byte, Ok(0))) {
+                let words = "bytes behind the end of the gzip data";
+                return Err(io::Error::new(io::ErrorKind::InvalidData, words));
+            }
+        }
+        Ok(0)
     }
 }
 
@@ -109,6 +135,16 @@ mod tests {
     const TWO_PICKUPS: &str = "pickup_at,lat,lon,base\n\
         2014-04-04T16:00,40.7404,-73.9961,B02512\n\
         2014-04-04T16:01:30,40.7740,-73.8715,B02598\n";
+
+    #[test]
+    fn zeros_behind_gzip_file_are_padding() {
+        let padded = [gzipped(TWO_PICKUPS), vec![0; 1_024]].concat();
+        assert_eq!(read(file("padded.gz", &padded)).unwrap().len(), 2);
+        let garbled = [padded, b"more".to_vec()].concat();
+        let refused = format!("{:#}", read(file("garbled.gz", &garbled)).unwrap_err());
+        assert!(refused.contains("bytes behind the end"), "{refused}");
+        assert_eq!(refused.lines().count(), 1, "{refused}");
+    }
 
     /// A file of this test process, named after the test that wrote it.
     fn file(name: &str, content: &[u8]) -> PathBuf {

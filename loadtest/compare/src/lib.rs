@@ -30,6 +30,7 @@ mod wording;
 
 use city::clock::CityClock;
 use city::interrupt::INTERRUPTED;
+use marketplace::ServiceArea;
 use tokio_util::sync::CancellationToken;
 
 pub use args::Args;
@@ -63,6 +64,9 @@ pub async fn run_until(args: Args, stop: CancellationToken) -> anyhow::Result<Co
             interrupted,
         });
     }
+    let area = ServiceArea::new(args.replay.service_area);
+    let crowds = args.scenario.takes_place_in(&area);
+    crowds.map_err(anyhow::Error::msg)?;
     let services = TestedServices::connect(&args)?;
     let ready = stop.run_until_cancelled(services.ready(&args)).await;
     let (clock, warnings) = ready.ok_or(Interrupted)??;

@@ -261,6 +261,19 @@ mod tests {
         assert!(wire.is_open());
     }
 
+    /// As proxies answer that change a body on its way.
+    #[tokio::test]
+    async fn reads_answers_in_chunks() {
+        let chunks = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n\
+            3\r\n{\"a\r\n4\r\n\":1}\r\n0\r\n\r\n";
+        let mut wire = wire(chunks).await;
+        for _ in 0..2 {
+            let (_, body) = wire.ask(&request()).await.unwrap();
+            assert_eq!(&body[..], br#"{"a":1}"#);
+        }
+        assert!(wire.is_open());
+    }
+
     #[tokio::test]
     async fn reconnects_after_a_closed_connection() {
         let last = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}";

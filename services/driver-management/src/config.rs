@@ -3,9 +3,10 @@
 
 use std::time::Duration;
 
+use anyhow::ensure;
 use clap::Parser;
-use marketplace::zone::Bounds;
-use platform::{config::duration_within, service_config::ServiceConfig};
+use marketplace::{Freshness, zone::Bounds};
+use platform::{clock::MarketClock, config::duration_within, service_config::ServiceConfig};
 
 /// Supply: where the drivers are, what they do, and who of them is sent to a ride.
 #[derive(Clone, Debug, Parser)]
@@ -54,8 +55,32 @@ pub struct Config {
     pub dispatch_max_pickup: Duration,
 
     /// Most drivers that the service keeps in memory.
-    #[arg(long, env = "FLEET_LIMIT", default_value_t = 200_000)]
+    #[arg(
+        long,
+        env = "FLEET_LIMIT",
+        default_value = "200000",
+        value_parser = fleet_limit
+    )]
     pub fleet_limit: usize,
+}
+
+impl Config {
+    /// # Errors
+    /// When published data would always be too old for a price.
+    pub(crate) fn published_in_time(&self, clock: &MarketClock) -> anyhow::Result<()> {
+        let usable = clock.real_duration(Freshness::default().stale);
+        ensure!(
+            self.publish_every < usable,
+            "PUBLISH_EVERY must be below {usable:?}, or all data is too old for a price at this \
+             MARKET_CLOCK_SPEED"
+        );
+        Ok(())
+    }
+}
+
+fn fleet_limit(text: &str) -> Result<usize, String> {
+    let limit = text.parse().ok().filter(|limit| *limit > 0);
+    limit.ok_or_else(|| "must be a number above 0".to_owned())
 }
 
 #[cfg(test)]
@@ -89,6 +114,7 @@ mod tests {
             .to_string();
         assert!(refused.contains("1m to 1h"), "{refused}");
         assert!(configured(&["--publish-every", "10ms"]).is_err());
+        assert!(configured(&["--fleet-limit", "0"]).is_err());
         assert!(configured(&["--dispatch-max-pickup", "soon"]).is_err());
     }
 

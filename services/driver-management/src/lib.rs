@@ -114,6 +114,7 @@ impl Service {
         .await?;
 
         let clock = MarketClock::from_config(&config.service.clock);
+        config.published_in_time(&clock)?;
         let area = Arc::new(ServiceArea::new(config.service_area));
         let store = Store::new(pool.clone(), area.clone(), replica);
         let fleet = Arc::new(Fleet::new(area.clone(), clock));

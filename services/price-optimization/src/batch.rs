@@ -59,7 +59,7 @@ impl BatchJob {
     ) -> anyhow::Result<Self> {
         let area = ServiceArea::new(config.service_area);
         let profile = match &config.demand_profile {
-            Some(path) => read_json("DEMAND_PROFILE", path)?,
+            Some(path) => read_json::<DemandProfile>("DEMAND_PROFILE", path)?.within(&area)?,
             None => DemandProfile::flat(area.zones()),
         };
         Ok(Self {

@@ -25,7 +25,12 @@ pub struct Config {
 
     /// Connections to PostgreSQL that quotes read on, beside one for everything else: few, because
     /// a read takes well under a millisecond.
-    #[arg(long, env = "DATABASE_CONNECTIONS", default_value_t = 6)]
+    #[arg(
+        long,
+        env = "DATABASE_CONNECTIONS",
+        default_value_t = 6,
+        value_parser = clap::value_parser!(u32).range(1..=1_000)
+    )]
     pub database_connections: u32,
 
     /// gRPC of driver-management: one URL, or several with commas between; calls are spread over

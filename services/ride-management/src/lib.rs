@@ -106,7 +106,7 @@ impl Service {
     pub async fn start(config: Config) -> anyhow::Result<Self> {
         let area = ServiceArea::new(config.service_area);
         let profile = match &config.demand_profile {
-            Some(path) => read_json("DEMAND_PROFILE", path)?,
+            Some(path) => read_json::<DemandProfile>("DEMAND_PROFILE", path)?.within(&area)?,
             None => DemandProfile::flat(area.zones()),
         };
         let supply = SupplyClient::new(&config.supply_url).context("SUPPLY_URL is wrong")?;
@@ -128,6 +128,7 @@ impl Service {
         .await?;
 
         let clock = MarketClock::from_config(&config.service.clock);
+        config.published_in_time(&clock)?;
         let store = Store::new(pool.clone(), replica);
         let trace_links = Arc::new(PendingTraceLinks::default());
         let rebuild_forecast = || async {

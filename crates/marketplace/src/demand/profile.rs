@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::new_york;
 use crate::time::{MarketTime, WEEK_MILLIS, millis_of};
-use crate::zone::Zone;
+use crate::zone::{ServiceArea, Zone};
 
 /// How a profile is trained.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -70,6 +70,11 @@ pub struct DemandProfile {
     ten_thousandths: Vec<Vec<u32>>,
 }
 
+/// No zone of the profile is served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("DEMAND_PROFILE covers no zone of SERVICE_AREA: name the profile of this area, or none")]
+pub struct ProfileElsewhere;
+
 impl DemandProfile {
     /// Learns the profile of `zones` from the pickups inside `span`; pickups elsewhere or at other
     /// times are ignored.
@@ -112,6 +117,18 @@ impl DemandProfile {
         self.overlaps(at, window)
             .map(|(slot, share)| share * f64::from(steps_in(slot)) / STEPS_PER_REQUEST)
             .sum()
+    }
+
+    /// The profile, if it covers some of the area. One of another city would forecast no demand
+    /// anywhere.
+    ///
+    /// # Errors
+    /// [`ProfileElsewhere`] if it covers none of the area.
+    pub fn within(self, area: &ServiceArea) -> Result<Self, ProfileElsewhere> {
+        match self.zones.iter().any(|zone| area.contains(*zone)) {
+            true => Ok(self),
+            false => Err(ProfileElsewhere),
+        }
     }
 
     /// The zones it covers, sorted.

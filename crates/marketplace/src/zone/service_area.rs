@@ -51,7 +51,7 @@ impl Bounds {
         let height = north - south;
         let width = east - west;
         if !on_earth || height.min(width) <= 0.0 || height.max(width) > Self::MAX_SIDE_DEGREES {
-            return Err(BoundsError {
+            return Err(BoundsError::NoBox {
                 text: format!("{south},{west},{north},{east}"),
             });
         }
@@ -75,6 +75,13 @@ impl Bounds {
             (self.south + self.north) / 2.0,
             (self.west + self.east) / 2.0,
         )
+    }
+
+    /// Every zone whose centre lies in the box, the middle ones first.
+    fn zones(self) -> impl Iterator<Item = Zone> {
+        let steps = (self.reach_miles() / LEAST_MILES_PER_STEP).ceil() as u32 + 1;
+        let near = Zone::at(self.centre()).disk(steps);
+        near.filter(move |zone| self.contains(zone.centre()))
     }
 
     /// The longest way from the middle to the border, in miles: to one of the corners nearer to the
@@ -124,7 +131,7 @@ impl FromStr for Bounds {
     type Err = BoundsError;
 
     fn from_str(text: &str) -> Result<Self, BoundsError> {
-        let error = || BoundsError {
+        let error = || BoundsError::NoBox {
             text: text.to_owned(),
         };
         let sides: Vec<f64> = text
@@ -135,20 +142,36 @@ impl FromStr for Bounds {
         let [south, west, north, east] = sides[..] else {
             return Err(error());
         };
-        Self::new(south, west, north, east)
+        let bounds = Self::new(south, west, north, east)?;
+        if bounds.zones().next().is_none() {
+            return Err(BoundsError::NoZone {
+                text: text.to_owned(),
+            });
+        }
+        Ok(bounds)
     }
 }
 
-/// The text or the numbers do not make a box.
+/// The text or the numbers do not make an area.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "bounds `{text}` must be south,west,north,east in degrees, each side at most {} wide, \
-     such as {}",
-    Bounds::MAX_SIDE_DEGREES,
-    Bounds::NEW_YORK
-)]
-pub struct BoundsError {
-    text: String,
+pub enum BoundsError {
+    /// They do not make a box.
+    #[error(
+        "bounds `{text}` must be south,west,north,east in degrees, each side at most {} wide, \
+         such as {}",
+        Bounds::MAX_SIDE_DEGREES,
+        Bounds::NEW_YORK
+    )]
+    NoBox {
+        /// What was written.
+        text: String,
+    },
+    /// The box is smaller than a zone and holds the centre of none.
+    #[error("bounds `{text}` hold the centre of no zone: a zone is about 1.5 miles wide")]
+    NoZone {
+        /// What was written.
+        text: String,
+    },
 }
 
 /// All zones whose centre lies in the bounds.
@@ -166,12 +189,7 @@ pub struct ServiceArea {
 impl ServiceArea {
     /// The area of all zones whose centre lies in the bounds.
     pub fn new(bounds: Bounds) -> Self {
-        let middle = Zone::at(bounds.centre());
-        let steps = (bounds.reach_miles() / LEAST_MILES_PER_STEP).ceil() as u32 + 1;
-        let mut zones: Vec<Zone> = middle
-            .disk(steps)
-            .filter(|zone| bounds.contains(zone.centre()))
-            .collect();
+        let mut zones: Vec<Zone> = bounds.zones().collect();
         zones.sort_unstable();
         Self::of(zones, bounds)
     }
@@ -340,6 +358,12 @@ mod tests {
             );
             assert!(ring.neighbours().len() <= 6);
         }
+    }
+
+    #[test]
+    fn area_without_zone_is_refused() {
+        let refused = "40.7,-74.0,40.7001,-73.9999".parse::<Bounds>();
+        assert!(matches!(refused, Err(BoundsError::NoZone { .. })));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use chrono::NaiveTime;
-use marketplace::{MarketTime, Position, new_york::at_time_of_day};
+use marketplace::{MarketTime, Position, ServiceArea, new_york::at_time_of_day};
 use serde::{Deserialize, Deserializer, de};
 use strict_serde::Strict;
 
@@ -229,7 +229,26 @@ impl Scenario {
         if scored_until.unwrap_or(DAY) <= scored_from.unwrap_or(HALF_PAST_FOUR) {
             return Err("market.scored_until must come after market.scored_from".to_owned());
         }
+        let is_silent = |step: &RateChange| step.rate_factor == 0.0;
+        if !self.load.steps.is_empty() && self.load.steps.iter().all(is_silent) {
+            return Err("load.steps must have a rate_factor above 0".to_owned());
+        }
+        if self.stress_ramp.is_some_and(|ramp| ramp.factor <= 1.0) {
+            return Err(
+                "the factor of a stress ramp must be above 1, or the rate never rises".to_owned(),
+            );
+        }
         Ok(())
+    }
+
+    /// # Errors
+    /// A crowd that the services would refuse.
+    pub(crate) fn takes_place_in(&self, area: &ServiceArea) -> Result<(), String> {
+        let outside = |plan: &CrowdPlan| Some(area.admit(plan.place).err()?.to_string());
+        match self.crowds.iter().find_map(outside) {
+            Some(refused) => Err(format!("{}: crowd.place: {refused}", self.name)),
+            None => Ok(()),
+        }
     }
 }
 
@@ -380,6 +399,14 @@ mod tests {
             ("market.scored_from = \"noon\"", "`noon` is no time of day"),
             ("market.dial = [{batch_minutes = 0}]", "must be 1 to 1440"),
             ("market.dial = [\"weekly\"]", "batch_minutes"),
+            (
+                "load.steps = [{share = 1, rate_factor = 0}]",
+                "rate_factor above 0",
+            ),
+            (
+                "[climb]\nfactor = 1\nstep_seconds = 1\nmost_steps = 1",
+                "never rises",
+            ),
             (
                 "load.steps = [{share = 1, rate_factor = nan}]",
                 "must be 0 to 1000",

@@ -210,14 +210,24 @@ async fn wrong_setting_stops_the_start() {
     let servers = Servers::start().await;
     let busy = RideManagement::start(&servers).await;
     let busy_address = busy.rest.address.to_string();
-    let no_profile = ["--demand-profile", "/nonexistent/profile.json"];
+    let no_profile: &[&str] = &["--demand-profile", "/nonexistent/profile.json"];
+    let bundled = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../data/demand-profile.json"
+    );
+    let buenos_aires = "-34.7,-58.6,-34.5,-58.3";
+    let elsewhere: &[&str] = &["--demand-profile", bundled, "--service-area", buenos_aires];
+    let too_rare: &[&str] = &["--publish-every", "60s", "--market-clock-speed", "15"];
     for (name, flag) in [
-        ("SUPPLY_URL", ["--supply-url", "not a url"]),
-        ("DATABASE_URL", ["--database-url", "mysql://x"]),
+        ("SUPPLY_URL", &["--supply-url", "not a url"][..]),
+        ("DATABASE_URL", &["--database-url", "mysql://x"]),
         ("DEMAND_PROFILE", no_profile),
-        ("HTTP_ADDR", ["--http-addr", &busy_address]),
+        ("DEMAND_PROFILE covers no zone", elsewhere),
+        ("PUBLISH_EVERY must be below", too_rare),
+        ("HTTP_ADDR", &["--http-addr", &busy_address]),
     ] {
-        let refused = Service::start(config(&servers, &flag)).await.unwrap_err();
+        let start = Box::pin(Service::start(config(&servers, flag)));
+        let refused = start.await.unwrap_err();
         let line = format!("{refused:#}");
         assert!(line.contains(name), "{line}");
         assert_eq!(line.lines().count(), 1, "{line}");
