@@ -15,7 +15,7 @@
 use std::{
     error::Error as _,
     fs, io,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{OnceLock, atomic::Ordering},
     time::Duration,
 };
@@ -57,6 +57,9 @@ pub enum NatsError {
     /// The URL cannot be used.
     #[error("NATS_URL cannot be used: {0}")]
     Url(String),
+    /// A file of NATS_CA, NATS_CERT or NATS_KEY cannot be used.
+    #[error("{0} of NATS_CA, NATS_CERT or NATS_KEY cannot be used: {1}")]
+    Certificate(String, String),
     /// The server refuses the login, or it or this client has not the certificate it must have.
     #[error("the connection to NATS is refused (NATS_URL, NATS_CA, NATS_CERT): {0}")]
     Connection(String),
@@ -92,27 +95,15 @@ impl NatsError {
 pub struct NatsTls {
     /// File with the root certificates (PEM) that NATS is checked with; none for those of the
     /// system.
-    #[arg(long, env = "NATS_CA", value_name = "PATH", value_parser = pem_file)]
+    #[arg(long, env = "NATS_CA", value_name = "PATH")]
     pub nats_ca: Option<PathBuf>,
 
     /// File with the certificate (PEM) that the client shows to NATS.
-    #[arg(
-        long,
-        env = "NATS_CERT",
-        value_name = "PATH",
-        requires = "nats_key",
-        value_parser = pem_file
-    )]
+    #[arg(long, env = "NATS_CERT", value_name = "PATH", requires = "nats_key")]
     pub nats_cert: Option<PathBuf>,
 
     /// File with the key (PEM) of that certificate.
-    #[arg(
-        long,
-        env = "NATS_KEY",
-        value_name = "PATH",
-        requires = "nats_cert",
-        value_parser = pem_file
-    )]
+    #[arg(long, env = "NATS_KEY", value_name = "PATH", requires = "nats_cert")]
     pub nats_key: Option<PathBuf>,
 }
 
@@ -129,13 +120,15 @@ impl NatsTls {
     }
 }
 
-fn pem_file(path: &str) -> Result<PathBuf, String> {
+/// The client would look for them at each attempt, in vain and in silence.
+fn holds_pem(path: &Path) -> Result<(), NatsError> {
+    let wrong = |why: String| NatsError::Certificate(path.display().to_string(), why);
     match fs::read_to_string(path) {
-        Ok(text) if text.contains("-----BEGIN ") => Ok(path.into()),
-        Ok(_) => Err(format!(
-            "{path} holds no certificate or key in the form PEM"
+        Ok(text) if text.contains("-----BEGIN ") => Ok(()),
+        Ok(_) => Err(wrong(
+            "it holds no certificate or key in the form PEM".to_owned(),
         )),
-        Err(error) => Err(format!("{path} cannot be read: {error}")),
+        Err(error) => Err(wrong(error.to_string())),
     }
 }
 
@@ -157,6 +150,11 @@ pub async fn connect(urls: &str, name: &str, tls: &NatsTls) -> Result<Client, Na
             .name(name)
             .connection_timeout(REQUEST_TIMEOUT)
     };
+    let files = [&tls.nats_ca, &tls.nats_cert, &tls.nats_key];
+    files
+        .into_iter()
+        .flatten()
+        .try_for_each(|path| holds_pem(path))?;
     // A client that connects in the background never says why it does not succeed.
     if let Err(error) = options().connect(nodes.clone()).await
         && is_refused(&error)

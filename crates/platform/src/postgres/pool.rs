@@ -25,7 +25,7 @@
 //! the server, inside a transaction that has to be rolled back, or unknown. [`settle`] keeps the
 //! first two and closes the third.
 
-use std::{fmt::Display, fs::File, str::FromStr, time::Duration};
+use std::{fmt::Display, fs, str::FromStr, time::Duration};
 
 use futures::{FutureExt, future::join_all};
 use prometheus_client::registry::Registry;
@@ -94,25 +94,34 @@ pub fn pool_with_setting(
 }
 
 fn options(url: &str, application_name: &str) -> Result<PgConnectOptions, sqlx::Error> {
-    certificates_are_there(url)?;
-    Ok(PgConnectOptions::from_str(url)?
+    let options = PgConnectOptions::from_str(url)?
         .application_name(application_name)
         // Poolers refuse it, and values of ours are not sent as text.
-        .extra_float_digits(None))
+        .extra_float_digits(None);
+    with_certificates(url, options)
 }
 
-/// sqlx reads the files of certificates for each connection, long after the start.
-fn certificates_are_there(url: &str) -> Result<(), sqlx::Error> {
+/// Reads the files of certificates that the URL names. sqlx would do so for each connection: long
+/// after the start, and with a panic when the process ends meanwhile.
+fn with_certificates(
+    url: &str,
+    mut options: PgConnectOptions,
+) -> Result<PgConnectOptions, sqlx::Error> {
     let (_, query) = url.split_once('?').unwrap_or_default();
     for (name, path) in form_urlencoded::parse(query.as_bytes()) {
-        let is_file = ["sslrootcert", "sslcert", "sslkey"].contains(&&*name);
-        if is_file && !path.starts_with("-----BEGIN") {
-            File::open(&*path).map_err(|error| {
-                sqlx::Error::Configuration(format!("{path} cannot be read: {error}").into())
-            })?;
+        if !["sslrootcert", "sslcert", "sslkey"].contains(&&*name) {
+            continue;
         }
+        let pem = fs::read(&*path).map_err(|error| {
+            sqlx::Error::Configuration(format!("{path} cannot be read: {error}").into())
+        })?;
+        options = match &*name {
+            "sslrootcert" => options.ssl_root_cert_from_pem(pem),
+            "sslcert" => options.ssl_client_cert_from_pem(pem),
+            _ => options.ssl_client_key_from_pem(pem),
+        };
     }
-    Ok(())
+    Ok(options)
 }
 
 fn pool_of(max_connections: u32, options: PgConnectOptions, settings: String) -> PgPool {

@@ -82,13 +82,18 @@ async fn nats_and_client_show_their_certificates() {
     client.flush().await.unwrap();
 
     let other = Certificates::generate();
-    for roots in [&certificates.root, &other.root] {
+    let refused = "the connection to NATS is refused";
+    for (roots, refusal) in [
+        (&certificates.root, refused),
+        (&other.root, refused),
+        (&"/no/such.pem".into(), "/no/such.pem of NATS_CA"),
+    ] {
         let mut service = process::command();
         service
             .env("DATABASE_URL", servers.database_url(ROLE))
             .env("NATS_URL", &url)
             .env("NATS_CA", roots);
-        assert_refused(service, "the connection to NATS is refused");
+        assert_refused(service, refusal);
     }
     server.kill().unwrap();
     server.wait().unwrap();
