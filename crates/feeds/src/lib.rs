@@ -22,15 +22,16 @@ use async_nats::jetstream::{Context, context::PublishError, message::PublishMess
 use futures::future::try_join_all;
 
 /// Publishes all messages, each on its subject, before it waits for the first acknowledgement.
+/// Returns the number of the last one in its stream, 0 without messages.
 async fn publish_all(
     jetstream: &Context,
     messages: Vec<(String, PublishMessage)>,
-) -> Result<(), PublishError> {
+) -> Result<u64, PublishError> {
     let mut acknowledgements = Vec::with_capacity(messages.len());
     for (subject, message) in messages {
         let sent = jetstream.send_publish(subject, message).await?;
         acknowledgements.push(sent.into_future());
     }
-    try_join_all(acknowledgements).await?;
-    Ok(())
+    let acknowledged = try_join_all(acknowledgements).await?;
+    Ok(acknowledged.last().map_or(0, |last| last.sequence))
 }

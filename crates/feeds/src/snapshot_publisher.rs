@@ -19,8 +19,16 @@
 //!
 //! Levels are values, never increments: a repeated message does no harm, and a lost one is made
 //! good by a *resync*, which publishes all levels. The publisher does that at its start, after a
-//! failed step, and every few minutes, because a stream forgets even the last level of a zone that
-//! never changes.
+//! failed step, and when the stream has lost something that it had acknowledged:
+//!
+//! ```text
+//!  purged, or the oldest dropped   it has fewer subjects than a second ago
+//!  deleted, or its storage lost    it is not there, and is made again without a subject
+//!  restored from an older backup   an acknowledgement has a number that was there before
+//! ```
+//!
+//! A consumer that begins afterwards would else lack every level that does not change. It does so
+//! every few minutes, too, whatever the stream says.
 //!
 //! Of several replicas, the holder of a [`Lease`] publishes. The holder before it may have
 //! published a later moment than the new holder's first snapshot, because a replica's snapshot is
@@ -62,6 +70,10 @@ const NOTICEABLE: f64 = 0.005;
 /// forgets, and seldom enough to cost nothing.
 const RESYNC_EVERY: Duration = Duration::from_secs(5 * 60);
 
+/// How often the publisher asks for its streams, and whether they still have what they
+/// acknowledged.
+const CHECK_EVERY: Duration = Duration::from_secs(1);
+
 /// How long one step may take. Longer than NATS needs for anything, so that its own errors come
 /// first.
 const STEP_DEADLINE: Duration = Duration::from_secs(5);
@@ -71,7 +83,7 @@ pub trait SnapshotSource: Send + Sync {
     /// What the subjects of the feed begin with, such as `surge.v1.supply`.
     const FEED: &'static str;
 
-    /// The streams that the service writes, this feed's among them: name and subjects.
+    /// The streams that the service writes, this feed's first: name and subjects.
     const STREAMS: &'static [(&'static str, &'static str)];
 
     /// A moment of market time.
@@ -128,9 +140,12 @@ pub struct SnapshotPublisher<S: SnapshotSource> {
     /// The publisher publishes only while it holds this lease. Without one, it is the only
     /// publisher.
     pub lease: Option<Lease>,
-    /// The real time between two resyncs.
-    pub resync_every: Duration,
     resync_at: Instant,
+    check_at: Instant,
+    /// The number of the newest message in its stream that JetStream has acknowledged.
+    last_sequence: u64,
+    /// The subjects of the stream at the last check.
+    subjects: u64,
     /// The levels that consumers have; empty when they may have anything.
     acknowledged: Vec<f64>,
     acknowledged_as_of: Option<S::AsOf>,
@@ -149,8 +164,10 @@ impl<S: SnapshotSource> SnapshotPublisher<S> {
             period,
             stream_replicas: 1,
             lease: None,
-            resync_every: RESYNC_EVERY,
             resync_at: Instant::now(),
+            check_at: Instant::now(),
+            last_sequence: 0,
+            subjects: 0,
             acknowledged: Vec::new(),
             acknowledged_as_of: None,
             high_water_mark: None,
@@ -166,6 +183,10 @@ impl<S: SnapshotSource> SnapshotPublisher<S> {
         let high_water_mark = *self
             .high_water_mark
             .get_or_insert_with(|| self.source.now());
+        if let Err(error) = self.check_streams().await {
+            self.acknowledged.clear();
+            return Err(error);
+        }
         let (as_of, levels) = self.source.snapshot();
         // Consumers could not tell which of two levels as of the same moment is the newer one.
         if self.acknowledged_as_of == Some(as_of) {
@@ -180,10 +201,10 @@ impl<S: SnapshotSource> SnapshotPublisher<S> {
         let messages = changed.len() + 1;
         let span = publish_span(S::FEED, messages);
         self.source.trace_links().take_links(Sink::Messages, &span);
-        let publishing = self.publish(acknowledged.is_empty(), &changed, as_of);
+        let publishing = self.publish(&changed, as_of);
         let publishing = timeout(STEP_DEADLINE, publishing).instrument(span.clone());
-        let ended = |published: Option<&Result<_, _>>, took| {
-            let is_published = matches!(published, Some(Ok(Ok(()))));
+        let ended = |published: Option<&Result<Result<u64, _>, _>>, took| {
+            let is_published = matches!(published, Some(Ok(Ok(_))));
             if !is_published {
                 span.record("otel.status_code", "ERROR");
             }
@@ -192,12 +213,15 @@ impl<S: SnapshotSource> SnapshotPublisher<S> {
                 clients::published(S::FEED, messages, is_published, took, &span);
             }
         };
-        report_end(publishing, ended).await??;
+        let sequence = report_end(publishing, ended).await??;
+        let went_back = sequence <= self.last_sequence;
+        self.last_sequence = sequence;
         acknowledged.resize(levels.len(), 0.0);
         for (index, level) in &changed {
             acknowledged[*index] = *level;
         }
-        self.acknowledged = if is_behind { Vec::new() } else { acknowledged };
+        let is_known = !is_behind && !went_back;
+        self.acknowledged = if is_known { acknowledged } else { Vec::new() };
         self.acknowledged_as_of = Some(as_of);
         Ok(changed.len())
     }
@@ -232,29 +256,44 @@ impl<S: SnapshotSource> SnapshotPublisher<S> {
         if !acknowledged.is_empty() && now < self.resync_at {
             return acknowledged;
         }
-        self.resync_at = now + self.resync_every;
+        self.resync_at = now + RESYNC_EVERY;
         Vec::new()
+    }
+
+    /// Makes the streams that are missing, and forgets what was acknowledged if this feed's stream
+    /// has lost a subject. Seldom, but before every resync.
+    async fn check_streams(&mut self) -> Result<(), SnapshotError> {
+        let now = Instant::now();
+        if now < self.check_at && !self.acknowledged.is_empty() {
+            return Ok(());
+        }
+        nats::health_check(&self.client).map_err(SnapshotError::Away)?;
+        let mut subjects = Vec::with_capacity(S::STREAMS.len());
+        for (name, taken) in S::STREAMS {
+            let replicas = self.stream_replicas;
+            let stream = nats::ensure_stream(&self.jetstream, name, taken, replicas).await?;
+            subjects.push(stream.subjects_count);
+        }
+        if subjects[0] < self.subjects {
+            self.acknowledged.clear();
+            self.acknowledged_as_of = None;
+        }
+        self.subjects = subjects[0];
+        self.check_at = now + CHECK_EVERY;
+        Ok(())
     }
 
     async fn publish(
         &self,
-        is_resync: bool,
         changed: &[(usize, f64)],
         as_of: S::AsOf,
-    ) -> Result<(), SnapshotError> {
+    ) -> Result<u64, SnapshotError> {
         // Checked first: a client without a connection queues messages.
         nats::health_check(&self.client).map_err(SnapshotError::Away)?;
-        if is_resync {
-            // The streams are there unless the server is new.
-            for (name, subjects) in S::STREAMS {
-                nats::ensure_stream(&self.jetstream, name, subjects, self.stream_replicas).await?;
-            }
-        }
         let message = |(index, level): &_| self.source.level_message(*index, *level, as_of);
         publish_all(&self.jetstream, changed.iter().map(message).collect()).await?;
         let watermark = self.source.watermark_message(as_of);
-        publish_all(&self.jetstream, vec![watermark]).await?;
-        Ok(())
+        Ok(publish_all(&self.jetstream, vec![watermark]).await?)
     }
 }
 

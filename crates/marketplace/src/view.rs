@@ -144,6 +144,12 @@ impl LevelBoard {
         [self.supply.watermark, self.demand.watermark]
     }
 
+    /// The number of zones without a level of supply, and of those without one of demand.
+    pub fn missing(&self) -> [usize; 2] {
+        [&self.supply, &self.demand]
+            .map(|feed| feed.levels.iter().filter(|level| level.is_none()).count())
+    }
+
     /// The market of these zones, in their order. A zone that never had a level stays unknown, even
     /// behind a watermark.
     pub fn view(&self, zones: &[Zone]) -> MarketView {
@@ -273,6 +279,8 @@ mod tests {
         let view = board.view(ring.zones());
         assert_eq!(view.zones[0].supply, None);
         assert_eq!(view.as_of(), None);
+        board.apply_demand(area.zones()[0], level(3.0, 60), NOW);
+        assert_eq!(board.missing(), [area.len(), area.len() - 1]);
     }
 
     #[test]

@@ -23,12 +23,12 @@ use std::{
 pub use async_nats::jetstream::{Context as JetStream, message::PublishMessage};
 use async_nats::{
     Client, ConnectError, ConnectErrorKind, ConnectOptions, Event, ServerAddr,
-    connection::State,
+    connection::State as Connection,
     header::HeaderMap,
     jetstream::{
         self, Context, Message,
         kv::Store,
-        stream::{Config, DiscardPolicy, RetentionPolicy, StorageType},
+        stream::{Config, DiscardPolicy, Info, RetentionPolicy, State, StorageType},
     },
 };
 use bytes::Bytes;
@@ -242,7 +242,7 @@ pub fn stream_replicas(text: &str) -> Result<usize, String> {
 }
 
 /// Makes sure that the stream `name` takes `subjects` and keeps them by limits, on disk, on
-/// `replicas` nodes. Moves a stream that is on another number of nodes.
+/// `replicas` nodes. Moves a stream that is on another number of nodes. Returns what it holds.
 ///
 /// # Errors
 /// When NATS is away, a cluster has no leader or too few nodes at this moment, or the server
@@ -252,7 +252,7 @@ pub async fn ensure_stream(
     name: &str,
     subjects: &str,
     replicas: usize,
-) -> Result<(), NatsError> {
+) -> Result<State, NatsError> {
     let asked = Config {
         name: name.to_owned(),
         subjects: vec![subjects.to_owned()],
@@ -270,16 +270,16 @@ pub async fn ensure_stream(
     ensure(context, asked, format!("stream {name}")).await
 }
 
-async fn ensure(context: &Context, asked: Config, what: String) -> Result<(), NatsError> {
+async fn ensure(context: &Context, asked: Config, what: String) -> Result<State, NatsError> {
     let stream = context.get_or_create_stream(asked.clone()).await;
     let stream = stream.map_err(|error| NatsError::refused(&what, error))?;
-    let got = &stream.cached_info().config;
-    same(&asked, got)?;
-    if got.num_replicas != asked.num_replicas {
+    let Info { config, state, .. } = stream.cached_info();
+    same(&asked, config)?;
+    if config.num_replicas != asked.num_replicas {
         let moved = context.update_stream(asked).await;
         moved.map_err(|error| NatsError::refused(&what, error))?;
     }
-    Ok(())
+    Ok(state.clone())
 }
 
 fn same(asked: &Config, got: &Config) -> Result<(), NatsError> {
@@ -475,7 +475,7 @@ impl ConsumerTelemetry {
 /// When there is no connection.
 pub fn health_check(client: &Client) -> Result<(), String> {
     match client.connection_state() {
-        State::Connected => Ok(()),
+        Connection::Connected => Ok(()),
         state => Err(format!("connection is {state}")),
     }
 }

@@ -118,6 +118,12 @@ impl Nats {
         self.home.server_name()
     }
 
+    /// The folder of the streams: a test takes it away, or puts an older one back.
+    #[must_use]
+    pub fn store(&self) -> &Path {
+        &self.home.store
+    }
+
     /// The server's process id; none after [`Nats::kill`].
     #[must_use]
     pub fn pid(&self) -> Option<u32> {

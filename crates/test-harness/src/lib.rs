@@ -32,7 +32,7 @@ use marketplace::zone::Position;
 pub use pooler::behind_transaction_pooler;
 pub use process::{Frozen, exit_status, signal};
 pub use rest::{RestAnswer, RestClient};
-pub use servers::Servers;
+pub use servers::{Loss, Servers};
 pub use service::RunningService;
 pub use tls::{Certificates, nats_with_tls};
 

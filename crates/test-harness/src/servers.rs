@@ -1,6 +1,6 @@
 //! A PostgreSQL and a nats-server for one test alone.
 
-use std::{fs::Permissions, os::unix::fs::PermissionsExt};
+use std::{fs::Permissions, os::unix::fs::PermissionsExt, path::Path, process::Command};
 
 use async_nats::jetstream::{self, message::StreamMessage};
 use platform::nats::NatsTls;
@@ -9,6 +9,19 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool};
 use tempfile::TempDir;
 
 use crate::{eventually, until};
+
+/// How a stream of NATS loses its messages.
+#[derive(Clone, Copy, Debug)]
+pub enum Loss<'a> {
+    /// Somebody purges the stream.
+    Purged,
+    /// Somebody deletes it.
+    Deleted,
+    /// The server starts again on an empty storage.
+    Storage,
+    /// The server starts again on an older backup.
+    SetBack(&'a TempDir),
+}
 
 /// A private PostgreSQL with the suite's roles and empty schemas, and a private nats-server. Both
 /// end with this value.
@@ -98,6 +111,40 @@ impl Servers {
         platform::nats::jetstream(self.nats_client().await)
     }
 
+    /// Has a stream lose its messages.
+    pub async fn lose(&mut self, stream: &str, loss: Loss<'_>) {
+        let jetstream = self.jetstream().await;
+        match loss {
+            Loss::Purged => {
+                let stream = jetstream.get_stream(stream).await.unwrap();
+                stream.purge().await.unwrap();
+            }
+            Loss::Deleted => drop(jetstream.delete_stream(stream).await.unwrap()),
+            Loss::Storage => self.restore_nats(None).await,
+            Loss::SetBack(backup) => self.restore_nats(Some(backup)).await,
+        }
+    }
+
+    /// Starts nats-server again on a copy that it made of its storage before, or on an empty one.
+    async fn restore_nats(&mut self, backup: Option<&TempDir>) {
+        self.nats.kill().await;
+        // Not the folder itself, which may belong to another user.
+        std::fs::remove_dir_all(self.nats.store().join(STREAMS)).unwrap();
+        if let Some(backup) = backup {
+            copy(&backup.path().join(STREAMS), self.nats.store());
+        }
+        self.nats.restart().await.unwrap();
+    }
+
+    /// A copy of the storage of nats-server, which is started again for it.
+    pub async fn back_up_nats(&mut self) -> TempDir {
+        let backup = tempfile::tempdir().unwrap();
+        self.nats.kill().await;
+        copy(&self.nats.store().join(STREAMS), backup.path());
+        self.nats.restart().await.unwrap();
+        backup
+    }
+
     /// The last message on `subject`, once there is one for which `wanted` holds.
     pub async fn last_message(
         &self,
@@ -113,4 +160,12 @@ impl Servers {
         })
         .await
     }
+}
+
+/// Where nats-server keeps the streams in its storage.
+const STREAMS: &str = "jetstream";
+
+fn copy(from: &Path, to: &Path) {
+    let copied = Command::new("cp").arg("-a").args([from, to]).status();
+    assert!(copied.unwrap().success());
 }

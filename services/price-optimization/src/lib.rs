@@ -210,7 +210,10 @@ fn health(
     dataflows: &Dataflows,
 ) -> Health {
     let nats = move || ready(nats::health_check(&nats)).boxed();
-    let mut health = Health::new(clock).needs_while("nats", || false, nats);
+    let mode = control.clone();
+    let mut health = Health::new(clock)
+        .needs_while("nats", || false, nats)
+        .needs("mode", move || ready(mode.health_check()).boxed());
     for mode in DataflowMode::ALL {
         for (dependency, check) in dataflows.of(mode).health_checks() {
             let control = control.clone();

@@ -1,13 +1,12 @@
 //! The supply feed and the trip events, as a subscriber of JetStream gets them.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
 
 use async_nats::jetstream::{
     Context, Message,
     consumer::{DeliverPolicy, PullConsumer, pull},
     message::StreamMessage,
 };
-use driver_management::{Service, workers::supply_publisher::SupplyPublisher};
 use futures::StreamExt;
 use marketplace::{
     time::MarketTime,
@@ -20,11 +19,10 @@ use surge_proto::{
     subjects::{SUPPLY, SUPPLY_WATERMARK, Stream, TRIPS, supply_of},
     v1::{SupplyLevel, TripProgress, TripStage, Watermark},
 };
-use test_harness::{PATIENCE, Servers, downtown, eventually, midtown, until};
-use tokio_util::sync::CancellationToken;
+use test_harness::{Loss, PATIENCE, Servers, downtown, eventually, midtown, until};
 use uuid::Uuid;
 
-use crate::support::{DriverManagement, ROLE, config};
+use crate::support::{DriverManagement, ROLE};
 
 #[tokio::test]
 async fn new_subscriber_gets_every_zone() {
@@ -100,25 +98,33 @@ async fn unchanged_level_is_not_published_again() {
     service.stop().await;
 }
 
+/// Whatever the broker loses, a consumer that begins afterwards gets a level that never changes,
+/// long before the next regular resync.
 #[tokio::test]
-async fn forgotten_level_is_published_again() {
-    let servers = Servers::start().await;
-    let service = Service::start(config(&servers, &[])).await.unwrap();
-    let (every, again) = (Duration::from_millis(20), Duration::from_millis(200));
-    let mut feed = SupplyPublisher::new(service.app(), servers.nats_client().await, every);
-    feed.resync_every = again;
-    let stop = CancellationToken::new();
-    let feeding = tokio::spawn(feed.run(stop.clone()));
+async fn lost_levels_are_published_again() {
+    let mut servers = Servers::start().await;
+    let service = DriverManagement::start(&servers).await;
     let quiet = supply_of(Zone::at(midtown()));
-    let first = servers.last_message(SUPPLY.name, &quiet, |_| true).await;
-
-    let stream = servers.jetstream().await.get_stream(SUPPLY.name).await;
-    let purged = stream.unwrap().purge().filter(&quiet).await.unwrap();
-    assert!(purged.purged >= 1);
-    let is_new = |message: &StreamMessage| message.sequence > first.sequence;
-    servers.last_message(SUPPLY.name, &quiet, is_new).await;
-    stop.cancel();
-    feeding.await.unwrap();
+    let mut last = servers.last_message(SUPPLY.name, &quiet, |_| true).await;
+    let backup = servers.back_up_nats().await;
+    let losses = [
+        Loss::Purged,
+        Loss::Deleted,
+        Loss::Storage,
+        Loss::SetBack(&backup),
+    ];
+    for loss in losses {
+        servers.lose(SUPPLY.name, loss).await;
+        let is_new = |message: &StreamMessage| message.time > last.time;
+        last = servers.last_message(SUPPLY.name, &quiet, is_new).await;
+    }
+    servers.lose(TRIPS.name, Loss::Deleted).await;
+    until("the stream of trips is there again", async || {
+        let jetstream = servers.jetstream().await;
+        jetstream.get_stream(TRIPS.name).await.is_ok()
+    })
+    .await;
+    service.stop().await;
 }
 
 #[tokio::test]

@@ -83,7 +83,10 @@ impl Exchange {
         let running = RunningService::spawn(addresses, |shutdown| service.run(shutdown));
         let service = PriceOptimization(running.await);
         service
-            .ready_until(|ready| ready["dependencies"]["nats"]["status"] == "up")
+            .ready_until(|ready| {
+                let is_up = |name| ready["dependencies"][name]["status"] == "up";
+                is_up("nats") && is_up("mode")
+            })
             .await;
         service
     }

@@ -145,9 +145,8 @@ async fn feed_resyncs_after_an_outage() {
 async fn forgotten_level_is_published_again() {
     let servers = Servers::start().await;
     let service = Service::start(config(&servers, &[])).await.unwrap();
-    let (every, again) = (Duration::from_millis(20), Duration::from_millis(200));
-    let mut feed = DemandPublisher::new(service.app(), servers.nats_client().await, every);
-    feed.resync_every = again;
+    let every = Duration::from_millis(20);
+    let feed = DemandPublisher::new(service.app(), servers.nats_client().await, every);
     let stop = CancellationToken::new();
     let feeding = tokio::spawn(feed.run(stop.clone()));
     let quiet = service.app().zones()[0];

@@ -14,10 +14,10 @@ use private_servers::{free_port, spawn_tied};
 use prost::Message as _;
 use serde_json::{Value, json};
 use surge_proto::{
-    subjects::{DEAD, DEMAND, DEMAND_WATERMARK, RIDES},
+    subjects::{DEAD, DEMAND, DEMAND_WATERMARK, RIDES, TRIPS},
     v1::{RideEvent, TripStage},
 };
-use test_harness::{Frozen, RestClient, Servers, eventually, exit_status, signal, until};
+use test_harness::{Frozen, Loss, RestClient, Servers, eventually, exit_status, signal, until};
 use tokio::time::timeout;
 use uuid::Uuid;
 
@@ -43,6 +43,33 @@ async fn ride_waits_for_driver_management() {
     let matched = rides.ride_when(&ride, "matched").await;
     assert!(matched["driver_id"].is_string());
     assert_eq!(drivers.busy(), 1);
+}
+
+#[tokio::test]
+async fn trips_are_followed_after_broker_losses() {
+    let mut servers = Servers::start().await;
+    let (_drivers, supply_url) = Drivers::open(9).await;
+    let rides = RideManagement::start_at(&servers, &supply_url).await;
+    let ride = rides.new_ride().await;
+    driver_reports(&servers, &ride, driver_of(&ride), TripStage::PickedUp).await;
+    rides.ride_when(&ride, "picked_up").await;
+    let backup = servers.back_up_nats().await;
+    let losses = [
+        Loss::Purged,
+        Loss::Deleted,
+        Loss::Storage,
+        Loss::SetBack(&backup),
+    ];
+    for loss in losses {
+        servers.lose(TRIPS.name, loss).await;
+        let ride = rides.new_ride().await;
+        driver_reports(&servers, &ride, driver_of(&ride), TripStage::PickedUp).await;
+        rides.ride_when(&ride, "picked_up").await;
+    }
+    until("the outbox is empty", async || {
+        events_in_outbox(&servers).await == 0
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -79,14 +79,23 @@ impl Dataflow for EventsDataflow {
         Ok(state.observe(zones))
     }
 
-    /// Usable while the levels may still set a price. The broker is not needed for that: were it,
-    /// its death would take every replica out of service at once, while all of them can quote.
+    /// Usable while every zone has its levels, and they may still set a price: a watermark alone
+    /// says nothing of zones whose levels the stream has lost. The broker is not needed for that:
+    /// were it, its death would take every replica out of service at once, while all of them can
+    /// quote.
     fn health_checks(&self) -> Vec<HealthCheck> {
         let (state, clock, freshness) = (self.state.clone(), self.clock, self.freshness);
         let check = move || {
             let now = MarketTime::from_millis(clock.now_millis());
-            let usable = match state.read().board.complete_as_of() {
+            let board = &state.read().board;
+            let usable = match board.complete_as_of() {
                 None => Err("no watermark of supply or of demand has arrived yet".to_owned()),
+                Some(_) if board.missing() != [0, 0] => {
+                    let [supply, demand] = board.missing();
+                    Err(format!(
+                        "{supply} zones have no level of supply yet, {demand} none of demand"
+                    ))
+                }
                 Some(as_of) if freshness.is_usable(as_of.age_of(now)) => Ok(()),
                 Some(as_of) => Err(format!("the older feed ended at {as_of}, market time")),
             };

@@ -2,12 +2,18 @@
 //!
 //! # How this works
 //! ```text
-//! subscribe ─► last message of every subject ─► new messages ─► connection lost or 10 s silent
-//!     ▲                                                                  │
-//!     └───────────────────────────── again ◄─────────────────────────────┘
+//! subscribe ─► last message of every subject ─► new messages ─► half a second without any
+//!     ▲                                             ▲                       │
+//!     │                                             └── the stream has none ┤
+//!     └── the stream goes on without us, began again, or the connection did ┘
 //! ```
 //! To start again is cheap and complete, because a message is a level and not an increment; so the
 //! server keeps no position (an *ordered consumer*).
+//!
+//! A subscription that is silent proves nothing: the producer may be away, or the subscription may
+//! wait for a number that the stream will not reach, because it was deleted, lost its storage or
+//! was restored from a backup. So after half a second of silence the subscriber asks the stream for
+//! its last number, and begins again unless that is the last one it received.
 
 use std::{
     sync::{Arc, Once, atomic::Ordering},
@@ -38,11 +44,9 @@ use super::{
     state::SharedState,
 };
 
-/// Producers publish several times a second: after this long the subscription itself may be broken.
-const SILENCE: Duration = Duration::from_secs(10);
-
-/// How often a subscription without messages checks its connection.
-const CONNECTION_CHECK: Duration = Duration::from_millis(500);
+/// After how long without a message the subscription is checked. Producers publish several times a
+/// second.
+const SILENCE: Duration = Duration::from_millis(500);
 
 /// How long to wait before subscribing again.
 const SUBSCRIBE_AGAIN: Duration = Duration::from_millis(250);
@@ -89,21 +93,29 @@ impl Subscriber {
             filter_subject: stream.subjects.to_owned(),
             ..OrderedConfig::default()
         };
-        let source = jetstream.get_stream_no_info(stream.name).await?;
+        let source = jetstream.get_stream(stream.name).await?;
+        let created = source.cached_info().created;
         let mut messages = source.create_consumer(ordered).await?.messages().await?;
         work.record(&anyhow::Ok(()));
         // No subscription survives a restart of the broker, although it seems to.
         let connects = || self.nats.statistics().connects.load(Ordering::Relaxed);
         let connection = connects();
-        let mut received_at = Instant::now();
-        while connection == connects() && received_at.elapsed() < SILENCE {
-            match tokio::time::timeout(CONNECTION_CHECK, messages.next()).await {
+        let mut received = None;
+        while connection == connects() {
+            match tokio::time::timeout(SILENCE, messages.next()).await {
                 Ok(Some(message)) => {
-                    self.step(stream, &message?).await;
-                    received_at = Instant::now();
+                    let message = message?;
+                    received = message.info().ok().map(|info| info.stream_sequence);
+                    self.step(stream, &message).await;
                 }
                 Ok(None) => break,
-                Err(_no_message) => {}
+                Err(_no_message) => {
+                    let now = source.get_info().await?;
+                    let last = (now.state.messages > 0).then_some(now.state.last_sequence);
+                    if now.created != created || last.is_some_and(|last| received != Some(last)) {
+                        break;
+                    }
+                }
             }
         }
         Ok(())
