@@ -41,8 +41,8 @@ pub struct GroundTruth {
 pub(crate) enum Fact {
     /// The activity and position of a driver.
     Driver(Uuid, DriverState),
-    /// Positions of drivers, whose activity stays.
-    Positions(Vec<(Uuid, Position)>),
+    /// Positions of drivers at this moment, whose activity stays.
+    Positions(MarketTime, Vec<(Uuid, Position)>),
     /// A number of ride requests in the window that holds this moment.
     Requests(Zone, MarketTime, u32),
 }
@@ -62,7 +62,7 @@ impl KnownMarket {
             Fact::Driver(driver, state) => {
                 self.supply.update(*driver, *state);
             }
-            Fact::Positions(reports) => self.move_drivers(reports),
+            Fact::Positions(at, reports) => self.move_drivers(*at, reports),
             Fact::Requests(zone, at, requests) => {
                 self.demand.record_count(*zone, *at, *requests);
             }
@@ -72,11 +72,14 @@ impl KnownMarket {
         }
     }
 
-    fn move_drivers(&mut self, reports: &[(Uuid, Position)]) {
+    fn move_drivers(&mut self, reported_at: MarketTime, reports: &[(Uuid, Position)]) {
         for (driver, position) in reports {
             if let Some(known) = self.supply.get(driver).copied() {
-                let position = *position;
-                let state = DriverState { position, ..known };
+                let state = DriverState {
+                    position: *position,
+                    reported_at,
+                    ..known
+                };
                 self.supply.update(*driver, state);
             }
         }
@@ -167,14 +170,13 @@ impl GroundTruth {
     }
 
     /// Records positions of drivers, whose activity stays.
-    pub fn positions_reported(&self, reports: &[(Uuid, Position)]) {
-        self.record(Fact::Positions(reports.to_vec()));
+    pub fn positions_reported(&self, at: MarketTime, reports: &[(Uuid, Position)]) {
+        self.record(Fact::Positions(at, reports.to_vec()));
     }
 
-    /// The last reported position of the driver.
-    pub fn reported_position(&self, driver: Uuid) -> Option<Position> {
-        let market = self.market();
-        market.supply.get(&driver).map(|state| state.position)
+    /// The driver as the services know it.
+    pub fn driver(&self, driver: Uuid) -> Option<DriverState> {
+        self.market().supply.get(&driver).copied()
     }
 
     /// Counts a ride request, served or not.
@@ -189,8 +191,9 @@ impl GroundTruth {
     }
 
     /// The driver that a dispatch without delay would send.
-    pub(crate) fn nearest_idle(&self, from: Position) -> Option<(Uuid, Position)> {
-        self.market().supply.nearest_idle(from, 1).first().copied()
+    pub(crate) fn nearest_idle(&self, from: Position, now: MarketTime) -> Option<(Uuid, Position)> {
+        let nearest = self.market().supply.nearest_idle(from, 1, now);
+        nearest.first().copied()
     }
 
     /// The zones of the market.
@@ -253,6 +256,7 @@ mod tests {
             status: DriverStatus::Idle,
             position,
             dropoff: None,
+            reported_at: minute(0),
         }
     }
 
@@ -267,14 +271,17 @@ mod tests {
                 zone: Some(zone),
                 due_at: minute(minutes),
             }),
+            reported_at: minute(0),
         };
         truth.driver_changed(waiting, idle(grand_central()));
         truth.driver_changed(driving, on_trip(8));
         assert_eq!(truth.supply(zone, minute(1)), 1.0);
         assert_eq!(truth.supply(zone, minute(3)), 2.0);
 
+        assert_eq!(truth.supply(zone, minute(15)), 0.0, "both fell silent");
+
         let boston = Position::new(42.36, -71.06).unwrap();
-        truth.positions_reported(&[(waiting, boston)]);
+        truth.positions_reported(minute(3), &[(waiting, boston)]);
         assert_eq!(truth.supply(zone, minute(3)), 1.0);
     }
 
@@ -326,17 +333,17 @@ mod tests {
         let driver = Uuid::from_u128(1);
         kept.driver_changed(driver, idle(grand_central()));
         kept.ride_requested(zone, minute(1));
-        kept.positions_reported(&[(driver, Position::new(42.36, -71.06).unwrap())]);
+        kept.positions_reported(
+            minute(2),
+            &[(driver, Position::new(42.36, -71.06).unwrap())],
+        );
         let facts = kept.take_facts();
         assert_eq!(facts.len(), 3);
         facts.into_iter().for_each(|fact| copied.record(fact));
         assert_eq!(kept.take_facts(), []);
         assert_eq!(copied.supply(zone, minute(2)), kept.supply(zone, minute(2)));
         assert_eq!(copied.demand(zone, minute(2)), kept.demand(zone, minute(2)));
-        assert_eq!(
-            copied.reported_position(driver),
-            kept.reported_position(driver)
-        );
+        assert_eq!(copied.driver(driver), kept.driver(driver));
     }
 
     #[test]

@@ -13,6 +13,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use marketplace::supply::SILENCE_LIMIT;
 use marketplace::{
     DriverState, DriverStatus, Dropoff, MarketTime, Multiplier, Position, ServiceArea, Zone,
 };
@@ -133,7 +134,8 @@ impl Simulation {
     pub(crate) fn record_fleet(&self, now: MarketTime) {
         let fleet = self.fleet.iter().enumerate();
         for (place, driver) in fleet.filter(|(_, driver)| driver.is_idle()) {
-            self.record(place, DriverStatus::Idle, driver.leg.position(now), None);
+            let position = driver.leg.position(now);
+            self.record(place, DriverStatus::Idle, position, None, now);
         }
     }
 
@@ -172,7 +174,7 @@ impl Simulation {
             CommandOutcome::ConfirmOver => self.confirms_in_flight -= 1,
             CommandOutcome::Desynced { driver, ride } => self.desynced(driver, ride, now),
             CommandOutcome::StillDesynced(driver) => self.still_desynced(driver, now),
-            CommandOutcome::Reported(positions) => self.reported(&positions),
+            CommandOutcome::Reported(positions) => self.reported(&positions, now),
             CommandOutcome::Surge(multipliers) => self.published = multipliers,
             CommandOutcome::Failed(kind) => self.counters.failed(kind),
         }
@@ -246,7 +248,8 @@ impl Simulation {
         Some(CityCommand::SeekRide(rider))
     }
 
-    /// The positions of all drivers who moved since their last report. Skipped while a report is in
+    /// The positions of all drivers who moved since their last report, and the places of those who
+    /// stand, so that the services go on believing them. Skipped while a report is in
     /// flight: the next one contains everything.
     fn report(&mut self, now: MarketTime) -> Vec<CityCommand> {
         self.queue
@@ -259,7 +262,13 @@ impl Simulation {
             .iter()
             .filter(|driver| driver.activity != Activity::OnEarlierTrip)
             .map(|driver| (driver.id, driver.leg.position(now)))
-            .filter(|(id, position)| self.truth.reported_position(*id) != Some(*position))
+            .filter(|(id, position)| {
+                let reported = self.truth.driver(*id);
+                let is_known = reported.is_some_and(|reported| {
+                    reported.position == *position && now < reported.reported_at + REPORT_EVERY
+                });
+                !is_known
+            })
             .collect();
         let batches = moved.chunks(MOST_POSITIONS_PER_REPORT);
         self.reports_in_flight = batches.len();
@@ -268,9 +277,9 @@ impl Simulation {
             .collect()
     }
 
-    fn reported(&mut self, positions: &[(Uuid, Position)]) {
+    fn reported(&mut self, positions: &[(Uuid, Position)], now: MarketTime) {
         self.reports_in_flight -= 1;
-        self.truth.positions_reported(positions);
+        self.truth.positions_reported(now, positions);
     }
 
     fn requested(&mut self, zone: Zone, at: MarketTime) {
@@ -284,7 +293,7 @@ impl Simulation {
         driver.activity = Activity::Idle;
         driver.leg = Leg::standing(here, now);
         driver.disputed = false;
-        self.record(place, DriverStatus::Idle, reported, None);
+        self.record(place, DriverStatus::Idle, reported, None, now);
     }
 
     fn record(
@@ -293,6 +302,7 @@ impl Simulation {
         status: DriverStatus,
         position: Position,
         ride: Option<(&SimulatedRide, MarketTime)>,
+        now: MarketTime,
     ) {
         let dropoff = ride.map(|(ride, due_at)| Dropoff {
             zone: self.area.zone_of(ride.trip.dropoff).ok(),
@@ -302,6 +312,7 @@ impl Simulation {
             status,
             position,
             dropoff,
+            reported_at: now,
         };
         self.truth.driver_changed(self.fleet[place].id, state);
     }
@@ -313,6 +324,9 @@ impl Simulation {
 
 /// Riders who may seek a ride at once. There are more only when the services do not answer.
 const MAX_RIDERS_SEEKING: usize = 256;
+
+/// A driver who stands reports this often: one lost report does not silence the car.
+const REPORT_EVERY: Duration = Duration::from_secs(SILENCE_LIMIT.as_secs() / 3);
 
 /// The API accepts no more positions in one call.
 const MOST_POSITIONS_PER_REPORT: usize = 500;
@@ -331,7 +345,9 @@ impl Pace {
         let batches = fleet.div_ceil(MOST_POSITIONS_PER_REPORT).max(1) as u32;
         let five_batches_a_second = clock.market(Duration::from_millis(200)) * batches;
         Self {
-            between_reports: Duration::from_secs(15).max(five_batches_a_second),
+            between_reports: Duration::from_secs(15)
+                .max(five_batches_a_second)
+                .min(REPORT_EVERY),
             between_surge_reads: MINUTE.max(clock.market(Duration::from_secs(1))),
             before_retry: MINUTE.max(clock.market(Duration::from_secs(3))),
         }

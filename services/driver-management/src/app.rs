@@ -13,6 +13,7 @@ use marketplace::{
     zone::{Position, ServiceArea, Zone},
 };
 use platform::{clock::MarketClock, metrics::report_end};
+use surge_proto::v1::TripStage;
 use uuid::Uuid;
 
 use crate::{
@@ -31,6 +32,10 @@ const ATTEMPTS: usize = 4;
 /// How many drivers are tried for a ride. The fleet is at most a moment behind the table, so the
 /// first one nearly always succeeds.
 const CANDIDATES: usize = 8;
+
+/// How many drivers may give a ride back. It may be the rider who is not there, and the ride must
+/// end at some time: then nobody is near.
+const MOST_GIVEN_BACK: usize = 5;
 
 /// The use cases. Cheap to clone: all clones share their parts.
 #[derive(Clone, Debug)]
@@ -78,7 +83,7 @@ impl App {
         Self(Arc::new(parts))
     }
 
-    /// A driver reports what it does, and where.
+    /// A driver reports what it does, and where; perhaps that it declines a ride.
     ///
     /// # Errors
     /// [`Error::IllegalTransition`] or [`Error::FleetFull`].
@@ -87,6 +92,7 @@ impl App {
         driver_id: Uuid,
         status: DriverStatus,
         position: Position,
+        declines: Option<Uuid>,
     ) -> Result<Driver, Error> {
         for _ in 0..ATTEMPTS {
             let now = self.now();
@@ -94,7 +100,10 @@ impl App {
                 Some(driver) => driver,
                 None => self.newcomer(driver_id, position, now)?,
             };
-            let after = before.reports(status, position, now)?;
+            let after = match declines {
+                Some(ride_id) => before.declines(ride_id, status, position, now),
+                None => before.reports(status, position, now),
+            }?;
             if self.change(&before, &after).await? {
                 self.0.trace_links.record_request();
                 return Ok(after);
@@ -181,6 +190,25 @@ impl App {
         Err(Error::Contended(ride_id))
     }
 
+    /// Takes the rides whose pickups are long overdue from their drivers; returns their number.
+    /// Their events tell ride-management, which has them dispatched anew.
+    ///
+    /// # Errors
+    /// Those of the database. The rides that are left are taken by the next call.
+    pub async fn give_up_overdue(&self) -> Result<usize, Error> {
+        let now = self.now();
+        let mut given_up = 0;
+        for before in self.0.store.overdue_drivers(now).await? {
+            if let Some(after) = before.gives_up(now)
+                && self.change(&before, &after).await?
+            {
+                self.0.trace_links.record_request();
+                given_up += 1;
+            }
+        }
+        Ok(given_up)
+    }
+
     fn newcomer(
         &self,
         driver_id: Uuid,
@@ -193,16 +221,18 @@ impl App {
         Ok(Driver::newcomer(driver_id, position, now))
     }
 
-    /// Writes a driver's own report, with the event that it means; false when another change came
-    /// first.
+    /// Writes a change of a driver's own, with the event that it means; false when another change
+    /// came first.
     async fn change(&self, before: &Driver, after: &Driver) -> Result<bool, Error> {
         let stage = stage_between(before.status, after.status);
         let event = stage.zip(before.ride).map(|(stage, ride)| {
             events::trip_progress(stage, ride.ride_id, after.driver_id, after.changed_at)
         });
+        let given_back = stage.filter(|stage| *stage == TripStage::GivenBack);
+        let given_back = given_back.and(before.ride).map(|ride| ride.ride_id);
         let has_event = event.is_some();
         let pending = self.0.fleet.expect_change(after.driver_id);
-        if !self.0.store.change(after, event).await? {
+        if !self.0.store.change(after, given_back, event).await? {
             pending.not_made();
             return Ok(false);
         }
@@ -241,8 +271,12 @@ impl App {
         mut claim: OpenClaim,
         ride: WaitingRide,
     ) -> Result<Option<Dispatch>, Error> {
+        if claim.given_back_by.len() >= MOST_GIVEN_BACK {
+            return Ok(None);
+        }
         for _ in 0..CANDIDATES {
-            let Some(reservation) = self.0.fleet.reserve_nearest(ride.pickup) else {
+            let given_back_by = &claim.given_back_by;
+            let Some(reservation) = self.0.fleet.reserve_nearest(ride.pickup, given_back_by) else {
                 return Ok(None);
             };
             let now = self.now();

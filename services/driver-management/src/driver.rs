@@ -4,19 +4,22 @@
 //! ```text
 //!             reports           dispatched           rider gets in         rider gets out
 //!   offline ──────────▶ idle ─────────────▶ en_route ─────────────▶ on_trip ──────────────┐
-//!      ▲                │ ▲ ▲                  │                                          │
-//!      └─── reports ────┘ │ └──── released ────┘                                          │
-//!                         └───────────────────────────────────────────────────────────────┘
+//!      ▲ ▲              │ ▲ ▲                 │  │                                        │
+//!      │ └── reports ───┘ │ └─ released, gives back                                       │
+//!      │                  └──────────────────────│────────────────────────────────────────┘
+//!      └────────────────── leaves ───────────────┘
 //! ```
 //!
 //! A driver reports every step but two: only a dispatch sends a driver on the way, and only a
-//! release calls one back. Once the rider is in the car, the ride is driven to its end.
+//! release calls one back. On the way a driver may *give the ride back*: decline it, or go offline.
+//! The service does so for a driver who is long overdue at the pickup. Such a ride is dispatched
+//! anew, to somebody else. Once the rider is in the car, the ride is driven to its end.
 
 use std::time::Duration;
 
 use marketplace::{
     fare::Trip,
-    supply::{DriverState, DriverStatus, Dropoff},
+    supply::{DriverState, DriverStatus, Dropoff, PICKUP_GRACE},
     time::MarketTime,
     zone::{Position, ServiceArea},
 };
@@ -82,7 +85,49 @@ impl Driver {
         position: Position,
         now: MarketTime,
     ) -> Result<Self, Error> {
-        let allowed = may_report(self.status);
+        self.changes(may_report(self.status), asked, position, now)
+    }
+
+    /// The driver after declining a ride, idle or offline at `position`. The ride is named, so that
+    /// an older report that arrives late declines nothing; without that ride it is a plain report.
+    ///
+    /// # Errors
+    /// As [`Driver::reports`].
+    pub fn declines(
+        &self,
+        ride_id: Uuid,
+        asked: DriverStatus,
+        position: Position,
+        now: MarketTime,
+    ) -> Result<Self, Error> {
+        let is_on_the_way = self.status == DriverStatus::EnRoute
+            && self.ride.is_some_and(|ride| ride.ride_id == ride_id);
+        let allowed = match is_on_the_way {
+            true => &[DriverStatus::Idle, DriverStatus::Offline],
+            false => may_report(self.status),
+        };
+        self.changes(allowed, asked, position, now)
+    }
+
+    /// The driver without the ride whose pickup is long overdue; `None` when it is not.
+    pub fn gives_up(&self, now: MarketTime) -> Option<Self> {
+        let ride = self.ride.filter(|_| self.status == DriverStatus::EnRoute)?;
+        (ride.pickup_due_at + PICKUP_GRACE <= now).then_some(Self {
+            version: self.version + 1,
+            status: DriverStatus::Idle,
+            changed_at: now,
+            ride: None,
+            ..*self
+        })
+    }
+
+    fn changes(
+        &self,
+        allowed: &'static [DriverStatus],
+        asked: DriverStatus,
+        position: Position,
+        now: MarketTime,
+    ) -> Result<Self, Error> {
         if !allowed.contains(&asked) {
             let current = self.status;
             return Err(Error::IllegalTransition {
@@ -119,6 +164,7 @@ impl Driver {
                 zone: area.zone_of(ride.dropoff).ok(),
                 due_at: ride.dropoff_due_at,
             }),
+            reported_at: self.moved_at,
         }
     }
 }
@@ -139,6 +185,9 @@ pub fn stage_between(before: DriverStatus, after: DriverStatus) -> Option<TripSt
     match (before, after) {
         (DriverStatus::EnRoute, DriverStatus::OnTrip) => Some(TripStage::PickedUp),
         (DriverStatus::OnTrip, DriverStatus::Idle) => Some(TripStage::DroppedOff),
+        (DriverStatus::EnRoute, DriverStatus::Idle | DriverStatus::Offline) => {
+            Some(TripStage::GivenBack)
+        }
         _ => None,
     }
 }
@@ -154,7 +203,7 @@ const fn may_report(status: DriverStatus) -> &'static [DriverStatus] {
     match status {
         Offline => &[Offline, Idle],
         Idle => &[Idle, Offline],
-        EnRoute => &[EnRoute, OnTrip],
+        EnRoute => &[EnRoute, OnTrip, Offline],
         OnTrip => &[OnTrip, Idle],
     }
 }
@@ -190,6 +239,7 @@ mod tests {
             (Offline, Idle),
             (Idle, Offline),
             (EnRoute, OnTrip),
+            (EnRoute, Offline),
             (OnTrip, Idle),
         ];
         for current in DriverStatus::ALL {
@@ -203,6 +253,37 @@ mod tests {
                 assert_eq!(outcome.is_ok(), expected, "{current} to {asked}");
             }
         }
+    }
+
+    #[test]
+    fn only_the_named_ride_is_declined() {
+        let driver = en_route();
+        let declines = |ride_id| driver.declines(ride_id, DriverStatus::Idle, at(40.76), NOON);
+        assert!(declines(Uuid::now_v7()).is_err(), "another ride");
+        let declined = declines(driver.ride.unwrap().ride_id).unwrap();
+        assert_eq!((declined.status, declined.ride), (DriverStatus::Idle, None));
+        let stage = stage_between(driver.status, declined.status);
+        assert_eq!(stage, Some(TripStage::GivenBack));
+    }
+
+    #[test]
+    fn driver_gives_up_after_the_grace() {
+        let driver = en_route();
+        let gives_up_at = NOON + minutes(5.0) + PICKUP_GRACE;
+        assert_eq!(
+            driver.gives_up(gives_up_at - Duration::from_millis(1)),
+            None
+        );
+        let idle = driver.gives_up(gives_up_at).unwrap();
+        assert_eq!((idle.status, idle.ride), (DriverStatus::Idle, None));
+        assert_eq!(
+            idle.moved_at, driver.moved_at,
+            "the driver reported nothing"
+        );
+        let on_trip = driver
+            .reports(DriverStatus::OnTrip, at(40.76), NOON)
+            .unwrap();
+        assert_eq!(on_trip.gives_up(gives_up_at), None);
     }
 
     #[test]

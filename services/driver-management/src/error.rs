@@ -18,8 +18,9 @@ pub enum Error {
     Malformed(#[from] Malformed),
     /// The reported status cannot follow the current one.
     #[error(
-        "the driver is {current} and cannot report {asked}; allowed now: {}",
-        names(.allowed)
+        "the driver is {current} and cannot report {asked}; allowed now: {}{}",
+        names(.allowed),
+        how_to_decline(*.current, *.asked)
     )]
     IllegalTransition {
         /// What the driver is doing.
@@ -74,6 +75,15 @@ impl From<Error> for Fault {
     }
 }
 
+const fn how_to_decline(current: DriverStatus, asked: DriverStatus) -> &'static str {
+    match (current, asked) {
+        (DriverStatus::EnRoute, DriverStatus::Idle) => {
+            ", or idle with the ride to decline in `declines`"
+        }
+        _ => "",
+    }
+}
+
 fn names(statuses: &[DriverStatus]) -> String {
     statuses
         .iter()
@@ -90,14 +100,15 @@ mod tests {
     fn illegal_transition_names_the_legal_ones() {
         let error = Error::IllegalTransition {
             current: DriverStatus::EnRoute,
-            asked: DriverStatus::Offline,
+            asked: DriverStatus::Idle,
             allowed: &[DriverStatus::EnRoute, DriverStatus::OnTrip],
         };
         let fault = Fault::from(error);
         assert_eq!(fault.kind(), Kind::FailedPrecondition);
         assert_eq!(
             fault.detail(),
-            "the driver is en_route and cannot report offline; allowed now: en_route, on_trip"
+            "the driver is en_route and cannot report idle; allowed now: en_route, on_trip, or \
+             idle with the ride to decline in `declines`"
         );
     }
 

@@ -33,6 +33,7 @@ pub fn trip_progress(
         TripStage::Unspecified => "unspecified",
         TripStage::PickedUp => "picked_up",
         TripStage::DroppedOff => "dropped_off",
+        TripStage::GivenBack => "given_back",
     };
     OutboxEvent {
         subject: format!("{TRIP_EVENTS}.{name}"),

@@ -50,7 +50,8 @@ pub struct Fleet {
 #[derive(Debug)]
 struct FleetState {
     book: SupplyBook<Uuid>,
-    versions: HashMap<Uuid, DriverVersion>,
+    /// The version of each driver's row that the fleet knows.
+    versions: HashMap<Uuid, i64>,
     /// Drivers whose position is not in the table yet.
     moved: HashSet<Uuid>,
     reserved: HashSet<Uuid>,
@@ -60,13 +61,6 @@ struct FleetState {
     has_new_doubt: bool,
     /// Up to when this replica has read what the others wrote; `None` while there is no other.
     peers_as_of: Option<MarketTime>,
-}
-
-/// How new this replica's knowledge of a driver is.
-#[derive(Clone, Copy, Debug)]
-struct DriverVersion {
-    version: i64,
-    moved_at: MarketTime,
 }
 
 /// A reported position.
@@ -160,13 +154,19 @@ impl Fleet {
         SupplySnapshot { as_of, zones }
     }
 
-    /// Reserves the nearest available driver.
-    pub fn reserve_nearest(&self, pickup: Position) -> Option<ReservedDriver<'_>> {
+    /// Reserves the nearest available driver but for some.
+    pub fn reserve_nearest(
+        &self,
+        pickup: Position,
+        excluded: &[Uuid],
+    ) -> Option<ReservedDriver<'_>> {
         let mut state = self.lock();
-        // All reserved drivers and drivers in doubt may be nearer than the first available one.
-        let limit = 1 + state.reserved.len() + state.in_doubt.len();
-        let nearest = state.book.nearest_idle(pickup, limit);
-        let (driver_id, position) = nearest.into_iter().find(|(id, _)| state.is_available(id))?;
+        // All whom it may not be may be nearer than the first whom it may.
+        let limit = 1 + state.reserved.len() + state.in_doubt.len() + excluded.len();
+        let nearest = state.book.nearest_idle(pickup, limit, self.now());
+        let (driver_id, position) = nearest
+            .into_iter()
+            .find(|(id, _)| state.is_available(id) && !excluded.contains(id))?;
         state.reserved.insert(driver_id);
         Some(ReservedDriver {
             driver_id,
@@ -250,40 +250,34 @@ impl Fleet {
 
 impl FleetState {
     fn update(&mut self, driver: &Driver, area: &ServiceArea) {
-        let known = self.versions.get(&driver.driver_id).copied();
-        if known.is_some_and(|known| driver.version <= known.version) {
+        let known = self.versions.get(&driver.driver_id);
+        if known.is_some_and(|known| driver.version <= *known) {
             return self.update_position(driver);
         }
         let mut state = driver.state(area);
-        let mut moved_at = driver.moved_at;
         if let Some(last) = self.last_position(driver.driver_id)
-            && last.moved_at > moved_at
+            && last.moved_at > state.reported_at
         {
             state.position = last.position;
-            moved_at = last.moved_at;
+            state.reported_at = last.moved_at;
             // The row has an older position, which may have been written over this one.
             self.moved.insert(driver.driver_id);
         }
         self.book.update(driver.driver_id, state);
-        let version = DriverVersion {
-            version: driver.version,
-            moved_at,
-        };
-        self.versions.insert(driver.driver_id, version);
+        self.versions.insert(driver.driver_id, driver.version);
     }
 
     /// Another replica wrote a newer position, while the status stayed.
     fn update_position(&mut self, driver: &Driver) {
-        let Some(version) = self.versions.get_mut(&driver.driver_id) else {
-            return;
-        };
         let Some(state) = self.book.get(&driver.driver_id).copied() else {
             return;
         };
-        if version.moved_at < driver.moved_at {
-            version.moved_at = driver.moved_at;
-            let position = driver.position;
-            let state = DriverState { position, ..state };
+        if state.reported_at < driver.moved_at {
+            let state = DriverState {
+                position: driver.position,
+                reported_at: driver.moved_at,
+                ..state
+            };
             self.book.update(driver.driver_id, state);
         }
     }
@@ -295,21 +289,22 @@ impl FleetState {
         if state.status == DriverStatus::Offline {
             return false;
         }
-        let position = report.position;
-        let state = DriverState { position, ..state };
+        let state = DriverState {
+            position: report.position,
+            reported_at: report.moved_at,
+            ..state
+        };
         self.book.update(report.driver_id, state);
-        if let Some(version) = self.versions.get_mut(&report.driver_id) {
-            version.moved_at = report.moved_at;
-        }
         self.moved.insert(report.driver_id);
         true
     }
 
     fn last_position(&self, driver_id: Uuid) -> Option<DriverPosition> {
+        let state = self.book.get(&driver_id)?;
         Some(DriverPosition {
             driver_id,
-            position: self.book.get(&driver_id)?.position,
-            moved_at: self.versions.get(&driver_id)?.moved_at,
+            position: state.position,
+            moved_at: state.reported_at,
         })
     }
 
@@ -368,7 +363,7 @@ impl Drop for PendingChange<'_> {
 
 #[cfg(test)]
 mod tests {
-    use marketplace::zone::Bounds;
+    use marketplace::{supply::SILENCE_LIMIT, zone::Bounds};
 
     use super::*;
 
@@ -385,18 +380,18 @@ mod tests {
         Position::new(lat, -73.98).unwrap()
     }
 
-    fn yesterday() -> MarketTime {
+    fn earlier() -> MarketTime {
         let now = MarketClock::real_time().now_millis();
-        MarketTime::from_millis(now) - Duration::from_secs(86_400)
+        MarketTime::from_millis(now) - Duration::from_secs(60)
     }
 
     fn reports(driver: &Driver, status: DriverStatus) -> Driver {
-        driver.reports(status, at(40.75), yesterday()).unwrap()
+        driver.reports(status, at(40.75), earlier()).unwrap()
     }
 
     fn idle_driver(lat: f64) -> Driver {
-        let newcomer = Driver::newcomer(Uuid::now_v7(), at(lat), yesterday());
-        let idle = newcomer.reports(DriverStatus::Idle, at(lat), yesterday());
+        let newcomer = Driver::newcomer(Uuid::now_v7(), at(lat), earlier());
+        let idle = newcomer.reports(DriverStatus::Idle, at(lat), earlier());
         idle.unwrap()
     }
 
@@ -405,17 +400,41 @@ mod tests {
         let (near, far) = (idle_driver(40.75), idle_driver(40.76));
         let fleet = fleet_of(&[near, far]);
 
-        let first = fleet.reserve_nearest(at(40.75)).unwrap();
-        let second = fleet.reserve_nearest(at(40.75)).unwrap();
+        let first = fleet.reserve_nearest(at(40.75), &[]).unwrap();
+        let second = fleet.reserve_nearest(at(40.75), &[]).unwrap();
         assert_eq!(first.driver_id, near.driver_id);
         assert_eq!(second.driver_id, far.driver_id);
-        assert!(fleet.reserve_nearest(at(40.75)).is_none());
+        assert!(fleet.reserve_nearest(at(40.75), &[]).is_none());
 
         first.change.not_made();
-        let again = fleet.reserve_nearest(at(40.75)).unwrap();
+        let again = fleet.reserve_nearest(at(40.75), &[]).unwrap();
         assert_eq!(again.driver_id, near.driver_id);
         again.change.not_made();
         second.change.not_made();
+    }
+
+    #[test]
+    fn silent_driver_is_sent_after_next_report() {
+        let driver = idle_driver(40.75);
+        let silent = Driver {
+            moved_at: earlier() - SILENCE_LIMIT,
+            ..driver
+        };
+        let fleet = fleet_of(&[silent]);
+        let zones = [Zone::at(driver.position)];
+        let supply = || fleet.supply(&zones, Duration::ZERO).zones[0].predicted;
+        assert_eq!(supply(), 0.0);
+        assert!(fleet.reserve_nearest(at(40.75), &[]).is_none());
+
+        assert!(fleet.move_driver(driver.driver_id, driver.position));
+        assert_eq!(supply(), 1.0);
+        assert!(
+            fleet
+                .reserve_nearest(at(40.75), &[driver.driver_id])
+                .is_none()
+        );
+        let found = fleet.reserve_nearest(at(40.75), &[]).unwrap();
+        found.change.not_made();
     }
 
     #[test]
@@ -423,13 +442,13 @@ mod tests {
         let driver = idle_driver(40.75);
         let fleet = fleet_of(&[driver]);
 
-        drop(fleet.reserve_nearest(at(40.75)));
+        drop(fleet.reserve_nearest(at(40.75), &[]));
         let in_doubt = fleet.in_doubt();
         assert_eq!(in_doubt, HashMap::from([(driver.driver_id, 1)]));
-        assert!(fleet.reserve_nearest(at(40.75)).is_none());
+        assert!(fleet.reserve_nearest(at(40.75), &[]).is_none());
 
         fleet.resolve(&in_doubt);
-        let reserved = fleet.reserve_nearest(at(40.75));
+        let reserved = fleet.reserve_nearest(at(40.75), &[]);
         reserved.unwrap().change.not_made();
     }
 
@@ -442,7 +461,7 @@ mod tests {
         let before_the_read = fleet.in_doubt();
         drop(fleet.expect_change(driver.driver_id));
         fleet.resolve(&before_the_read);
-        assert!(fleet.reserve_nearest(at(40.75)).is_none());
+        assert!(fleet.reserve_nearest(at(40.75), &[]).is_none());
 
         fleet.resolve(&fleet.in_doubt());
         assert!(fleet.in_doubt().is_empty());
@@ -453,15 +472,18 @@ mod tests {
         let idle = idle_driver(40.75);
         let offline = reports(&idle, DriverStatus::Offline);
         let fleet = fleet_of(&[offline, idle]);
-        assert!(fleet.reserve_nearest(at(40.75)).is_none(), "an old status");
+        assert!(
+            fleet.reserve_nearest(at(40.75), &[]).is_none(),
+            "an old status"
+        );
         assert!(!fleet.move_driver(idle.driver_id, at(40.77)), "offline");
 
         let back = reports(&offline, DriverStatus::Idle);
         fleet.update(&back);
         assert!(fleet.move_driver(idle.driver_id, at(40.80)));
         fleet.update(&reports(&back, DriverStatus::Idle));
-        let found = fleet.reserve_nearest(at(40.75)).unwrap();
-        assert_eq!(found.position, at(40.80), "not that of yesterday's report");
+        let found = fleet.reserve_nearest(at(40.75), &[]).unwrap();
+        assert_eq!(found.position, at(40.80), "not that of an earlier report");
         found.change.not_made();
     }
 

@@ -44,7 +44,10 @@ pub(crate) fn router(app: App) -> (Router, OpenApi) {
 
 /// Report what a driver does, and where.
 ///
-/// Repeating a report changes only the position.
+/// Repeating a report changes only the position. Report often: a driver without a report for 15
+/// minutes of market time is no supply and is not sent to rides. A driver on the way to a rider may
+/// decline the ride, or go offline. Then, and when the driver is 15 minutes overdue at the pickup,
+/// the ride is given to somebody else.
 #[utoipa::path(
     put,
     path = "/v1/drivers/{driver_id}",
@@ -66,7 +69,7 @@ async fn put_driver(
     StrictJson(report): StrictJson<StatusReport>,
 ) -> Result<Json<DriverAnswer>, Fault> {
     let driver_id = parse("driver_id", driver_id, convert::id)?;
-    let driver = app.report_status(driver_id, report.status, report.position);
+    let driver = app.report_status(driver_id, report.status, report.position, report.declines);
     let driver = driver.await?;
     let zone = app.served_zone(driver.position);
     Ok(Json(DriverAnswer::new(&driver, zone)))
@@ -141,6 +144,10 @@ struct StatusReport {
     status: DriverStatus,
     #[schema(value_type = GeoPoint)]
     position: Position,
+    /// The ride under way, if the driver declines it; the status is then `idle` or `offline`. A
+    /// ride that the driver is not on the way to is ignored here.
+    #[serde(default)]
+    declines: Option<Uuid>,
 }
 
 #[derive(Debug, Deserialize, ToSchema)]

@@ -50,7 +50,7 @@ use crate::{
     metrics::{DispatchMetrics, register_drivers, register_supply},
     store::{MIGRATIONS, Store},
     workers::{
-        fleet_follower::FleetFollower, position_writer::PositionWriter,
+        fleet_follower::FleetFollower, overdue_pickups, position_writer::PositionWriter,
         supply_publisher::SupplyPublisher,
     },
 };
@@ -187,11 +187,13 @@ impl Service {
     /// # Errors
     /// When an edge fails.
     pub async fn run(self, shutdown: CancellationToken) -> anyhow::Result<()> {
+        let app = self.app.clone();
         let grpc = grpc::routes(self.app, shutdown.clone()).await?;
         let grpc = platform::grpc::edge(grpc, self.metrics);
         let workers = Workers::default();
         workers.spawn(|ending| self.positions.run(ending));
         workers.spawn(|ending| self.follower.run(ending));
+        workers.spawn(|ending| overdue_pickups::run(app, ending));
         workers.spawn(|ending| self.lease.run(self.pool, ending));
         workers.spawn(|ending| self.publisher.run(ending));
         workers.spawn(|ending| self.relay.run(ending));

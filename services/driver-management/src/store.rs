@@ -12,6 +12,7 @@ use feeds::{
     outbox::{self, OutboxEvent},
 };
 use marketplace::{
+    supply::PICKUP_GRACE,
     time::MarketTime,
     zone::{Position, ServiceArea},
 };
@@ -30,6 +31,7 @@ pub const MIGRATIONS: &[Step] = &[
         "replicas",
         include_str!("../migrations/0002_replicas.sql"),
     ),
+    (3, "silence", include_str!("../migrations/0003_silence.sql")),
 ];
 
 /// How long the database may take for any one operation.
@@ -81,6 +83,8 @@ pub enum DispatchClaim {
 /// as it was.
 #[derive(Debug)]
 pub struct OpenClaim {
+    /// Drivers who gave the ride back, and are not sent to it again.
+    pub given_back_by: Vec<Uuid>,
     ride_id: Uuid,
     transaction: Transaction<'static, Postgres>,
 }
@@ -152,12 +156,20 @@ impl Store {
         row.map(Driver::try_from).transpose()
     }
 
-    /// Writes `driver` in place of its previous version, and `event` with it. False, and nothing is
-    /// written, when the table holds another version than that.
-    pub async fn change(&self, driver: &Driver, event: Option<OutboxEvent>) -> Result<bool, Error> {
+    /// Writes `driver` in place of its previous version, with the ride that the driver gives back,
+    /// and `event`. False, and nothing is written, when the table holds another version than that.
+    pub async fn change(
+        &self,
+        driver: &Driver,
+        given_back: Option<Uuid>,
+        event: Option<OutboxEvent>,
+    ) -> Result<bool, Error> {
         traced("UPDATE driver", async {
             let mut transaction = self.pool.begin().await?;
             let changed = self.write(&mut transaction, driver).await?;
+            if let Some(ride_id) = given_back.filter(|_| changed) {
+                give_back(&mut transaction, ride_id, driver.driver_id).await?;
+            }
             if let Some(event) = event.filter(|_| changed) {
                 outbox::write(&mut transaction, event).await?;
             }
@@ -165,6 +177,20 @@ impl Store {
             Ok::<_, sqlx::Error>(changed)
         })
         .await
+    }
+
+    /// Some drivers on the way to a rider who should have been there by [`PICKUP_GRACE`] before
+    /// `now`, the most overdue first.
+    pub async fn overdue_drivers(&self, now: MarketTime) -> Result<Vec<Driver>, Error> {
+        const MOST: i64 = 100;
+        let rows = sqlx::query_as::<_, DriverRow>(
+            "SELECT * FROM driver WHERE status = 'en_route' AND pickup_due_at <= $1
+             ORDER BY pickup_due_at LIMIT $2",
+        )
+        .bind(DateTime::from(now - PICKUP_GRACE))
+        .bind(MOST)
+        .fetch_all(&self.pool);
+        drivers(traced("SELECT driver overdue", rows).await?)
     }
 
     /// Frees the driver on the way to a ride; `None` when nobody is on the way to it. The position
@@ -190,12 +216,13 @@ impl Store {
         row.map(Driver::try_from).transpose()
     }
 
-    /// Records that a ride was released before a driver was sent to it. False when the table knows
-    /// the ride already: it has, or had, a driver.
+    /// Records that a ride was released before a driver was sent to it, or after all who were sent
+    /// gave it back. False when the table knows the ride otherwise: it has, or had, a driver.
     pub async fn release_unsent(&self, ride_id: Uuid, now: MarketTime) -> Result<bool, Error> {
         let insert = sqlx::query(
             "INSERT INTO dispatch (ride_id, asked_at, released) VALUES ($1, $2, true)
-             ON CONFLICT DO NOTHING",
+             ON CONFLICT (ride_id) DO UPDATE SET released = true
+             WHERE dispatch.driver_id IS NULL AND NOT dispatch.released",
         )
         .bind(ride_id)
         .bind(DateTime::from(now))
@@ -214,18 +241,27 @@ impl Store {
             .bind(DateTime::from(now))
             .execute(&mut *transaction)
             .await?;
-            if inserted.rows_affected() == 1 {
-                return Ok::<_, Error>(DispatchClaim::Ours(OpenClaim {
-                    ride_id,
-                    transaction,
-                }));
-            }
-            let row = sqlx::query_as::<_, DispatchRow>("SELECT * FROM dispatch WHERE ride_id = $1")
-                .bind(ride_id)
-                .fetch_one(&mut *transaction)
-                .await?;
-            let sent = row.dispatch()?;
-            Ok(sent.map_or(DispatchClaim::Released, DispatchClaim::Sent))
+            let given_back_by = match inserted.rows_affected() {
+                1 => Vec::new(),
+                _ => {
+                    let row = sqlx::query_as::<_, DispatchRow>(
+                        "SELECT * FROM dispatch WHERE ride_id = $1 FOR UPDATE",
+                    )
+                    .bind(ride_id)
+                    .fetch_one(&mut *transaction)
+                    .await?;
+                    match row.dispatch()? {
+                        Some(sent) => return Ok(DispatchClaim::Sent(sent)),
+                        None if row.released => return Ok(DispatchClaim::Released),
+                        None => row.given_back_by,
+                    }
+                }
+            };
+            Ok::<_, Error>(DispatchClaim::Ours(OpenClaim {
+                given_back_by,
+                ride_id,
+                transaction,
+            }))
         })
         .await
     }
@@ -338,6 +374,25 @@ impl OpenClaim {
     pub async fn commit(self) -> Result<(), Error> {
         traced("COMMIT", self.transaction.commit()).await
     }
+}
+
+/// Opens the ride for a dispatch to anybody but this driver.
+async fn give_back(
+    connection: &mut PgConnection,
+    ride_id: Uuid,
+    driver_id: Uuid,
+) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "UPDATE dispatch
+         SET driver_id = NULL, lat = NULL, lon = NULL, pickup_due_at = NULL, dropoff_due_at = NULL,
+             given_back_by = array_append(given_back_by, $2)
+         WHERE ride_id = $1",
+    )
+    .bind(ride_id)
+    .bind(driver_id)
+    .execute(connection)
+    .await?;
+    Ok(())
 }
 
 async fn update_positions(

@@ -25,7 +25,7 @@ use crate::{
     demand::{DemandTracker, ZoneDemand},
     error::Error,
     metrics::RideMetrics,
-    ride::{ChangeOutcome, Ride, RideChange, SupplyCall},
+    ride::{ChangeOutcome, Ride, RideChange, RideState, SupplyCall},
     store::{ChangedRide, PlacedRide, Store},
     supply_client::SupplyClient,
 };
@@ -196,6 +196,26 @@ impl App {
         .await
     }
 
+    /// Applies what a driver did to a ride. A ride that was given back gets its next driver at
+    /// once, whatever the patience: the rider did not wait for us.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchRide`].
+    pub(crate) async fn follow_trip(
+        &self,
+        ride_id: Uuid,
+        change: RideChange,
+    ) -> Result<ChangedRide, Error> {
+        let changed = self.apply(ride_id, change).await?;
+        if changed.outcome == ChangeOutcome::Moved
+            && changed.ride.state == RideState::Requested
+            && let Err(error) = self.dispatch(&changed.ride).await
+        {
+            left_to_dispatcher(ride_id, &error);
+        }
+        Ok(changed)
+    }
+
     /// Makes the pending call of a ride, and applies its result. A ride whose rider has waited long
     /// enough becomes unserved instead. Returns the ride as it is then.
     ///
@@ -216,10 +236,15 @@ impl App {
             Some(SupplyCall::Dispatch) if self.is_out_of_patience(&ride) => {
                 RideChange::PatienceOver
             }
-            Some(SupplyCall::Dispatch) => match self.0.supply.dispatch(&ride).await? {
-                Some(driver) => RideChange::Match(driver),
-                None => RideChange::NobodyNear,
-            },
+            Some(SupplyCall::Dispatch) => return self.dispatch(&ride).await,
+        };
+        Ok(self.apply(ride.ride_id, change).await?.ride)
+    }
+
+    async fn dispatch(&self, ride: &Ride) -> Result<Ride, Error> {
+        let change = match self.0.supply.dispatch(ride).await? {
+            Some(driver) => RideChange::Match(driver),
+            None => RideChange::NobodyNear,
         };
         Ok(self.apply(ride.ride_id, change).await?.ride)
     }
@@ -229,8 +254,7 @@ impl App {
         match self.make_call(ride.clone()).await {
             Ok(ride) => ride,
             Err(error) => {
-                let id = ride.ride_id;
-                debug!(ride.id = %id, error.message = %error, "left to the dispatcher: {error}");
+                left_to_dispatcher(ride.ride_id, &error);
                 ride
             }
         }
@@ -272,6 +296,10 @@ impl App {
     fn is_out_of_patience(&self, ride: &Ride) -> bool {
         ride.requested_at.age_of(self.now()) >= self.0.match_patience
     }
+}
+
+fn left_to_dispatcher(id: Uuid, error: &Error) {
+    debug!(ride.id = %id, error.message = %error, "left to the dispatcher: {error}");
 }
 
 /// Commits and counts a change in a task of its own, because a caller that leaves must not part

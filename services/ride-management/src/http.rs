@@ -50,6 +50,8 @@ pub(crate) fn router(app: App) -> (Router, OpenApi) {
 ///
 /// Redeems a quote and sends the nearest driver. Once answered, the ride is stored. Repeating the
 /// request gives the same ride, so it is safe to repeat when an answer was lost.
+///
+/// A rider may have several open rides, each for a quote of its own: people order for others too.
 #[utoipa::path(
     post,
     path = "/v1/rides",

@@ -3,6 +3,9 @@
 //! row, and no other code changes a ride.
 //!
 //! ```text
+//!                 given back
+//!       ┌────────────┐
+//!       ▼            │
 //!   requested ──▶ matched ──▶ picked_up ──▶ completed
 //!     │   │          │
 //!     │   └──────────┴──────▶ cancelled
@@ -11,6 +14,9 @@
 //!
 //! Pickups and drop-offs arrive as events, which may be repeated or overtake each other, so a later
 //! stage also completes the earlier ones. Every change is idempotent.
+//!
+//! A driver who declines, leaves or is long overdue gives the ride back, and it is dispatched anew,
+//! at once and to somebody else. When nobody is near, it ends unserved.
 //!
 //! A state can leave a *pending call* to driver-management: `requested` waits for a dispatch, and
 //! `cancelled` or `unserved` for the release of a driver who may have been sent.
@@ -49,6 +55,8 @@ pub struct Ride {
     pub multiplier: Multiplier,
     /// The driver, once matched.
     pub driver_id: Option<Uuid>,
+    /// The last driver who gave it back.
+    pub given_back_by: Option<Uuid>,
     /// When it was requested.
     pub requested_at: MarketTime,
     /// When a driver was found.
@@ -114,6 +122,11 @@ pub enum RideChange {
     NobodyNear,
     /// driver-management did not answer for too long.
     PatienceOver,
+    /// The driver gave the ride back: it needs another.
+    GiveBack {
+        /// The driver.
+        driver_id: Uuid,
+    },
     /// The rider cancels.
     Cancel,
     /// The driver picked the rider up.
@@ -165,6 +178,7 @@ impl Ride {
             fare_cents: quote.fare_cents,
             multiplier: quote.multiplier,
             driver_id: None,
+            given_back_by: None,
             requested_at: now,
             matched_at: None,
             pickup_due_at: None,
@@ -202,6 +216,7 @@ impl Ride {
             RideChange::Match(driver) => self.matched(driver, now),
             RideChange::NobodyNear => self.not_served(None, now),
             RideChange::PatienceOver => self.not_served(Some(SupplyCall::Release), now),
+            RideChange::GiveBack { driver_id } => self.given_back(driver_id),
             RideChange::Cancel => self.cancelled(now),
             RideChange::PickUp { driver_id, at } => self.picked_up(driver_id, at),
             RideChange::DropOff { driver_id, at } => self.dropped_off(driver_id, at),
@@ -210,6 +225,10 @@ impl Ride {
 
     fn matched(&mut self, driver: MatchedDriver, now: MarketTime) -> ChangeOutcome {
         match self.state {
+            // The answer was overtaken; the dispatcher asks again.
+            RideState::Requested if self.given_back_by == Some(driver.driver_id) => {
+                ChangeOutcome::Refused
+            }
             RideState::Requested => {
                 self.driver_id = Some(driver.driver_id);
                 self.pickup_due_at = Some(driver.pickup_due_at);
@@ -232,6 +251,26 @@ impl Ride {
             RideState::Requested => self.ended(RideState::Unserved, pending_call, now),
             RideState::Unserved => ChangeOutcome::Unmoved,
             _ => ChangeOutcome::Refused,
+        }
+    }
+
+    fn given_back(&mut self, driver_id: Uuid) -> ChangeOutcome {
+        match self.state {
+            RideState::Matched if self.is_driven_by(driver_id) => {
+                self.given_back_by = Some(driver_id);
+                self.driver_id = None;
+                self.matched_at = None;
+                self.pickup_due_at = None;
+                self.dropoff_due_at = None;
+                self.moved_to(RideState::Requested, Some(SupplyCall::Dispatch))
+            }
+            // The answer to the dispatch is still on its way.
+            RideState::Requested => {
+                self.given_back_by = Some(driver_id);
+                ChangeOutcome::Unmoved
+            }
+            // The ride ended, or has another driver: a repeat.
+            _ => ChangeOutcome::Unmoved,
         }
     }
 
@@ -377,11 +416,12 @@ mod tests {
     }
 
     /// Everything that can happen to a ride with one driver.
-    fn changes(driver_id: Uuid) -> [RideChange; 6] {
+    fn changes(driver_id: Uuid) -> [RideChange; 7] {
         [
             found(driver_id),
             RideChange::NobodyNear,
             RideChange::PatienceOver,
+            RideChange::GiveBack { driver_id },
             RideChange::Cancel,
             RideChange::PickUp { driver_id, at: NOW },
             RideChange::DropOff {
@@ -421,7 +461,7 @@ mod tests {
     }
 
     #[test]
-    fn no_sequence_leads_back_or_on() {
+    fn no_sequence_but_giving_back_leads_back() {
         let rank = |state: RideState| RideState::ALL.iter().position(|other| *other == state);
         walk(
             &requested(),
@@ -429,7 +469,9 @@ mod tests {
             Uuid::now_v7(),
             &|before, after, outcome| {
                 assert_eq!(outcome == ChangeOutcome::Moved, before.state != after.state);
-                assert!(rank(after.state) >= rank(before.state));
+                let is_given_back =
+                    (before.state, after.state) == (RideState::Matched, RideState::Requested);
+                assert!(is_given_back || rank(after.state) >= rank(before.state));
                 if before.ended_at.is_some() {
                     assert_ne!(outcome, ChangeOutcome::Moved, "{} is an end", before.state);
                 }
@@ -504,7 +546,7 @@ mod tests {
             if matches!(change, RideChange::Cancel) {
                 continue;
             }
-            assert_eq!(ride.apply(change, NOW), ChangeOutcome::Refused);
+            assert_ne!(ride.apply(change, NOW), ChangeOutcome::Moved);
         }
         assert_eq!(ride, before);
     }
@@ -515,5 +557,22 @@ mod tests {
             assert_eq!(state.as_str().parse(), Ok(state));
         }
         assert!("flying".parse::<RideState>().is_err());
+    }
+
+    #[test]
+    fn late_answer_does_not_match_again() {
+        let mut ride = requested();
+        let (first, second) = (Uuid::now_v7(), Uuid::now_v7());
+        let gives_back = RideChange::GiveBack { driver_id: first };
+        assert_eq!(ride.apply(gives_back, NOW), ChangeOutcome::Unmoved);
+        assert_eq!(ride.apply(found(first), NOW), ChangeOutcome::Refused);
+        assert_eq!(ride.pending_call, Some(SupplyCall::Dispatch), "asked again");
+        assert_eq!(ride.apply(found(second), NOW), ChangeOutcome::Moved);
+        assert_eq!(
+            ride.apply(gives_back, NOW),
+            ChangeOutcome::Unmoved,
+            "a repeat"
+        );
+        assert_eq!(ride.driver_id, Some(second));
     }
 }

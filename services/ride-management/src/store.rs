@@ -33,6 +33,11 @@ pub const MIGRATIONS: &[Step] = &[
         "replicas",
         include_str!("../migrations/0002_replicas.sql"),
     ),
+    (
+        3,
+        "given back",
+        include_str!("../migrations/0003_given_back.sql"),
+    ),
 ];
 
 /// How long the database may take for any one operation.
@@ -321,13 +326,19 @@ async fn lock(connection: &mut PgConnection, ride_id: Uuid) -> Result<Ride, Erro
 }
 
 /// Writes what can change. A pending call keeps its lease: a dispatch may be under way when its
-/// ride is cancelled, and only after that can the driver be freed for good.
+/// ride is cancelled, and only after that can the driver be freed for good. A new dispatch is
+/// leased to the writer of the change.
 async fn update(connection: &mut PgConnection, ride: &Ride) -> Result<(), sqlx::Error> {
+    let call_after = match ride.pending_call {
+        Some(SupplyCall::Dispatch) => LEASE,
+        _ => Duration::ZERO,
+    };
     sqlx::query(
         "UPDATE ride SET
              state = $2, driver_id = $3, matched_at = $4, pickup_due_at = $5, dropoff_due_at = $6,
              picked_up_at = $7, ended_at = $8,
-             supply_call_due_at = CASE WHEN $9 THEN coalesce(supply_call_due_at, now()) END
+             given_back_by = $10,
+             supply_call_due_at = CASE WHEN $9 THEN coalesce(supply_call_due_at, now() + $11) END
          WHERE ride_id = $1",
     )
     .bind(ride.ride_id)
@@ -339,6 +350,8 @@ async fn update(connection: &mut PgConnection, ride: &Ride) -> Result<(), sqlx::
     .bind(ride.picked_up_at.map(DateTime::from))
     .bind(ride.ended_at.map(DateTime::from))
     .bind(ride.pending_call.is_some())
+    .bind(ride.given_back_by)
+    .bind(call_after)
     .execute(connection)
     .await?;
     Ok(())
@@ -359,6 +372,7 @@ platform::from_row! {
         fare_cents: i64,
         surge_multiplier_tenths: i32,
         driver_id: Option<Uuid>,
+        given_back_by: Option<Uuid>,
         requested_at: DateTime<Utc>,
         matched_at: Option<DateTime<Utc>>,
         pickup_due_at: Option<DateTime<Utc>>,
@@ -388,6 +402,7 @@ impl TryFrom<RideRow> for Ride {
                 .map_err(corrupt)
                 .and_then(|tenths| Multiplier::from_tenths(tenths).map_err(corrupt))?,
             driver_id: row.driver_id,
+            given_back_by: row.given_back_by,
             requested_at: row.requested_at.into(),
             matched_at: row.matched_at.map(Into::into),
             pickup_due_at: row.pickup_due_at.map(Into::into),

@@ -271,7 +271,7 @@ impl OfflineRun {
     /// Sends the nearest driver; returns the wait in minutes, or `None` if the rider does not
     /// accept it or no driver is idle.
     fn dispatch(&mut self, rider: &Rider, now: MarketTime) -> Option<f64> {
-        let Some((driver, position)) = self.truth.nearest_idle(rider.trip.pickup) else {
+        let Some((driver, position)) = self.truth.nearest_idle(rider.trip.pickup, now) else {
             self.send(CommandOutcome::Unserved, now);
             return None;
         };

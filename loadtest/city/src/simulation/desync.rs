@@ -100,7 +100,7 @@ impl Simulation {
             }
             Activity::Idle => {
                 self.fleet[place].disputed = false;
-                self.record(place, DriverStatus::Idle, position, None);
+                self.record(place, DriverStatus::Idle, position, None, now);
             }
             // The service sent the driver to a ride since the question.
             Activity::EnRoute(_) | Activity::OnTrip(_) => {}

@@ -28,11 +28,12 @@ impl Simulation {
     /// The service sees the driver at the last reported position, and expects the car from there.
     fn record_en_route(&self, place: usize, ride: &SimulatedRide, now: MarketTime) {
         let driver = &self.fleet[place];
-        let reported = self.truth.reported_position(driver.id);
-        let position = reported.unwrap_or_else(|| driver.leg.position(now));
+        let reported = self.truth.driver(driver.id);
+        let position = reported.map_or_else(|| driver.leg.position(now), |known| known.position);
         let approach = marketplace::fare::pickup_minutes(position, ride.trip.pickup);
         let due_at = now + minutes(approach) + ride.expected();
-        self.record(place, DriverStatus::EnRoute, position, Some((ride, due_at)));
+        let dropoff = Some((ride, due_at));
+        self.record(place, DriverStatus::EnRoute, position, dropoff, now);
     }
 
     pub(super) fn pick_up(&self, place: usize, ride: Uuid) -> Option<CityCommand> {
@@ -59,7 +60,8 @@ impl Simulation {
         self.queue
             .push(driver.leg.arrives_at, Event::Dropoff(place, ride.id));
         let due_at = now + expected;
-        self.record(place, DriverStatus::OnTrip, pickup, Some((&ride, due_at)));
+        let dropoff = Some((&ride, due_at));
+        self.record(place, DriverStatus::OnTrip, pickup, dropoff, now);
     }
 
     pub(super) fn drop_off(&self, place: usize, ride: Uuid) -> Option<CityCommand> {
@@ -87,7 +89,8 @@ impl Simulation {
         self.counters.unserved += 1;
         if let Some((place, _)) = self.on_ride(driver, ride) {
             let here = self.fleet[place].leg.position(now);
-            let reported = self.truth.reported_position(driver).unwrap_or(here);
+            let reported = self.truth.driver(driver);
+            let reported = reported.map_or(here, |known| known.position);
             self.wait_at(place, here, reported, now);
         }
     }

@@ -124,6 +124,13 @@ fn ride_goes_from_dispatch_to_dropoff() {
 
     let (_, at_dropoff) = next_progress(&mut city);
     assert_eq!(at_dropoff, at_pickup + ride().expected());
+    // The trip is long: without a report meanwhile, both drivers would be silent by now.
+    let reports: Vec<_> = city
+        .fleet()
+        .iter()
+        .map(|driver| (driver.id, grand_central()))
+        .collect();
+    city.truth.positions_reported(at_dropoff, &reports);
     // Due now, so the driver counts as supply before the report of the dropoff and after it.
     assert_eq!(supply_at(&city, grand_central(), at_dropoff), 2.0);
     city.handle(progressed(DriverStatus::Idle), at_dropoff);

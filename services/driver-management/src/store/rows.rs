@@ -69,7 +69,8 @@ impl DriverRow {
 platform::from_row! {
     /// A row of `dispatch`.
     pub(super) struct DispatchRow {
-        released: bool,
+        pub(super) released: bool,
+        pub(super) given_back_by: Vec<Uuid>,
         driver_id: Option<Uuid>,
         lat: Option<f64>,
         lon: Option<f64>,
@@ -79,7 +80,7 @@ platform::from_row! {
 }
 
 impl DispatchRow {
-    /// What became of the ride; `None` when it was released.
+    /// Who was sent; `None` when the ride was released, or given back.
     pub(super) fn dispatch(&self) -> Result<Option<Dispatch>, Error> {
         let (false, Some(driver_id), Some(lat), Some(lon), Some(pickup), Some(dropoff)) = (
             self.released,

@@ -8,5 +8,6 @@
 //! ```
 
 pub mod fleet_follower;
+pub mod overdue_pickups;
 pub mod position_writer;
 pub mod supply_publisher;

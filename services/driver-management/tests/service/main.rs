@@ -16,5 +16,6 @@ mod process;
 mod replicas;
 mod restart;
 mod schema;
+mod silence;
 mod support;
 mod tls;

@@ -151,7 +151,7 @@ async fn step_that_meets_a_lock_is_repeated() {
 #[tokio::test]
 async fn start_waits_until_drivers_can_be_read() {
     let servers = Servers::start().await;
-    drop(DriverManagement::start(&servers).await);
+    DriverManagement::start(&servers).await.stop().await;
     let mut migration = servers.connection_as(ROLE).await;
     let mut migrating = migration.begin().await.unwrap();
     let lock = sqlx::query("LOCK TABLE driver");

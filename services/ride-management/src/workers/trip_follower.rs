@@ -1,7 +1,7 @@
-//! Follows the trips of drivers, pickups and drop-offs, and moves rides on. The follower
-//! acknowledges a message after its effect is committed, so each takes effect at least once; and
-//! because every change of a ride is idempotent, that is exactly once. A message that can never
-//! take effect becomes a dead letter with the reason, and does not hold up the others.
+//! Follows the trips of drivers, pickups, drop-offs and rides given back, and moves rides on. The
+//! follower acknowledges a message after its effect is committed, so each takes effect at least
+//! once; and because every change of a ride is idempotent, that is exactly once. A message that can
+//! never take effect becomes a dead letter with the reason, and does not hold up the others.
 //!
 //! ```text
 //!   JetStream ── message ──▶ decode ──▶ apply to the ride ──▶ COMMIT ──▶ acknowledge
@@ -210,7 +210,7 @@ impl TripFollower {
             Ok(parsed) => parsed,
             Err(reason) => return Ok(Err(reason)),
         };
-        match self.app.apply(ride_id, change).await {
+        match self.app.follow_trip(ride_id, change).await {
             Ok(changed) if changed.outcome == ChangeOutcome::Refused => {
                 Ok(Err(Undeliverable::Refused(ride_id)))
             }
@@ -248,6 +248,7 @@ fn parse(payload: &[u8]) -> Result<(Uuid, RideChange), Undeliverable> {
     let change = match progress.stage() {
         v1::TripStage::PickedUp => RideChange::PickUp { driver_id, at },
         v1::TripStage::DroppedOff => RideChange::DropOff { driver_id, at },
+        v1::TripStage::GivenBack => RideChange::GiveBack { driver_id },
         v1::TripStage::Unspecified => {
             return Err(Malformed::new("stage", "is not a known stage").into());
         }

@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use serde_json::Value;
 use surge_proto::{
     convert::timestamp,
     v1::{
@@ -60,6 +61,12 @@ impl Drivers {
 
     pub(crate) fn are_idle(&self, idle: usize) {
         self.state().idle = idle;
+    }
+
+    /// The driver of a ride declines it and is not seen again.
+    pub(crate) fn give_back(&self, ride: &Value) {
+        let ride_id = ride["ride_id"].as_str().unwrap().parse().unwrap();
+        self.state().on_rides.remove(&ride_id).unwrap();
     }
 
     pub(crate) fn answer_after(&self, delay: Duration) {

@@ -10,6 +10,7 @@
 mod demand;
 mod drivers;
 mod edges;
+mod given_back;
 mod outages;
 mod replicas;
 mod rides;
