@@ -62,7 +62,7 @@ async fn ride_goes_from_quote_to_completion() -> Outcome {
 #[tokio::test]
 async fn wrong_quote_gives_no_ride() -> Outcome {
     let exchange = Exchange::open(Market::FAST).await?;
-    exchange.api.goes_online(grand_central()).await?;
+    let driver = exchange.api.goes_online(grand_central()).await?;
     let trip = downtown();
     let quote = exchange.api.quote(trip, None).await?;
 
@@ -84,6 +84,8 @@ async fn wrong_quote_gives_no_ride() -> Outcome {
     let (status, _) = refused(&exchange, &quote.token, trip).await?;
     ensure!(status == StatusCode::CONFLICT, "expired: {status}");
 
+    // At this speed a driver falls silent within seconds.
+    exchange.api.moves(driver, grand_central()).await?;
     let supply = exchange.api.supply(Zone::at(trip.pickup)).await?;
     ensure!(supply.idle_drivers == 1, "a refused request sent a driver");
     exchange.close().await
