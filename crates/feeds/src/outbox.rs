@@ -84,15 +84,15 @@ pub struct OutboxEvent {
 ///
 /// # Errors
 /// Those of the database.
-pub async fn write(connection: &mut PgConnection, event: OutboxEvent) -> Result<(), sqlx::Error> {
+pub async fn write(connection: &mut PgConnection, event: &OutboxEvent) -> Result<(), sqlx::Error> {
     sqlx::query(
         "INSERT INTO outbox (id, subject, schema, payload, traceparent)
          VALUES ($1, $2, $3, $4, $5)",
     )
     .bind(Uuid::now_v7())
-    .bind(event.subject)
+    .bind(&event.subject)
     .bind(event.schema)
-    .bind(event.payload)
+    .bind(&event.payload)
     .bind(propagation::traceparent())
     .execute(connection)
     .await?;
@@ -171,7 +171,9 @@ impl Relay {
     /// # Errors
     /// See [`RelayError`].
     pub async fn step(&self) -> Result<usize, RelayError> {
-        postgres::within(STEP_DEADLINE, self.relay_batch()).await
+        // An event that is published twice has the same message id, and JetStream keeps one.
+        let relay = postgres::once_more(|| self.relay_batch());
+        postgres::within(STEP_DEADLINE, relay).await
     }
 
     async fn relay_batch(&self) -> Result<usize, RelayError> {

@@ -11,7 +11,9 @@ use axum::{
 };
 use serde::Serialize;
 use tonic::{Code, Status};
-use tracing::error;
+use tracing::{debug, error};
+
+use crate::postgres::Outage;
 
 /// Longest time that both edges give a request or a call. Routes that wait for other services have
 /// shorter deadlines of their own.
@@ -163,6 +165,18 @@ impl Fault {
     pub fn internal(cause: impl std::fmt::Display) -> Self {
         error!(error.message = %cause, "a request failed: {cause}");
         Self::new(Kind::Internal, "the service failed; its log has the cause")
+    }
+
+    /// What the caller learns of a failure of PostgreSQL. The workers log an outage once; a line
+    /// for each request would be a flood.
+    pub fn of_database(cause: &sqlx::Error) -> Self {
+        match Outage::of(cause) {
+            Some(outage) => {
+                debug!(error.message = %cause, "an outage of PostgreSQL: {cause}");
+                Self::new(Kind::Unavailable, outage.advice())
+            }
+            None => Self::internal(format_args!("PostgreSQL: {cause}")),
+        }
     }
 
     /// The kind.

@@ -19,7 +19,6 @@ use std::{borrow::Cow, collections::BTreeMap, process::ExitCode};
 use clap::{Args, Parser, ValueEnum};
 use sqlx::{
     PgPool,
-    error::DatabaseError,
     migrate::{MigrateError, Migration, MigrationType, Migrator},
 };
 use tokio_util::sync::CancellationToken;
@@ -121,14 +120,12 @@ impl SchemaError {
         )
     }
 
-    /// Whether a retry may succeed within seconds. A step deadlocks where a query of another
-    /// process holds its tables.
+    /// Whether a retry may succeed within seconds.
     fn may_pass(&self) -> bool {
         match self {
             Self::Older(_) => true,
             Self::Database(error) | Self::Failed(MigrateError::ExecuteMigration(error, _)) => {
-                let code = error.as_database_error().and_then(DatabaseError::code);
-                is_away(error) || code.is_some_and(|code| code == "40P01")
+                is_away(error)
             }
             _ => false,
         }
@@ -136,7 +133,8 @@ impl SchemaError {
 }
 
 /// Brings the schema of the pool's role to the newest of `steps`, or with [`Migrations::Job`] only
-/// checks that it is there. Several processes may do so at the same time.
+/// checks that it is there. Several processes may do so at the same time. Where nothing is missing,
+/// nothing is written: the server may be a standby.
 ///
 /// # Errors
 /// See [`SchemaError`].
@@ -153,9 +151,9 @@ pub async fn prepare(
     if number < OLDEST_SERVER {
         return Err(SchemaError::OldServer { found: name });
     }
-    match migrations {
-        Migrations::Start => migrate(pool, steps).await,
-        Migrations::Job => check(pool, steps).await,
+    match check(pool, steps).await {
+        Err(SchemaError::Older(_)) if migrations == Migrations::Start => migrate(pool, steps).await,
+        outcome => outcome,
     }
 }
 

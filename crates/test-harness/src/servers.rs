@@ -1,8 +1,11 @@
 //! A PostgreSQL and a nats-server for one test alone.
 
-use std::{fs::Permissions, os::unix::fs::PermissionsExt, path::Path, process::Command};
+use std::{
+    cell::Cell, fs::Permissions, os::unix::fs::PermissionsExt, path::Path, process::Command,
+};
 
 use async_nats::jetstream::{self, message::StreamMessage};
+use futures::future::join_all;
 use platform::nats::NatsTls;
 use private_servers::{Nats, NatsSettings, Password, Postgres, PostgresSettings};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool};
@@ -88,6 +91,67 @@ impl Servers {
         platform::postgres::pool(&self.database_url(role), "a test", connections).unwrap()
     }
 
+    /// Runs SQL as the superuser.
+    pub async fn administer(&self, statements: &str) {
+        let statements = sqlx::raw_sql(AssertSqlSafe(statements.to_owned()));
+        statements.execute(&mut self.admin().await).await.unwrap();
+    }
+
+    /// Ends all sessions of a role, as an administrator or a proxy may at any time, and waits until
+    /// they are gone.
+    pub async fn end_sessions(&self, role: &str) {
+        let mut admin = self.admin().await;
+        let end = "SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = $1";
+        let ended = sqlx::query_as(end).bind(role).fetch_all(&mut admin);
+        let ended: Vec<(i32, bool)> = ended.await.unwrap();
+        let ended: Vec<i32> = ended.into_iter().map(|(pid, _)| pid).collect();
+        until("the sessions are gone", async || {
+            let left = "SELECT count(*) FROM pg_stat_activity WHERE pid = ANY($1)";
+            let left = sqlx::query_scalar(left).bind(&ended).fetch_one(&mut admin);
+            let left: i64 = left.await.unwrap();
+            left == 0
+        })
+        .await;
+    }
+
+    /// Whether the new sessions of a role only read, as all do on a standby. Those that are open
+    /// are ended when that begins, and stay when it is over.
+    pub async fn only_reads(&self, role: &str, only_reads: bool) {
+        let alter = format!("ALTER ROLE {role} SET default_transaction_read_only = {only_reads}");
+        self.administer(&alter).await;
+        if only_reads {
+            self.end_sessions(role).await;
+        }
+    }
+
+    /// Changes the schema of a role as its next version may: each table gets a column and an index,
+    /// each view a column. Meanwhile, and for a last time afterwards, callers do `work`, each of
+    /// which also fails the test where it gets no answer.
+    pub async fn grow_schema(&self, role: &str, work: impl AsyncFn()) {
+        const CALLERS: usize = 8;
+        // Now every connection has prepared its statements.
+        for _ in 0..2 {
+            join_all((0..CALLERS).map(|_| work())).await;
+        }
+        let mut owner = self.connection_as(role).await;
+        let changes = growth(&mut owner).await;
+        let is_grown = Cell::new(false);
+        let grow = async {
+            for change in changes {
+                let change = sqlx::raw_sql(AssertSqlSafe(change));
+                change.execute(&mut owner).await.unwrap();
+            }
+            is_grown.set(true);
+        };
+        let callers = join_all((0..CALLERS).map(async |_| {
+            while !is_grown.get() {
+                work().await;
+            }
+            work().await;
+        }));
+        tokio::join!(grow, callers);
+    }
+
     /// The URL with which a service connects as its role.
     pub fn database_url(&self, role: &str) -> String {
         self.postgres.url(role, &self.password, "postgres")
@@ -168,4 +232,18 @@ const STREAMS: &str = "jetstream";
 fn copy(from: &Path, to: &Path) {
     let copied = Command::new("cp").arg("-a").args([from, to]).status();
     assert!(copied.unwrap().success());
+}
+
+async fn growth(owner: &mut PgConnection) -> Vec<String> {
+    let changes = "
+        SELECT format('ALTER TABLE %I ADD COLUMN grown text', tablename) FROM pg_tables
+        WHERE schemaname = current_schema()
+        UNION ALL
+        SELECT format('CREATE INDEX CONCURRENTLY ON %I (grown)', tablename) FROM pg_tables
+        WHERE schemaname = current_schema()
+        UNION ALL
+        SELECT format('CREATE OR REPLACE VIEW %I AS SELECT known.*, 1 AS grown FROM (%s) known',
+                      viewname, rtrim(definition, ';')) FROM pg_views
+        WHERE schemaname = current_schema()";
+    sqlx::query_scalar(changes).fetch_all(owner).await.unwrap()
 }

@@ -12,7 +12,7 @@ use marketplace::{
     time::MarketTime,
     zone::{Position, ServiceArea, Zone},
 };
-use platform::{clock::MarketClock, metrics::report_end};
+use platform::{clock::MarketClock, metrics::report_end, postgres::once_more};
 use surge_proto::v1::TripStage;
 use uuid::Uuid;
 
@@ -160,7 +160,9 @@ impl App {
     /// [`Error::RideReleased`].
     pub async fn dispatch(&self, ride: WaitingRide) -> Result<Option<Dispatch>, Error> {
         let dispatched = |answer: Option<&_>, _took| self.0.dispatches.count(answer);
-        let answer = report_end(self.driver_for(ride), dispatched).await;
+        // Also safe when a commit is in doubt: a ride that has a driver keeps this one.
+        let dispatch = once_more(|| self.driver_for(ride));
+        let answer = report_end(dispatch, dispatched).await;
         if matches!(answer, Ok(Some(_))) {
             self.0.trace_links.record_request();
         }

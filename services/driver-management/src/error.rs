@@ -67,10 +67,7 @@ impl From<Error> for Fault {
             | Error::RideUnderWay(_)
             | Error::RideReleased(_) => Self::new(Kind::FailedPrecondition, error),
             Error::Contended(_) => Self::new(Kind::Unavailable, error),
-            Error::Database(_) if error.is_outage() => {
-                Self::new(Kind::Unavailable, "PostgreSQL is away; try again")
-            }
-            Error::Database(cause) => Self::internal(cause),
+            Error::Database(cause) => Self::of_database(&cause),
         }
     }
 }

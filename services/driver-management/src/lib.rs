@@ -208,6 +208,8 @@ impl Service {
 fn health(clock: MarketClock, pool: PgPool, nats: Client) -> Health {
     let nats = move || ready(nats::health_check(&nats)).boxed();
     Health::new(clock)
-        .needs("postgres", move || postgres::probe(pool.clone()).boxed())
+        .needs("postgres", move || {
+            postgres::probe_writes(pool.clone()).boxed()
+        })
         .needs_while("nats", || false, nats)
 }

@@ -16,11 +16,14 @@ use marketplace::{
     time::MarketTime,
     zone::{Position, ServiceArea},
 };
-use platform::{postgres, schema::Step};
+use platform::{
+    postgres::{self, once_more},
+    schema::Step,
+};
 use sqlx::{PgConnection, PgPool, Postgres, Transaction};
 use uuid::Uuid;
 
-use self::rows::{DispatchRow, DriverRow};
+use self::rows::{DispatchRow, DriverRow, driver_columns};
 use crate::{driver::Driver, error::Error, fleet::DriverPosition};
 
 /// The steps of the schema.
@@ -111,17 +114,22 @@ impl Store {
 
     /// All drivers.
     pub async fn all_drivers(&self) -> Result<Vec<Driver>, Error> {
-        let rows = postgres::traced(LOAD_DEADLINE, "SELECT driver", async {
+        let read = || async {
             let mut transaction = self.pool.begin().await?;
             let extend = sqlx::query("SELECT set_config('statement_timeout', $1, true)")
                 .bind(LOAD_DEADLINE.as_millis().to_string());
             extend.execute(&mut *transaction).await?;
-            let rows = sqlx::query_as::<_, DriverRow>("SELECT * FROM driver")
-                .fetch_all(&mut *transaction)
-                .await?;
+            let rows = sqlx::query_as::<_, DriverRow>(concat!(
+                "SELECT ",
+                driver_columns!(),
+                " FROM driver"
+            ))
+            .fetch_all(&mut *transaction)
+            .await?;
             transaction.commit().await?;
             Ok::<_, sqlx::Error>(rows)
-        });
+        };
+        let rows = postgres::traced(LOAD_DEADLINE, "SELECT driver", once_more(read));
         let rows: Result<_, Error> = rows.await;
         drivers(rows?)
     }
@@ -131,28 +139,44 @@ impl Store {
         if ids.is_empty() {
             return Ok(Vec::new());
         }
-        let rows = sqlx::query_as::<_, DriverRow>("SELECT * FROM driver WHERE driver_id = ANY($1)")
-            .bind(ids)
-            .fetch_all(&self.pool);
-        let rows: Result<_, Error> = postgres::traced(BATCH_DEADLINE, "SELECT driver", rows).await;
+        let read = || {
+            let rows = sqlx::query_as::<_, DriverRow>(concat!(
+                "SELECT ",
+                driver_columns!(),
+                " FROM driver WHERE driver_id = ANY($1)"
+            ));
+            rows.bind(ids).fetch_all(&self.pool)
+        };
+        let rows = postgres::traced(BATCH_DEADLINE, "SELECT driver", once_more(read));
+        let rows: Result<_, Error> = rows.await;
         drivers(rows?)
     }
 
     /// One driver.
     pub async fn driver(&self, driver_id: Uuid) -> Result<Option<Driver>, Error> {
-        let row = sqlx::query_as::<_, DriverRow>("SELECT * FROM driver WHERE driver_id = $1")
-            .bind(driver_id)
-            .fetch_optional(&self.pool);
-        let row = traced("SELECT driver", row).await?;
+        let read = || {
+            let row = sqlx::query_as::<_, DriverRow>(concat!(
+                "SELECT ",
+                driver_columns!(),
+                " FROM driver WHERE driver_id = $1"
+            ));
+            row.bind(driver_id).fetch_optional(&self.pool)
+        };
+        let row = traced("SELECT driver", once_more(read)).await?;
         row.map(Driver::try_from).transpose()
     }
 
     /// The driver who is on a ride.
     pub async fn driver_of(&self, ride_id: Uuid) -> Result<Option<Driver>, Error> {
-        let row = sqlx::query_as::<_, DriverRow>("SELECT * FROM driver WHERE ride_id = $1")
-            .bind(ride_id)
-            .fetch_optional(&self.pool);
-        let row = traced("SELECT driver", row).await?;
+        let read = || {
+            let row = sqlx::query_as::<_, DriverRow>(concat!(
+                "SELECT ",
+                driver_columns!(),
+                " FROM driver WHERE ride_id = $1"
+            ));
+            row.bind(ride_id).fetch_optional(&self.pool)
+        };
+        let row = traced("SELECT driver", once_more(read)).await?;
         row.map(Driver::try_from).transpose()
     }
 
@@ -164,15 +188,19 @@ impl Store {
         given_back: Option<Uuid>,
         event: Option<OutboxEvent>,
     ) -> Result<bool, Error> {
-        traced("UPDATE driver", async {
+        let write = || async {
             let mut transaction = self.pool.begin().await?;
             let changed = self.write(&mut transaction, driver).await?;
             if let Some(ride_id) = given_back.filter(|_| changed) {
                 give_back(&mut transaction, ride_id, driver.driver_id).await?;
             }
-            if let Some(event) = event.filter(|_| changed) {
+            if let Some(event) = event.as_ref().filter(|_| changed) {
                 outbox::write(&mut transaction, event).await?;
             }
+            Ok::<_, sqlx::Error>((transaction, changed))
+        };
+        traced("UPDATE driver", async {
+            let (transaction, changed) = once_more(write).await?;
             transaction.commit().await?;
             Ok::<_, sqlx::Error>(changed)
         })
@@ -196,38 +224,52 @@ impl Store {
     /// Frees the driver on the way to a ride; `None` when nobody is on the way to it. The position
     /// stays as it is: a newer one may be waiting to be written.
     pub async fn release(&self, ride_id: Uuid, now: MarketTime) -> Result<Option<Driver>, Error> {
-        let row = sqlx::query_as::<_, DriverRow>(
-            "WITH freed AS (
-                 UPDATE driver
-                 SET version = version + 1, status = 'idle', changed_at = $2, ride_id = NULL,
-                     dropoff_lat = NULL, dropoff_lon = NULL, dropoff_zone = NULL,
-                     pickup_due_at = NULL, dropoff_due_at = NULL
-                 WHERE ride_id = $1 AND status = 'en_route'
-                 RETURNING *
-             ), recorded AS (
-                 UPDATE dispatch SET released = true FROM freed WHERE dispatch.ride_id = $1
-             )
-             SELECT * FROM freed",
-        )
-        .bind(ride_id)
-        .bind(DateTime::from(now))
-        .fetch_optional(&self.pool);
-        let row = traced("UPDATE driver, dispatch", row).await?;
+        let free = || async {
+            let mut transaction = self.pool.begin().await?;
+            let row = sqlx::query_as::<_, DriverRow>(concat!(
+                "WITH freed AS (
+                     UPDATE driver
+                     SET version = version + 1, status = 'idle', changed_at = $2, ride_id = NULL,
+                         dropoff_lat = NULL, dropoff_lon = NULL, dropoff_zone = NULL,
+                         pickup_due_at = NULL, dropoff_due_at = NULL
+                     WHERE ride_id = $1 AND status = 'en_route'
+                     RETURNING ",
+                driver_columns!(),
+                "), recorded AS (
+                     UPDATE dispatch SET released = true FROM freed WHERE dispatch.ride_id = $1
+                 )
+                 SELECT ",
+                driver_columns!(),
+                " FROM freed"
+            ));
+            let row = row.bind(ride_id).bind(DateTime::from(now));
+            let row = row.fetch_optional(&mut *transaction).await?;
+            Ok::<_, sqlx::Error>((transaction, row))
+        };
+        let row = traced("UPDATE driver, dispatch", async {
+            let (transaction, row) = once_more(free).await?;
+            transaction.commit().await?;
+            Ok::<_, sqlx::Error>(row)
+        })
+        .await?;
         row.map(Driver::try_from).transpose()
     }
 
     /// Records that a ride was released before a driver was sent to it, or after all who were sent
     /// gave it back. False when the table knows the ride otherwise: it has, or had, a driver.
     pub async fn release_unsent(&self, ride_id: Uuid, now: MarketTime) -> Result<bool, Error> {
-        let insert = sqlx::query(
-            "INSERT INTO dispatch (ride_id, asked_at, released) VALUES ($1, $2, true)
-             ON CONFLICT (ride_id) DO UPDATE SET released = true
-             WHERE dispatch.driver_id IS NULL AND NOT dispatch.released",
-        )
-        .bind(ride_id)
-        .bind(DateTime::from(now))
-        .execute(&self.pool);
-        Ok(traced("INSERT dispatch", insert).await?.rows_affected() == 1)
+        // Done twice it answers false, and the caller then sees that nobody is on the way.
+        let insert = || {
+            let insert = sqlx::query(
+                "INSERT INTO dispatch (ride_id, asked_at, released) VALUES ($1, $2, true)
+                 ON CONFLICT (ride_id) DO UPDATE SET released = true
+                 WHERE dispatch.driver_id IS NULL AND NOT dispatch.released",
+            );
+            let insert = insert.bind(ride_id).bind(DateTime::from(now));
+            insert.execute(&self.pool)
+        };
+        let inserted = traced("INSERT dispatch", once_more(insert)).await?;
+        Ok(inserted.rows_affected() == 1)
     }
 
     /// Asks for the right to find a driver for a ride. Waits while another call has it.
@@ -245,7 +287,9 @@ impl Store {
                 1 => Vec::new(),
                 _ => {
                     let row = sqlx::query_as::<_, DispatchRow>(
-                        "SELECT * FROM dispatch WHERE ride_id = $1 FOR UPDATE",
+                        "SELECT released, driver_id, lat, lon, pickup_due_at, dropoff_due_at,
+                                given_back_by
+                         FROM dispatch WHERE ride_id = $1 FOR UPDATE",
                     )
                     .bind(ride_id)
                     .fetch_one(&mut *transaction)
@@ -272,7 +316,7 @@ impl Store {
         as_of: MarketTime,
         positions: &[DriverPosition],
     ) -> Result<(), Error> {
-        postgres::traced(BATCH_DEADLINE, "UPDATE driver, replica", async {
+        let write = || async {
             let mut transaction = self.pool.begin().await?;
             commit_without_fsync(&mut transaction).await?;
             if !positions.is_empty() {
@@ -284,8 +328,8 @@ impl Store {
             forget_dispatches(&mut transaction, as_of - DISPATCH_MEMORY).await?;
             change_log::report_as_of(&mut transaction, self.replica, DateTime::from(as_of)).await?;
             transaction.commit().await
-        })
-        .await
+        };
+        postgres::traced(BATCH_DEADLINE, "UPDATE driver, replica", once_more(write)).await
     }
 
     /// Compare-and-set: the row is written only over the version before this one.
@@ -340,21 +384,24 @@ impl OpenClaim {
         dropoff: Position,
         now: MarketTime,
     ) -> Result<Option<Driver>, Error> {
-        let row = sqlx::query_as::<_, DriverRow>(
+        let row = sqlx::query_as::<_, DriverRow>(concat!(
             "WITH sent AS (
                  UPDATE driver
                  SET version = version + 1, status = 'en_route', changed_at = $3, ride_id = $2,
                      dropoff_lat = $4, dropoff_lon = $5, dropoff_zone = $6,
                      pickup_due_at = $7, dropoff_due_at = $8
                  WHERE driver_id = $1 AND status = 'idle'
-                 RETURNING *
-             ), recorded AS (
+                 RETURNING ",
+            driver_columns!(),
+            "), recorded AS (
                  UPDATE dispatch
                  SET driver_id = $1, lat = $9, lon = $10, pickup_due_at = $7, dropoff_due_at = $8
                  FROM sent WHERE dispatch.ride_id = $2
              )
-             SELECT * FROM sent",
-        )
+             SELECT ",
+            driver_columns!(),
+            " FROM sent"
+        ))
         .bind(dispatch.driver_id)
         .bind(self.ride_id)
         .bind(DateTime::from(now))

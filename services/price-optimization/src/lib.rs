@@ -252,8 +252,9 @@ async fn run_batch(config: BatchConfig, shutdown: CancellationToken) -> anyhow::
         return done.unwrap_or_else(|| bail!("asked to end before the run was done"));
     }
     let listener = serve::bind("HTTP_ADDR", config.http_addr).await?;
-    let health =
-        Health::new(clock).needs("postgres", move || postgres::probe(pool.clone()).boxed());
+    let health = Health::new(clock).needs("postgres", move || {
+        postgres::probe_writes(pool.clone()).boxed()
+    });
     let http = platform::http::edge(Default::default(), health, registry, edges);
     let served = serve::serve_http(listener, http, shutdown.clone());
     let runs = async {

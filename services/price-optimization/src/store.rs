@@ -156,15 +156,16 @@ impl Store {
 
     /// What a batch run recorded of itself; `None` once a thousand others came after it.
     pub(crate) async fn batch_run(&self, run: i64) -> Result<Option<KnownRun>, sqlx::Error> {
-        let row = sqlx::query(
-            "SELECT started_at, supply_written_at, supply_traceparent, demand_written_at,
-                    demand_traceparent, read_at, written_at, traceparent,
-                    (SELECT max(read_at) FROM batch_run WHERE run < $1) AS previous_read_at
-             FROM batch_run WHERE run = $1",
-        )
-        .bind(run)
-        .fetch_optional(&self.pool);
-        let row = postgres::observed("SELECT batch_run", row).await?;
+        let read = || {
+            let row = sqlx::query(
+                "SELECT started_at, supply_written_at, supply_traceparent, demand_written_at,
+                        demand_traceparent, read_at, written_at, traceparent,
+                        (SELECT max(read_at) FROM batch_run WHERE run < $1) AS previous_read_at
+                 FROM batch_run WHERE run = $1",
+            );
+            row.bind(run).fetch_optional(&self.pool)
+        };
+        let row = postgres::observed("SELECT batch_run", postgres::once_more(read)).await?;
         row.map(|row| Ok((BatchRun::from_row(&row)?, row.try_get("previous_read_at")?)))
             .transpose()
     }
@@ -260,8 +261,9 @@ pub async fn write_zone_market(
     let insert = sqlx::query(
         "INSERT INTO zone_market
              (zone, supply, supply_as_of, demand, demand_as_of, traceparent, run)
-         SELECT *, $6, $7 FROM UNNEST($1::text[], $2::float8[], $3::timestamptz[],
-                                      $4::float8[], $5::timestamptz[])
+         SELECT zone, supply, supply_as_of, demand, demand_as_of, $6, $7
+         FROM UNNEST($1::text[], $2::float8[], $3::timestamptz[], $4::float8[], $5::timestamptz[])
+             AS levels (zone, supply, supply_as_of, demand, demand_as_of)
          ON CONFLICT (zone) DO UPDATE SET
              supply = EXCLUDED.supply, supply_as_of = EXCLUDED.supply_as_of,
              demand = EXCLUDED.demand, demand_as_of = EXCLUDED.demand_as_of,

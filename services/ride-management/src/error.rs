@@ -8,10 +8,9 @@ use marketplace::{
 };
 use platform::{
     fault::{Fault, Kind},
-    postgres,
+    postgres::{self, Outage},
 };
 use surge_proto::{convert::Malformed, token::Forged};
-use tracing::debug;
 use uuid::Uuid;
 
 use crate::ride::RideState;
@@ -63,7 +62,11 @@ impl Error {
     /// Whether a transaction that failed with this error may have been committed all the same,
     /// because its answer was lost. Without a connection nothing was committed.
     pub fn leaves_doubt(&self) -> bool {
-        self.is_outage() && !matches!(self, Self::Database(sqlx::Error::PoolTimedOut))
+        match self {
+            Self::Database(sqlx::Error::PoolTimedOut) => false,
+            Self::Database(cause) => Outage::of(cause).is_some_and(Outage::leaves_doubt),
+            _ => false,
+        }
     }
 }
 
@@ -81,12 +84,7 @@ impl From<Error> for Fault {
             Error::Supply(_) => {
                 Self::new(Kind::Unavailable, "driver-management is away; try again")
             }
-            Error::Database(cause) if error.is_outage() => {
-                // The workers log an outage once; a line for each request would be a flood.
-                debug!(error.message = %cause, "PostgreSQL is away: {cause}");
-                Self::new(Kind::Unavailable, "PostgreSQL is away; try again")
-            }
-            Error::Database(_) => Self::internal(error),
+            Error::Database(cause) => Self::of_database(cause),
         }
     }
 }

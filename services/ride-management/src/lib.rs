@@ -233,7 +233,9 @@ fn health(clock: MarketClock, pool: PgPool, nats: Client, supply: SupplyClient) 
     let nats = move || ready(nats::health_check(&nats)).boxed();
     let supply = move || supply.clone().health_check().boxed();
     Health::new(clock)
-        .needs("postgres", move || postgres::probe(pool.clone()).boxed())
+        .needs("postgres", move || {
+            postgres::probe_writes(pool.clone()).boxed()
+        })
         .needs_while("nats", || false, nats)
         .needs_while("driver-management", || false, supply)
 }

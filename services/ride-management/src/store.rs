@@ -15,7 +15,10 @@ use marketplace::{
     time::MarketTime,
     zone::{Position, Zone},
 };
-use platform::{postgres, schema::Step};
+use platform::{
+    postgres::{self, once_more},
+    schema::Step,
+};
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
@@ -53,6 +56,16 @@ pub const LEASE: Duration = Duration::from_secs(2);
 /// Most attempts to release a driver. A release that fails for half an hour is given up: by then
 /// the driver is no longer on that trip.
 const MAX_SUPPLY_CALLS: i32 = 1_000;
+
+/// The columns of a [`RideRow`]. Not `*`: a plan that was prepared with it fails once a newer
+/// version of the service has added a column.
+macro_rules! ride_columns {
+    () => {
+        "ride_id, rider_id, quote_id, state, zone, pickup_lat, pickup_lon, dropoff_lat, dropoff_lon,
+         fare_cents, surge_multiplier_tenths, driver_id, requested_at, matched_at, pickup_due_at,
+         dropoff_due_at, picked_up_at, ended_at, supply_call_due_at, traceparent"
+    };
+}
 
 /// The service's schema in PostgreSQL.
 #[derive(Clone, Debug)]
@@ -102,14 +115,18 @@ impl Store {
     /// # Errors
     /// [`Error::QuoteUsed`] when another request redeemed the quote.
     pub async fn place(&self, ride: Ride) -> Result<PlacedRide, Error> {
-        let inserted = traced("INSERT ride", async {
+        let write = || async {
             let mut transaction = self.pool.begin().await?;
-            if !insert(&mut transaction, &ride).await? {
-                return Ok(false);
+            let is_new = insert(&mut transaction, &ride).await?;
+            if is_new {
+                outbox::write(&mut transaction, &events::ride_event(&ride)).await?;
             }
-            outbox::write(&mut transaction, events::ride_event(&ride)).await?;
+            Ok::<_, sqlx::Error>((transaction, is_new))
+        };
+        let inserted = traced("INSERT ride", async {
+            let (transaction, is_new) = once_more(write).await?;
             transaction.commit().await?;
-            Ok::<_, Error>(true)
+            Ok::<_, sqlx::Error>(is_new)
         });
         match inserted.await? {
             true => Ok(PlacedRide::New(ride)),
@@ -122,10 +139,15 @@ impl Store {
     /// # Errors
     /// [`Error::QuoteUsed`] when another request redeemed it, or none.
     pub async fn repeated(&self, request: &Ride) -> Result<Ride, Error> {
-        let row = sqlx::query_as::<_, RideRow>("SELECT * FROM ride WHERE quote_id = $1")
-            .bind(request.quote_id)
-            .fetch_optional(&self.pool);
-        let row = traced("SELECT ride by quote", row).await?;
+        let read = || {
+            let row = sqlx::query_as::<_, RideRow>(concat!(
+                "SELECT ",
+                ride_columns!(),
+                " FROM ride WHERE quote_id = $1"
+            ));
+            row.bind(request.quote_id).fetch_optional(&self.pool)
+        };
+        let row = traced("SELECT ride by quote", once_more(read)).await?;
         let ride = row.map(Ride::try_from).transpose()?;
         let repeated = ride.filter(|ride| ride.is_same_request(request));
         repeated.ok_or(Error::QuoteUsed)
@@ -136,10 +158,15 @@ impl Store {
     /// # Errors
     /// [`Error::NoSuchRide`].
     pub async fn ride(&self, ride_id: Uuid) -> Result<Ride, Error> {
-        let row = sqlx::query_as::<_, RideRow>("SELECT * FROM ride WHERE ride_id = $1")
-            .bind(ride_id)
-            .fetch_optional(&self.pool);
-        let row = traced("SELECT ride", row).await?;
+        let read = || {
+            let row = sqlx::query_as::<_, RideRow>(concat!(
+                "SELECT ",
+                ride_columns!(),
+                " FROM ride WHERE ride_id = $1"
+            ));
+            row.bind(ride_id).fetch_optional(&self.pool)
+        };
+        let row = traced("SELECT ride", once_more(read)).await?;
         Ok(row.ok_or(Error::NoSuchRide(ride_id))?.try_into()?)
     }
 
@@ -153,7 +180,7 @@ impl Store {
         change: RideChange,
         now: MarketTime,
     ) -> Result<ChangedRide, Error> {
-        traced("UPDATE ride", async {
+        let write = || async {
             let mut transaction = self.pool.begin().await?;
             let before = lock(&mut transaction, ride_id).await?;
             let mut ride = before.clone();
@@ -162,10 +189,14 @@ impl Store {
                 update(&mut transaction, &ride).await?;
             }
             if outcome == ChangeOutcome::Moved {
-                outbox::write(&mut transaction, events::ride_event(&ride)).await?;
+                outbox::write(&mut transaction, &events::ride_event(&ride)).await?;
             }
+            Ok::<_, Error>((transaction, ChangedRide { ride, outcome }))
+        };
+        traced("UPDATE ride", async {
+            let (transaction, changed) = once_more(write).await?;
             transaction.commit().await?;
-            Ok::<_, Error>(ChangedRide { ride, outcome })
+            Ok::<_, Error>(changed)
         })
         .await
     }
@@ -173,9 +204,9 @@ impl Store {
     /// Leases the pending calls that are due to this replica, oldest ride first, for [`LEASE`]. A
     /// call is leased to one replica at a time.
     pub async fn lease_due_calls(&self, most: i64) -> Result<Vec<Ride>, Error> {
-        let rows = sqlx::query_as::<_, RideRow>(
+        let rows = sqlx::query_as::<_, RideRow>(concat!(
             "WITH due AS MATERIALIZED (
-                 SELECT ride_id FROM ride WHERE supply_call_due_at <= now()
+                 SELECT ride_id AS due_id FROM ride WHERE supply_call_due_at <= now()
                  ORDER BY requested_at LIMIT $1 FOR UPDATE SKIP LOCKED
              )
              UPDATE ride SET
@@ -183,9 +214,10 @@ impl Store {
                  supply_call_due_at = CASE
                      WHEN state = 'requested' OR supply_calls < $2 THEN now() + $3
                  END
-             FROM due WHERE ride.ride_id = due.ride_id
-             RETURNING ride.*",
-        )
+             FROM due WHERE ride_id = due_id
+             RETURNING ",
+            ride_columns!()
+        ))
         .bind(most)
         .bind(MAX_SUPPLY_CALLS)
         .bind(LEASE)
@@ -196,13 +228,14 @@ impl Store {
 
     /// Records that driver-management has freed the driver of an ended ride.
     pub async fn released(&self, ride_id: Uuid) -> Result<(), Error> {
-        let update = sqlx::query(
-            "UPDATE ride SET supply_call_due_at = NULL
-             WHERE ride_id = $1 AND state IN ('cancelled', 'unserved')",
-        )
-        .bind(ride_id)
-        .execute(&self.pool);
-        traced("UPDATE ride released", update).await?;
+        let update = || {
+            let update = sqlx::query(
+                "UPDATE ride SET supply_call_due_at = NULL
+                 WHERE ride_id = $1 AND state IN ('cancelled', 'unserved')",
+            );
+            update.bind(ride_id).execute(&self.pool)
+        };
+        traced("UPDATE ride released", once_more(update)).await?;
         Ok(())
     }
 
@@ -258,13 +291,14 @@ impl Store {
         if rides.is_empty() {
             return Ok(Vec::new());
         }
-        let rows = sqlx::query_as::<_, (String, DateTime<Utc>)>(
-            "SELECT zone, requested_at FROM ride WHERE ride_id = ANY($1)",
-        )
-        .bind(rides)
-        .fetch_all(&self.pool);
+        let read = || {
+            let rows = sqlx::query_as::<_, (String, DateTime<Utc>)>(
+                "SELECT zone, requested_at FROM ride WHERE ride_id = ANY($1)",
+            );
+            rows.bind(rides).fetch_all(&self.pool)
+        };
         let request = |(zone, at): (String, DateTime<Utc>)| Ok((parsed(&zone)?, at.into()));
-        let rows = traced("SELECT ride requests", rows).await?;
+        let rows = traced("SELECT ride requests", once_more(read)).await?;
         rows.into_iter().map(request).collect()
     }
 
@@ -275,11 +309,11 @@ impl Store {
 
     /// Reports that all requests which this replica accepted up to `as_of` are in the table.
     pub async fn report_as_of(&self, as_of: MarketTime) -> Result<(), Error> {
-        traced("UPDATE replica", async {
+        let report = || async {
             let mut connection = self.pool.acquire().await?;
             change_log::report_as_of(&mut connection, self.replica, DateTime::from(as_of)).await
-        })
-        .await
+        };
+        traced("UPDATE replica", once_more(report)).await
     }
 
     /// The change log of the schema, as this process reads it.
@@ -318,10 +352,14 @@ async fn insert(connection: &mut PgConnection, ride: &Ride) -> Result<bool, sqlx
 }
 
 async fn lock(connection: &mut PgConnection, ride_id: Uuid) -> Result<Ride, Error> {
-    let row: Option<RideRow> = sqlx::query_as("SELECT * FROM ride WHERE ride_id = $1 FOR UPDATE")
-        .bind(ride_id)
-        .fetch_optional(connection)
-        .await?;
+    let row: Option<RideRow> = sqlx::query_as(concat!(
+        "SELECT ",
+        ride_columns!(),
+        " FROM ride WHERE ride_id = $1 FOR UPDATE"
+    ))
+    .bind(ride_id)
+    .fetch_optional(connection)
+    .await?;
     Ok(row.ok_or(Error::NoSuchRide(ride_id))?.try_into()?)
 }
 

@@ -4,13 +4,21 @@
 //! hangs, or one behind a network that swallows packets, ends nothing. So every operation also has
 //! a deadline on this side: [`within`], or [`traced`] where the operation deserves a span and a
 //! metric.
+//!
+//! Servers, proxies and administrators close connections at any time, and a failover leaves some
+//! that only read. That should cost no caller an answer, so an operation is repeated once, on a new
+//! connection, where it certainly changed nothing: a read, and a transaction before its `COMMIT`
+//! ([`once_more`]). What each failure means stands in one table, [`Outage::of`].
 
 mod pool;
 mod session;
 
 use std::{borrow::Cow, error::Error, io, iter, sync::OnceLock, time::Duration};
 
-use sqlx::{PgPool, postgres::PgConnectOptions};
+use sqlx::{
+    PgPool,
+    postgres::{PgConnectOptions, PgDatabaseError},
+};
 use tokio::time::timeout;
 use tracing::{Instrument, Span, field::Empty, info_span};
 
@@ -117,17 +125,67 @@ fn client_span(summary: &'static str) -> Span {
     )
 }
 
+/// Runs `operation`, and once more on a new connection if the first attempt certainly changed
+/// nothing and its connection or its plan was of no use. So `operation` must be a read, a
+/// transaction without its `COMMIT`, or something that may be done twice.
+///
+/// # Errors
+/// Those of the last attempt.
+pub async fn once_more<T, E, F>(operation: impl Fn() -> F) -> Result<T, E>
+where
+    E: Error + 'static,
+    F: Future<Output = Result<T, E>>,
+{
+    // Boxed: two attempts in place would double the future of every caller.
+    match Box::pin(operation()).await {
+        Err(error) if outdates_connections(&error) || is_rolled_back(&error) => {
+            Box::pin(operation()).await
+        }
+        outcome => outcome,
+    }
+}
+
+/// Whether `error` says that its connection is of no more use. Then none that was opened earlier is
+/// used again: a crash, a failover and a change of the schema concern them all.
+fn outdates_connections(error: &(dyn Error + 'static)) -> bool {
+    let Some(error) = database_error(error).filter(|error| !is_timeout(error)) else {
+        return false;
+    };
+    let outdated = matches!(
+        Outage::of(error),
+        Some(Outage::Away | Outage::NotWritable | Outage::StalePlan)
+    );
+    if outdated {
+        pool::replace_connections();
+    }
+    outdated
+}
+
+fn is_rolled_back(error: &(dyn Error + 'static)) -> bool {
+    database_error(error).and_then(Outage::of) == Some(Outage::RolledBack)
+}
+
+fn database_error<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e sqlx::Error> {
+    let mut causes = iter::successors(Some(error), |&cause| cause.source());
+    causes.find_map(|cause| cause.downcast_ref())
+}
+
+fn is_timeout(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(cause) => cause.kind() == io::ErrorKind::TimedOut,
+        error => matches!(error, sqlx::Error::PoolTimedOut),
+    }
+}
+
 /// What was wrong with the database, as a label; `None` if the failure is none of its own.
 fn failure_of(error: &(dyn Error + 'static)) -> Option<Cow<'static, str>> {
-    let mut causes = iter::successors(Some(error), |&cause| cause.source());
-    let error = causes.find_map(|cause| cause.downcast_ref::<sqlx::Error>())?;
+    let error = database_error(error)?;
     Some(match error {
         sqlx::Error::Database(refusal) => match refusal.code() {
             Some(sqlstate) => Cow::Owned(sqlstate.into_owned()),
             None => Cow::Borrowed("other"),
         },
-        sqlx::Error::Io(cause) if cause.kind() == io::ErrorKind::TimedOut => "timeout".into(),
-        sqlx::Error::PoolTimedOut => "timeout".into(),
+        error if is_timeout(error) => "timeout".into(),
         error if is_away(error) => "unavailable".into(),
         _ => "other".into(),
     })
@@ -159,26 +217,95 @@ fn overdue(deadline: Duration) -> io::Error {
     io::Error::new(io::ErrorKind::TimedOut, detail)
 }
 
-/// True when the database cannot be reached, is starting or stopping, or has no room: trying again
-/// later can succeed.
-pub fn is_away(error: &sqlx::Error) -> bool {
-    match error {
-        sqlx::Error::Io(_)
-        // The server fell silent in the middle of a message.
-        | sqlx::Error::Protocol(_)
-        | sqlx::Error::PoolTimedOut
-        | sqlx::Error::PoolClosed
-        | sqlx::Error::WorkerCrashed => true,
-        // Class 08: the connection broke; 53: no room (for connections, memory, disk); 57: the
-        // server starts or stops, or our limit on a statement; 55P03: our limit on waiting for a
-        // lock. https://www.postgresql.org/docs/current/errcodes-appendix.html
-        sqlx::Error::Database(refusal) => refusal.code().is_some_and(|code| {
-            ["08", "53", "57", "55P03"]
-                .iter()
-                .any(|class| code.starts_with(class))
-        }),
-        _ => false,
+/// Why the database did not do what it was asked, where the caller may try again later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outage {
+    /// It cannot be reached, or the connection was closed.
+    Away,
+    /// It only reads: it is a standby, or a failover is not over.
+    NotWritable,
+    /// The schema changed after the statement had been prepared on this connection.
+    StalePlan,
+    /// It has no room for a connection, in memory or on disk.
+    Full,
+    /// It gave up at one of our limits, on a statement or on the wait for a lock.
+    Slow,
+    /// It undid the transaction in favour of another.
+    RolledBack,
+    /// It does not let this role in. A person has to change that.
+    Refused,
+}
+
+/// The beginnings of SQLSTATE codes, the first that matches counts.
+/// <https://www.postgresql.org/docs/current/errcodes-appendix.html>
+const OUTAGES: [(&str, Outage); 11] = [
+    ("08", Outage::Away),
+    // The session was in a transaction for too long.
+    ("25P03", Outage::Away),
+    ("25P04", Outage::Away),
+    ("57014", Outage::Slow),
+    // The server starts, stops or crashed, or somebody or a time-out ended the session.
+    ("57", Outage::Away),
+    ("25006", Outage::NotWritable),
+    ("53", Outage::Full),
+    ("55P03", Outage::Slow),
+    // A deadlock, or on a standby a conflict with what it replays.
+    ("40", Outage::RolledBack),
+    ("28", Outage::Refused),
+    ("3D000", Outage::Refused),
+];
+
+impl Outage {
+    /// The outage behind an error; `None` when trying again is of no use.
+    pub fn of(error: &sqlx::Error) -> Option<Self> {
+        match error {
+            sqlx::Error::Io(_)
+            // The server fell silent in the middle of a message.
+            | sqlx::Error::Protocol(_)
+            | sqlx::Error::PoolTimedOut
+            | sqlx::Error::PoolClosed
+            | sqlx::Error::WorkerCrashed => Some(Self::Away),
+            sqlx::Error::Database(refusal) => {
+                let refusal = refusal.try_downcast_ref::<PgDatabaseError>()?;
+                // Its code is that of any missing feature, and its text in any language.
+                match refusal.routine() {
+                    Some("RevalidateCachedQuery") => Some(Self::StalePlan),
+                    _ => Self::of_code(refusal.code()),
+                }
+            }
+            _ => None,
+        }
     }
+
+    fn of_code(code: &str) -> Option<Self> {
+        let mut rows = OUTAGES.iter();
+        let (_, outage) = rows.find(|(beginning, _)| code.starts_with(beginning))?;
+        Some(*outage)
+    }
+
+    /// What happened and what to do, for a caller.
+    pub const fn advice(self) -> &'static str {
+        match self {
+            Self::Away => "PostgreSQL is away; try again",
+            Self::NotWritable => "PostgreSQL only reads at present; try again",
+            Self::StalePlan => "the schema in PostgreSQL changes at present; try again",
+            Self::Full => "PostgreSQL has no room at present; try again later",
+            Self::Slow => "PostgreSQL takes too long at present; try again",
+            Self::RolledBack => "PostgreSQL undid this for another change; try again",
+            Self::Refused => "PostgreSQL does not let the service in; try again later",
+        }
+    }
+
+    /// Whether the transaction may have been committed all the same, because only the answer to its
+    /// `COMMIT` was lost.
+    pub const fn leaves_doubt(self) -> bool {
+        matches!(self, Self::Away | Self::Slow)
+    }
+}
+
+/// True when the database is in an [`Outage`] that may pass without anybody's help.
+pub fn is_away(error: &sqlx::Error) -> bool {
+    Outage::of(error).is_some_and(|outage| outage != Outage::Refused)
 }
 
 /// A health check: whether the database answers a query.
@@ -186,8 +313,25 @@ pub fn is_away(error: &sqlx::Error) -> bool {
 /// # Errors
 /// Why it does not.
 pub async fn probe(pool: PgPool) -> Result<(), String> {
-    let answer = sqlx::query("SELECT 1").execute(&pool).await;
+    let answer = once_more(|| sqlx::query("SELECT 1").execute(&pool)).await;
     answer.map(|_| ()).map_err(|error| error.to_string())
+}
+
+/// A health check of a service that must write: whether the database answers, and takes writes.
+///
+/// # Errors
+/// Why it does not.
+pub async fn probe_writes(pool: PgPool) -> Result<(), String> {
+    const READS_ONLY: &str = "SELECT current_setting('transaction_read_only')::bool";
+    let asked = once_more(|| sqlx::query_scalar(READS_ONLY).fetch_one(&pool)).await;
+    match asked.map_err(|error| error.to_string())? {
+        false => Ok(()),
+        true => {
+            // The next check is on a new connection, which may lead to another server.
+            pool::replace_connections();
+            Err("the server only reads: a standby, or default_transaction_read_only".to_owned())
+        }
+    }
 }
 
 #[cfg(test)]
@@ -207,5 +351,19 @@ mod tests {
     fn wrong_query_is_no_outage() {
         assert!(is_away(&sqlx::Error::PoolTimedOut));
         assert!(!is_away(&sqlx::Error::RowNotFound));
+    }
+
+    #[test]
+    fn first_matching_code_names_the_outage() {
+        for (code, outage) in [
+            ("57P01", Some(Outage::Away)),
+            ("57P05", Some(Outage::Away)),
+            ("57014", Some(Outage::Slow)),
+            ("25006", Some(Outage::NotWritable)),
+            ("53300", Some(Outage::Full)),
+            ("23505", None),
+        ] {
+            assert_eq!(Outage::of_code(code), outage, "{code}");
+        }
     }
 }

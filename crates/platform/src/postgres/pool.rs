@@ -24,13 +24,26 @@
 //! A connection comes back from an operation that was cut off in one of three states: in step with
 //! the server, inside a transaction that has to be rolled back, or unknown. [`settle`] keeps the
 //! first two and closes the third.
+//!
+//! When a connection turns out to be dead, to lead to a server that only reads, or to have plans of
+//! an earlier schema, the others of its age are most likely as bad. So [`replace_connections`] has
+//! every connection closed that was opened before that moment, when a request gives it back or the
+//! next one would get it, and a repeated operation is on a connection that is newer than the
+//! failure.
 
-use std::{fmt::Display, fs, str::FromStr, time::Duration};
+use std::{
+    fmt::Display,
+    fs,
+    str::FromStr,
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
 use futures::{FutureExt, future::join_all};
 use prometheus_client::registry::Registry;
 use sqlx::{
     Connection, PgConnection, PgPool,
+    pool::PoolConnectionMetadata,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 use tokio::{
@@ -63,6 +76,21 @@ const SETTLE_DEADLINE: Duration = Duration::from_secs(5);
 /// Wakes [`keep_open`] when an operation failed because of its connection. There is one database
 /// per process.
 pub(super) static FAILED: Notify = Notify::const_new();
+
+/// When [`replace_connections`] was called last. A std mutex: locked for an assignment or a
+/// comparison, never across an await.
+static REPLACED_AT: Mutex<Option<Instant>> = Mutex::new(None);
+
+/// Has every connection closed that was opened before this moment.
+pub(super) fn replace_connections() {
+    *REPLACED_AT.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    FAILED.notify_waiters();
+}
+
+fn is_replaced(connection: &PoolConnectionMetadata) -> bool {
+    let replaced_at = *REPLACED_AT.lock().unwrap_or_else(PoisonError::into_inner);
+    replaced_at.is_some_and(|at| at.elapsed() < connection.age)
+}
 
 /// A pool whose connections are opened in the background, so that a service can start before its
 /// database does.
@@ -136,13 +164,18 @@ fn pool_of(max_connections: u32, options: PgConnectOptions, settings: String) ->
         })
         .before_acquire(|connection, meta| {
             Box::pin(async move {
+                if is_replaced(&meta) {
+                    return Ok(false);
+                }
                 if meta.idle_for > TEST_AFTER_IDLE {
                     connection.ping().await?;
                 }
                 Ok(true)
             })
         })
-        .after_release(|connection, _| Box::pin(settle(connection)))
+        .after_release(|connection, meta| {
+            Box::pin(async move { Ok(!is_replaced(&meta) && settle(connection).await?) })
+        })
         .connect_lazy_with(options);
     tokio::spawn(keep_open(pool.clone()));
     pool

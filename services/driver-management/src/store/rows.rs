@@ -11,6 +11,16 @@ use crate::{
     error::Error,
 };
 
+/// The columns of a [`DriverRow`]. Not `*`: a plan that was prepared with it fails once a newer
+/// version of the service has added a column.
+macro_rules! driver_columns {
+    () => {
+        "driver_id, version, status, changed_at, lat, lon, moved_at, ride_id,
+         dropoff_lat, dropoff_lon, pickup_due_at, dropoff_due_at"
+    };
+}
+pub(super) use driver_columns;
+
 platform::from_row! {
     /// A row of `driver`.
     pub(super) struct DriverRow {

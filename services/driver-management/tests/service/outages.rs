@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use futures::future::join_all;
 use marketplace::zone::Zone;
 use serde_json::json;
 use test_harness::{Servers, downtown, eventually, midtown, until};
@@ -41,6 +42,49 @@ async fn supply_is_served_without_postgres() {
     assert_eq!(readiness.status, 503);
     assert_eq!(readiness.body["dependencies"]["postgres"]["status"], "down");
     assert_eq!(service.rest.get("/livez").await.status, 200);
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn ended_sessions_cost_no_answer() {
+    let servers = Servers::start().await;
+    let service = DriverManagement::start(&servers).await;
+    for _ in 0..3 {
+        let (driver, ride) = (service.driver_goes_online(midtown()).await, Uuid::now_v7());
+        servers.end_sessions(ROLE).await;
+        let reports = (0..16).map(|_| service.report(Uuid::now_v7(), "offline", midtown()));
+        for answer in join_all(reports).await {
+            assert_eq!(answer.status, 200, "{}", answer.body);
+        }
+        servers.end_sessions(ROLE).await;
+        let sent = service.dispatch(ride).await.unwrap().unwrap();
+        assert_eq!(sent.driver_id, driver.to_string());
+        servers.end_sessions(ROLE).await;
+        assert!(service.release(ride).await.unwrap());
+        service.driver_is(driver, "offline", midtown()).await;
+    }
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn server_that_only_reads_is_an_outage() {
+    let servers = Servers::start().await;
+    let service = DriverManagement::start(&servers).await;
+    servers.only_reads(ROLE, true).await;
+    let refused = service.report(Uuid::now_v7(), "idle", midtown()).await;
+    assert_eq!(refused.status, 503, "{}", refused.body);
+    let advice = "PostgreSQL only reads at present; try again";
+    assert_eq!(refused.body["detail"], advice);
+    assert_eq!(service.rest.get("/readyz").await.status, 503);
+
+    // The sessions of that time are open, and would go on to refuse.
+    servers.only_reads(ROLE, false).await;
+    let taken = service.report(Uuid::now_v7(), "idle", midtown()).await;
+    assert_eq!(taken.status, 200, "{}", taken.body);
+    until("the service is ready", async || {
+        service.rest.get("/readyz").await.status == 200
+    })
+    .await;
     service.stop().await;
 }
 
@@ -106,13 +150,13 @@ async fn change_after_its_timeout_is_learned() {
     let ride = Uuid::now_v7();
     assert!(service.dispatch_patiently(ride).await.is_some());
 
-    // The update outlasts every deadline: meanwhile the service reads the driver again, who still
+    // The commit outlasts every deadline: meanwhile the service reads the driver again, who still
     // seems to be en route.
     let mut owner = servers.connection_as(ROLE).await;
     sqlx::raw_sql(
         "CREATE FUNCTION dawdle() RETURNS trigger LANGUAGE plpgsql
              AS $$ BEGIN PERFORM pg_sleep(3); RETURN NEW; END $$;
-         CREATE TRIGGER dawdle BEFORE UPDATE ON driver
+         CREATE CONSTRAINT TRIGGER dawdle AFTER UPDATE ON driver DEFERRABLE INITIALLY DEFERRED
              FOR EACH ROW WHEN (OLD.status = 'en_route') EXECUTE FUNCTION dawdle()",
     )
     .execute(&mut owner)

@@ -13,7 +13,8 @@ use platform::{
 };
 use private_servers::{free_port, spawn_tied};
 use sqlx::{AssertSqlSafe, Connection as _};
-use test_harness::{Servers, behind_transaction_pooler, until};
+use test_harness::{Servers, behind_transaction_pooler, midtown, until};
+use uuid::Uuid;
 
 use crate::{
     process,
@@ -166,6 +167,24 @@ async fn start_waits_until_drivers_can_be_read() {
     process::becomes_ready(port).await;
     service.kill().unwrap();
     service.wait().unwrap();
+}
+
+#[tokio::test]
+async fn grown_schema_costs_no_answer() {
+    let servers = Servers::start().await;
+    let service = DriverManagement::start(&servers).await;
+    servers
+        .grow_schema(ROLE, async || {
+            let ride = Uuid::now_v7();
+            let idle = service.report(Uuid::now_v7(), "idle", midtown()).await;
+            assert_eq!(idle.status, 200, "{}", idle.body);
+            let sent = service.dispatch(ride).await.unwrap().unwrap();
+            assert_eq!(service.dispatch(ride).await.unwrap().unwrap(), sent);
+            assert!(service.release(ride).await.unwrap());
+            assert!(!service.release(Uuid::now_v7()).await.unwrap());
+        })
+        .await;
+    service.stop().await;
 }
 
 async fn a_lock_is_waited_for_and_given_up(servers: &Servers) {

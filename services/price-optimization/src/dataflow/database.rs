@@ -9,7 +9,7 @@
 //! Simple and reliable. The read takes less than a millisecond; the data is as old as the last
 //! batch run, and unavailable together with PostgreSQL. [`batch`](crate::batch) is the other half.
 
-use std::{collections::HashMap, io, sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
@@ -18,7 +18,11 @@ use marketplace::{
     view::{Level, MarketView, ZoneLevels},
     zone::Zone,
 };
-use platform::{clock::RealTime, postgres, propagation};
+use platform::{
+    clock::RealTime,
+    postgres::{self, Outage},
+    propagation,
+};
 use sqlx::{FromRow, PgPool, Row, postgres::PgRow};
 use tracing::Span;
 
@@ -55,17 +59,7 @@ impl DatabaseDataflow {
         }
     }
 
-    /// The rows of `zones`: one indexed read. A connection that broke since its last use fails
-    /// once, so the read is repeated once.
-    async fn rows(&self, zones: &[Zone]) -> Result<Vec<ZoneMarketRow>, sqlx::Error> {
-        match self.read(zones).await {
-            Err(sqlx::Error::Io(broken)) if broken.kind() != io::ErrorKind::TimedOut => {
-                self.read(zones).await
-            }
-            outcome => outcome,
-        }
-    }
-
+    /// The rows of `zones`: one indexed read.
     async fn read(&self, zones: &[Zone]) -> Result<Vec<ZoneMarketRow>, sqlx::Error> {
         let names: Vec<String> = zones.iter().map(Zone::to_string).collect();
         let acquire = postgres::within(self.acquire_deadline, self.pool.acquire());
@@ -85,8 +79,12 @@ impl DatabaseDataflow {
 impl Dataflow for DatabaseDataflow {
     async fn market_view(&self, zones: &[Zone]) -> Result<MarketObservation, DataflowError> {
         let asked_at = RealTime::now();
-        let rows = postgres::observed("SELECT zone_market", self.rows(zones)).await;
-        let mut rows = rows.map_err(|_| DataflowError::Away("PostgreSQL"))?;
+        let read = postgres::once_more(|| self.read(zones));
+        let rows = postgres::observed("SELECT zone_market", read).await;
+        let mut rows = rows.map_err(|error| match Outage::of(&error) {
+            Some(_) => DataflowError::Away("PostgreSQL"),
+            None => DataflowError::Nonsense("PostgreSQL"),
+        })?;
         let read_at = RealTime::now();
         // One batch run writes all rows together, so any row says which run it was.
         let first = rows.first_mut();

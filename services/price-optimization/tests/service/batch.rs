@@ -3,8 +3,9 @@
 
 use std::process::{Output, Stdio};
 
+use private_servers::free_port;
 use sqlx::{AssertSqlSafe, Executor};
-use test_harness::PATIENCE;
+use test_harness::{PATIENCE, RestClient, until};
 use tokio::process::Command;
 
 use crate::support::{Exchange, ROLE};
@@ -43,6 +44,28 @@ async fn once_overrides_batch_period() {
     publish_views(&exchange).await;
     run_once(&exchange, &[("BATCH_EVERY", "1h")]).await;
     assert_eq!(supply(&exchange).await, 1.0);
+}
+
+#[tokio::test]
+async fn batch_needs_a_server_that_writes() {
+    let exchange = Exchange::start().await;
+    let port = free_port().unwrap();
+    let _batch = Command::new(env!("CARGO_BIN_EXE_price-optimization"))
+        .arg("batch")
+        .env("DATABASE_URL", &exchange.database_url)
+        .env("HTTP_ADDR", format!("127.0.0.1:{port}"))
+        .stderr(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let rest = RestClient::connect(([127, 0, 0, 1], port).into()).await;
+    for only_reads in [false, true, false] {
+        exchange.only_reads(ROLE, only_reads).await;
+        until("the readiness is that of the server", async || {
+            rest.get("/readyz").await.status.is_success() != only_reads
+        })
+        .await;
+    }
 }
 
 async fn publish_views(exchange: &Exchange) {

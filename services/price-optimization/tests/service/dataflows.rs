@@ -8,9 +8,11 @@ use futures::future::join_all;
 use http::StatusCode;
 use marketplace::{time::MarketTime, view::Level};
 use prost::Message;
+use sqlx::{AssertSqlSafe, Executor};
 use surge_proto::{subjects, v1::DemandLevel};
+use test_harness::until;
 
-use crate::support::{Exchange, PriceOptimization, market, now, publish};
+use crate::support::{Exchange, PriceOptimization, ROLE, market, now, publish};
 
 #[tokio::test]
 async fn same_market_same_price_in_every_mode() {
@@ -45,6 +47,71 @@ async fn modes_agree(exchange: &Exchange, service: &PriceOptimization) {
             let quote = service.quote_until(mode, |_, quote| same(quote)).await;
             assert_eq!(quote["dataflow"], mode);
         }
+    }
+}
+
+/// Time for a slow machine to open connections in.
+const PATIENT: &str = "--dataflow-deadline=4s";
+
+#[tokio::test]
+async fn closed_idle_sessions_cost_no_quote() {
+    let exchange = Exchange::start().await;
+    let service = exchange.service(&[PATIENT]).await;
+    service
+        .quote_until("database", |status, _| status.is_success())
+        .await;
+    let close = "ALTER ROLE price_optimization SET idle_session_timeout = '100ms'";
+    exchange.administer(close).await;
+    exchange.end_sessions(ROLE).await;
+    let mut admin = exchange.admin().await;
+    for _ in 0..8 {
+        let (status, quote) = service.quote("database").await;
+        assert_eq!(status, StatusCode::OK, "{quote}");
+        until("the server has closed the idle sessions", async || {
+            let open = "SELECT count(*) FROM pg_stat_activity WHERE usename = $1";
+            let open = sqlx::query_scalar(open).bind(ROLE).fetch_one(&mut admin);
+            let open: i64 = open.await.unwrap();
+            open == 0
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn quotes_need_no_server_that_writes() {
+    let exchange = Exchange::start().await;
+    let service = exchange.service(&[PATIENT]).await;
+    service
+        .quote_until("database", |status, _| status.is_success())
+        .await;
+    exchange.only_reads(ROLE, true).await;
+    let another = exchange.service(&[PATIENT]).await;
+    for service in [service, another] {
+        let (status, quote) = service.quote("database").await;
+        assert_eq!(status, StatusCode::OK, "{quote}");
+        let (status, ready) = service.get("/readyz").await;
+        assert_eq!(status, StatusCode::OK, "{ready}");
+    }
+}
+
+#[tokio::test]
+async fn changed_schema_costs_no_quote() {
+    let exchange = Exchange::start().await;
+    let service = exchange.service(&["--shared-reads=off", PATIENT]).await;
+    service
+        .quote_until("database", |status, _| status.is_success())
+        .await;
+    let quote = async || {
+        let (status, quote) = service.quote("database").await;
+        assert_eq!(status, StatusCode::OK, "{quote}");
+    };
+    exchange.grow_schema(ROLE, quote).await;
+    let mut owner = exchange.connection_as(ROLE).await;
+    for length in 100..104 {
+        // The columns of prepared statements have another type now.
+        let change = format!("ALTER TABLE zone_market ALTER traceparent TYPE varchar({length})");
+        owner.execute(AssertSqlSafe(change)).await.unwrap();
+        join_all((0..16).map(|_| quote())).await;
     }
 }
 

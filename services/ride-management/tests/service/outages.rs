@@ -222,6 +222,73 @@ async fn ride_survives_the_death_of_postgres() {
 }
 
 #[tokio::test]
+async fn ended_sessions_cost_no_answer() {
+    let servers = Servers::start().await;
+    let rides = RideManagement::start(&servers).await;
+    for _ in 0..3 {
+        servers.end_sessions(ROLE).await;
+        let requests: Vec<_> = (0..16).map(|_| (Uuid::now_v7(), quote())).collect();
+        let requests = requests.iter();
+        let placed = requests.map(|(rider, quote)| rides.request(*rider, quote));
+        let placed = join_all(placed).await;
+        servers.end_sessions(ROLE).await;
+        for ride in placed {
+            assert_eq!(ride.status, StatusCode::CREATED, "{}", ride.body);
+            let (seen, cancelled) =
+                tokio::join!(rides.look_at(&ride.body), rides.cancel(&ride.body));
+            assert_eq!(seen.status, StatusCode::OK, "{}", seen.body);
+            assert_eq!(cancelled.status, StatusCode::OK, "{}", cancelled.body);
+        }
+    }
+    rides.stop().await;
+}
+
+#[tokio::test]
+async fn server_that_only_reads_is_an_outage() {
+    let servers = Servers::start().await;
+    let rides = RideManagement::start(&servers).await;
+    servers.only_reads(ROLE, true).await;
+    let refused = rides.request(Uuid::now_v7(), &quote()).await;
+    assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
+    let advice = "PostgreSQL only reads at present; try again";
+    assert_eq!(refused.body["detail"], advice);
+    let unready = rides.rest.get("/readyz").await;
+    assert_eq!(unready.body["dependencies"]["postgres"]["status"], "down");
+
+    // The sessions of that time are open, and would go on to refuse.
+    servers.only_reads(ROLE, false).await;
+    let taken = rides.request(Uuid::now_v7(), &quote()).await;
+    assert_eq!(taken.status, StatusCode::CREATED, "{}", taken.body);
+    until("the service is ready", async || {
+        rides.rest.get("/readyz").await.status == StatusCode::OK
+    })
+    .await;
+    rides.stop().await;
+}
+
+#[tokio::test]
+async fn grown_schema_costs_no_answer() {
+    let servers = Servers::start().await;
+    let (drivers, supply_url) = Drivers::open(1_000_000).await;
+    let rides = RideManagement::start_at(&servers, &supply_url).await;
+    servers
+        .grow_schema(ROLE, async || {
+            let (rider, quote) = (Uuid::now_v7(), quote());
+            let ride = rides.request(rider, &quote).await;
+            assert_eq!(ride.body["state"], "matched", "{}", ride.body);
+            let repeated = rides.request(rider, &quote).await;
+            assert_eq!(repeated.status, StatusCode::OK, "{}", repeated.body);
+            let seen = rides.look_at(&ride.body).await;
+            assert_eq!(seen.status, StatusCode::OK, "{}", seen.body);
+            let cancelled = rides.cancel(&ride.body).await;
+            assert_eq!(cancelled.body["state"], "cancelled", "{}", cancelled.body);
+        })
+        .await;
+    drivers.all_are_free().await;
+    rides.stop().await;
+}
+
+#[tokio::test]
 async fn hanging_postgres_is_an_outage() {
     let servers = Servers::start().await;
     let rides = RideManagement::start(&servers).await;
