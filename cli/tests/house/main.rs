@@ -6,6 +6,7 @@
 //! | Comments, names and pages use the field's words. | `words.rs`, `words.txt` |
 //! | Two crates do not define a type of the same name. | `names.rs` |
 //! | A line has at most 100 columns, the name of a test at most seven words. | `names.rs` |
+//! | SQL statements name their columns. | `names.rs` |
 //! | Inside a crate no modules import each other in a circle. | `imports.rs` |
 //! | A crate imports only the crates that the architecture allows. | `imports.rs` |
 //! | A quote passes at most 14 files, and `docs/architecture.md` lists them. | `architecture.rs` |

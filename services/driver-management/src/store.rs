@@ -211,14 +211,17 @@ impl Store {
     /// `now`, the most overdue first.
     pub async fn overdue_drivers(&self, now: MarketTime) -> Result<Vec<Driver>, Error> {
         const MOST: i64 = 100;
-        let rows = sqlx::query_as::<_, DriverRow>(
-            "SELECT * FROM driver WHERE status = 'en_route' AND pickup_due_at <= $1
-             ORDER BY pickup_due_at LIMIT $2",
-        )
-        .bind(DateTime::from(now - PICKUP_GRACE))
-        .bind(MOST)
-        .fetch_all(&self.pool);
-        drivers(traced("SELECT driver overdue", rows).await?)
+        let read = || {
+            let rows = sqlx::query_as::<_, DriverRow>(concat!(
+                "SELECT ",
+                driver_columns!(),
+                " FROM driver WHERE status = 'en_route' AND pickup_due_at <= $1
+                 ORDER BY pickup_due_at LIMIT $2"
+            ));
+            let rows = rows.bind(DateTime::from(now - PICKUP_GRACE)).bind(MOST);
+            rows.fetch_all(&self.pool)
+        };
+        drivers(traced("SELECT driver overdue", once_more(read)).await?)
     }
 
     /// Frees the driver on the way to a ride; `None` when nobody is on the way to it. The position
