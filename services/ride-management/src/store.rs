@@ -63,7 +63,7 @@ macro_rules! ride_columns {
     () => {
         "ride_id, rider_id, quote_id, state, zone, pickup_lat, pickup_lon, dropoff_lat, dropoff_lon,
          fare_cents, surge_multiplier_tenths, driver_id, requested_at, matched_at, pickup_due_at,
-         dropoff_due_at, picked_up_at, ended_at, supply_call_due_at, traceparent"
+         dropoff_due_at, picked_up_at, ended_at, supply_call_due_at, given_back_by, traceparent"
     };
 }
 
