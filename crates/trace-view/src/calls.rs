@@ -1,6 +1,7 @@
 //! Which service calls which, counted from the traces in memory: the UI's page *System
 //! Architecture*. A call is a span whose parent, or whose link, belongs to another service. A link
 //! counts too: an event from one service to another is a call for which the caller does not wait.
+//! A database and a broker send no spans; the spans of their clients name them.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -8,7 +9,7 @@ use serde::Serialize;
 
 use crate::{
     ids::{SpanId, TraceId},
-    span::Span,
+    span::{Span, SpanKind, Tag, TagValue},
     store::Trace,
 };
 
@@ -31,6 +32,13 @@ pub(crate) fn count_calls(traces: &[Trace]) -> Vec<ServiceCalls<'_>> {
         for parent in callers.filter(|parent| *parent != child) {
             *counts.entry((parent, child)).or_default() += 1;
         }
+        if let Some(server) = server_of(span) {
+            let call = match span.kind {
+                SpanKind::Consumer => (server, child),
+                _ => (child, server),
+            };
+            *counts.entry(call).or_default() += 1;
+        }
     }
     counts
         .into_iter()
@@ -40,6 +48,15 @@ pub(crate) fn count_calls(traces: &[Trace]) -> Vec<ServiceCalls<'_>> {
             call_count,
         })
         .collect()
+}
+
+/// The database or broker of which the span is a client.
+fn server_of(span: &Span) -> Option<&str> {
+    let system = |tag: &&Tag| ["db.system.name", "messaging.system"].contains(&&*tag.key);
+    match &span.tags.iter().find(system)?.value {
+        TagValue::Text(server) => Some(server),
+        _ => None,
+    }
 }
 
 fn services_by_span(traces: &[Trace]) -> HashMap<(TraceId, SpanId), &str> {

@@ -297,8 +297,18 @@ async fn wrong_query_is_refused_by_name() {
 #[tokio::test]
 async fn calls_count_over_parents_and_links() {
     let suite = suite_with_a_quote().await;
+    let of_a_server = |key, server, trace| with(vec![text(key, server)], span(trace, 1, "any"));
+    let select = of_a_server("db.system.name", "postgresql", 0xdb);
+    suite.export("batch", vec![select]).await;
+    let process = Span {
+        kind: SpanKind::Consumer.into(),
+        ..of_a_server("messaging.system", "nats", 0xb0)
+    };
+    suite.export("pricing", vec![process]).await;
     let end = FRIDAY / MILLISECOND + 60_000;
     let calls = json!([
+        {"parent": "batch", "child": "postgresql", "callCount": 1},
+        {"parent": "nats", "child": "pricing", "callCount": 1},
         {"parent": "pricing", "child": "batch", "callCount": 1},
         {"parent": "pricing", "child": "drivers", "callCount": 1},
     ]);
