@@ -289,9 +289,9 @@ impl Levels {
     }
 }
 
-/// Equal within the fading of some seconds in a forecast for five minutes.
+/// Equal within the fading of half a minute in a forecast for five minutes.
 fn is_near(after: f64, before: f64) -> bool {
-    (after - before).abs() <= 0.03 * before + 0.01
+    (after - before).abs() <= 0.1 * before + 0.01
 }
 
 fn both_ends_of_town() -> Vec<Zone> {
