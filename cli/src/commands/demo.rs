@@ -26,6 +26,7 @@ pub(crate) async fn run(args: DemoArgs, state_dir: PathBuf) -> anyhow::Result<Ex
     settings
         .demand_profile
         .clone_from(&args.compare.replay.profile);
+    settings.service_area = args.compare.replay.service_area;
     let Some(mut stack) = up::start(settings, &args.stack.obeyed, &interrupts).await? else {
         return Ok(INTERRUPTED.into());
     };

@@ -22,6 +22,7 @@ pub(crate) async fn run(args: UpArgs, state_dir: PathBuf) -> anyhow::Result<Exit
     let interrupts = Interrupts::listen()?;
     let mut settings = args.stack.settings(state_dir)?;
     settings.demand_profile.clone_from(&args.replay.profile);
+    settings.service_area = args.replay.service_area;
     settings.city = args.city.then(|| args.replay.command_line());
     let Some(mut stack) = start(settings, &args.stack.obeyed, &interrupts).await? else {
         return Ok(INTERRUPTED.into());

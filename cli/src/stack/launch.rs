@@ -9,7 +9,8 @@ use std::{
 };
 
 use anyhow::Context as _;
-use marketplace::MarketTime;
+use marketplace::{DemandProfile, MarketTime, ServiceArea};
+use platform::config::read_json;
 use private_servers::{NatsCluster, Password, Postgres, with_known_environment};
 
 use super::{
@@ -72,6 +73,8 @@ impl Launch {
                 settings.demand_profile.display()
             )
         })?;
+        let profile: DemandProfile = read_json("DEMAND_PROFILE", &demand_profile)?;
+        profile.within(&ServiceArea::new(settings.service_area))?;
         Ok(Self {
             executable,
             settings: StackSettings {
@@ -178,6 +181,7 @@ impl Launch {
             .env("MARKET_CLOCK_SPEED", settings.speed.to_string())
             .env("MARKET_CLOCK_ANCHOR", self.anchor.to_string())
             .env("DATAFLOW_MODE", settings.mode.as_str())
+            .env("SERVICE_AREA", settings.service_area.to_string())
             .env("DEMAND_PROFILE", &settings.demand_profile)
             .env("QUOTE_KEY", self.quote_key.reveal());
     }

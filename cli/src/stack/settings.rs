@@ -3,7 +3,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use marketplace::MarketTime;
+use marketplace::{Bounds, MarketTime};
 use surge_proto::DataflowMode;
 
 use super::Ports;
@@ -36,6 +36,8 @@ pub struct StackSettings {
     pub batch_every: Duration,
     /// The trained demand profile.
     pub demand_profile: PathBuf,
+    /// The area that the services and the city serve.
+    pub service_area: Bounds,
     /// The number of processes of each service, at most
     /// [`Member::MOST`](super::Member::MOST).
     pub replicas: u8,
@@ -56,6 +58,7 @@ impl Default for StackSettings {
             mode: DataflowMode::Database,
             batch_every: Duration::from_secs(5 * 60),
             demand_profile: DEMAND_PROFILE.into(),
+            service_area: Bounds::NEW_YORK,
             replicas: 1,
             nats_nodes: 1,
             city: None,
