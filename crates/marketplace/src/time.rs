@@ -118,7 +118,7 @@ pub enum TimeError {
     #[error("`{0}` is not an RFC 3339 time such as 2014-04-04T16:00:00-04:00")]
     NotRfc3339(String),
     /// Not a civil time.
-    #[error("`{0}` is not a New York time such as 2014-04-04T16:00")]
+    #[error("`{0}` is not a New York time such as 2014-04-04T17:00")]
     NotCivil(String),
     /// In the hour that the clocks leave out when summer time begins.
     #[error("New York's clocks never showed {0}: in that night they went from 01:59 to 03:00")]
