@@ -48,9 +48,14 @@ pub(crate) async fn start_on<T>(
     start(free_port()?).await
 }
 
-/// Turns the end of a server into [`Error::PortTaken`] if another program has its port.
+/// Turns the end of a server into [`Error::PortTaken`] if another program has its port, or had it:
+/// an outgoing connection may take it for a moment.
 pub(crate) fn blame_port<T>(outcome: Result<T, Error>, port: u16) -> Result<T, Error> {
+    let was_taken = |log: &str| log.to_lowercase().contains("address already in use");
     match outcome {
+        Err(Error::Ended { log_tail, .. }) if was_taken(&log_tail) => {
+            Err(Error::PortTaken { port })
+        }
         Err(ended @ Error::Ended { .. }) => ensure_free(port).and(Err(ended)),
         other => other,
     }
@@ -65,7 +70,7 @@ fn listen(port: u16) -> Result<TcpListener, Error> {
 
 #[cfg(test)]
 mod tests {
-    use std::cell::Cell;
+    use std::{cell::Cell, process::ExitStatus};
 
     use super::*;
 
@@ -74,6 +79,20 @@ mod tests {
         let holder = listen(0).unwrap();
         let busy = holder.local_addr().unwrap().port();
         assert!(matches!(ensure_free(busy), Err(Error::PortTaken { port }) if port == busy));
+    }
+
+    #[test]
+    fn port_lost_for_a_moment_is_blamed() {
+        let port = free_port().unwrap();
+        let ended = Err::<(), _>(Error::Ended {
+            program: "nats-server",
+            status: ExitStatus::default(),
+            log_tail: format!("listen tcp 127.0.0.1:{port}: bind: address already in use"),
+        });
+        assert!(matches!(
+            blame_port(ended, port),
+            Err(Error::PortTaken { .. })
+        ));
     }
 
     #[tokio::test]
