@@ -51,9 +51,13 @@ impl RunningStack {
 /// # Errors
 /// When none runs.
 pub(crate) fn price_urls(state_dir: &Path) -> anyhow::Result<Vec<String>> {
-    if let Some(stack) = RunningStack::here(state_dir)? {
-        return Ok(stack.price_urls());
+    match RunningStack::here(state_dir)? {
+        Some(stack) => Ok(stack.price_urls()),
+        None => Ok(vec![price_at_base()?]),
     }
+}
+
+fn price_at_base() -> anyhow::Result<String> {
     let Ports::Base(base) = Ports::from_environment()? else {
         bail!("no stack runs here: {REMEDY}, or give --target");
     };
@@ -61,7 +65,7 @@ pub(crate) fn price_urls(state_dir: &Path) -> anyhow::Result<Vec<String>> {
     if TcpStream::connect_timeout(&address(price), ANSWER_LIMIT).is_err() {
         bail!("no stack runs on port {price}: {REMEDY}, or give --target");
     }
-    Ok(vec![url(price)])
+    Ok(url(price))
 }
 
 /// Names the services of the stack that is meant, where the command line does not.
@@ -72,16 +76,19 @@ pub(crate) fn complete(target: &mut TargetArgs, state_dir: &Path) -> anyhow::Res
     if target.target.is_some() {
         return Ok(());
     }
-    target.target = price_urls(state_dir)?.into_iter().next();
-    if let Some(stack) = RunningStack::here(state_dir)? {
-        let [drivers, rides, _] = &stack.ports.http;
-        let name = |given: &mut Option<String>, port: u16| {
-            given.get_or_insert_with(|| url(port));
-        };
-        name(&mut target.driver_url, drivers[0]);
-        name(&mut target.ride_url, rides[0]);
-        name(&mut target.grpc_url, stack.ports.grpc[2][0]);
-        name(&mut target.city_url, stack.ports.city);
-    }
+    let stack = RunningStack::here(state_dir)?;
+    let Some(stack) = stack else {
+        target.target = Some(price_at_base()?);
+        return Ok(());
+    };
+    target.target = stack.price_urls().into_iter().next();
+    let [drivers, rides, _] = &stack.ports.http;
+    let name = |given: &mut Option<String>, port: u16| {
+        given.get_or_insert_with(|| url(port));
+    };
+    name(&mut target.driver_url, drivers[0]);
+    name(&mut target.ride_url, rides[0]);
+    name(&mut target.grpc_url, stack.ports.grpc[2][0]);
+    name(&mut target.city_url, stack.ports.city);
     Ok(())
 }

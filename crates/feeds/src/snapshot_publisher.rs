@@ -110,6 +110,26 @@ pub trait SnapshotSource: Send + Sync {
     fn trace_links(&self) -> &PendingTraceLinks;
 }
 
+/// All data would be too old for a price before the next is published.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "PUBLISH_EVERY must be below {usable:?}, or all data is too old for a price at this \
+     MARKET_CLOCK_SPEED"
+)]
+pub struct PeriodTooLong {
+    usable: Duration,
+}
+
+/// Checks that data stays usable for longer than the `period` of its publishing, in real time.
+///
+/// # Errors
+/// See [`PeriodTooLong`].
+pub fn check_period(period: Duration, usable: Duration) -> Result<(), PeriodTooLong> {
+    (period < usable)
+        .then_some(())
+        .ok_or(PeriodTooLong { usable })
+}
+
 /// Why a step of the publisher failed. The next one is a resync.
 #[derive(Debug, thiserror::Error)]
 pub enum SnapshotError {

@@ -26,6 +26,18 @@ pub enum Loss<'a> {
     SetBack(&'a TempDir),
 }
 
+impl<'a> Loss<'a> {
+    /// One after the other, the last with the backup.
+    pub const fn all(backup: &'a TempDir) -> [Self; 4] {
+        [
+            Self::Purged,
+            Self::Deleted,
+            Self::Storage,
+            Self::SetBack(backup),
+        ]
+    }
+}
+
 /// A private PostgreSQL with the suite's roles and empty schemas, and a private nats-server. Both
 /// end with this value.
 #[derive(Debug)]

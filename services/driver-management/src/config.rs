@@ -3,10 +3,9 @@
 
 use std::time::Duration;
 
-use anyhow::ensure;
 use clap::Parser;
-use marketplace::{Freshness, zone::Bounds};
-use platform::{clock::MarketClock, config::duration_within, service_config::ServiceConfig};
+use marketplace::zone::Bounds;
+use platform::{config::duration_within, service_config::ServiceConfig};
 
 /// Supply: where the drivers are, what they do, and who of them is sent to a ride.
 #[derive(Clone, Debug, Parser)]
@@ -62,20 +61,6 @@ pub struct Config {
         value_parser = fleet_limit
     )]
     pub fleet_limit: usize,
-}
-
-impl Config {
-    /// # Errors
-    /// When published data would always be too old for a price.
-    pub(crate) fn published_in_time(&self, clock: &MarketClock) -> anyhow::Result<()> {
-        let usable = clock.real_duration(Freshness::default().stale);
-        ensure!(
-            self.publish_every < usable,
-            "PUBLISH_EVERY must be below {usable:?}, or all data is too old for a price at this \
-             MARKET_CLOCK_SPEED"
-        );
-        Ok(())
-    }
 }
 
 fn fleet_limit(text: &str) -> Result<usize, String> {

@@ -21,10 +21,11 @@ use std::{process::ExitCode, sync::Arc};
 use anyhow::Context as _;
 use async_nats::Client;
 use feeds::{
-    change_log::WRITER_SETTING, lease::Lease, outbox::Relay, trace_links::PendingTraceLinks,
+    change_log::WRITER_SETTING, lease::Lease, outbox::Relay, snapshot_publisher,
+    trace_links::PendingTraceLinks,
 };
 use futures::{FutureExt, future::ready};
-use marketplace::zone::ServiceArea;
+use marketplace::{Freshness, zone::ServiceArea};
 use platform::{
     background::Workers,
     clock::MarketClock,
@@ -114,7 +115,8 @@ impl Service {
         .await?;
 
         let clock = MarketClock::from_config(&config.service.clock);
-        config.published_in_time(&clock)?;
+        let usable = clock.real_duration(Freshness::default().stale);
+        snapshot_publisher::check_period(config.publish_every, usable)?;
         let area = Arc::new(ServiceArea::new(config.service_area));
         let store = Store::new(pool.clone(), area.clone(), replica);
         let fleet = Arc::new(Fleet::new(area.clone(), clock));

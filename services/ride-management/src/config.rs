@@ -3,10 +3,9 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use anyhow::ensure;
 use clap::Parser;
-use marketplace::{Freshness, zone::Bounds};
-use platform::{clock::MarketClock, config::duration_within, service_config::ServiceConfig};
+use marketplace::zone::Bounds;
+use platform::{config::duration_within, service_config::ServiceConfig};
 use surge_proto::token::QuoteKey;
 
 /// Ride-management: takes ride requests, matches them with drivers, and forecasts demand.
@@ -64,20 +63,6 @@ pub struct Config {
         value_parser = duration_within(Duration::from_secs(1)..=Duration::from_hours(1))
     )]
     pub match_patience: Duration,
-}
-
-impl Config {
-    /// # Errors
-    /// When published data would always be too old for a price.
-    pub(crate) fn published_in_time(&self, clock: &MarketClock) -> anyhow::Result<()> {
-        let usable = clock.real_duration(Freshness::default().stale);
-        ensure!(
-            self.publish_every < usable,
-            "PUBLISH_EVERY must be below {usable:?}, or all data is too old for a price at this \
-             MARKET_CLOCK_SPEED"
-        );
-        Ok(())
-    }
 }
 
 fn forecast_window(text: &str) -> Result<Duration, String> {

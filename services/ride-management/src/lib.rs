@@ -25,10 +25,11 @@ use std::{process::ExitCode, sync::Arc, time::Duration};
 use anyhow::Context as _;
 use async_nats::Client;
 use feeds::{
-    change_log::WRITER_SETTING, lease::Lease, outbox::Relay, trace_links::PendingTraceLinks,
+    change_log::WRITER_SETTING, lease::Lease, outbox::Relay, snapshot_publisher,
+    trace_links::PendingTraceLinks,
 };
 use futures::{FutureExt, future::ready};
-use marketplace::{demand::DemandProfile, time::MarketTime, zone::ServiceArea};
+use marketplace::{Freshness, demand::DemandProfile, time::MarketTime, zone::ServiceArea};
 use platform::{
     background::Workers,
     clock::MarketClock,
@@ -128,7 +129,8 @@ impl Service {
         .await?;
 
         let clock = MarketClock::from_config(&config.service.clock);
-        config.published_in_time(&clock)?;
+        let usable = clock.real_duration(Freshness::default().stale);
+        snapshot_publisher::check_period(config.publish_every, usable)?;
         let store = Store::new(pool.clone(), replica);
         let trace_links = Arc::new(PendingTraceLinks::default());
         let rebuild_forecast = || async {

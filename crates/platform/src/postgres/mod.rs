@@ -138,31 +138,26 @@ where
 {
     // Boxed: two attempts in place would double the future of every caller.
     match Box::pin(operation()).await {
-        Err(error) if outdates_connections(&error) || is_rolled_back(&error) => {
-            Box::pin(operation()).await
-        }
+        Err(error) if prepare_to_repeat(&error) => Box::pin(operation()).await,
         outcome => outcome,
     }
 }
 
-/// Whether `error` says that its connection is of no more use. Then none that was opened earlier is
-/// used again: a crash, a failover and a change of the schema concern them all.
-fn outdates_connections(error: &(dyn Error + 'static)) -> bool {
+/// Whether another attempt may end otherwise. Where the connection or its plan was of no more use,
+/// none that was opened earlier is used again: a crash, a failover and a change of the schema
+/// concern them all.
+fn prepare_to_repeat(error: &(dyn Error + 'static)) -> bool {
     let Some(error) = database_error(error).filter(|error| !is_timeout(error)) else {
         return false;
     };
-    let outdated = matches!(
-        Outage::of(error),
-        Some(Outage::Away | Outage::NotWritable | Outage::StalePlan)
-    );
-    if outdated {
-        pool::replace_connections();
+    match Outage::of(error) {
+        Some(Outage::Away | Outage::NotWritable | Outage::StalePlan) => {
+            pool::replace_connections();
+            true
+        }
+        Some(Outage::RolledBack) => true,
+        _ => false,
     }
-    outdated
-}
-
-fn is_rolled_back(error: &(dyn Error + 'static)) -> bool {
-    database_error(error).and_then(Outage::of) == Some(Outage::RolledBack)
 }
 
 fn database_error<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e sqlx::Error> {

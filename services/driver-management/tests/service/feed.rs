@@ -107,13 +107,7 @@ async fn lost_levels_are_published_again() {
     let quiet = supply_of(Zone::at(midtown()));
     let mut last = servers.last_message(SUPPLY.name, &quiet, |_| true).await;
     let backup = servers.back_up_nats().await;
-    let losses = [
-        Loss::Purged,
-        Loss::Deleted,
-        Loss::Storage,
-        Loss::SetBack(&backup),
-    ];
-    for loss in losses {
+    for loss in Loss::all(&backup) {
         servers.lose(SUPPLY.name, loss).await;
         let is_new = |message: &StreamMessage| message.time > last.time;
         last = servers.last_message(SUPPLY.name, &quiet, is_new).await;

@@ -100,13 +100,7 @@ async fn mode_outlives_its_bucket() {
     })
     .await;
     let bucket = format!("KV_{CONTROL_BUCKET}");
-    let losses = [
-        Loss::Purged,
-        Loss::Deleted,
-        Loss::Storage,
-        Loss::SetBack(&backup),
-    ];
-    for loss in losses {
+    for loss in Loss::all(&backup) {
         exchange.lose(&bucket, loss).await;
         let new = exchange.service(&["--dataflow-mode=database"]).await;
         until("a new replica learns the mode", async || {

@@ -54,13 +54,7 @@ async fn trips_are_followed_after_broker_losses() {
     driver_reports(&servers, &ride, driver_of(&ride), TripStage::PickedUp).await;
     rides.ride_when(&ride, "picked_up").await;
     let backup = servers.back_up_nats().await;
-    let losses = [
-        Loss::Purged,
-        Loss::Deleted,
-        Loss::Storage,
-        Loss::SetBack(&backup),
-    ];
-    for loss in losses {
+    for loss in Loss::all(&backup) {
         servers.lose(TRIPS.name, loss).await;
         let ride = rides.new_ride().await;
         driver_reports(&servers, &ride, driver_of(&ride), TripStage::PickedUp).await;
