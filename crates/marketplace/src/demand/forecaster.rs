@@ -30,6 +30,7 @@
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -164,8 +165,7 @@ impl DemandForecaster {
             return Vec::new();
         };
         let open = now.window_index(self.window);
-        let closed = self.closed_windows(open).map(|(window, _)| window);
-        closed
+        self.closed_windows(open)
             .chain([open])
             .map(|window| (window, self.counts.get(window, index)))
             .filter(|(_, requests)| *requests > 0)
@@ -200,7 +200,7 @@ impl DemandForecaster {
         let seen = self.faded(index, time);
         let pseudo = self.settings.zone_pseudo_requests;
         let level = (seen.requests + pseudo * city_ratio) / (seen.expected + pseudo);
-        self.profile.expected(zone, time.now, self.window) * level
+        self.profile.expected_in(zone, &time.ahead) * level
     }
 
     /// How busy the city is, compared to its profile.
@@ -214,7 +214,7 @@ impl DemandForecaster {
         let open = now.window_index(self.window);
         let passed = share_passed(open, now, self.window);
         ForecastTime {
-            now,
+            ahead: self.profile.overlaps(now, self.window),
             open,
             slot: self.slot_of(open),
             fade: self.fade(passed),
@@ -234,21 +234,26 @@ impl DemandForecaster {
     /// The faded sums when that window opened: computed at the first call, then remembered.
     fn closed(&mut self, column: usize, open: i64) -> Faded {
         if self.closed.open != open || self.closed.sums.is_empty() {
-            let sums = vec![None; self.expected.len()];
-            self.closed = ClosedSums { open, sums };
+            let windows = self.closed_windows(open);
+            let with_slot = |window| (window, self.slot_of(window));
+            self.closed = ClosedSums {
+                open,
+                windows: windows.map(with_slot).collect(),
+                sums: vec![None; self.expected.len()],
+            };
         }
         if let Some(sums) = self.closed.sums[column] {
             return sums;
         }
-        let sums = self.added_up(column, open);
+        let sums = self.added_up(column);
         self.closed.sums[column] = Some(sums);
         sums
     }
 
-    fn added_up(&self, column: usize, open: i64) -> Faded {
+    fn added_up(&self, column: usize) -> Faded {
         let fade = self.fade(1.0);
         let mut sums = Faded::default();
-        for (window, slot) in self.closed_windows(open) {
+        for &(window, slot) in &self.closed.windows {
             let seen = self.counts.get(window, column);
             let expected = self.expected[column][slot] * self.observed_until(window, 1.0);
             sums = sums.after(fade, seen, expected);
@@ -256,11 +261,11 @@ impl DemandForecaster {
         sums
     }
 
-    /// The closed windows within memory, oldest first, each with its slot of the week.
-    fn closed_windows(&self, open: i64) -> impl Iterator<Item = (i64, usize)> {
+    /// The closed windows within memory, oldest first.
+    fn closed_windows(&self, open: i64) -> Range<i64> {
         let remembered = millis_of(self.settings.memory) / millis_of(self.window);
         let first = (open - remembered).max(self.first_window);
-        (first..open).map(|window| (window, self.slot_of(window)))
+        first..open
     }
 
     /// The share of a window in which requests were counted, up to the point where `passed` of it
@@ -294,9 +299,10 @@ fn share_passed(index: i64, now: MarketTime, window: Duration) -> f64 {
 }
 
 /// The values that depend on the time alone, computed once for all zones.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct ForecastTime {
-    now: MarketTime,
+    /// The slots of the profile in the window that begins now.
+    ahead: Vec<(usize, f64)>,
     open: i64,
     /// Of the open window: its slot of the week, the fade of older requests, and the share in which
     /// requests were counted.
@@ -309,6 +315,8 @@ struct ForecastTime {
 #[derive(Debug, Clone, Default)]
 struct ClosedSums {
     open: i64,
+    /// Each with its slot of the week, which is the same for all columns.
+    windows: Vec<(i64, usize)>,
     /// Empty when none is known.
     sums: Vec<Option<Faded>>,
 }
@@ -333,13 +341,14 @@ impl Faded {
 fn weeks_ahead(profile: &DemandProfile, zones: &[Zone], window: Duration) -> Vec<Vec<f64>> {
     let slots = 0..WEEK_MILLIS / millis_of(window);
     let monday = new_york::a_monday();
-    let starts: Vec<MarketTime> = slots
+    let starts: Vec<Vec<(usize, f64)>> = slots
         .map(|slot| MarketTime::from_millis(monday.millis() + slot * millis_of(window)))
+        .map(|start| profile.overlaps(start, window))
         .collect();
     let week_of = |zone: &Zone| {
         starts
             .iter()
-            .map(|start| profile.expected(*zone, *start, window))
+            .map(|overlaps| profile.expected_in(*zone, overlaps))
             .collect()
     };
     let mut weeks: Vec<Vec<f64>> = zones.iter().map(week_of).collect();

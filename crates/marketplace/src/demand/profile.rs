@@ -108,15 +108,20 @@ impl DemandProfile {
     /// Requests to expect in `[at, at + window)`. A zone outside the profile gets the smallest
     /// value that the profile can hold.
     pub fn expected(&self, zone: Zone, at: MarketTime, window: Duration) -> f64 {
+        self.expected_in(zone, &self.overlaps(at, window))
+    }
+
+    /// [`expected`](Self::expected) in the window with these overlaps.
+    pub(super) fn expected_in(&self, zone: Zone, overlaps: &[(usize, f64)]) -> f64 {
         let row = self
             .zones
             .binary_search(&zone)
             .ok()
             .map(|index| &self.ten_thousandths[index]);
         let steps_in = |slot: usize| row.map_or(1, |row| row[slot]);
-        self.overlaps(at, window)
-            .map(|(slot, share)| share * f64::from(steps_in(slot)) / STEPS_PER_REQUEST)
-            .sum()
+        let requests =
+            |(slot, share): &(usize, f64)| share * f64::from(steps_in(*slot)) / STEPS_PER_REQUEST;
+        overlaps.iter().map(requests).sum()
     }
 
     /// The profile, if it covers some of the area. One of another city would forecast no demand
@@ -137,8 +142,9 @@ impl DemandProfile {
     }
 
     /// The slots of the week that `[at, at + window)` touches, each with the share of the slot
-    /// inside the window. Each slot asks the clocks anew, since they may have been changed.
-    fn overlaps(&self, at: MarketTime, window: Duration) -> impl Iterator<Item = (usize, f64)> {
+    /// inside the window. Each slot asks the clocks anew, since they may have been changed. That is
+    /// the costly part, and the same for all zones.
+    pub(super) fn overlaps(&self, at: MarketTime, window: Duration) -> Vec<(usize, f64)> {
         let slot_millis = millis_of(self.slot);
         let (mut from, until) = (at.millis(), (at + window).millis());
         std::iter::from_fn(move || {
@@ -148,6 +154,7 @@ impl DemandProfile {
             let slot = (into_week / slot_millis) as usize;
             (inside > 0).then_some((slot, inside as f64 / slot_millis as f64))
         })
+        .collect()
     }
 }
 
