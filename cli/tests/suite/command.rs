@@ -13,7 +13,7 @@ use std::{
     thread,
 };
 
-use crate::support::{PATIENCE, is_alive, state_folder, surge, text, wait_until};
+use crate::support::{PATIENCE, beside_others, is_alive, surge, text, wait_until};
 use rustix::process::{Pid, Signal, kill_process};
 use surge::{Part, RunningStack};
 
@@ -21,7 +21,7 @@ type Outcome = anyhow::Result<()>;
 
 #[test]
 fn commands_work_on_a_running_stack() -> Outcome {
-    let folder = state_folder()?;
+    let folder = beside_others()?;
     let mut up = Up::start(folder.path())?;
 
     let status = surge(folder.path(), &["status"]).output()?;
@@ -88,7 +88,7 @@ fn commands_work_on_a_running_stack() -> Outcome {
 
 #[test]
 fn journey_shows_three_quotes_then_one() -> Outcome {
-    let folder = state_folder()?;
+    let folder = beside_others()?;
     let mut up = Up::start(folder.path())?;
 
     let all = surge(folder.path(), &["journey"]).output()?;
@@ -166,7 +166,7 @@ fn journey_shows_three_quotes_then_one() -> Outcome {
 
 #[test]
 fn killed_stack_leaves_no_process() -> Outcome {
-    let folder = state_folder()?;
+    let folder = beside_others()?;
     let mut first = Up::start(folder.path())?;
     first.signal(Signal::KILL);
     first.child.wait()?;
@@ -208,7 +208,7 @@ const OF_OTHER_PROGRAMS: [(&str, &str); 10] = [
 
 #[tokio::test]
 async fn variables_of_other_programs_stay_outside() -> Outcome {
-    let folder = state_folder()?;
+    let folder = beside_others()?;
     let notes = folder.path().join("notes");
     let mut command = up_command(folder.path());
     for name in surge::PASSED_ON {
@@ -252,7 +252,7 @@ async fn variables_of_other_programs_stay_outside() -> Outcome {
 
 #[test]
 fn busy_port_is_named_before_start() -> Outcome {
-    let folder = state_folder()?;
+    let folder = beside_others()?;
     let holder = TcpListener::bind("127.0.0.1:0")?;
     let busy = holder.local_addr()?.port();
     let mut up = surge(folder.path(), &["up"]);
@@ -267,7 +267,7 @@ fn busy_port_is_named_before_start() -> Outcome {
 
 #[test]
 fn no_command_panics_on_full_disk() -> Outcome {
-    let folder = state_folder()?;
+    let folder = beside_others()?;
     let at = |name: &str| folder.path().join(name).display().to_string();
     let evening = "data/uber-pickups-2014-04-04-evening.csv.gz";
     let (out, html) = (at("profile.json"), at("compare.html"));
@@ -305,7 +305,7 @@ fn no_command_panics_on_full_disk() -> Outcome {
 /// Another stack may have the standard ports: nobody asks them by default.
 #[test]
 fn without_stack_commands_ask_nobody() -> Outcome {
-    let folder = state_folder()?;
+    let folder = beside_others()?;
     let base = free_base().to_string();
     let commands = ["status", "mode", "journey", "compare", "city", "costs"];
     for arguments in commands.map(|name| vec![name]).into_iter().chain([

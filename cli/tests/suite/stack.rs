@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use crate::support::{PATIENCE, is_alive, stack_in, state_folder, wait_until};
+use crate::support::{PATIENCE, beside_others, is_alive, stack_in, wait_until};
 use city::Client;
 use surge::{Part, RunningStack, Stack};
 use tokio_util::sync::CancellationToken;
@@ -12,7 +12,7 @@ type Outcome = anyhow::Result<()>;
 
 #[tokio::test]
 async fn stopped_stack_leaves_only_logs() -> Outcome {
-    let folder = state_folder()?;
+    let folder = beside_others()?;
     let stack = Stack::start(stack_in(folder.path())).await?;
     let pids = Part::ALL.map(|part| stack.pid(part).expect("every part runs"));
     assert!(pids.into_iter().all(is_alive));
@@ -31,7 +31,7 @@ async fn stopped_stack_leaves_only_logs() -> Outcome {
 
 #[tokio::test]
 async fn refuses_second_stack_in_folder() -> Outcome {
-    let folder = state_folder()?;
+    let folder = beside_others()?;
     let stack = Stack::start(stack_in(folder.path())).await?;
     let refused = Stack::start(stack_in(folder.path())).await.unwrap_err();
     assert!(refused.to_string().contains("runs already"), "{refused:#}");
@@ -40,7 +40,7 @@ async fn refuses_second_stack_in_folder() -> Outcome {
 
 #[tokio::test]
 async fn dead_part_is_reported_and_restarts() -> Outcome {
-    let folder = state_folder()?;
+    let folder = beside_others()?;
     let mut stack = Stack::start(stack_in(folder.path())).await?;
     let ride = stack.target().ride;
     let client = Client::new(PATIENCE);
@@ -66,7 +66,7 @@ async fn dead_part_is_reported_and_restarts() -> Outcome {
 
 #[tokio::test]
 async fn hurried_stop_leaves_nothing_behind() -> Outcome {
-    let folder = state_folder()?;
+    let folder = beside_others()?;
     let stack = Stack::start(stack_in(folder.path())).await?;
     let pids = Part::ALL.map(|part| stack.pid(part).expect("every part runs"));
     let hurry = CancellationToken::new();

@@ -5,6 +5,7 @@ use std::{
     fs, io,
     path::{Path, PathBuf},
     process::{Command, Output},
+    sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
     time::{Duration, Instant},
 };
 
@@ -32,6 +33,37 @@ pub(crate) fn state_folder() -> io::Result<TempDir> {
     let folder = tempfile::tempdir()?;
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o711))?;
     Ok(folder)
+}
+
+/// Stacks may run beside each other, but not beside one that is measured.
+static MACHINE: RwLock<()> = RwLock::new(());
+
+/// A [`state_folder`] and, until the test ends, the right to run its stack.
+pub(crate) struct Place<Turn> {
+    folder: TempDir,
+    _turn: Turn,
+}
+
+impl<Turn> Place<Turn> {
+    pub(crate) fn path(&self) -> &Path {
+        self.folder.path()
+    }
+}
+
+/// For a stack that others may run beside.
+pub(crate) fn beside_others() -> io::Result<Place<RwLockReadGuard<'static, ()>>> {
+    Ok(Place {
+        _turn: MACHINE.read().unwrap_or_else(PoisonError::into_inner),
+        folder: state_folder()?,
+    })
+}
+
+/// For a stack that is measured, once no other runs.
+pub(crate) fn alone() -> io::Result<Place<RwLockWriteGuard<'static, ()>>> {
+    Ok(Place {
+        _turn: MACHINE.write().unwrap_or_else(PoisonError::into_inner),
+        folder: state_folder()?,
+    })
 }
 
 /// A stack on free ports, beside other stacks on this machine.

@@ -2,11 +2,11 @@
 
 use std::fs;
 
-use crate::support::{project, state_folder, surge, text};
+use crate::support::{beside_others, project, surge, text};
 
 #[test]
 fn bundled_profile_equals_trained_profile() -> anyhow::Result<()> {
-    let folder = state_folder()?;
+    let folder = beside_others()?;
     let trained = folder.path().join("profile.json");
     let out = trained
         .to_str()
@@ -34,7 +34,7 @@ fn bundled_profile_equals_trained_profile() -> anyhow::Result<()> {
 
 #[test]
 fn wrong_option_names_the_allowed_values() -> anyhow::Result<()> {
-    let folder = state_folder()?;
+    let folder = beside_others()?;
     for (arguments, expected) in [
         (
             &[
